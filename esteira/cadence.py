@@ -1,0 +1,76 @@
+"""When a schedule fires: cron expressions in a time zone, or a fixed interval.
+
+Pure arithmetic on wall clocks: the nominal tick times in a span depend on nothing but the schedule, so any number of
+keepers agree on them. Cron follows Debian's rules around daylight saving (the `cronsim` library): a time that the
+clock skips fires right after the gap, a time that comes twice fires once; expressions with `*` hours follow real time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from esteira.errors import DeclarationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """Either `cron` in zone `tz`, or `every_s` seconds counted from an anchor."""
+
+    cron: str = ""
+    tz: str = "UTC"
+    every_s: float = 0
+
+    def ticks(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
+        """Yield the nominal ticks in (after, until], oldest first, in UTC."""
+        return self._every(after, until, anchor) if self.every_s else self._cron(after, until)
+
+    def _every(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
+        step = timedelta(seconds=self.every_s)
+        n = max((after - anchor) // step, 0) + 1
+        while (tick := anchor + n * step) <= until:
+            if tick > after:
+                yield tick
+            n += 1
+
+    def _cron(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        zone = ZoneInfo(self.tz)
+        for local in CronSim(self.cron, after.astimezone(zone)):
+            tick = local.astimezone(UTC)
+            if tick > until:
+                return
+            if tick > after:
+                yield tick
+
+    def words(self) -> str:
+        """Say it in English: "At 06:00 on day 1 of every month (America/Sao_Paulo)"."""
+        if self.every_s:
+            return f"Every {timedelta(seconds=self.every_s)}"
+        return f"{CronSim(self.cron, datetime.now(UTC)).explain()} ({self.tz})"
+
+
+def cron(expression: str, *, tz: str = "UTC") -> Cadence:
+    """Fire at the times of a five-field cron expression on the wall clocks of `tz`; raises DeclarationError."""
+    try:
+        next(CronSim(expression, datetime.now(ZoneInfo(tz))))
+    except StopIteration:
+        raise DeclarationError(f"schedule: cron {expression!r} never fires.") from None
+    except CronSimError as error:
+        raise DeclarationError(f"schedule: cron {expression!r} cannot be read: {error}.") from None
+    except (KeyError, ValueError, OSError):
+        raise DeclarationError(
+            f"schedule: there is no time zone {tz!r}; write one like 'America/Sao_Paulo'."
+        ) from None
+    return Cadence(cron=expression, tz=tz)
+
+
+def every(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> Cadence:
+    """Fire at a fixed interval of at least one second; raises DeclarationError."""
+    total = timedelta(seconds=seconds, minutes=minutes, hours=hours).total_seconds()
+    if total < 1:
+        raise DeclarationError(f"schedule: every {total} s is too often; one second is the shortest interval.")
+    return Cadence(every_s=total)

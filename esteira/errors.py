@@ -1,0 +1,171 @@
+"""Every error a caller may want to catch; one root, one class per thing.
+
+The message names the field and the way out. `code` is the stable slug that the API turns into a problem type; `status`
+is the HTTP answer it becomes. Pure: importable before Django.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+
+class EsteiraError(Exception):
+    """Something Esteira refuses or cannot do; the message says what to change."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 400
+
+
+class DeclarationError(EsteiraError):
+    """A job type is declared wrongly; raised at import, with the file and line."""
+
+    code = "declaration"
+
+
+class UnknownJobType(EsteiraError):
+    code = "unknown-job-type"
+    status = 422
+
+    def __init__(self, name: str, known: Sequence[str] = ()) -> None:
+        near = f" Known: {', '.join(known[:20])}." if known else ""
+        super().__init__(f"type: there is no job type {name!r}.{near}")
+        self.name = name
+
+
+class InvalidParameters(EsteiraError):
+    """Parameters that the job type's signature refuses; all mistakes at once, each naming its field."""
+
+    code = "invalid-parameters"
+    status = 422
+
+    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
+        said = "; ".join(f"{e['pointer']}: {e['detail']}" for e in list(errors)[:5])
+        more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
+        super().__init__(f"{said}{more}")
+        self.errors = list(errors)
+
+
+class InvalidOption(EsteiraError):
+    code = "invalid-option"
+    status = 422
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.field = field
+        self.errors = [{"pointer": f"#/{field}", "detail": detail}]
+
+
+class UnknownQueue(InvalidOption):
+    code = "unknown-queue"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            "queue", f"no worker would read {name!r}; use one of {', '.join(known)}, or add it to JOB_QUEUES."
+        )
+
+
+class TooLarge(EsteiraError):
+    code = "too-large"
+    status = 413
+
+    def __init__(self, field: str, limit: str) -> None:
+        super().__init__(f"{field}: larger than the limit of {limit}.")
+        self.field = field
+
+
+class StateConflict(EsteiraError):
+    code = "state-conflict"
+    status = 409
+
+    def __init__(self, job_id: object, state: str, action: str) -> None:
+        super().__init__(f"job {job_id} is {state}; it cannot be {action}.")
+        self.state = state
+
+
+class UniqueConflict(EsteiraError):
+    code = "unique-conflict"
+    status = 409
+
+    def __init__(self, key: str, job_id: object = None) -> None:
+        held = f" by job {job_id}" if job_id else ""
+        super().__init__(f"unique: the key {key!r} is held{held}; wait until that job ends, or cancel it.")
+        self.job_id = job_id
+
+
+class NotFound(EsteiraError):
+    code = "not-found"
+    status = 404
+
+    def __init__(self, kind: str, name: object) -> None:
+        super().__init__(f"there is no {kind} {name}.")
+
+
+class IdempotencyMismatch(EsteiraError):
+    """The Idempotency-Key was used before with another request body; use a new key for a new request."""
+
+    code = "idempotency-mismatch"
+    status = 422
+
+    def __init__(self) -> None:
+        super().__init__(str(self.__doc__))
+
+
+class IdempotencyInProgress(EsteiraError):
+    """The first request with this Idempotency-Key has not been answered yet; try again in a second."""
+
+    code = "idempotency-in-progress"
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__(str(self.__doc__))
+
+
+class FilesFull(EsteiraError):
+    """The space for files (FILES_MAX_TOTAL) is used up; delete old jobs, shorten RETENTION_DAYS or raise the limit."""
+
+    code = "files-full"
+    status = 507
+
+    def __init__(self) -> None:
+        super().__init__(str(self.__doc__))
+
+
+class DatabaseAway(EsteiraError):
+    """The database does not answer; nothing was stored. Try again in a few seconds."""
+
+    code = "database-away"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(str(self.__doc__))
+
+
+class Retry(Exception):
+    """Raise in a job to try again later: counts as a try, without an error being logged.
+
+    `after` is in seconds; without it the job type's back-off decides.
+    """
+
+    def __init__(self, message: str = "", *, after: float | None = None) -> None:
+        super().__init__(message or "the job asked to be tried again")
+        self.after = after
+
+
+class GiveUp(Exception):
+    """Raise in a job to fail for good, whatever tries are left."""
+
+
+class Cancelled(BaseException):
+    """Raised inside a job's function by the context when somebody cancelled the job.
+
+    A BaseException, so that a job's own `except Exception` does not swallow it.
+    """
+
+
+class TimeLimitExceeded(Exception):
+    """Raised inside a job's function when its time limit has passed; it has 30 s to tidy up."""
+
+
+class LeaseLost(BaseException):
+    """Another attempt owns this job now; whatever this one does is refused."""

@@ -1,0 +1,137 @@
+"""Parameters: from a function's signature to a checked model, a JSON Schema and clear errors.
+
+The signature is the contract: each parameter after the context becomes a field of a pydantic model that refuses
+unknown names. Values are checked before anything is stored and again when the job runs, because a release may have
+changed the signature in between. Pure: importable before Django.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+import uuid
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
+from pydantic_core import to_jsonable_python
+
+from esteira.errors import DeclarationError, InvalidParameters, TooLarge
+
+MAX_PARAMS_BYTES = 64 * 1024
+
+
+def _file_id(value: str) -> str:
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise ValueError("is not a file's id; upload the file first and use the id of the answer") from None
+
+
+#: A parameter that names an uploaded file by its id; `ctx.open()` reads it.
+FileRef = Annotated[
+    str,
+    AfterValidator(_file_id),
+    Field(json_schema_extra={"format": "esteira-file"}, min_length=1, max_length=64),
+]
+#: A parameter that is stored but never shown.
+Secret = SecretStr
+
+
+class Params(BaseModel):
+    """Base of every job type's parameter model."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
+    """Make the parameter model of a job function; raises DeclarationError naming the parameter and the place."""
+    signature = inspect.signature(fn)
+    try:
+        hints = typing.get_type_hints(fn, include_extras=True)
+    except Exception as error:  # any name in an annotation may fail to resolve
+        raise DeclarationError(f"{where}: the annotations of {name} cannot be read: {error}.") from None
+    parameters = list(signature.parameters.values())
+    if not parameters:
+        raise DeclarationError(f"{where}: {name} takes no context; its first parameter must be `ctx: Context`.")
+    fields: dict[str, Any] = {}
+    for parameter in parameters[1:]:
+        fields[parameter.name] = _field(parameter, hints, where=where, name=name)
+    try:
+        return create_model(f"{name}_params", __base__=Params, **fields)
+    except Exception as error:  # pydantic raises several kinds for a type that has no schema
+        raise DeclarationError(f"{where}: the parameters of {name} cannot be checked: {error}.") from None
+
+
+def _field(parameter: inspect.Parameter, hints: dict[str, Any], *, where: str, name: str) -> tuple[Any, Any]:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+        raise DeclarationError(
+            f"{where}: {name} takes {star}{parameter.name}; a job's parameters are named and typed one by one."
+        )
+    if parameter.name not in hints:
+        raise DeclarationError(
+            f"{where}: parameter {parameter.name!r} of {name} has no annotation; write `{parameter.name}: str` or what it is."
+        )
+    if parameter.name.startswith("_"):
+        raise DeclarationError(
+            f"{where}: parameter {parameter.name!r} of {name} begins with an underscore; rename it."
+        )
+    default = ... if parameter.default is parameter.empty else parameter.default
+    return hints[parameter.name], default
+
+
+def check(model: type[Params], params: Any) -> tuple[Params, str]:
+    """Check parameters; return the model and its canonical JSON text (at most 64 KiB).
+
+    Raises InvalidParameters with every mistake, or TooLarge.
+    """
+    try:
+        checked = model.model_validate(params)
+    except ValidationError as error:
+        raise InvalidParameters(problems(error)) from None
+    text = dump(checked)
+    if len(text) > MAX_PARAMS_BYTES:
+        raise TooLarge("params", "64 KiB")
+    if "\\u0000" in text:
+        raise InvalidParameters([{"pointer": "#/params", "detail": "holds a NUL character; remove it."}])
+    return checked, text
+
+
+def dump(checked: Params) -> str:
+    """Return the JSON that is stored: secrets in clear (they are needed to run), defaults filled in."""
+    text = checked.__pydantic_serializer__.to_json(checked).decode()
+    if "**********" not in text:
+        return text
+    # A Secret serialises as stars; only then is the slower way round worth its time.
+    return json.dumps(checked.model_dump(mode="python"), default=_plain, separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else to_jsonable_python(value)
+
+
+def problems(error: ValidationError) -> list[dict[str, Any]]:
+    """Turn pydantic's errors into pointer-and-detail pairs that a person can act on."""
+    return [
+        {
+            "pointer": "#/params" + "".join(f"/{_escaped(part)}" for part in item["loc"]),
+            "detail": _sentence(item["type"], item["msg"]),
+            "type": item["type"],
+        }
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def _sentence(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "is not a parameter of this job type; remove it or check its spelling."
+    if kind == "missing":
+        return "is required."
+    message = message.removeprefix("Value error, ")
+    return message if message.endswith(".") else f"{message}."
+
+
+def _escaped(part: int | str) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,311 @@
+"""`@job`: a function becomes a job type with a name, options and checked parameters.
+
+Pure: importable before Django. Declaration mistakes are refused here, at import, with file and line. Submitting needs
+the database, so the core installs its submitter when Django is ready (`install`); before that a submit says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, NoReturn, Protocol
+from uuid import UUID
+
+from esteira.cadence import Cadence
+from esteira.context import Context, LocalContext
+from esteira.errors import DeclarationError, UnknownJobType
+from esteira.params import Params, check, model_of
+
+PRIORITIES = {"high": 3, "normal": 6, "low": 9}
+PRIORITY_NAMES = {number: name for name, number in PRIORITIES.items()}
+DEFAULT_TIMEOUT_S = 600.0
+ATOMIC_TIMEOUT_S = 60.0
+#: A job that ignores its time limit is ended by force this much later.
+HARD_AFTER_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitRequest:
+    """One request to run a job type; None leaves the choice to the type."""
+
+    type: str
+    params: Mapping[str, Any]
+    queue: str | None = None
+    priority: str | None = None
+    delay_s: float | None = None
+    run_at: datetime | None = None
+    expires_in_s: float | None = None
+    unique: str | None = None
+    on_conflict: str = "return"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """The answer to a submit; `deduplicated` when a job with the same unique key stands in for this one."""
+
+    id: UUID
+    deduplicated: bool = False
+
+
+class Submitter(Protocol):
+    def __call__(self, requests: Iterable[SubmitRequest], *, by: str = "") -> list[Submitted]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobType:
+    """A function and how to run it. Durations are in seconds."""
+
+    name: str
+    fn: Callable[..., Any]
+    model: type[Params]
+    where: str
+    queue: str = "default"
+    priority: str = "normal"
+    retries: int = 3
+    backoff_s: float = 2.0
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    lease_s: float | None = None
+    atomic: bool = False
+    alone: bool = False
+    unique: str | None = None
+    schedule: Cadence | None = None
+    overlap: str = "allow"
+    missed: str = "once"
+    grace_s: float = 60.0
+
+    @cached_property
+    def title(self) -> str:
+        lines = (inspect.getdoc(self.fn) or "").splitlines()
+        return lines[0].rstrip(".") if lines else self.name
+
+    @cached_property
+    def help(self) -> str:
+        return "\n".join((inspect.getdoc(self.fn) or "").splitlines()[1:]).strip()
+
+    def schema(self) -> dict[str, Any]:
+        """Return the parameters' JSON Schema (2020-12)."""
+        return {**self.model.model_json_schema(), "title": self.title}
+
+    def submit(self, **params: Any) -> Submitted:
+        """Submit one job; inside a caller's transaction it belongs to that transaction."""
+        return Options(type=self).submit(**params)
+
+    def submit_many(self, many: Iterable[Mapping[str, Any]]) -> list[UUID]:
+        """Submit any number of jobs, in slices; all are checked before the first is stored."""
+        return Options(type=self).submit_many(many)
+
+    def options(self, **options: Any) -> Options:
+        """Choose queue, priority, delay_s, run_at, expires_in_s, unique or on_conflict for the next submit."""
+        return replace(Options(type=self), **options)
+
+    def after(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> Options:
+        """Run no sooner than this long from now, by the database's clock."""
+        delay = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
+        return self.options(delay_s=delay.total_seconds())
+
+    def at(self, when: datetime) -> Options:
+        """Run no sooner than a moment; it must carry a time zone."""
+        return self.options(run_at=when)
+
+    def run(self, **params: Any) -> Any:
+        """Run the function here and now, with a context in memory; for tests."""
+        return self.run_with(LocalContext(), **params)
+
+    def run_with(self, ctx: Context, **params: Any) -> Any:
+        """Run the function here and now with a context of your own; parameters are checked as in production."""
+        return self.call(ctx, check(self.model, params)[0])
+
+    def call(self, ctx: Context, checked: Params) -> Any:
+        """Call the function with parameters that were checked."""
+        return self.fn(ctx, **{name: getattr(checked, name) for name in type(checked).model_fields})
+
+    @property
+    def goes_alone(self) -> bool:
+        """Whether a hint must carry one job of this type only: a batch would widen its transaction's window."""
+        return self.atomic or self.alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """A job type with choices for one submit."""
+
+    type: JobType
+    queue: str | None = None
+    priority: str | None = None
+    delay_s: float | None = None
+    run_at: datetime | None = None
+    expires_in_s: float | None = None
+    unique: str | None = None
+    on_conflict: str = "return"
+
+    def submit(self, **params: Any) -> Submitted:
+        return registry.submitter([self._request(params)])[0]
+
+    def submit_many(self, many: Iterable[Mapping[str, Any]]) -> list[UUID]:
+        return [s.id for s in registry.submitter(self._request(params) for params in many)]
+
+    def _request(self, params: Mapping[str, Any]) -> SubmitRequest:
+        return SubmitRequest(
+            type=self.type.name,
+            params=params,
+            queue=self.queue,
+            priority=self.priority,
+            delay_s=self.delay_s,
+            run_at=self.run_at,
+            expires_in_s=self.expires_in_s,
+            unique=self.unique,
+            on_conflict=self.on_conflict,
+        )
+
+
+class Registry:
+    """Every job type that this process knows, by name."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, JobType] = {}
+        self.submitter: Submitter = _not_ready
+
+    def install(self, submitter: Submitter) -> None:
+        self.submitter = submitter
+
+    def add(self, new: JobType) -> None:
+        old = self._types.get(new.name)
+        if old is not None and (old.fn.__module__, old.fn.__qualname__) != (
+            new.fn.__module__,
+            new.fn.__qualname__,
+        ):
+            raise DeclarationError(
+                f"{new.where}: the name {new.name!r} is taken by {old.where}; give one of them @job(name=…)."
+            )
+        self._types[new.name] = new
+
+    def remove(self, name: str) -> None:
+        self._types.pop(name, None)
+
+    def get(self, name: str) -> JobType:
+        try:
+            return self._types[name]
+        except KeyError:
+            raise UnknownJobType(name, sorted(self._types)) from None
+
+    def all(self) -> list[JobType]:
+        return [self._types[name] for name in sorted(self._types)]
+
+    def names(self) -> list[str]:
+        return sorted(self._types)
+
+    def queues(self) -> list[str]:
+        return sorted({t.queue for t in self._types.values()} | {"default"})
+
+
+def _not_ready(requests: Iterable[SubmitRequest], *, by: str = "") -> NoReturn:
+    raise RuntimeError("Jobs can be submitted once Django is set up: call django.setup() first.")
+
+
+registry = Registry()
+
+
+def job(
+    fn: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: str = "normal",
+    retries: int = 3,
+    backoff: float | timedelta = 2.0,
+    timeout: float | timedelta | None = None,
+    lease: float | timedelta | None = None,
+    atomic: bool = False,
+    alone: bool | None = None,
+    unique: str | None = None,
+    schedule: Cadence | None = None,
+    overlap: str = "allow",
+    missed: str = "once",
+    grace: float | timedelta = 60.0,
+) -> Any:
+    """Make a function a job type; raises DeclarationError with file and line. Durations: seconds or timedelta.
+
+    `retries` counts tries after the first failure. `timeout` is the time limit (600 s; 60 s when atomic).
+    `alone` keeps jobs of this type out of batches; found by itself for functions that use `completing`.
+    """
+
+    def declare(fn: Callable[..., Any]) -> JobType:
+        where = f"{inspect.getsourcefile(fn)}:{fn.__code__.co_firstlineno}"
+        chosen = name or _default_name(fn)
+        _refuse_bad_options(where, chosen, queue, priority, retries, overlap, missed, fn)
+        new = JobType(
+            name=chosen,
+            fn=fn,
+            where=where,
+            model=model_of(fn, where=where, name=fn.__name__),
+            queue=queue,
+            priority=priority,
+            retries=retries,
+            backoff_s=_seconds(where, "backoff", backoff),
+            timeout_s=_seconds(where, "timeout", timeout or (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S)),
+            lease_s=None if lease is None else _seconds(where, "lease", lease),
+            atomic=atomic,
+            alone=_uses(fn.__code__, "completing") if alone is None else alone,
+            unique=unique,
+            schedule=schedule,
+            overlap=overlap,
+            missed=missed,
+            grace_s=_seconds(where, "grace", grace),
+        )
+        _refuse_schedule_without_defaults(new)
+        registry.add(new)
+        return new
+
+    return declare if fn is None else declare(fn)
+
+
+def _default_name(fn: Callable[..., Any]) -> str:
+    """Name a type `module.function` below its package."""
+    return f"{fn.__module__.rsplit('.', 1)[-1]}.{fn.__name__}"
+
+
+def _uses(code: types.CodeType, attribute: str) -> bool:
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return attribute in code.co_names or any(_uses(c, attribute) for c in inner)
+
+
+def _seconds(where: str, field: str, value: float | timedelta) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise DeclarationError(f"{where}: {field} must be a positive number of seconds, not {value!r}.")
+    return seconds
+
+
+def _refuse_bad_options(
+    where: str, name: str, queue: str, priority: str, retries: int, overlap: str, missed: str, fn: Callable[..., Any]
+) -> None:
+    def refuse(sentence: str) -> NoReturn:
+        raise DeclarationError(f"{where}: {sentence}")
+
+    if inspect.iscoroutinefunction(fn):
+        refuse(f"{fn.__name__} is `async def`; job functions are plain `def` for now.")
+    if not name or len(name) > 120 or any(c.isspace() or not c.isprintable() for c in name):
+        refuse(f"name {name!r} must be 1 to 120 printable characters without spaces.")
+    if not queue or len(queue) > 60 or not queue.replace("-", "").replace("_", "").isalnum():
+        refuse(f"queue {queue!r} must be letters, digits, '-' and '_', at most 60.")
+    if priority not in PRIORITIES:
+        refuse(f"priority {priority!r} must be one of {', '.join(PRIORITIES)}.")
+    if not isinstance(retries, int) or not 0 <= retries <= 1000:
+        refuse(f"retries must be 0 to 1000, not {retries!r}.")
+    if overlap not in ("allow", "skip", "queue"):
+        refuse(f"overlap {overlap!r} must be allow, skip or queue.")
+    if missed not in ("skip", "once", "all"):
+        refuse(f"missed {missed!r} must be skip, once or all.")
+
+
+def _refuse_schedule_without_defaults(new: JobType) -> None:
+    required = [name for name, field in new.model.model_fields.items() if field.is_required()]
+    if new.schedule and required:
+        raise DeclarationError(
+            f"{new.where}: {new.name} has a schedule, so every parameter needs a default; missing for {', '.join(required)}."
+        )
