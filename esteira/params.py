@@ -42,7 +42,7 @@ Secret = SecretStr
 class Params(BaseModel):
     """Base of every job type's parameter model."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:

@@ -1,0 +1,340 @@
+"""The tables: jobs are the truth, the outbox and the lock; everything else hangs on them.
+
+Constraints and partial indexes forbid the impossible: a running job without a lease, an ended one without an end, two
+jobs for one tick. The partial indexes make the keeper's cost independent of the backlog; `lease_until` is in none of
+them, so extending a lease touches no index. Nothing here changes a job's state: only `esteira.record` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.expressions import Func
+
+from esteira.ids import uuid7
+from esteira.registry import PRIORITY_NAMES
+from esteira.states import ENDED, State, shown_state
+
+
+class ClockTimestamp(Func):
+    """The database's clock as it stands; `now()` would be the transaction's start."""
+
+    function = "clock_timestamp"
+    template = "%(function)s()"
+    output_field = models.DateTimeField()
+
+
+_ENDED = sorted(ENDED)
+_QUEUED, _RUNNING = Q(state="queued"), Q(state="running")
+
+
+class Schedule(models.Model):
+    """When to submit what. Declared in code (written by migrate only) or stored by an operator."""
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=120, unique=True)
+    type = models.CharField(max_length=120)
+    params = models.JSONField(default=dict, blank=True)
+    cron = models.CharField(max_length=120, blank=True)
+    tz = models.CharField(max_length=64, default="UTC")
+    every_s = models.FloatField(default=0)
+    overlap = models.CharField(max_length=8, default="allow")
+    missed = models.CharField(max_length=8, default="once")
+    grace_s = models.FloatField(default=60)
+    enabled = models.BooleanField(default=True)
+    origin = models.CharField(max_length=8, default="code")
+    anchor_at = models.DateTimeField(db_default=ClockTimestamp())
+    last_tick_at = models.DateTimeField(db_default=ClockTimestamp())
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(overlap__in=["allow", "skip", "queue"]), name="schedule_overlap"),
+            models.CheckConstraint(condition=Q(missed__in=["skip", "once", "all"]), name="schedule_missed"),
+            models.CheckConstraint(condition=Q(origin__in=["code", "database"]), name="schedule_origin"),
+            models.CheckConstraint(
+                condition=(Q(cron="") & Q(every_s__gte=1)) | (~Q(cron="") & Q(every_s=0)), name="schedule_cadence"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Job(models.Model):
+    """One request to run a job type."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    type = models.CharField(max_length=120)
+    params = models.JSONField(default=dict)
+    queue = models.CharField(max_length=60, default="default")
+    priority = models.SmallIntegerField(default=6)
+    state = models.CharField(max_length=10, db_default="queued")
+    created_at = models.DateTimeField(db_default=ClockTimestamp())
+    run_at = models.DateTimeField(db_default=ClockTimestamp())
+    expires_at = models.DateTimeField(null=True)
+    published_at = models.DateTimeField(null=True)
+    hold_until = models.DateTimeField(null=True)
+    refused_since = models.DateTimeField(null=True)
+    # The fence: one more with every claim, never reset.
+    attempt = models.IntegerField(db_default=0)
+    failures = models.IntegerField(db_default=0)
+    max_failures = models.IntegerField(default=4)
+    backoff_s = models.FloatField(default=2)
+    suspicion = models.SmallIntegerField(db_default=0)
+    solo = models.BooleanField(db_default=False)
+    batched = models.BooleanField(db_default=False)
+    worker = models.TextField(null=True)
+    delivery = models.TextField(null=True)
+    lease_s = models.FloatField(default=10)
+    lease_until = models.DateTimeField(null=True)
+    timeout_s = models.FloatField(default=600)
+    claimed_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    cancel_requested_at = models.DateTimeField(null=True)
+    cancel_by = models.TextField(db_default="")
+    cancel_force = models.BooleanField(db_default=False)
+    result = models.JSONField(null=True)
+    error = models.JSONField(null=True)
+    progress_done = models.FloatField(null=True)
+    progress_total = models.FloatField(null=True)
+    progress_text = models.TextField(db_default="")
+    unique_key = models.TextField(null=True)
+    schedule = models.ForeignKey(Schedule, null=True, on_delete=models.SET_NULL, db_index=False)
+    tick_at = models.DateTimeField(null=True)
+    # Only one job of its schedule may run at a time (overlap "queue").
+    in_turn = models.BooleanField(db_default=False)
+    submitted_by = models.TextField(db_default="")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=[str(s) for s in State]), name="job_state"),
+            models.CheckConstraint(condition=Q(priority__in=list(PRIORITY_NAMES)), name="job_priority"),
+            models.CheckConstraint(
+                condition=~_RUNNING | Q(worker__isnull=False, lease_until__isnull=False, claimed_at__isnull=False),
+                name="job_running_has_lease",
+            ),
+            models.CheckConstraint(
+                condition=~_QUEUED | Q(worker__isnull=True, lease_until__isnull=True), name="job_queued_has_no_lease"
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=_ENDED, finished_at__isnull=False)
+                | Q(state__in=["queued", "running"], finished_at__isnull=True),
+                name="job_ended_has_end",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state__in=["failed", "dead"]) | Q(error__isnull=False), name="job_failed_has_error"
+            ),
+            models.CheckConstraint(
+                condition=Q(result__isnull=True) | Q(state="succeeded"), name="job_result_means_success"
+            ),
+            models.CheckConstraint(
+                condition=Q(attempt__gte=0, failures__gte=0, failures__lte=F("attempt"), suspicion__gte=0),
+                name="job_counts",
+            ),
+            models.UniqueConstraint(
+                fields=["unique_key"],
+                condition=Q(state__in=["queued", "running"], unique_key__isnull=False),
+                name="job_unique_key",
+            ),
+            models.UniqueConstraint(
+                fields=["schedule", "tick_at"], condition=Q(tick_at__isnull=False), name="job_one_per_tick"
+            ),
+            models.UniqueConstraint(
+                fields=["schedule"], condition=Q(state="running", in_turn=True), name="job_one_in_turn"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["queue", "priority", "type", "run_at", "id"],
+                condition=Q(state="queued", published_at__isnull=True),
+                name="job_feed",
+            ),
+            models.Index(
+                fields=["published_at", "id"],
+                condition=Q(state="queued", published_at__isnull=False),
+                name="job_window",
+            ),
+            models.Index(fields=["id"], condition=Q(state="running"), name="job_running"),
+            models.Index(
+                fields=["expires_at"], condition=Q(state="queued", expires_at__isnull=False), name="job_expiry"
+            ),
+            models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_finished"),
+            models.Index(fields=["created_at", "id"], name="job_created"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.id}"
+
+    @property
+    def try_number(self) -> int:
+        return self.failures + 1
+
+    @property
+    def priority_name(self) -> str:
+        return PRIORITY_NAMES[self.priority]
+
+    @property
+    def shown_state(self) -> str:
+        """The state as people see it; annotate `db_now` to judge by the database's clock in lists."""
+        now: Any = getattr(self, "db_now", None) or self.created_at
+        return shown_state(self.state, failures=self.failures, run_at=self.run_at, now=now)
+
+
+class JobEvent(models.Model):
+    """What happened to a job off the happy path, and what operators did; append-only."""
+
+    id = models.BigAutoField(primary_key=True)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(db_default=ClockTimestamp())
+    kind = models.CharField(max_length=16)
+    attempt = models.IntegerField(default=0)
+    worker = models.TextField(default="")
+    by = models.TextField(default="")
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["id"]
+
+
+class JobLog(models.Model):
+    """A piece of what an attempt logged; at most 1 MiB an attempt, cut and said."""
+
+    id = models.BigAutoField(primary_key=True)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="logs")
+    attempt = models.IntegerField()
+    at = models.DateTimeField(db_default=ClockTimestamp())
+    text = models.TextField()
+
+    class Meta:
+        ordering = ["id"]
+
+
+class ScheduleSkip(models.Model):
+    """A tick for which no job was made, and why."""
+
+    id = models.BigAutoField(primary_key=True)
+    schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, db_index=False)
+    tick_at = models.DateTimeField(db_index=True)
+    reason = models.CharField(max_length=16)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["schedule", "tick_at"], name="skip_one_per_tick")]
+
+
+class Queue(models.Model):
+    """A queue that was paused at least once."""
+
+    name = models.CharField(max_length=60, primary_key=True)
+    paused_at = models.DateTimeField(null=True)
+    paused_by = models.TextField(default="")
+    reason = models.TextField(default="")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Worker(models.Model):
+    """A worker process as it announced itself; `types` tells the feed what somebody can run."""
+
+    name = models.TextField(primary_key=True)
+    incarnation = models.TextField()
+    host = models.TextField()
+    pid = models.IntegerField()
+    queues = models.JSONField(default=list)
+    types = models.JSONField(default=list)
+    slots = models.IntegerField(default=0)
+    state = models.CharField(max_length=8, default="up")
+    started_at = models.DateTimeField(db_default=ClockTimestamp())
+    last_seen = models.DateTimeField(db_default=ClockTimestamp())
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Keeper(models.Model):
+    """One row: when somebody swept last, and until when rescues are held after the database was away."""
+
+    id = models.SmallIntegerField(primary_key=True)
+    last_sweep = models.DateTimeField(null=True)
+    hold_until = models.DateTimeField(null=True)
+    database_started_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="keeper_one_row")]
+
+
+class File(models.Model):
+    """An upload or a result; a result counts once its attempt's completion has attached it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, related_name="files")
+    attempt = models.IntegerField(null=True)
+    name = models.CharField(max_length=255)
+    content_type = models.CharField(max_length=120, default="application/octet-stream")
+    size = models.BigIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField(db_default=ClockTimestamp())
+    attached_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(job__isnull=True, attempt__isnull=True) | Q(job__isnull=False, attempt__isnull=False),
+                name="file_result_has_attempt",
+            ),
+            models.UniqueConstraint(
+                fields=["job", "attempt", "name"], condition=Q(job__isnull=False), name="file_one_name_per_attempt"
+            ),
+        ]
+        indexes = [models.Index(fields=["created_at"], name="file_created")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class FileChunk(models.Model):
+    """256 KiB of a file."""
+
+    id = models.BigAutoField(primary_key=True)
+    file = models.ForeignKey(File, on_delete=models.CASCADE, db_index=False)
+    seq = models.IntegerField()
+    data = models.BinaryField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["file", "seq"], name="chunk_once")]
+
+
+class IdempotencyKey(models.Model):
+    """The first answer to a request that carried an Idempotency-Key."""
+
+    id = models.BigAutoField(primary_key=True)
+    scope = models.TextField()
+    key = models.TextField()
+    body_hash = models.BinaryField()
+    answer = models.JSONField(null=True)
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["scope", "key"], name="idempotency_once")]
+
+
+class Stat(models.Model):
+    """Ended attempts per minute, type, queue and state: one UPSERT per process every 5 s, never per job.
+
+    `buckets` counts run times below 1, 10, 50, 100, 500 ms, 1, 5, 10, 60, 300, 3600 s, and the rest.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    minute = models.DateTimeField()
+    type = models.CharField(max_length=120)
+    queue = models.CharField(max_length=60)
+    state = models.CharField(max_length=10)
+    n = models.BigIntegerField(default=0)
+    sum_ms = models.FloatField(default=0)
+    buckets = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["minute", "type", "queue", "state"], name="stat_once")]

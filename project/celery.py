@@ -1,0 +1,64 @@
+"""The Celery app: every setting and why it is so (see docs/architecture.md for the measurements).
+
+Redis carries hints only, so the settings aim at quick recovery and at nothing being hoarded, not at safe messages:
+messages are acknowledged early, nothing is prefetched, results live in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery, signals
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+
+from django.conf import settings
+
+from project import logging as project_logging
+
+app = Celery("esteira")
+app.conf.update(
+    broker_url=settings.REDIS_URL,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_channel_error_retry=True,
+    broker_transport_options={
+        "visibility_timeout": 60,  # only tidies up what a killed worker left in `unacked`
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+        "global_keyprefix": settings.REDIS_PREFIX,
+    },
+    accept_content=["json"],
+    task_serializer="json",
+    task_ignore_result=True,
+    task_acks_late=False,
+    task_default_queue="default",
+    task_default_priority=6,
+    task_create_missing_queues=True,
+    task_send_sent_event=settings.CELERY_EVENTS,
+    worker_send_task_events=settings.CELERY_EVENTS,
+    worker_consumer="esteira.worker:SteadyConsumer",
+    worker_concurrency=settings.CONCURRENCY if settings.CONCURRENCY == "auto" else int(settings.CONCURRENCY),
+    worker_disable_prefetch=True,
+    worker_prefetch_multiplier=1,
+    worker_max_tasks_per_child=settings.MAX_JOBS_PER_CHILD,
+    worker_max_memory_per_child=settings.MAX_MEMORY_PER_CHILD_MB * 1024,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_enable_remote_control=True,
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    beat_scheduler="esteira.keeper:KeeperScheduler",
+    timezone="UTC",
+)
+
+
+@signals.setup_logging.connect
+def _log_as_every_process_does(**_: object) -> None:
+    project_logging.configure(settings.LOG_LEVEL, settings.LOG_FORMAT)
+
+
+app.autodiscover_tasks()

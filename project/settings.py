@@ -1,0 +1,143 @@
+"""Every setting, from the environment; `.env.example` mirrors the headings and the order.
+
+Any variable may come from a file instead: `SECRET_KEY_FILE=/run/secrets/key`. While `make run` is up, the addresses of
+its embedded servers are read from `.esteira/env`, so that `manage.py` needs no settings. Durations carry their unit.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+class Env(environ.FileAwareEnv):
+    """Reads NAME_FILE as well; a file's trailing newline is not part of a secret."""
+
+    def get_value(self, var, cast=None, default=environ.Env.NOTSET, parse_default=False):  # type: ignore[no-untyped-def]
+        value = super().get_value(var, cast, default, parse_default)
+        return value.strip() if isinstance(value, str) else value
+
+
+env = Env()
+
+# --- Core -------------------------------------------------------------------------------------------------------------
+DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".esteira")))
+RUN_DIR = Path(env.str("RUN_DIR", default=str(DATA_DIR / "run")))
+for file in (BASE_DIR / ".env", DATA_DIR / "env"):
+    if os.access(file, os.R_OK):
+        env.read_env(str(file), overwrite=False)
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("SECRET_KEY is not set: start `make run` first, or set it (see .env.example).")
+TIME_ZONE = "UTC"
+USE_TZ = True
+LANGUAGE_CODE = "en"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Apps -------------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "esteira",
+    "web",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "project.urls"
+ASGI_APPLICATION = "project.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+# --- Database ---------------------------------------------------------------------------------------------------------
+DATABASE_URL = env.str("DATABASE_URL", default="")
+if not DATABASE_URL:
+    raise ImproperlyConfigured("DATABASE_URL is not set: start `make run` first, or set it (see .env.example).")
+DATABASES = {"default": {**env.db_url_config(DATABASE_URL), "CONN_MAX_AGE": env.int("DATABASE_MAX_AGE_SECONDS", default=60)}}
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
+    raise ImproperlyConfigured("DATABASE_URL must begin with postgresql://; Esteira keeps its truth in PostgreSQL only.")
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
+REDIS_PREFIX = env.str("REDIS_PREFIX", default="esteira:")
+
+# --- Celery -----------------------------------------------------------------------------------------------------------
+CONCURRENCY = env.str("CONCURRENCY", default="auto")
+CELERY_EVENTS = env.bool("CELERY_EVENTS", default=True)
+MAX_JOBS_PER_CHILD = env.int("MAX_JOBS_PER_CHILD", default=20_000)
+MAX_MEMORY_PER_CHILD_MB = env.int("MAX_MEMORY_PER_CHILD_MB", default=300)
+
+# --- Jobs -------------------------------------------------------------------------------------------------------------
+JOB_PACKAGES = env.list("JOB_PACKAGES", default=["jobs"])
+JOB_QUEUES = env.list("JOB_QUEUES", default=[])
+LEASE_SECONDS = env.float("LEASE_SECONDS", default=10.0)
+DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=25.0)
+KEEPER_SECONDS = env.float("KEEPER_SECONDS", default=0.5)
+WINDOW = env.int("WINDOW", default=1000)
+RETENTION_DAYS = env.float("RETENTION_DAYS", default=30.0)
+FILES_MAX_TOTAL = env.int("FILES_MAX_TOTAL", default=10 * 1024**3)
+if LEASE_SECONDS < 1:
+    raise ImproperlyConfigured("LEASE_SECONDS must be at least 1: shorter leases end during ordinary pauses.")
+
+# --- HTTP -------------------------------------------------------------------------------------------------------------
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+BEHIND_TLS = env.bool("BEHIND_TLS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_TLS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
+SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
+X_FRAME_OPTIONS = "DENY"
+LOGIN_URL = "/login/"
+LOGIN_REDIRECT_URL = "/"
+FLOWER_URL = env.str("FLOWER_URL", default="")
+DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024**2
+
+# --- Static -----------------------------------------------------------------------------------------------------------
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(DATA_DIR / "static")))
+SERVESTATIC_USE_FINDERS = True
+SERVESTATIC_AUTOREFRESH = DEBUG
+
+# --- Mail -------------------------------------------------------------------------------------------------------------
+vars().update(env.email_url_config(env.str("EMAIL_URL", default="smtp://127.0.0.1:1025")))
+EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT_SECONDS", default=20)
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="esteira@localhost")
+
+# --- Logging ----------------------------------------------------------------------------------------------------------
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOG_FORMAT = env.str("LOG_FORMAT", default="text")
+LOGGING_CONFIG = None  # project.logging sets it up, for every process alike
