@@ -1,0 +1,138 @@
+"""How a part of the local stack is executed: as whom, in its own session, and tied to its parent's life.
+
+Linux gives a child a signal when its parent dies (PR_SET_PDEATHSIG); elsewhere the next start clears what
+was left. The signal is tied to the *thread* that forked, so it is asked for on the main thread only.
+
+PostgreSQL refuses to run as root. Root therefore starts it as another user, and lends it the one right it
+then lacks: to pass through folders that this user may not enter (a clone under /root). The right is an
+ambient capability, it survives exec, and it is lent only if some folder on the way is closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+CAP_DAC_OVERRIDE = 1  # Docker's default set has this one, but not CAP_DAC_READ_SEARCH
+CAPABILITY_VERSION_3 = 0x20080522
+LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class EmbeddedError(RuntimeError):
+    """Something of the local stack cannot be prepared or does not start; the message is a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """Whom a part runs as; `passes_closed_folders` lends it CAP_DAC_OVERRIDE."""
+
+    uid: int
+    gid: int
+    passes_closed_folders: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One command, ready to be executed."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    cwd: Path = Path("/")
+    user: User | None = None
+    death_signal: signal.Signals = signal.SIGKILL
+
+    def popen(self, stdout: int | IO[bytes], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        """Execute it; standard error goes where standard output goes."""
+        tied = LIBC is not None and threading.current_thread() is threading.main_thread()
+        parent = os.getpid()
+
+        def in_the_child() -> None:
+            if self.user:
+                _become(self.user)
+            if tied:  # after the change of user, which clears it
+                _prctl(PR_SET_PDEATHSIG, self.death_signal)
+                if os.getppid() != parent:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            return subprocess.Popen(
+                self.argv,
+                env=dict(self.env),
+                cwd=self.cwd,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in a terminal must reach the supervisor only
+                preexec_fn=in_the_child,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise EmbeddedError(self._refusal(error)) from error
+
+    def _refusal(self, error: Exception) -> str:
+        if self.user is None:
+            return f"{self.argv[0]} cannot be executed: {error}"
+        return (
+            f"{self.argv[0]} refuses to run as root, and this root may not start it as another user "
+            f"({error}): start the stack as an ordinary user, or where that one may enter"
+        )
+
+
+def unprivileged(*paths: Path) -> User | None:
+    """Return whom a server that refuses root runs as, able to reach all paths; None if we are not root."""
+    if os.geteuid() != 0:
+        return None
+    nobody = pwd.getpwnam("nobody")
+    return as_owner(nobody.pw_uid, nobody.pw_gid, *paths)
+
+
+def as_owner(uid: int, gid: int, *paths: Path) -> User:
+    """Return that user, able to reach all paths."""
+    closed = any(not _may_enter(folder, uid, gid) for path in paths for folder in (path, *path.parents))
+    return User(uid=uid, gid=gid, passes_closed_folders=closed and LIBC is not None)
+
+
+def _may_enter(path: Path, uid: int, gid: int) -> bool:
+    if not path.exists():
+        return True  # made later, by us
+    info = path.stat()
+    wanted = stat.S_IXUSR if info.st_uid == uid else stat.S_IXGRP if info.st_gid == gid else stat.S_IXOTH
+    return bool(info.st_mode & wanted)
+
+
+def _become(user: User) -> None:
+    os.setgroups([])
+    os.setgid(user.gid)
+    if user.passes_closed_folders:
+        _prctl(PR_SET_KEEPCAPS, 1)
+    os.setuid(user.uid)
+    if user.passes_closed_folders:
+        _keep_only(CAP_DAC_OVERRIDE)
+
+
+def _keep_only(capability: int) -> None:
+    """Make it permitted, inheritable and ambient: exec keeps an ambient one for a user who is not root."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    mask = 1 << capability
+    data = (ctypes.c_uint32 * 6)(
+        mask, mask, mask, 0, 0, 0
+    )  # effective, permitted, inheritable; low and high words
+    if LIBC is None or LIBC.capset(header, data) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+    _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
+
+
+def _prctl(option: int, *arguments: int) -> None:
+    padded = [ctypes.c_ulong(int(argument)) for argument in (*arguments, 0, 0, 0, 0)[:4]]
+    if LIBC is not None and LIBC.prctl(option, *padded) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option})")
