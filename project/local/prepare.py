@@ -1,0 +1,35 @@
+"""Bring the database to this release and make the development user: a short process before the parts start.
+
+It loads the job packages too (migrations write the declared schedules), so that running it again after a file
+was saved tells whether the files can be loaded at all. A user who exists keeps the password that they have.
+"""
+
+from __future__ import annotations
+
+import os
+
+import django
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+
+from project.local.parts import DEV_USER, OTHER_PASSWORD
+
+
+def main() -> None:
+    django.setup()
+    call_command("migrate", interactive=False, verbosity=0)
+    ensure_development_user(os.environ["DEV_PASSWORD"])
+
+
+def ensure_development_user(password: str) -> None:
+    """Make the superuser of this machine once."""
+    users = get_user_model()
+    user = users.objects.filter(username=DEV_USER).first()
+    if user is None:
+        users.objects.create_superuser(DEV_USER, f"{DEV_USER}@localhost", password)
+    elif not user.check_password(password):
+        print(OTHER_PASSWORD)
+
+
+if __name__ == "__main__":
+    main()
