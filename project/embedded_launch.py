@@ -23,13 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = (
-    1,
-    8,
-    36,
-    47,
-    2,
-)
+PR_SET_PDEATHSIG, PR_SET_SECUREBITS, PR_SET_CHILD_SUBREAPER = 1, 28, 36
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, SECBIT_NO_SETUID_FIXUP = 47, 2, 1 << 2
 CAP_DAC_OVERRIDE = 1  # Docker's default set has this one, but not CAP_DAC_READ_SEARCH
 CAPABILITY_VERSION_3 = 0x20080522
 LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -118,8 +113,10 @@ def _may_enter(path: Path, uid: int, gid: int) -> bool:
 def _become(user: User) -> None:
     os.setgroups([])
     os.setgid(user.gid)
-    if user.passes_closed_folders:
-        _prctl(PR_SET_KEEPCAPS, 1)
+    if (
+        user.passes_closed_folders
+    ):  # setuid() keeps capabilities, and access(2), which initdb trusts, heeds them
+        _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     os.setuid(user.uid)
     if user.passes_closed_folders:
         _keep_only(CAP_DAC_OVERRIDE)

@@ -51,7 +51,7 @@ class Supervised:
         self.refusal: EmbeddedError | None = None
         self._home, self._output = home, output
         self._process: subprocess.Popen[bytes] | None = None
-        self._wanted = True
+        self._wanted, self._has_lived = True, False
         self._expected_end = False
         self._nudge = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
@@ -87,6 +87,8 @@ class Supervised:
         while self._wanted:
             born = time.monotonic()
             reason = await self._one_life()
+            if self.refusal:
+                return
             if time.monotonic() - born > STEADY_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             if self._expected_end or not self._wanted:
@@ -104,8 +106,9 @@ class Supervised:
         try:
             self._process, reader = spawn(self.part.name, self.part.launch(), self._output, self.part.muted)
         except EmbeddedError as error:
-            self.refusal = error
+            self.refusal = None if self._has_lived else error  # what worked once may work again
             return f"cannot start: {error}"
+        self._has_lived = True
         process = self._process
         self._home.note_pid(self.part.name, process.pid)
         code = await end_of(process)

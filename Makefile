@@ -1,0 +1,84 @@
+# The front door. `make` alone says what there is. Python 3.11 to 3.13 and make are all that is assumed: the first
+# target makes .venv, puts the locked dependencies into it, and does so again whenever uv.lock changes.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check chaos bench fmt lock clean
+MAKEFLAGS += --no-print-directory
+
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c "$(FITS)" 2>/dev/null && echo $$p && break; done)
+PY := .venv/bin/python
+UV := .venv/uv/bin/uv
+MINUTES ?= 10
+
+export UV_SYSTEM_CERTS := 1
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+unexport VIRTUAL_ENV
+
+help:
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 } \
+		END { print "" }' Makefile
+
+##@ Run
+run: .venv/.synced ## The whole stack, no containers: PORT=8000 FLOWER_PORT=5555 CONCURRENCY=2 LEASE_SECONDS=10
+	@$(PY) -m project.local
+
+##@ Check
+test: .venv/.synced ## Every test, on a real PostgreSQL and Valkey that the suite starts; ARGS="-k lease" for some
+	@$(PY) -m pytest $(ARGS)
+
+check: export SECRET_KEY := check
+check: export DATABASE_URL := postgresql://nobody@127.0.0.1:1/none
+check: .venv/.synced ## Style, types, layers, Django's own checks, documents against code; needs no server
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(PY) manage.py check --fail-level WARNING
+	$(PY) -W "ignore:Got an error checking a consistent migration history" manage.py makemigrations --check --dry-run
+	$(PY) -m pytest tests/repo -q
+
+chaos: export MINUTES := $(MINUTES)
+chaos: .venv/.synced ## Random kills for a while, then the invariants: MINUTES=10 SEED=7
+	@$(PY) -m pytest tests/chaos -k random_chaos -s $(ARGS)
+
+bench: .venv/.synced ## Jobs per second and latency, with plain Celery beside it as the yardstick
+	@$(PY) bench/run.py $(ARGS)
+
+fmt: .venv/.synced ## Format the code and mend what can be mended
+	$(PY) -m ruff check --fix --exit-zero .
+	$(PY) -m ruff format .
+
+##@ Ship
+lock: $(UV) ## Move the locked dependencies to the newest that pyproject.toml allows
+	$(UV) lock --upgrade
+
+clean: ## Remove the environment and the caches; the data of `make run` stays in .esteira/
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- The environment ---------------------------------------------------------------------------------------------------
+
+.venv/.synced: uv.lock pyproject.toml | $(UV)
+	@echo "Putting the locked dependencies into .venv"
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+$(UV): | $(PY)
+	@echo "Getting uv, which installs the rest"
+	@$(PY) -m venv .venv/uv
+	@.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "Esteira needs Python 3.11, 3.12 or 3.13, and found $$(python3 -V 2>&1)." \
+		"Install one, or say where it is: make run PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c "$(FITS)" || { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: it is $$($(PYTHON) -V 2>&1)." \
+		"Say where one is: make run PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments." \
+		"On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv --without-pip .venv

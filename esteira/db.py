@@ -1,0 +1,143 @@
+"""How the core talks to PostgreSQL: plain SQL, either on the caller's Django connection or on a private one.
+
+`Orm` runs inside whatever transaction the caller has open (that is how a submit belongs to somebody's `atomic()`).
+`Core` owns one private psycopg connection: leases, flushes and the keeper must not meet a job's own transaction. A
+broken private connection is closed and opened again by the next call; the call that met the break raises
+`Gone`, and only the caller knows whether repeating is safe. Every connection notices a dead peer within one lease.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import psycopg
+from django.conf import settings
+from django.db import InterfaceError as DjangoInterfaceError
+from django.db import OperationalError as DjangoOperationalError
+from django.db import connections, transaction
+
+Row = tuple[Any, ...]
+Params = Sequence[Any] | Mapping[str, Any]
+
+#: What a lost or refused connection raises, on either kind of connection.
+Gone = (psycopg.OperationalError, psycopg.InterfaceError, DjangoOperationalError, DjangoInterfaceError)
+DEADLOCK_TRIES = 5
+
+
+class Db(Protocol):
+    """What `record` needs."""
+
+    def fetch(self, sql: str, params: Params = ()) -> list[Row]: ...
+    def transaction(self) -> AbstractContextManager[None]: ...
+
+
+class Orm:
+    """The caller's Django connection and its transaction."""
+
+    def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        with connections["default"].cursor() as cursor:
+            cursor.execute(sql, params)
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with transaction.atomic():
+            yield
+
+
+class Core:
+    """One private connection in autocommit, guarded by a lock; opened on first use, in the process that uses it."""
+
+    def __init__(self, name: str, *, timeout_s: float | None = None) -> None:
+        self.name = name
+        self.lock = threading.RLock()
+        self._timeout_s = timeout_s or settings.LEASE_SECONDS
+        self._connection: psycopg.Connection[Row] | None = None
+
+    def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run one statement; a deadlock is tried again, unless a transaction is open."""
+        with self.lock:
+            for left in range(DEADLOCK_TRIES, -1, -1):
+                try:
+                    return self._once(sql, params)
+                except psycopg.errors.DeadlockDetected:
+                    if not left or self._in_transaction():
+                        raise
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self.lock:
+            connection = self._open()
+            try:
+                with connection.transaction():
+                    yield
+            finally:
+                self._drop_if_broken()
+
+    def connected(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    def close(self) -> None:
+        with self.lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def forget(self) -> None:
+        """Drop an inherited connection without a word to the server: it belongs to the parent process."""
+        self._connection = None
+        self.lock = threading.RLock()
+
+    def _once(self, sql: str, params: Params) -> list[Row]:
+        connection = self._open()
+        try:
+            cursor = connection.execute(sql, params)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+        finally:
+            self._drop_if_broken()
+
+    def _in_transaction(self) -> bool:
+        status = self._connection.info.transaction_status if self._connection else None
+        return status is not None and status != psycopg.pq.TransactionStatus.IDLE
+
+    def _drop_if_broken(self) -> None:
+        if self._connection is not None and (self._connection.closed or self._connection.broken):
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> psycopg.Connection[Row]:
+        if self._connection is None:
+            self._connection = connect(self.name, timeout_s=self._timeout_s)
+        return self._connection
+
+
+def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
+    """Open a private connection with Django's address; statements and a silent peer end after `timeout_s`."""
+    asked = dict(connections["default"].get_connection_params())
+    for ours in ("cursor_factory", "context", "prepare_threshold"):
+        asked.pop(ours, None)
+    asked.update(application_name=f"esteira {name}"[:63], connect_timeout=max(2, min(3, int(timeout_s))))
+    connection: psycopg.Connection[Row] = psycopg.connect(**asked, **liveness(timeout_s), autocommit=True)
+    millis = int(timeout_s * 1000)
+    connection.execute(
+        "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
+        " set_config('tcp_user_timeout', %s, false)",
+        [str(millis)] * 3,
+    )
+    return connection
+
+
+def liveness(timeout_s: float) -> dict[str, int]:
+    """Connection options by which a dead server is noticed within `timeout_s`."""
+    step = max(1, int(timeout_s // 4))
+    return {
+        "keepalives": 1,
+        "keepalives_idle": step,
+        "keepalives_interval": step,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(timeout_s * 1000),
+    }

@@ -1,0 +1,14 @@
+"""THE ONLY WRITER of job state: every statement that changes a job stands in this package.
+
+Each is a compare-and-set (`UPDATE … WHERE state = … AND attempt = …`): one row changed, or you lost, and losing is
+normal. Statements work on lists; one job is a list of one. Lists lock their rows in id order first, so that two of
+them cannot deadlock. All times are the database's `clock_timestamp()`. The process may die before or after any
+statement here: each is one transaction, and what the next process needs is in the row.
+
+`insert` T1 T2 · `claim` T3 T14 T15 · `finish` T4 T5 T6 T10 · `rescue` T7 T8 T9 T10 · `operator` T11 T12 T13
+"""
+
+#: Writes name rows by primary key. Comparing an expression, not the bare column, keeps the planner from walking the
+#: partial indexes on `state` instead, which on a freshly filled table costs 10 times as much.
+QUEUED = "(j.state || '') = 'queued'"
+RUNNING = "(j.state || '') = 'running'"

@@ -1,0 +1,162 @@
+"""T3 claim, T14 refuse, T15 expire: from queued to running, or quietly back.
+
+A hint may be doubled, late or wrong; whatever the claim's guard does not like is simply not claimed. What is left
+of the hint is then put right: expired rows end, the others wait for the feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from psycopg.errors import UniqueViolation
+
+from esteira.db import Db
+from esteira.record import QUEUED, RUNNING
+
+#: How long a refused job rests before it is offered again.
+REFUSED_HOLD_S = 2.0
+#: Parameters that every worker refuses for this long fail the job.
+REFUSED_FOR_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed:
+    """A job that is ours to run, under its attempt number."""
+
+    id: UUID
+    attempt: int
+    failures: int
+    max_failures: int
+    type: str
+    queue: str
+    params: str
+    timeout_s: float
+    lease_s: float
+    backoff_s: float
+    cancelled: bool
+
+
+_CLAIM = f"""
+WITH due AS MATERIALIZED (
+  SELECT j.id FROM unnest(%(ids)s::uuid[]) AS u(id) JOIN esteira_job j ON j.id = u.id
+  WHERE {QUEUED} AND j.run_at <= clock_timestamp()
+    AND (j.expires_at IS NULL OR j.expires_at > clock_timestamp())
+    AND (j.hold_until IS NULL OR j.hold_until <= clock_timestamp())
+    AND NOT EXISTS (SELECT 1 FROM esteira_queue q WHERE q.name = j.queue AND q.paused_at IS NOT NULL)
+    AND (NOT j.in_turn OR NOT EXISTS (
+      SELECT 1 FROM esteira_job r WHERE r.schedule_id = j.schedule_id AND r.state = 'running' AND r.in_turn))
+  ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+UPDATE esteira_job j SET state = 'running', attempt = j.attempt + 1, worker = %(worker)s, delivery = %(delivery)s,
+  batched = %(batched)s, claimed_at = clock_timestamp(), started_at = NULL,
+  lease_until = clock_timestamp() + j.lease_s * interval '1 second', hold_until = NULL,
+  progress_done = NULL, progress_total = NULL, progress_text = ''
+FROM due WHERE j.id = due.id
+RETURNING j.id, j.attempt, j.failures, j.max_failures, j.type, j.queue, j.params::text, j.timeout_s, j.lease_s,
+  j.backoff_s, j.cancel_requested_at IS NOT NULL
+"""
+
+
+def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Claimed]:
+    """T3: take what is due among the hinted jobs, in the hint's order; put right what is not."""
+    asked = {"ids": list(ids), "worker": worker, "delivery": delivery, "batched": len(ids) > 1}
+    try:
+        rows = db.fetch(_CLAIM, asked)
+    except UniqueViolation:
+        # Two jobs of one "in turn" schedule met; one runs, the other rests.
+        if len(ids) > 1:
+            return [job for one in ids for job in claim(db, [one], worker=worker, delivery=delivery)]
+        rows = []
+    if len(rows) < len(ids):
+        have = {row[0] for row in rows}
+        settle(db, [i for i in ids if i not in have])
+    place = {one: n for n, one in enumerate(ids)}
+    return [Claimed(**dict(zip(_FIELDS, row, strict=True))) for row in sorted(rows, key=lambda r: place[r[0]])]
+
+
+_FIELDS = Claimed.__slots__  # type: ignore[attr-defined]
+
+
+def settle(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
+    """T14 and T15 for hinted rows that are not claimed: end what has expired, let the rest wait for the feed.
+
+    Also for a type that this worker does not know (`hold_s` keeps it from coming straight back).
+    """
+    return len(
+        db.fetch(
+            f"""
+            WITH locked AS MATERIALIZED (
+              SELECT j.id, j.expires_at <= clock_timestamp() AS over
+              FROM unnest(%(ids)s::uuid[]) AS u(id) JOIN esteira_job j ON j.id = u.id
+              WHERE {QUEUED} AND j.published_at IS NOT NULL ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+            UPDATE esteira_job j SET published_at = NULL,
+              state = CASE WHEN locked.over THEN 'expired' ELSE 'queued' END,
+              finished_at = CASE WHEN locked.over THEN clock_timestamp() END,
+              hold_until = CASE WHEN locked.over THEN NULL
+                WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp() + greatest(%(hold)s, 1) * interval '1 second'
+                ELSE j.hold_until END
+            FROM locked WHERE j.id = locked.id RETURNING 1""",
+            {"ids": list(ids), "hold": float(hold_s)},
+        )
+    )
+
+
+def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int:
+    """T14 after the claim: this release's signature refuses the stored parameters (id, attempt, why).
+
+    The job rests and is offered again, because another release may know it; after ten minutes it fails and says so.
+    """
+    ids, attempts, reasons = zip(*jobs, strict=True)
+    return len(
+        db.fetch(
+            f"""
+            WITH v AS (SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(reasons)s::text[])
+                       AS v(id, attempt, reason)),
+            locked AS MATERIALIZED (
+              SELECT j.id, v.reason, j.cancel_requested_at IS NOT NULL AS cancelled,
+                j.refused_since IS NULL AS first, coalesce(j.refused_since, clock_timestamp()) AS since,
+                coalesce(j.refused_since < clock_timestamp() - %(give_up)s * interval '1 second', false) AS over
+              FROM v JOIN esteira_job j ON j.id = v.id
+              WHERE {RUNNING} AND j.attempt = v.attempt AND j.started_at IS NULL ORDER BY j.id FOR UPDATE OF j),
+            moved AS (
+              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+                refused_since = locked.since,
+                state = CASE WHEN cancelled THEN 'cancelled' WHEN over THEN 'failed' ELSE 'queued' END,
+                finished_at = CASE WHEN cancelled OR over THEN clock_timestamp() END,
+                hold_until = CASE WHEN NOT (cancelled OR over)
+                             THEN clock_timestamp() + %(hold)s * interval '1 second' END,
+                error = CASE WHEN over AND NOT cancelled THEN jsonb_build_object('kind', 'refused',
+                  'type', 'InvalidParameters', 'message', locked.reason) ELSE j.error END
+              FROM locked WHERE j.id = locked.id
+              RETURNING j.id, j.attempt, j.state, locked.reason, locked.first)
+            INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+            SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'refused' ELSE state END, attempt, %(worker)s,
+              '', jsonb_build_object('reason', reason) FROM moved WHERE first OR state <> 'queued'
+            RETURNING job_id""",
+            {
+                "ids": list(ids),
+                "attempts": list(attempts),
+                "reasons": list(reasons),
+                "worker": worker,
+                "give_up": REFUSED_FOR_S,
+                "hold": REFUSED_HOLD_S,
+            },
+        )
+    )
+
+
+def expire(db: Db, *, limit: int = 1000) -> int:
+    """T15: end queued jobs whose time to start has passed."""
+    return len(
+        db.fetch(
+            """
+            WITH locked AS MATERIALIZED (
+              SELECT j.id FROM esteira_job j
+              WHERE j.state = 'queued' AND j.expires_at IS NOT NULL AND j.expires_at <= clock_timestamp()
+              ORDER BY j.expires_at LIMIT %s FOR UPDATE SKIP LOCKED)
+            UPDATE esteira_job j SET state = 'expired', finished_at = clock_timestamp(), published_at = NULL
+            FROM locked WHERE j.id = locked.id RETURNING 1""",
+            [limit],
+        )
+    )

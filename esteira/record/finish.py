@@ -1,0 +1,190 @@
+"""T4 extend, T5 succeed, T6 fail or retry, T10 hand back one's own: what the process that runs a job may write.
+
+Every statement names the attempt, so a process whose lease was taken over changes nothing: that is the fence. Repeating
+`finish` after a lost connection is safe; a repeat that finds its own outcome recorded counts as recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from esteira.db import Db
+from esteira.record import RUNNING
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How one attempt ended. `kind`: succeeded, failed (may be tried again), given_up, cancelled.
+
+    Offsets are seconds since the claim, measured by the process's monotonic clock.
+    """
+
+    id: UUID
+    attempt: int
+    kind: str
+    started_s: float
+    ended_s: float
+    result: str | None = None
+    error: str | None = None
+    delay_s: float = 0.0
+    files: bool = False
+
+
+_FINISH = f"""
+WITH v AS (SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::float8[],
+    %s::float8[]) AS v(id, attempt, kind, result, error, delay_s, started_s, ended_s)),
+locked AS MATERIALIZED (
+  SELECT j.id, v.kind, v.result, v.error, v.delay_s, v.started_s, v.ended_s,
+    CASE WHEN v.kind = 'succeeded' THEN 'succeeded'
+         WHEN v.kind = 'cancelled' OR j.cancel_requested_at IS NOT NULL THEN 'cancelled'
+         WHEN v.kind = 'failed' AND j.failures + 1 < j.max_failures THEN 'queued'
+         ELSE 'failed' END AS next
+  FROM v JOIN esteira_job j ON j.id = v.id
+  WHERE j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j),
+moved AS (
+  UPDATE esteira_job j SET state = locked.next, worker = NULL, lease_until = NULL,
+    failures = j.failures + (locked.kind IN ('failed', 'given_up'))::int,
+    started_at = coalesce(j.started_at, j.claimed_at + locked.started_s * interval '1 second'),
+    finished_at = CASE WHEN locked.next <> 'queued' THEN
+      greatest(j.claimed_at + locked.ended_s * interval '1 second', j.claimed_at) END,
+    run_at = CASE WHEN locked.next = 'queued'
+      THEN clock_timestamp() + locked.delay_s * interval '1 second' ELSE j.run_at END,
+    published_at = NULL, refused_since = NULL,
+    result = CASE WHEN locked.next = 'succeeded' THEN locked.result::jsonb END,
+    error = CASE WHEN locked.next = 'succeeded' THEN NULL ELSE coalesce(locked.error::jsonb, j.error) END
+  FROM locked WHERE j.id = locked.id
+  RETURNING j.id, j.attempt, locked.next, locked.kind, locked.error, locked.delay_s),
+noted AS (
+  INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+  SELECT id, clock_timestamp(), CASE next WHEN 'queued' THEN 'retry' ELSE next END, attempt, '', '',
+    jsonb_build_object('error', error::jsonb) ||
+    CASE next WHEN 'queued' THEN jsonb_build_object('delay_s', round(delay_s::numeric, 3)) ELSE '{{}}'::jsonb END
+  FROM moved WHERE kind <> 'succeeded')
+SELECT id, next FROM moved
+"""
+
+
+def finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
+    """T5, T6: record how attempts ended; return the recorded ids with the state each job is in now.
+
+    An id that is missing from the answer was refused: another attempt owns the job. In a job's own transaction this
+    must be the last statement before the commit, and a missing id must roll it back.
+    """
+    if any(o.files for o in outcomes):
+        with db.transaction():
+            done = _finish(db, outcomes)
+            _attach(db, [o for o in outcomes if done.get(o.id) == "succeeded"])
+    else:
+        done = _finish(db, outcomes)
+    missing = [o for o in outcomes if o.id not in done]
+    return {**done, **already_recorded(db, missing)} if missing else done
+
+
+def _finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
+    columns = [
+        [o.id for o in outcomes],
+        [o.attempt for o in outcomes],
+        [o.kind for o in outcomes],
+        [o.result for o in outcomes],
+        [o.error for o in outcomes],
+        [o.delay_s for o in outcomes],
+        [o.started_s for o in outcomes],
+        [o.ended_s for o in outcomes],
+    ]
+    return {row[0]: row[1] for row in db.fetch(_FINISH, columns)}
+
+
+def _attach(db: Db, outcomes: Sequence[Outcome]) -> None:
+    if outcomes:
+        db.fetch(
+            """UPDATE esteira_file f SET attached_at = clock_timestamp()
+               FROM unnest(%s::uuid[], %s::int[]) AS v(id, attempt)
+               WHERE f.job_id = v.id AND f.attempt = v.attempt AND f.attached_at IS NULL""",
+            [[o.id for o in outcomes], [o.attempt for o in outcomes]],
+        )
+
+
+def already_recorded(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
+    """Find the outcomes whose first commit went through although its answer was lost."""
+    rows = db.fetch(
+        """SELECT j.id, j.state FROM unnest(%s::uuid[], %s::int[], %s::text[]) AS v(id, attempt, kind)
+           JOIN esteira_job j ON j.id = v.id
+           WHERE j.attempt = v.attempt AND ((v.kind = 'succeeded' AND j.state = 'succeeded')
+             OR (v.kind IN ('failed', 'given_up') AND j.state IN ('failed', 'queued') AND EXISTS (
+               SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = v.attempt
+               AND e.kind IN ('failed', 'retry')))
+             OR (v.kind <> 'succeeded' AND j.state = 'cancelled'))""",
+        [[o.id for o in outcomes], [o.attempt for o in outcomes], [o.kind for o in outcomes]],
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def extend(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, bool]]:
+    """T4: extend the leases of what I hold; return (cancel requested, by force) for each that is still mine."""
+    rows = db.fetch(
+        f"""
+        WITH locked AS MATERIALIZED (
+          SELECT j.id FROM unnest(%s::uuid[], %s::int[]) AS v(id, attempt) JOIN esteira_job j ON j.id = v.id
+          WHERE j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j)
+        UPDATE esteira_job j SET lease_until = clock_timestamp() + j.lease_s * interval '1 second'
+        FROM locked WHERE j.id = locked.id
+        RETURNING j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force""",
+        [[i for i, _ in mine], [a for _, a in mine]],
+    )
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def start(db: Db, job_id: UUID, attempt: int, started_s: float) -> None:
+    """Say that a claimed job has started, for one that is not over at once."""
+    db.fetch(
+        f"""UPDATE esteira_job j SET started_at = j.claimed_at + %s * interval '1 second'
+            WHERE j.id = %s AND j.attempt = %s AND {RUNNING}""",
+        [started_s, job_id, attempt],
+    )
+
+
+def progress(db: Db, job_id: UUID, attempt: int, done: float, total: float | None, text: str) -> None:
+    """Store how far an attempt is."""
+    db.fetch(
+        f"""UPDATE esteira_job j SET progress_done = %s, progress_total = %s, progress_text = %s
+            WHERE j.id = %s AND j.attempt = %s AND {RUNNING}""",
+        [done, total, text, job_id, attempt],
+    )
+
+
+def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -> int:
+    """T10 for one's own jobs: back to the queue, nothing counted; `solo` makes them run alone from now on."""
+    if not mine:
+        return 0
+    return len(
+        db.fetch(
+            f"""
+            WITH locked AS MATERIALIZED (
+              SELECT j.id, j.cancel_requested_at IS NOT NULL AS cancelled
+              FROM unnest(%s::uuid[], %s::int[]) AS v(id, attempt) JOIN esteira_job j ON j.id = v.id
+              WHERE j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j)
+            UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, solo = j.solo OR %s,
+              state = CASE WHEN cancelled THEN 'cancelled' ELSE 'queued' END,
+              finished_at = CASE WHEN cancelled THEN clock_timestamp() END
+            FROM locked WHERE j.id = locked.id RETURNING 1""",
+            [[i for i, _ in mine], [a for _, a in mine], solo],
+        )
+    )
+
+
+def kill(db: Db, job_id: UUID, attempt: int) -> bool:
+    """T12 by force: running -> cancelled, written by the process that then ends itself."""
+    rows = db.fetch(
+        f"""
+        WITH moved AS (
+          UPDATE esteira_job j SET state = 'cancelled', finished_at = clock_timestamp(), worker = NULL,
+            lease_until = NULL
+          WHERE j.id = %s AND j.attempt = %s AND {RUNNING} RETURNING j.id, j.attempt, j.cancel_by)
+        INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+        SELECT id, clock_timestamp(), 'cancelled', attempt, '', cancel_by, '{{"force": true}}' FROM moved
+        RETURNING 1""",
+        [job_id, attempt],
+    )
+    return bool(rows)

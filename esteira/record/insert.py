@@ -1,0 +1,142 @@
+"""T1 submit and T2 publish: the job row is the outbox entry.
+
+`published_at` set at the insert means that the submitter will send the hint after commit; if it dies first, the keeper
+finds the row published and its hint missing, and publishes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from esteira.db import Db
+from esteira.record import QUEUED
+
+SLICE = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewJob:
+    """A checked request, ready to store; `delay_s` and `expires_in_s` are added to the database's clock."""
+
+    id: UUID
+    type: str
+    params: str
+    queue: str
+    priority: int
+    max_failures: int
+    backoff_s: float
+    lease_s: float
+    timeout_s: float
+    delay_s: float | None = None
+    run_at: datetime | None = None
+    expires_in_s: float | None = None
+    unique_key: str | None = None
+    schedule_id: int | None = None
+    tick_at: datetime | None = None
+    in_turn: bool = False
+    by: str = ""
+    publish: bool = False
+
+
+_INSERT = """
+INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
+    run_at, expires_at, unique_key, schedule_id, tick_at, in_turn, submitted_by, published_at)
+SELECT v.id, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures, v.backoff_s, v.lease_s, v.timeout_s,
+    coalesce(v.run_at, clock_timestamp() + coalesce(v.delay_s, 0) * interval '1 second'),
+    clock_timestamp() + v.expires_in_s * interval '1 second',
+    v.unique_key, v.schedule_id, v.tick_at, v.in_turn, v.submitted_by,
+    CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= clock_timestamp(), true)
+         THEN clock_timestamp() END
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::int[], %s::float8[], %s::float8[],
+    %s::float8[], %s::float8[], %s::timestamptz[], %s::float8[], %s::text[], %s::bigint[], %s::timestamptz[],
+    %s::boolean[], %s::text[], %s::boolean[])
+  AS v(id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, delay_s, run_at, expires_in_s,
+    unique_key, schedule_id, tick_at, in_turn, submitted_by, publish)
+ON CONFLICT DO NOTHING
+RETURNING id, published_at IS NOT NULL
+"""
+
+# Field order of the unnest above.
+_COLUMNS = (
+    "id type params queue priority max_failures backoff_s lease_s timeout_s delay_s run_at expires_in_s "
+    "unique_key schedule_id tick_at in_turn by publish"
+).split()
+
+
+def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
+    """T1: store new jobs; return the stored ids, each with whether its hint is to be sent now.
+
+    Rows that meet a held unique key or an existing tick are left out. At most SLICE rows a call keep it one quick
+    statement; callers cut longer lists.
+    """
+    columns: list[Any] = [[getattr(job, name) for job in jobs] for name in _COLUMNS]
+    return {row[0]: row[1] for row in db.fetch(_INSERT, columns)}
+
+
+def holder(db: Db, unique_key: str) -> UUID | None:
+    """Return the waiting or running job that holds a unique key."""
+    rows = db.fetch(
+        "SELECT id FROM esteira_job WHERE unique_key = %s AND state IN ('queued', 'running')", [unique_key]
+    )
+    return rows[0][0] if rows else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fed:
+    """A row that was marked published and now wants its hint."""
+
+    id: UUID
+    type: str
+    queue: str
+    priority: int
+    solo: bool
+    front: bool
+
+
+_FEED = f"""
+WITH next AS (
+  SELECT picked.id, picked.priority, picked.run_at
+  FROM unnest(%(types)s::text[]) AS t(type)
+  CROSS JOIN unnest(%(priorities)s::smallint[]) AS p(priority)
+  CROSS JOIN LATERAL (
+    SELECT f.id, f.priority, f.run_at FROM esteira_job f
+    WHERE f.state = 'queued' AND f.published_at IS NULL AND f.queue = %(queue)s AND f.priority = p.priority
+      AND f.type = t.type AND f.run_at <= clock_timestamp()
+      AND (f.hold_until IS NULL OR f.hold_until <= clock_timestamp())
+      AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())
+    ORDER BY f.run_at, f.id LIMIT %(limit)s) AS picked
+  ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s),
+locked AS MATERIALIZED (
+  SELECT j.id FROM next JOIN esteira_job j ON j.id = next.id
+  WHERE {QUEUED} AND j.published_at IS NULL ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
+FROM locked WHERE j.id = locked.id
+RETURNING j.id, j.type, j.queue, j.priority, j.solo,
+  j.attempt > j.failures AND j.refused_since IS NULL, j.run_at
+"""
+
+
+def feed(db: Db, *, queue: str, types: Sequence[str], priorities: Sequence[int], limit: int) -> list[Fed]:
+    """T2: mark the next due jobs of a queue published, most urgent first; each type is its own index range."""
+    asked = {"queue": queue, "types": list(types), "priorities": list(priorities), "limit": limit}
+    rows = sorted(db.fetch(_FEED, asked), key=lambda row: (row[3], row[6]))
+    return [Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5]) for r in rows]
+
+
+def unpublish(db: Db, ids: Sequence[UUID], stamps: Sequence[datetime]) -> int:
+    """T2 undone: rows whose hint is missing wait for the feed again, unless they moved since they were looked at."""
+    return len(
+        db.fetch(
+            f"""
+            WITH v AS (SELECT * FROM unnest(%s::uuid[], %s::timestamptz[]) AS v(id, stamp)),
+            locked AS MATERIALIZED (
+              SELECT j.id FROM v JOIN esteira_job j ON j.id = v.id
+              WHERE {QUEUED} AND j.published_at = v.stamp ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+            UPDATE esteira_job j SET published_at = NULL FROM locked WHERE j.id = locked.id RETURNING 1""",
+            [list(ids), list(stamps)],
+        )
+    )

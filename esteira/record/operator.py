@@ -1,0 +1,59 @@
+"""T11, T12 cancel and T13 retry: what people do to a job; each leaves an event with their name."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from esteira.db import Db
+
+
+def cancel(db: Db, job_id: UUID, *, by: str, force: bool) -> str | None:
+    """T11: end a waiting job; T12: ask a running one to stop. Return its state afterwards, None if there is none."""
+    rows = db.fetch(
+        """
+        WITH locked AS MATERIALIZED (SELECT j.id, j.state FROM esteira_job j WHERE j.id = %(id)s FOR UPDATE),
+        moved AS (
+          UPDATE esteira_job j SET cancel_requested_at = coalesce(j.cancel_requested_at, clock_timestamp()),
+            cancel_by = %(by)s, cancel_force = j.cancel_force OR %(force)s,
+            state = CASE j.state WHEN 'queued' THEN 'cancelled' ELSE j.state END,
+            finished_at = CASE j.state WHEN 'queued' THEN clock_timestamp() END,
+            published_at = CASE j.state WHEN 'queued' THEN NULL ELSE j.published_at END
+          FROM locked WHERE j.id = locked.id AND locked.state IN ('queued', 'running')
+          RETURNING j.id, j.attempt, j.state),
+        noted AS (
+          INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+          SELECT id, clock_timestamp(), CASE state WHEN 'running' THEN 'cancel' ELSE 'cancelled' END, attempt, '',
+            %(by)s, jsonb_build_object('force', %(force)s::boolean) FROM moved)
+        SELECT coalesce((SELECT state FROM moved), (SELECT state FROM locked))""",
+        {"id": job_id, "by": by, "force": force},
+    )
+    return rows[0][0]
+
+
+def retry(db: Db, job_id: UUID, *, by: str) -> str | None:
+    """T13: send an ended job back to the queue with a clean slate.
+
+    Return the state that it was in (queued again if that was failed, dead, cancelled or expired), None if there is
+    no such job. Raises the driver's UniqueViolation if another job holds its unique key by now.
+    """
+    with db.transaction():
+        db.fetch("SELECT set_config('esteira.transition', 'T13', true)")
+        rows = db.fetch(
+            """
+            WITH locked AS MATERIALIZED (SELECT j.id, j.state FROM esteira_job j WHERE j.id = %(id)s FOR UPDATE),
+            moved AS (
+              UPDATE esteira_job j SET state = 'queued', run_at = clock_timestamp(), finished_at = NULL,
+                started_at = NULL, claimed_at = NULL, failures = 0, suspicion = 0, solo = false, error = NULL,
+                cancel_requested_at = NULL, cancel_by = '', cancel_force = false, expires_at = NULL,
+                published_at = NULL, hold_until = NULL, refused_since = NULL,
+                progress_done = NULL, progress_total = NULL, progress_text = ''
+              FROM locked WHERE j.id = locked.id AND locked.state IN ('failed', 'dead', 'cancelled', 'expired')
+              RETURNING j.id, j.attempt, locked.state AS was),
+            noted AS (
+              INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+              SELECT id, clock_timestamp(), 'retried', attempt, '', %(by)s, jsonb_build_object('was', was) FROM moved)
+            SELECT state FROM locked""",
+            {"id": job_id, "by": by},
+        )
+        db.fetch("SELECT set_config('esteira.transition', '', true)")
+    return rows[0][0] if rows else None

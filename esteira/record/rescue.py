@@ -1,0 +1,75 @@
+"""T7, T8, T9, T10: jobs whose process is gone, or must go, return to the queue.
+
+What died with others in a batch is suspected of nothing and runs alone from then on; what died alone gathers
+suspicion, and at six it is dead: three lost pool processes (+2, the culprit is certain) or six lost workers (+1, one
+of several suspects). A drain counts nothing. Whoever comes second finds the job no longer running and changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from esteira.db import Db
+
+MAX_SUSPICION = 6
+PROCESS_LOST, WORKER_LOST, DRAINED = 2, 1, 0
+
+_RESCUE = """
+WITH locked AS MATERIALIZED (
+  SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
+    NOT j.batched AND %(count)s > 0 AND j.suspicion + %(count)s >= %(limit)s AS dead
+  FROM esteira_job j WHERE j.state = 'running' AND {which}
+  ORDER BY j.id LIMIT 1000 FOR UPDATE OF j SKIP LOCKED),
+moved AS (
+  UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+    state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
+    finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
+    suspicion = j.suspicion + CASE WHEN j.batched THEN 0 ELSE %(count)s END,
+    solo = j.solo OR (j.batched AND %(count)s > 0),
+    error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', 'ProcessLost',
+      'message', 'The process that ran this job ended without a word, ' || (j.suspicion + %(count)s)
+        || ' points of suspicion; it may use too much memory or crash. Retry it once the cause is found.')
+      ELSE j.error END
+  FROM locked WHERE j.id = locked.id
+  RETURNING j.id, j.attempt, j.state, locked.worker),
+noted AS (
+  INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+  SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'rescued' ELSE state END, attempt, worker, '',
+    jsonb_build_object('reason', %(reason)s::text) FROM moved)
+SELECT id, state FROM moved
+"""
+
+
+def _rescue(db: Db, which: str, *, count: int, reason: str, **params: Any) -> dict[UUID, str]:
+    asked = {"count": count, "limit": MAX_SUSPICION, "reason": reason, **params}
+    return {row[0]: row[1] for row in db.fetch(_RESCUE.format(which=which), asked)}
+
+
+def process_lost(db: Db, delivery: str) -> dict[UUID, str]:
+    """T7: the pool process that ran this delivery is gone."""
+    return _rescue(
+        db, "j.delivery = %(delivery)s", count=PROCESS_LOST, reason="process lost", delivery=delivery
+    )
+
+
+def leases_ended(db: Db) -> dict[UUID, str]:
+    """T8: nobody extended these leases; call it only while no sweep hold is in force."""
+    return _rescue(db, "j.lease_until < clock_timestamp()", count=WORKER_LOST, reason="lease ended")
+
+
+def worker_restarted(db: Db, *, name: str, me: str) -> dict[UUID, str]:
+    """T9: jobs of an earlier incarnation of this worker, whose process is known to be gone."""
+    return _rescue(
+        db,
+        "starts_with(j.worker, %(prefix)s) AND j.worker <> %(me)s",
+        count=WORKER_LOST,
+        reason="worker restarted",
+        prefix=f"{name}/",
+        me=me,
+    )
+
+
+def drained(db: Db, *, me: str) -> dict[UUID, str]:
+    """T10: this worker must go before its jobs are done; nothing is counted."""
+    return _rescue(db, "j.worker = %(me)s", count=DRAINED, reason="drained", me=me)
