@@ -1,0 +1,1 @@
+"""Every test; `make test` needs nothing but the locked environment."""

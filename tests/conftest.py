@@ -1,0 +1,104 @@
+"""What every test may ask for: an empty database, Redis, waiting without sleeping.
+
+No test is wrapped in a transaction: the code under test uses several connections and processes, and all must see the
+same rows. `database`, and pytest-django's own marks and fixtures alike, give the migrated database emptied just before.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import django
+import hypothesis
+import pytest
+import redis as redis_client
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+
+from esteira.registry import registry
+from tests.support.servers import SuiteServers
+
+if settings.configured:
+    raise pytest.UsageError("Django was set up before the suite chose its database: unset DJANGO_SETTINGS_MODULE.")
+
+SERVERS = SuiteServers()
+SERVERS.settle_environment()
+
+hypothesis.settings.register_profile("esteira", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("esteira")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set Django up, and end a terminated run like an interrupted one: the servers are stopped too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    django.setup()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    SERVERS.stop()
+
+
+@pytest.fixture(scope="session")
+def servers() -> SuiteServers:
+    """The suite's PostgreSQL and Valkey, running."""
+    SERVERS.start()
+    return SERVERS
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(servers: SuiteServers, django_db_blocker: Any) -> None:
+    """Migrate once; pytest-django would make a second database that no other process knows."""
+    with django_db_blocker.unblock():
+        call_command("migrate", verbosity=0)
+
+
+@pytest.fixture
+def database(django_db_setup: None, django_db_blocker: Any, servers: SuiteServers) -> Iterator[None]:
+    """A migrated database without data, and an empty Redis."""
+    with django_db_blocker.unblock():
+        _empty_tables()
+        with redis_client.Redis.from_url(servers.valkey.url) as client:
+            client.flushall()
+        yield
+        connection.close()
+
+
+@pytest.fixture
+def _django_db_helper(database: None) -> None:
+    """Give pytest-django's `db` and `django_db` the same database, without its wrapping transaction."""
+
+
+@pytest.fixture
+def redis(database: None, servers: SuiteServers) -> Iterator[redis_client.Redis]:
+    """A client of the suite's Valkey, emptied before the test."""
+    with redis_client.Redis.from_url(servers.valkey.url) as client:
+        yield client
+
+
+@pytest.fixture
+def job_types() -> Iterator[None]:
+    """Forget afterwards which job types a test has declared."""
+    before = dict(registry._types)
+    yield
+    registry._types.clear()
+    registry._types.update(before)
+
+
+# Written by `migrate`, the same for every test.
+KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission"}
+
+
+def _empty_tables() -> None:
+    """Empty every table that has rows, and put the keeper's one row back."""
+    assert settings.DATABASES["default"]["PORT"] == SERVERS.postgres.port, "this is not the suite's database"
+    with connection.cursor() as cursor:
+        tables = [t for t in connection.introspection.table_names(cursor) if t not in KEPT_TABLES]
+        cursor.execute(" UNION ALL ".join(f"(SELECT '{table}' FROM {table} LIMIT 1)" for table in tables))
+        if filled := [name for (name,) in cursor.fetchall()]:
+            cursor.execute("SET lock_timeout = '20s'")  # a test that left a transaction open is said so, not waited for
+            cursor.execute(f"TRUNCATE {', '.join(filled)} RESTART IDENTITY CASCADE")
+            cursor.execute("RESET lock_timeout")
+        cursor.execute("INSERT INTO esteira_keeper (id) VALUES (1) ON CONFLICT DO NOTHING")
