@@ -72,5 +72,7 @@ def every(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> Cadenc
     """Fire at a fixed interval of at least one second; raises DeclarationError."""
     total = timedelta(seconds=seconds, minutes=minutes, hours=hours).total_seconds()
     if total < 1:
-        raise DeclarationError(f"schedule: every {total} s is too often; one second is the shortest interval.")
+        raise DeclarationError(
+            f"schedule: every {total} s is too often; one second is the shortest interval."
+        )
     return Cadence(every_s=total)

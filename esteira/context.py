@@ -140,7 +140,9 @@ class LocalContext(Context):
 
     host: MemoryHost
 
-    def __init__(self, *, files: dict[str, bytes] | None = None, attempt: int = 1, try_number: int = 1) -> None:
+    def __init__(
+        self, *, files: dict[str, bytes] | None = None, attempt: int = 1, try_number: int = 1
+    ) -> None:
         super().__init__(
             job_id=uuid4(),
             attempt=attempt,

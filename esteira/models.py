@@ -50,11 +50,14 @@ class Schedule(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=Q(overlap__in=["allow", "skip", "queue"]), name="schedule_overlap"),
-            models.CheckConstraint(condition=Q(missed__in=["skip", "once", "all"]), name="schedule_missed"),
-            models.CheckConstraint(condition=Q(origin__in=["code", "database"]), name="schedule_origin"),
             models.CheckConstraint(
-                condition=(Q(cron="") & Q(every_s__gte=1)) | (~Q(cron="") & Q(every_s=0)), name="schedule_cadence"
+                condition=Q(overlap__in=["allow", "skip", "queue"]), name="schedule_overlap"
+            ),
+            models.CheckConstraint(condition=Q(missed__in=["skip", "once", "all"]), name="schedule_missed"),
+            models.CheckConstraint(condition=Q(origin__in=["code", "database", "gone"]), name="schedule_origin"),
+            models.CheckConstraint(
+                condition=(Q(cron="") & Q(every_s__gte=1)) | (~Q(cron="") & Q(every_s=0)),
+                name="schedule_cadence",
             ),
         ]
 
@@ -113,11 +116,13 @@ class Job(models.Model):
             models.CheckConstraint(condition=Q(state__in=[str(s) for s in State]), name="job_state"),
             models.CheckConstraint(condition=Q(priority__in=list(PRIORITY_NAMES)), name="job_priority"),
             models.CheckConstraint(
-                condition=~_RUNNING | Q(worker__isnull=False, lease_until__isnull=False, claimed_at__isnull=False),
+                condition=~_RUNNING
+                | Q(worker__isnull=False, lease_until__isnull=False, claimed_at__isnull=False),
                 name="job_running_has_lease",
             ),
             models.CheckConstraint(
-                condition=~_QUEUED | Q(worker__isnull=True, lease_until__isnull=True), name="job_queued_has_no_lease"
+                condition=~_QUEUED | Q(worker__isnull=True, lease_until__isnull=True),
+                name="job_queued_has_no_lease",
             ),
             models.CheckConstraint(
                 condition=Q(state__in=_ENDED, finished_at__isnull=False)
@@ -125,7 +130,8 @@ class Job(models.Model):
                 name="job_ended_has_end",
             ),
             models.CheckConstraint(
-                condition=~Q(state__in=["failed", "dead"]) | Q(error__isnull=False), name="job_failed_has_error"
+                condition=~Q(state__in=["failed", "dead"]) | Q(error__isnull=False),
+                name="job_failed_has_error",
             ),
             models.CheckConstraint(
                 condition=Q(result__isnull=True) | Q(state="succeeded"), name="job_result_means_success"
@@ -159,7 +165,9 @@ class Job(models.Model):
             ),
             models.Index(fields=["id"], condition=Q(state="running"), name="job_running"),
             models.Index(
-                fields=["expires_at"], condition=Q(state="queued", expires_at__isnull=False), name="job_expiry"
+                fields=["expires_at"],
+                condition=Q(state="queued", expires_at__isnull=False),
+                name="job_expiry",
             ),
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_finished"),
             models.Index(fields=["created_at", "id"], name="job_created"),
@@ -282,11 +290,14 @@ class File(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(job__isnull=True, attempt__isnull=True) | Q(job__isnull=False, attempt__isnull=False),
+                condition=Q(job__isnull=True, attempt__isnull=True)
+                | Q(job__isnull=False, attempt__isnull=False),
                 name="file_result_has_attempt",
             ),
             models.UniqueConstraint(
-                fields=["job", "attempt", "name"], condition=Q(job__isnull=False), name="file_one_name_per_attempt"
+                fields=["job", "attempt", "name"],
+                condition=Q(job__isnull=False),
+                name="file_one_name_per_attempt",
             ),
         ]
         indexes = [models.Index(fields=["created_at"], name="file_created")]

@@ -54,7 +54,9 @@ def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
         raise DeclarationError(f"{where}: the annotations of {name} cannot be read: {error}.") from None
     parameters = list(signature.parameters.values())
     if not parameters:
-        raise DeclarationError(f"{where}: {name} takes no context; its first parameter must be `ctx: Context`.")
+        raise DeclarationError(
+            f"{where}: {name} takes no context; its first parameter must be `ctx: Context`."
+        )
     fields: dict[str, Any] = {}
     for parameter in parameters[1:]:
         fields[parameter.name] = _field(parameter, hints, where=where, name=name)
@@ -72,7 +74,8 @@ def _field(parameter: inspect.Parameter, hints: dict[str, Any], *, where: str, n
         )
     if parameter.name not in hints:
         raise DeclarationError(
-            f"{where}: parameter {parameter.name!r} of {name} has no annotation; write `{parameter.name}: str` or what it is."
+            f"{where}: parameter {parameter.name!r} of {name} has no annotation; "
+            f"write `{parameter.name}: str` or what it is."
         )
     if parameter.name.startswith("_"):
         raise DeclarationError(

@@ -247,7 +247,9 @@ def job(
             priority=priority,
             retries=retries,
             backoff_s=_seconds(where, "backoff", backoff),
-            timeout_s=_seconds(where, "timeout", timeout or (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S)),
+            timeout_s=_seconds(
+                where, "timeout", timeout or (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S)
+            ),
             lease_s=None if lease is None else _seconds(where, "lease", lease),
             atomic=atomic,
             alone=_uses(fn.__code__, "completing") if alone is None else alone,
@@ -282,7 +284,14 @@ def _seconds(where: str, field: str, value: float | timedelta) -> float:
 
 
 def _refuse_bad_options(
-    where: str, name: str, queue: str, priority: str, retries: int, overlap: str, missed: str, fn: Callable[..., Any]
+    where: str,
+    name: str,
+    queue: str,
+    priority: str,
+    retries: int,
+    overlap: str,
+    missed: str,
+    fn: Callable[..., Any],
 ) -> None:
     def refuse(sentence: str) -> NoReturn:
         raise DeclarationError(f"{where}: {sentence}")
@@ -307,5 +316,6 @@ def _refuse_schedule_without_defaults(new: JobType) -> None:
     required = [name for name, field in new.model.model_fields.items() if field.is_required()]
     if new.schedule and required:
         raise DeclarationError(
-            f"{new.where}: {new.name} has a schedule, so every parameter needs a default; missing for {', '.join(required)}."
+            f"{new.where}: {new.name} has a schedule, so every parameter needs a default; "
+            f"missing for {', '.join(required)}."
         )

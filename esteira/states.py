@@ -29,7 +29,17 @@ ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED, S
 #: An operator may send these back to the queue (T13). A success never runs again: "run again" makes a new job.
 RETRYABLE = frozenset({State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED})
 
-SHOWN_STATES = ("scheduled", "queued", "retrying", "running", "succeeded", "failed", "dead", "cancelled", "expired")
+SHOWN_STATES = (
+    "scheduled",
+    "queued",
+    "retrying",
+    "running",
+    "succeeded",
+    "failed",
+    "dead",
+    "cancelled",
+    "expired",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,9 @@ def configure(level: str = "INFO", fmt: str = "text") -> None:
             "formatters": {"chosen": formatters["json" if fmt == "json" else "text"]},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chosen"}},
             "root": {"level": level, "handlers": ["stderr"]},
-            "loggers": {"celery.worker.strategy": {"level": "WARNING"}, "celery.app.trace": {"level": "WARNING"}},
+            "loggers": {
+                "celery.worker.strategy": {"level": "WARNING"},
+                "celery.app.trace": {"level": "WARNING"},
+            },
         }
     )

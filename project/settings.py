@@ -85,11 +85,20 @@ AUTH_PASSWORD_VALIDATORS = [
 # --- Database ---------------------------------------------------------------------------------------------------------
 DATABASE_URL = env.str("DATABASE_URL", default="")
 if not DATABASE_URL:
-    raise ImproperlyConfigured("DATABASE_URL is not set: start `make run` first, or set it (see .env.example).")
-DATABASES = {"default": {**env.db_url_config(DATABASE_URL), "CONN_MAX_AGE": env.int("DATABASE_MAX_AGE_SECONDS", default=60)}}
+    raise ImproperlyConfigured(
+        "DATABASE_URL is not set: start `make run` first, or set it (see .env.example)."
+    )
+DATABASES = {
+    "default": {
+        **env.db_url_config(DATABASE_URL),
+        "CONN_MAX_AGE": env.int("DATABASE_MAX_AGE_SECONDS", default=60),
+    }
+}
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
-    raise ImproperlyConfigured("DATABASE_URL must begin with postgresql://; Esteira keeps its truth in PostgreSQL only.")
+    raise ImproperlyConfigured(
+        "DATABASE_URL must begin with postgresql://; Esteira keeps its truth in PostgreSQL only."
+    )
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
