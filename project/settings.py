@@ -25,12 +25,18 @@ class Env(environ.FileAwareEnv):
 
 env = Env()
 
-# --- Core -------------------------------------------------------------------------------------------------------------
-DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".esteira")))
-RUN_DIR = Path(env.str("RUN_DIR", default=str(DATA_DIR / "run")))
-for file in (BASE_DIR / ".env", DATA_DIR / "env"):
+
+def _read(file: Path) -> None:
+    """Take over what a file sets and the environment does not."""
     if os.access(file, os.R_OK):
         env.read_env(str(file), overwrite=False)
+
+
+# --- Core -------------------------------------------------------------------------------------------------------------
+_read(BASE_DIR / ".env")
+DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".esteira")))
+RUN_DIR = Path(env.str("RUN_DIR", default=str(DATA_DIR / "run")))
+_read(DATA_DIR / "env")
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="")
