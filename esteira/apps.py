@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.apps import AppConfig
+from django.conf import settings
+from django.db.models.signals import post_migrate
 
 
 class EsteiraConfig(AppConfig):
     name = "esteira"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from esteira import discover
+        from esteira.registry import registry
+        from esteira.submit import submit
+
+        discover.load(settings.JOB_PACKAGES)
+        registry.install(submit)
+        post_migrate.connect(_write_schedules, sender=self, dispatch_uid="esteira.schedules")
+
+
+def _write_schedules(**_: Any) -> None:
+    from esteira import schedules
+    from esteira.db import Orm
+
+    db = Orm()
+    if db.fetch("SELECT to_regclass('esteira_schedule') IS NOT NULL")[0][0]:  # not after a migration backwards
+        schedules.write_declared(db)

@@ -47,7 +47,7 @@ class Cadence:
                 yield tick
 
     def words(self) -> str:
-        """Say it in English: "At 06:00 on day 1 of every month (America/Sao_Paulo)"."""
+        """Say it in English: "At 06:00 on the first day of every month (America/Sao_Paulo)"."""
         if self.every_s:
             return f"Every {timedelta(seconds=self.every_s)}"
         return f"{CronSim(self.cron, datetime.now(UTC)).explain()} ({self.tz})"
@@ -55,6 +55,8 @@ class Cadence:
 
 def cron(expression: str, *, tz: str = "UTC") -> Cadence:
     """Fire at the times of a five-field cron expression on the wall clocks of `tz`; raises DeclarationError."""
+    if len(expression.split()) != 5:  # the library would take a sixth field for seconds
+        raise DeclarationError(f"schedule: cron {expression!r} cannot be read: it needs five fields.")
     try:
         next(CronSim(expression, datetime.now(ZoneInfo(tz))))
     except StopIteration:
@@ -70,7 +72,10 @@ def cron(expression: str, *, tz: str = "UTC") -> Cadence:
 
 def every(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> Cadence:
     """Fire at a fixed interval of at least one second; raises DeclarationError."""
-    total = timedelta(seconds=seconds, minutes=minutes, hours=hours).total_seconds()
+    try:
+        total = timedelta(seconds=seconds, minutes=minutes, hours=hours).total_seconds()
+    except (ValueError, OverflowError):
+        raise DeclarationError("schedule: an interval must be a finite number of seconds.") from None
     if total < 1:
         raise DeclarationError(
             f"schedule: every {total} s is too often; one second is the shortest interval."

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import typing
 import uuid
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -20,6 +22,8 @@ from pydantic_core import to_jsonable_python
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
 
 MAX_PARAMS_BYTES = 64 * 1024
+#: An escaped NUL, and not a backslash that is itself escaped and followed by "u0000".
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def _file_id(value: str) -> str:
@@ -61,7 +65,9 @@ def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
     for parameter in parameters[1:]:
         fields[parameter.name] = _field(parameter, hints, where=where, name=name)
     try:
-        return create_model(f"{name}_params", __base__=Params, **fields)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `copy` or `schema` hide an attribute that nobody uses
+            return create_model(f"{name}_params", __base__=Params, **fields)
     except Exception as error:  # pydantic raises several kinds for a type that has no schema
         raise DeclarationError(f"{where}: the parameters of {name} cannot be checked: {error}.") from None
 
@@ -81,6 +87,10 @@ def _field(parameter: inspect.Parameter, hints: dict[str, Any], *, where: str, n
         raise DeclarationError(
             f"{where}: parameter {parameter.name!r} of {name} begins with an underscore; rename it."
         )
+    if parameter.name.startswith("model_") and hasattr(Params, parameter.name):
+        raise DeclarationError(
+            f"{where}: parameter {parameter.name!r} of {name} has a name that pydantic keeps; rename it."
+        )
     default = ... if parameter.default is parameter.empty else parameter.default
     return hints[parameter.name], default
 
@@ -94,10 +104,15 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
         checked = model.model_validate(params)
     except ValidationError as error:
         raise InvalidParameters(problems(error)) from None
-    text = dump(checked)
-    if len(text) > MAX_PARAMS_BYTES:
+    try:
+        text = dump(checked)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidParameters(
+            [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {error}."}]
+        ) from None
+    if len(text) > MAX_PARAMS_BYTES or not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES:
         raise TooLarge("params", "64 KiB")
-    if "\\u0000" in text:
+    if "\\u0000" in text and NUL.search(text):
         raise InvalidParameters([{"pointer": "#/params", "detail": "holds a NUL character; remove it."}])
     return checked, text
 

@@ -235,6 +235,8 @@ def job(
     """
 
     def declare(fn: Callable[..., Any]) -> JobType:
+        if not inspect.isfunction(fn):
+            raise DeclarationError(f"@job goes on a plain function, not on {fn!r}.")
         where = f"{inspect.getsourcefile(fn)}:{fn.__code__.co_firstlineno}"
         chosen = name or _default_name(fn)
         _refuse_bad_options(where, chosen, queue, priority, retries, overlap, missed, fn)
@@ -248,7 +250,7 @@ def job(
             retries=retries,
             backoff_s=_seconds(where, "backoff", backoff),
             timeout_s=_seconds(
-                where, "timeout", timeout or (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S)
+                where, "timeout", (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S) if timeout is None else timeout
             ),
             lease_s=None if lease is None else _seconds(where, "lease", lease),
             atomic=atomic,
@@ -277,7 +279,10 @@ def _uses(code: types.CodeType, attribute: str) -> bool:
 
 
 def _seconds(where: str, field: str, value: float | timedelta) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    try:
+        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0):
         raise DeclarationError(f"{where}: {field} must be a positive number of seconds, not {value!r}.")
     return seconds
@@ -304,7 +309,7 @@ def _refuse_bad_options(
         refuse(f"queue {queue!r} must be letters, digits, '-' and '_', at most 60.")
     if priority not in PRIORITIES:
         refuse(f"priority {priority!r} must be one of {', '.join(PRIORITIES)}.")
-    if not isinstance(retries, int) or not 0 <= retries <= 1000:
+    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= 1000:
         refuse(f"retries must be 0 to 1000, not {retries!r}.")
     if overlap not in ("allow", "skip", "queue"):
         refuse(f"overlap {overlap!r} must be allow, skip or queue.")
@@ -313,6 +318,8 @@ def _refuse_bad_options(
 
 
 def _refuse_schedule_without_defaults(new: JobType) -> None:
+    if not isinstance(new.schedule, Cadence | None):
+        raise DeclarationError(f"{new.where}: schedule must be cron(…) or every(…), not {new.schedule!r}.")
     required = [name for name, field in new.model.model_fields.items() if field.is_required()]
     if new.schedule and required:
         raise DeclarationError(

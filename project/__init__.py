@@ -1,5 +1,4 @@
-"""Wiring only. Exposes the Celery app, so that `celery -A project …` finds it."""
+"""The wiring: settings, the Celery app, addresses, and the stack without containers.
 
-from project.celery import app as celery_app
-
-__all__ = ["celery_app"]
+Nothing is imported here: the embedded servers start before there are any settings.
+"""

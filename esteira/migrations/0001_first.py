@@ -171,7 +171,7 @@ class Migration(migrations.Migration):
                 ('last_tick_at', models.DateTimeField(db_default=esteira.models.ClockTimestamp())),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('overlap__in', ['allow', 'skip', 'queue'])), name='schedule_overlap'), models.CheckConstraint(condition=models.Q(('missed__in', ['skip', 'once', 'all'])), name='schedule_missed'), models.CheckConstraint(condition=models.Q(('origin__in', ['code', 'database'])), name='schedule_origin'), models.CheckConstraint(condition=models.Q(models.Q(('cron', ''), ('every_s__gte', 1)), models.Q(models.Q(('cron', ''), _negated=True), ('every_s', 0)), _connector='OR'), name='schedule_cadence')],
+                'constraints': [models.CheckConstraint(condition=models.Q(('overlap__in', ['allow', 'skip', 'queue'])), name='schedule_overlap'), models.CheckConstraint(condition=models.Q(('missed__in', ['skip', 'once', 'all'])), name='schedule_missed'), models.CheckConstraint(condition=models.Q(('origin__in', ['code', 'database', 'gone'])), name='schedule_origin'), models.CheckConstraint(condition=models.Q(models.Q(('cron', ''), ('every_s__gte', 1)), models.Q(models.Q(('cron', ''), _negated=True), ('every_s', 0)), _connector='OR'), name='schedule_cadence')],
             },
         ),
         migrations.AddField(

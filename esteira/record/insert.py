@@ -18,7 +18,7 @@ from esteira.record import QUEUED
 SLICE = 1000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class NewJob:
     """A checked request, ready to store; `delay_s` and `expires_in_s` are added to the database's clock."""
 
@@ -40,6 +40,9 @@ class NewJob:
     in_turn: bool = False
     by: str = ""
     publish: bool = False
+    # What a fed row may be and a new one never is.
+    solo: bool = False
+    front: bool = False
 
 
 _INSERT = """
@@ -95,6 +98,7 @@ class Fed:
     priority: int
     solo: bool
     front: bool
+    timeout_s: float
 
 
 _FEED = f"""
@@ -116,15 +120,15 @@ locked AS MATERIALIZED (
 UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
 FROM locked WHERE j.id = locked.id
 RETURNING j.id, j.type, j.queue, j.priority, j.solo,
-  j.attempt > j.failures AND j.refused_since IS NULL, j.run_at
+  j.attempt > j.failures AND j.refused_since IS NULL, j.timeout_s, j.run_at
 """
 
 
 def feed(db: Db, *, queue: str, types: Sequence[str], priorities: Sequence[int], limit: int) -> list[Fed]:
     """T2: mark the next due jobs of a queue published, most urgent first; each type is its own index range."""
     asked = {"queue": queue, "types": list(types), "priorities": list(priorities), "limit": limit}
-    rows = sorted(db.fetch(_FEED, asked), key=lambda row: (row[3], row[6]))
-    return [Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5]) for r in rows]
+    rows = sorted(db.fetch(_FEED, asked), key=lambda row: (row[3], row[7]))
+    return [Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6]) for r in rows]
 
 
 def unpublish(db: Db, ids: Sequence[UUID], stamps: Sequence[datetime]) -> int:

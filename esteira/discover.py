@@ -1,0 +1,28 @@
+"""Load every job type: import the packages named by JOB_PACKAGES, with all their modules.
+
+The core never imports a job package by name. A package that cannot be loaded stops the start with its own error: a
+worker without its job types would look healthy and do nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+
+from esteira.errors import DeclarationError
+
+
+def load(packages: Sequence[str]) -> None:
+    """Import each package or module and everything below it; raises DeclarationError if there is no such package."""
+    for name in packages:
+        try:
+            package = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+                raise DeclarationError(
+                    f"JOB_PACKAGES names {name!r}, but there is no such package; check the spelling and PYTHONPATH."
+                ) from None
+            raise
+        for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
+            importlib.import_module(module.name)

@@ -1,0 +1,166 @@
+"""T1: from a request to a stored job, and a hint once the caller's transaction has committed.
+
+The row is the outbox entry: if the process dies at any line below, either nothing was accepted or the keeper finds the
+row and feeds it. Everything a caller can get wrong is refused before the first row is stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from esteira import ids, publish
+from esteira.db import Db, Orm
+from esteira.depth import Typical, hints, known_queues
+from esteira.errors import InvalidOption, UniqueConflict, UnknownQueue
+from esteira.params import check
+from esteira.record.insert import SLICE, NewJob, holder, insert
+from esteira.registry import PRIORITIES, JobType, Submitted, SubmitRequest, registry
+
+LONGEST_S = 10 * 366 * 86400.0
+UNIQUE_MAX = 200
+#: A holder of a unique key may end between the insert and the look for it; then the insert is tried again.
+UNIQUE_TRIES = 5
+
+typical = Typical()
+
+
+def submit(requests: Iterable[SubmitRequest], *, by: str = "") -> list[Submitted]:
+    """Store jobs and hint at them after commit; answers stand in the order of the requests.
+
+    Inside a caller's transaction the jobs belong to it. Without one, each slice of 1,000 commits by itself; all
+    requests are checked before the first slice is stored. Raises UnknownJobType, InvalidParameters, InvalidOption,
+    UnknownQueue, TooLarge, or UniqueConflict (`on_conflict="error"`).
+    """
+    queues = set(known_queues())
+    checked = [_checked(request, by, queues) for request in requests]
+    slices = iter(checked)
+    answers: list[Submitted] = []
+    while part := list(islice(slices, SLICE)):
+        answers += _store(part)
+    return answers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Checked:
+    job: NewJob
+    on_conflict: str
+
+
+def _store(part: list[_Checked]) -> list[Submitted]:
+    db, jobs = Orm(), [one.job for one in part]
+    fast = _fast_lists(db, jobs)
+    for job in jobs:
+        job.publish = (job.queue, job.priority) in fast
+    with transaction.atomic():
+        stored = insert(db, jobs)
+        answers = [
+            Submitted(id=one.job.id) if one.job.id in stored else _in_place_of(db, one, stored) for one in part
+        ]
+        now = [job for job in jobs if stored.get(job.id)]
+        if now:
+            transaction.on_commit(lambda: _publish(now), robust=True)
+    return answers
+
+
+def _fast_lists(db: Db, jobs: Sequence[NewJob]) -> set[tuple[str, int]]:
+    """Find the lists that take hints right away; the rest waits for the keeper."""
+    lists = {(job.queue, job.priority) for job in jobs}
+    if not publish.fast.available():
+        return set()
+    typical.refresh(db)
+    return {(queue, number) for queue, number in lists if publish.fast.room(queue).get(number, 0) > 0}
+
+
+def _publish(jobs: list[NewJob]) -> None:
+    publish.fast.send(hints(jobs, typical))
+
+
+def _in_place_of(db: Db, one: _Checked, stored: dict[UUID, bool]) -> Submitted:
+    """Answer for a job whose unique key is held: by the holder, or by an error."""
+    key = one.job.unique_key
+    for _ in range(UNIQUE_TRIES):
+        held_by = holder(db, key or "")
+        if held_by is not None:
+            if one.on_conflict == "error":
+                raise UniqueConflict(_without_type(key or ""), held_by)
+            return Submitted(id=held_by, deduplicated=True)
+        again = insert(db, [one.job])
+        if one.job.id in again:
+            stored.update(again)
+            return Submitted(id=one.job.id)
+    raise UniqueConflict(_without_type(key or ""))
+
+
+def _checked(request: SubmitRequest, by: str, queues: set[str]) -> _Checked:
+    kind = registry.get(request.type)
+    params, text = check(kind.model, request.params)
+    queue = request.queue or kind.queue
+    if queue not in queues:
+        raise UnknownQueue(str(queue), sorted(queues))
+    if request.on_conflict not in ("return", "error"):
+        raise InvalidOption("on_conflict", f"must be return or error, not {request.on_conflict!r}.")
+    job = NewJob(
+        id=ids.uuid7(),
+        type=kind.name,
+        params=text,
+        queue=queue,
+        priority=_priority(request.priority or kind.priority),
+        max_failures=kind.retries + 1,
+        backoff_s=kind.backoff_s,
+        lease_s=kind.lease_s or settings.LEASE_SECONDS,
+        timeout_s=kind.timeout_s,
+        delay_s=_seconds("delay", request.delay_s, least=0.0),
+        run_at=_moment(request.run_at, request.delay_s),
+        expires_in_s=_seconds("expires_in", request.expires_in_s, least=0.001),
+        unique_key=_unique(kind, request.unique, params),
+        by=by,
+    )
+    return _Checked(job=job, on_conflict=request.on_conflict)
+
+
+def _priority(name: str) -> int:
+    if name not in PRIORITIES:
+        raise InvalidOption("priority", f"must be one of {', '.join(PRIORITIES)}, not {name!r}.")
+    return PRIORITIES[name]
+
+
+def _seconds(field: str, value: float | None, *, least: float) -> float | None:
+    if value is None:
+        return None
+    if not (isinstance(value, int | float) and math.isfinite(value) and least <= value <= LONGEST_S):
+        raise InvalidOption(field, f"must be a number of seconds from {least:g} to ten years, not {value!r}.")
+    return float(value)
+
+
+def _moment(value: datetime | None, delay_s: float | None) -> datetime | None:
+    if value is None:
+        return None
+    if delay_s is not None:
+        raise InvalidOption("run_at", "cannot be combined with a delay; give one of them.")
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidOption("run_at", "must be a date and time with a time zone, such as 2026-01-31T09:00:00+00:00.")
+    return value
+
+
+def _unique(kind: JobType, chosen: str | None, params: Any) -> str | None:
+    template = kind.unique if chosen is None else None
+    key = template.format_map(dict(params)) if template else chosen
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key or len(key) > UNIQUE_MAX or "\0" in key:
+        raise InvalidOption("unique", f"must be 1 to {UNIQUE_MAX} characters.")
+    return f"{kind.name}:{key}"
+
+
+def _without_type(key: str) -> str:
+    return key.split(":", 1)[-1]
+

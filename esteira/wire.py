@@ -1,0 +1,87 @@
+"""How hints lie in Redis: kombu's keys and Celery's message, read and written in this one place.
+
+A hint is an ordinary Celery message whose arguments are job ids, nothing else; it goes through the anonymous exchange,
+so that a wiped Redis has no bindings to lose. A test holds the keys and the parser together with kombu's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+#: Redis' lists in the order in which workers read them. People see high, normal, low; 0 is for what was interrupted.
+FRONT = 0
+LISTS = (FRONT, 3, 6, 9)
+_SEPARATOR = "\x06\x16"
+UNACKED = "unacked"
+UNACKED_INDEX = "unacked_index"
+
+#: Celery ends a pool process that is this far over the hard time limit: it can no longer end itself.
+BACKSTOP_S = 15.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hint:
+    """A message that says: these jobs of one type wait in one queue. `list` is one of LISTS."""
+
+    type: str
+    queue: str
+    list: int
+    ids: Sequence[UUID]
+    hard_limit_s: float = 630.0
+    delivery: str = field(default_factory=lambda: str(uuid4()))
+
+    def body(self) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
+        return [str(one) for one in self.ids], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+    def headers(self) -> dict[str, Any]:
+        """The headers of Celery's message protocol 2."""
+        said = str(self.ids[0]) if len(self.ids) == 1 else f"{self.ids[0]} and {len(self.ids) - 1} more"
+        return {
+            "lang": "py",
+            "task": self.type,
+            "id": self.delivery,
+            "root_id": self.delivery,
+            "parent_id": None,
+            "group": None,
+            "retries": 0,
+            "eta": None,
+            "expires": None,
+            "timelimit": [self.hard_limit_s + BACKSTOP_S, None],
+            "argsrepr": f"({said})",
+            "kwargsrepr": "{}",
+            "origin": _origin(),
+            "ignore_result": True,
+        }
+
+
+def _origin() -> str:
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
+def list_key(prefix: str, queue: str, number: int) -> str:
+    """Return the Redis key of one of a queue's lists."""
+    return f"{prefix}{queue}{_SEPARATOR}{number}" if number else f"{prefix}{queue}"
+
+
+def ids_in(message: bytes | str | dict[str, Any]) -> list[str]:
+    """Return the job ids that a message in a list names; raises ValueError if it is no hint of ours."""
+    try:
+        envelope = message if isinstance(message, dict) else json.loads(message)
+        body = envelope["body"]
+        if envelope["properties"].get("body_encoding") == "base64":
+            body = base64.b64decode(body)
+        return [str(one) for one in json.loads(body)[0]]
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"not a hint: {error}") from None
+
+
+def ids_in_unacked(entry: bytes | str) -> list[str]:
+    """Return the job ids of an entry of `unacked`: a message with the exchange and queue it came by."""
+    return ids_in(json.loads(entry)[0])
