@@ -66,7 +66,8 @@ def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
         fields[parameter.name] = _field(parameter, hints, where=where, name=name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # `copy` or `schema` hide an attribute that nobody uses
+            # A parameter called `copy` or `schema` hides an attribute that nobody uses here.
+            warnings.simplefilter("ignore", UserWarning)
             return create_model(f"{name}_params", __base__=Params, **fields)
     except Exception as error:  # pydantic raises several kinds for a type that has no schema
         raise DeclarationError(f"{where}: the parameters of {name} cannot be checked: {error}.") from None

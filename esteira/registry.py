@@ -250,7 +250,9 @@ def job(
             retries=retries,
             backoff_s=_seconds(where, "backoff", backoff),
             timeout_s=_seconds(
-                where, "timeout", (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S) if timeout is None else timeout
+                where,
+                "timeout",
+                (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S) if timeout is None else timeout,
             ),
             lease_s=None if lease is None else _seconds(where, "lease", lease),
             atomic=atomic,

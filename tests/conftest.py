@@ -1,7 +1,8 @@
 """What every test may ask for: an empty database, Redis, waiting without sleeping.
 
-No test is wrapped in a transaction: the code under test uses several connections and processes, and all must see the
-same rows. `database`, and pytest-django's own marks and fixtures alike, give the migrated database emptied just before.
+No test is wrapped in a transaction: the code under test uses several connections and processes, and all must
+see the same rows. `database`, and pytest-django's own marks and fixtures alike, give the migrated database
+emptied just before.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from esteira.registry import registry
 from tests.support.servers import SuiteServers
 
 if settings.configured:
-    raise pytest.UsageError("Django was set up before the suite chose its database: unset DJANGO_SETTINGS_MODULE.")
+    raise pytest.UsageError(
+        "Django was set up before the suite chose its database: unset DJANGO_SETTINGS_MODULE."
+    )
 
 SERVERS = SuiteServers()
 SERVERS.settle_environment()
@@ -98,7 +101,8 @@ def _empty_tables() -> None:
         tables = [t for t in connection.introspection.table_names(cursor) if t not in KEPT_TABLES]
         cursor.execute(" UNION ALL ".join(f"(SELECT '{table}' FROM {table} LIMIT 1)" for table in tables))
         if filled := [name for (name,) in cursor.fetchall()]:
-            cursor.execute("SET lock_timeout = '20s'")  # a test that left a transaction open is said so, not waited for
+            # A test that left a transaction open gets an error here, not an endless wait.
+            cursor.execute("SET lock_timeout = '20s'")
             cursor.execute(f"TRUNCATE {', '.join(filled)} RESTART IDENTITY CASCADE")
             cursor.execute("RESET lock_timeout")
         cursor.execute("INSERT INTO esteira_keeper (id) VALUES (1) ON CONFLICT DO NOTHING")

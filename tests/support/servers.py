@@ -1,8 +1,9 @@
 """The suite's own PostgreSQL and Valkey: addresses at once, processes only when a test needs them.
 
-Settings read their addresses when Django loads, long before the first test runs, so ports and passwords are chosen here
-at import and put into the environment. They replace whatever was there: the suite empties its database before each
-test, and that must never be somebody's own. Durability is off; the chaos tests start durable servers for themselves.
+Settings read their addresses when Django loads, long before the first test runs, so ports and passwords are
+chosen here at import and put into the environment. They replace whatever was there: the suite empties its
+database before each test, and that must never be somebody's own. Durability is off; the chaos tests start
+durable servers for themselves.
 """
 
 from __future__ import annotations

@@ -1,0 +1,154 @@
+""".env.example says every variable that the code reads, with its default, in the order of the settings."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.repo.tree import dotted, modules, strings, text, tree_of
+
+SETTINGS, OPTIONS, PARTS = (
+    Path("project/settings.py"),
+    Path("project/local/options.py"),
+    Path("project/local/parts.py"),
+)
+HEADING = re.compile(r"^# --- (.+?) -{3,}$", re.MULTILINE)
+VARIABLE = re.compile(r"^#?([A-Z][A-Z0-9_]*)=(.*)$")
+#: Read from the environment, but nobody's to set in .env: conventions of the system, and what our own parts hand on.
+NOT_OURS = {"PATH", "NO_COLOR", "DJANGO_SETTINGS_MODULE", "PYTHONWARNINGS", "DEV_PASSWORD", "CI"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A variable as .env.example shows it."""
+
+    section: str
+    name: str
+    default: str
+    why: str
+
+
+def shown() -> list[Shown]:
+    section, why, found = "", "", []
+    for line in text(".env.example").splitlines():
+        if match := HEADING.match(line):
+            section, why = match[1], ""
+        elif match := VARIABLE.match(line):
+            found.append(Shown(section, match[1], match[2], why))
+            why = ""
+        elif line.startswith("# "):
+            why = f"{why} {line[2:]}".strip()
+    return found
+
+
+def read_by_settings() -> list[tuple[str, str]]:
+    """Name and default of each variable, in order."""
+    calls = [n for n in ast.walk(tree_of(SETTINGS)) if isinstance(n, ast.Call) and _reads(n)]
+    calls.sort(key=lambda call: (call.lineno, call.col_offset))
+    return [(call.args[0].value, _as_text(_default(call))) for call in calls]  # type: ignore[attr-defined]
+
+
+def _reads(call: ast.Call) -> bool:
+    return dotted(call.func).startswith("env.") and bool(call.args) and isinstance(call.args[0], ast.Constant)
+
+
+def _default(call: ast.Call) -> Any:
+    (expression,) = [k.value for k in call.keywords if k.arg == "default"]
+    names = {"str": str, "BASE_DIR": Path(), "DATA_DIR": Path(".esteira")}
+    return eval(compile(ast.Expression(expression), str(SETTINGS), "eval"), {"__builtins__": {}}, names)
+
+
+def _as_text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def test_every_setting_is_shown_in_its_order_with_its_default() -> None:
+    expected = read_by_settings()
+    names = [name for name, _ in expected]
+
+    found = [(each.name, each.default) for each in shown() if each.name in names]
+
+    assert found == expected
+
+
+def test_headings_are_those_of_the_settings_and_then_those_of_make_run() -> None:
+    expected = HEADING.findall(text(SETTINGS))
+
+    found = HEADING.findall(text(".env.example"))
+
+    assert found == [*expected, "make run", "Flower"]
+
+
+def test_every_setting_stands_under_its_heading() -> None:
+    source = text(SETTINGS)
+    wrong = []
+    for name, _ in read_by_settings():
+        before = source[: source.index(f'"{name}"')]
+        here = [each.section for each in shown() if each.name == name]
+        wrong += [] if here == [HEADING.findall(before)[-1]] else [name]
+
+    assert not wrong
+
+
+def test_make_run_s_own_variables_are_shown_with_their_defaults() -> None:
+    in_settings = dict(read_by_settings())
+    options = [n for n in ast.walk(tree_of(OPTIONS)) if isinstance(n, ast.Call) and dotted(n.func) == "text"]
+    expected = {ast.literal_eval(n.args[0]): ast.literal_eval(n.args[1]) for n in options if n.args[1:2] and
+                isinstance(n.args[1], ast.Constant)}  # fmt: skip
+
+    found = {each.name: each.default for each in shown()}
+
+    assert {ast.literal_eval(n.args[0]) for n in options} <= set(found)
+    for name, default in expected.items():
+        assert name in in_settings or found[name] == default, name
+
+
+def test_flower_s_variables_are_those_that_make_run_sets() -> None:
+    expected = {str(s.value) for s in strings(tree_of(PARTS)) if str(s.value).startswith("FLOWER_")}
+
+    found = {each.name for each in shown() if each.name.startswith("FLOWER_")}
+
+    assert found == expected
+
+
+def test_nothing_is_shown_that_nobody_reads() -> None:
+    read = {name for name, _ in read_by_settings()} | {str(s.value) for s in strings(tree_of(OPTIONS))}
+
+    strangers = [
+        each.name for each in shown() if each.name not in read and not each.name.startswith("FLOWER_")
+    ]
+
+    assert not strangers
+
+
+def test_each_variable_says_why_and_none_is_set() -> None:
+    silent = [each.name for each in shown() if len(each.why) < 20]
+    set_ = [line for line in text(".env.example").splitlines() if line and not line.startswith("#")]
+
+    assert not silent
+    assert not set_, "a copy of .env.example must change nothing"
+
+
+def test_the_environment_is_read_in_the_settings_only() -> None:
+    known = {each.name for each in shown()} | NOT_OURS
+    found = {
+        f"{path}: {name}"
+        for path in modules("esteira", "web", "jobs", "project")
+        for node in ast.walk(tree_of(path))
+        if (name := _environ_name(node)) and name not in known
+    }
+
+    assert not found, "read it in project/settings.py and show it in .env.example"
+
+
+def _environ_name(node: ast.AST) -> str:
+    """Return NAME for os.environ["NAME"], os.environ.get("NAME") and os.getenv("NAME")."""
+    if isinstance(node, ast.Subscript) and dotted(node.value).endswith("environ"):
+        return str(node.slice.value) if isinstance(node.slice, ast.Constant) else ""
+    reads = isinstance(node, ast.Call) and dotted(node.func).endswith(("environ.get", "getenv"))
+    if reads and isinstance(first := node.args[0], ast.Constant):  # type: ignore[attr-defined]
+        return str(first.value)
+    return ""

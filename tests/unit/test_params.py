@@ -1,0 +1,241 @@
+"""What is stored is what the signature allows, and hostile input gets a sentence, never a crash."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from esteira import Context, FileRef, Secret
+from esteira.errors import DeclarationError, InvalidParameters, TooLarge
+from esteira.params import MAX_PARAMS_BYTES, Params, check, model_of
+
+
+class Address(BaseModel):
+    street: str
+    number: int
+
+
+def greet(
+    ctx: Context,
+    name: Annotated[str, Field(max_length=80)],
+    times: int = 3,
+    share: float = 0.5,
+    tone: Literal["warm", "dry"] = "warm",
+    when: date | None = None,
+    home: Address | None = None,
+    extra: Any = None,
+) -> None:
+    """Say hello."""
+
+
+GREET = model_of(greet, where="greetings.py:1", name="greet")
+
+
+def pointers(params: Any, model: type[Params] = GREET) -> dict[str, str]:
+    with pytest.raises(InvalidParameters) as refusal:
+        check(model, params)
+    return {e["pointer"]: e["detail"] for e in refusal.value.errors}
+
+
+def test_defaults_are_filled_in_before_anything_is_stored() -> None:
+    _, text = check(GREET, {"name": "Ana"})
+
+    assert json.loads(text) == {
+        "name": "Ana",
+        "times": 3,
+        "share": 0.5,
+        "tone": "warm",
+        "when": None,
+        "home": None,
+        "extra": None,
+    }
+
+
+def test_all_mistakes_are_said_at_once_each_naming_its_field() -> None:
+    said = pointers({"times": "often", "tone": "rude", "colour": 1, "home": {"street": 5}})
+
+    assert said["#/params/name"] == "is required."
+    assert said["#/params/colour"] == "is not a parameter of this job type; remove it or check its spelling."
+    assert set(said) == {
+        "#/params/name",
+        "#/params/times",
+        "#/params/tone",
+        "#/params/colour",
+        "#/params/home/street",
+        "#/params/home/number",
+    }
+    assert all(detail.endswith(".") for detail in said.values())
+
+
+def test_a_pointer_escapes_what_rfc_6901_wants_escaped() -> None:
+    assert "#/params/a~1b~0c" in pointers({"name": "Ana", "a/b~c": 1})
+
+
+@pytest.mark.parametrize("params", [None, [], "name=Ana", 7, [["name", "Ana"]]])
+def test_parameters_that_are_no_object_are_refused(params: Any) -> None:
+    assert list(pointers(params)) == ["#/params"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_json_does_not_have_is_refused(number: float) -> None:
+    assert "#/params/share" in pointers({"name": "Ana", "share": number})
+
+
+@pytest.mark.parametrize("value", ["a\0b", {"k": "\0"}, {"\0": 1}, ["\0"], "\\\0"])
+def test_a_nul_character_which_postgresql_cannot_store_is_refused(value: Any) -> None:
+    assert "NUL" in pointers({"name": "Ana", "extra": value})["#/params"]
+
+
+@pytest.mark.parametrize("value", ["\\u0000", r"C:\u0000 \\u0000", "\\"])
+def test_text_that_only_looks_like_an_escaped_nul_is_stored_as_it_is(value: str) -> None:
+    _, text = check(GREET, {"name": value})
+
+    assert json.loads(text)["name"] == value
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"k": "\udfff"}, ["\ud800"]])
+def test_half_a_character_is_refused(value: Any) -> None:
+    assert pointers({"name": "Ana", "extra": value})
+    assert pointers({"name": value})
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [nested(10_000), object(), {1, object()}, lambda: None])
+def test_a_value_that_cannot_be_stored_as_json_is_refused(value: Any) -> None:
+    assert pointers({"name": "Ana", "extra": value})
+
+
+def test_a_number_longer_than_any_use_is_refused() -> None:
+    assert pointers({"name": "Ana", "times": "9" * 10_000})
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner),
+            max_leaves=8,
+        ),
+    )
+)
+def test_any_json_is_either_stored_as_json_or_refused_in_sentences(params: dict[str, Any]) -> None:
+    try:
+        _, text = check(GREET, {"name": "Ana", **params})
+    except InvalidParameters as refusal:
+        assert all(e["pointer"].startswith("#/params") and e["detail"] for e in refusal.errors)
+    else:
+        assert json.loads(text, parse_constant=pytest.fail)["name"] == params.get("name", "Ana")
+
+
+def test_the_limit_is_64_kib_of_what_is_stored() -> None:
+    room = MAX_PARAMS_BYTES - len(check(GREET, {"name": "Ana", "extra": ""})[1])
+
+    assert len(check(GREET, {"name": "Ana", "extra": "x" * room})[1]) == MAX_PARAMS_BYTES
+    for too_much in ("x" * (room + 1), "ã" * (room // 2 + 1)):
+        with pytest.raises(TooLarge, match="params: larger than the limit of 64 KiB"):
+            check(GREET, {"name": "Ana", "extra": too_much})
+
+
+def test_a_secret_is_stored_in_clear_and_shown_as_stars() -> None:
+    def login(ctx: Context, user: str, password: Secret, tokens: list[Secret] = []) -> None: ...  # noqa: B006
+
+    model = model_of(login, where="x.py:1", name="login")
+    checked, text = check(model, {"user": "ana", "password": "s3cret", "tokens": ["a", "b"]})
+
+    assert json.loads(text) == {"user": "ana", "password": "s3cret", "tokens": ["a", "b"]}
+    assert "s3cret" not in repr(checked)
+    assert "s3cret" not in str(pointers({"user": 1, "password": "s3cret"}, model))
+
+
+def test_what_is_stored_is_accepted_again_and_stored_the_same() -> None:
+    first, text = check(
+        GREET, {"name": "Ana", "when": "2026-02-28", "home": {"street": "Rua A", "number": 7}}
+    )
+
+    again, text_again = check(GREET, json.loads(text))
+
+    assert (again, text_again) == (first, text)
+
+
+def test_types_beyond_json_come_back_as_themselves() -> None:
+    def bill(ctx: Context, amount: Decimal, ref: uuid.UUID, lines: tuple[str, ...] = ()) -> None: ...
+
+    model = model_of(bill, where="x.py:1", name="bill")
+    ref = uuid.uuid4()
+
+    checked, text = check(model, {"amount": Decimal("10.10"), "ref": ref, "lines": ["a"]})
+
+    assert check(model, json.loads(text))[0] == checked
+
+
+def test_a_file_is_named_by_its_id() -> None:
+    def thumbnail(ctx: Context, picture: FileRef) -> None: ...
+
+    model = model_of(thumbnail, where="x.py:1", name="thumbnail")
+    file = uuid.uuid4()
+
+    assert json.loads(check(model, {"picture": str(file)})[1]) == {"picture": str(file)}
+    assert "upload the file first" in pointers({"picture": "../../etc/passwd"}, model)["#/params/picture"]
+    assert model.model_json_schema()["properties"]["picture"]["format"] == "esteira-file"
+
+
+def test_a_bad_default_is_found_when_it_would_be_used() -> None:
+    def broken(ctx: Context, n: Annotated[int, Field(ge=1)] = 0) -> None: ...
+
+    assert "#/params/n" in pointers({}, model_of(broken, where="x.py:1", name="broken"))
+
+
+def no_context() -> None: ...
+def no_annotation(ctx: Context, name) -> None: ...  # type: ignore[no-untyped-def]
+def stars(ctx: Context, *names: str) -> None: ...
+def double_stars(ctx: Context, **names: str) -> None: ...
+def hidden(ctx: Context, _secret: str) -> None: ...
+def unresolved(ctx: Context, name: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
+def no_schema(ctx: Context, name: object.__class__.__call__) -> None: ...  # type: ignore
+
+
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (no_context, "its first parameter must be `ctx: Context`"),
+        (no_annotation, "parameter 'name' of no_annotation has no annotation; write `name: str`"),
+        (stars, r"takes \*names"),
+        (double_stars, r"takes \*\*names"),
+        (hidden, "begins with an underscore"),
+        (unresolved, "Nowhere"),
+        (no_schema, "the parameters of no_schema cannot be checked"),
+    ],
+)
+def test_a_signature_that_is_no_contract_is_refused_with_its_place(fn: Any, said: str) -> None:
+    with pytest.raises(DeclarationError, match=f"^jobs/x.py:12: .*{said}"):
+        model_of(fn, where="jobs/x.py:12", name=fn.__name__)
+
+
+@pytest.mark.parametrize("name", ["model_config", "copy", "schema", "json", "model_dump", "model_fields"])
+def test_a_parameter_may_not_hide_a_part_of_the_model(name: str) -> None:
+    """Pydantic's own names: refused at import, or working like any other, but never half."""
+    namespace: dict[str, Any] = {"Context": Context}
+    exec(f"def f(ctx: Context, {name}: str) -> None: ...", namespace)
+
+    try:
+        model = model_of(namespace["f"], where="x.py:1", name="f")
+    except DeclarationError as refusal:
+        assert name in str(refusal)
+    else:
+        checked, text = check(model, {name: "v"})
+        assert (json.loads(text), getattr(checked, name)) == ({name: "v"}, "v")
