@@ -131,13 +131,16 @@ def test_whoever_catches_everything_says_why() -> None:
     for path in modules("esteira", "web", "project"):
         lines = text(path).splitlines()
         for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.ExceptHandler) and _catches_everything(node):
+            if isinstance(node, ast.ExceptHandler) and _swallows_everything(node):
                 around = lines[node.lineno - 1 : node.body[0].lineno]
                 silent += [] if any("#" in line for line in around) else [f"{path}:{node.lineno}"]
 
     assert not silent, "`except Exception` needs its reason beside it:\n" + "\n".join(silent)
 
 
-def _catches_everything(handler: ast.ExceptHandler) -> bool:
+def _swallows_everything(handler: ast.ExceptHandler) -> bool:
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return any(kind is None or dotted(kind) in ("Exception", "BaseException") for kind in kinds)
+    raises_again = any(isinstance(node, ast.Raise) and node.exc is None for node in handler.body)
+    return not raises_again and any(
+        kind is None or dotted(kind) in ("Exception", "BaseException") for kind in kinds
+    )
