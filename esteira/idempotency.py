@@ -1,0 +1,68 @@
+"""One answer per Idempotency-Key: the key row, the work and its answer are one transaction.
+
+The key's unique index is the lock. Who comes second waits for the first at most a second, then gets the stored answer;
+a first that fails or dies leaves nothing, so that the second does the work. Keys are kept as long as jobs, at least
+24 hours; retention removes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from django.db import OperationalError
+from psycopg.errors import LockNotAvailable
+
+from esteira.db import Db, Orm
+from esteira.errors import IdempotencyInProgress, IdempotencyMismatch
+
+Answer = dict[str, Any]
+
+
+def once(scope: str, key: str, body: bytes, work: Callable[[], Answer]) -> tuple[Answer, bool]:
+    """Do the work and keep its answer, or return the answer kept under (scope, key); True says which.
+
+    `work` runs inside the transaction, and what it raises undoes the key as well. Raises IdempotencyInProgress, or
+    IdempotencyMismatch when the key was used with another body.
+    """
+    db, body_hash = Orm(), hashlib.sha256(body).digest()
+    while True:
+        with db.transaction():
+            row = _take(db, scope, key, body_hash)
+            if row is not None:
+                answer = work()
+                stored = json.dumps(answer, default=str)
+                db.fetch("UPDATE esteira_idempotencykey SET answer = %s::jsonb WHERE id = %s", [stored, row])
+                return answer, False
+        kept = db.fetch(
+            "SELECT body_hash, answer::text FROM esteira_idempotencykey WHERE scope = %s AND key = %s",
+            [scope, key],
+        )
+        if kept:  # else retention removed it just now
+            return _checked(kept[0][0], kept[0][1], body_hash), True
+
+
+def _take(db: Db, scope: str, key: str, body_hash: bytes) -> int | None:
+    """Insert the key row, waiting for somebody else's transaction at most a second; None if the key is taken."""
+    db.fetch("SET LOCAL lock_timeout = '1s'")
+    try:
+        rows = db.fetch(
+            """INSERT INTO esteira_idempotencykey (scope, key, body_hash) VALUES (%s, %s, %s)
+               ON CONFLICT DO NOTHING RETURNING id""",
+            [scope, key, body_hash],
+        )
+    except OperationalError as error:
+        if isinstance(error.__cause__, LockNotAvailable):
+            raise IdempotencyInProgress from None
+        raise
+    db.fetch("SET LOCAL lock_timeout TO DEFAULT")
+    return rows[0][0] if rows else None
+
+
+def _checked(kept_hash: Any, answer: str, body_hash: bytes) -> Answer:
+    if bytes(kept_hash) != body_hash:
+        raise IdempotencyMismatch
+    found: Answer = json.loads(answer)
+    return found

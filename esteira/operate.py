@@ -1,0 +1,94 @@
+"""What people do to jobs and queues: cancel, retry, pause, resume; for pages, API, admin and command line alike.
+
+Each is one transaction on the caller's connection. A job's state is written by `record`; losing to somebody else is an
+error here, because a person waits for the answer and must see what happened instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError
+from psycopg.errors import UniqueViolation
+
+from esteira.db import Db, Orm
+from esteira.errors import NotFound, StateConflict, UniqueConflict, UnknownQueue
+from esteira.record import operator
+from esteira.record.insert import holder
+from esteira.registry import registry
+from esteira.states import RETRYABLE, State
+
+log = logging.getLogger("esteira.operate")
+
+
+def cancel(job_id: UUID, *, by: str, force: bool = False) -> str:
+    """End a waiting job, or ask a running one to stop; return its state: cancelled, or running until it obeys.
+
+    `force` makes the worker end the job's process. Cancelling a cancelled job changes nothing. Raises NotFound, or
+    StateConflict if the job has ended otherwise.
+    """
+    state = operator.cancel(Orm(), job_id, by=by, force=force)
+    if state is None:
+        raise NotFound("job", job_id)
+    if state not in (State.RUNNING, State.CANCELLED):
+        raise StateConflict(job_id, state, "cancelled")
+    return state
+
+
+def retry(job_id: UUID, *, by: str) -> None:
+    """Send a failed, dead, cancelled or expired job back to its queue with a clean slate.
+
+    Raises NotFound, StateConflict, or UniqueConflict if another job holds its unique key by now.
+    """
+    db = Orm()
+    try:
+        was = operator.retry(db, job_id, by=by)
+    except IntegrityError as error:
+        if not isinstance(error.__cause__, UniqueViolation):
+            raise
+        raise _conflict(db, job_id) from None
+    if was is None:
+        raise NotFound("job", job_id)
+    if was not in RETRYABLE:
+        raise StateConflict(job_id, was, "retried")
+
+
+def pause(queue: str, *, by: str, reason: str = "") -> None:
+    """Stop handing out a queue's jobs; running ones end as usual. Raises UnknownQueue."""
+    db = Orm()
+    _refuse_unknown(db, queue)
+    db.fetch(
+        """INSERT INTO esteira_queue (name, paused_at, paused_by, reason) VALUES (%s, clock_timestamp(), %s, %s)
+           ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(esteira_queue.paused_at, excluded.paused_at),
+             paused_by = excluded.paused_by, reason = excluded.reason""",
+        [queue, by, reason],
+    )
+    log.info("queue %s is paused by %s: %s", queue, by, reason or "no reason given")
+
+
+def resume(queue: str, *, by: str) -> None:
+    """Hand out a queue's jobs again; raises UnknownQueue."""
+    db = Orm()
+    _refuse_unknown(db, queue)
+    db.fetch(
+        "UPDATE esteira_queue SET paused_at = NULL, paused_by = '', reason = '' WHERE name = %s", [queue]
+    )
+    log.info("queue %s is resumed by %s", queue, by)
+
+
+def _conflict(db: Db, job_id: UUID) -> UniqueConflict:
+    key = str(db.fetch("SELECT unique_key FROM esteira_job WHERE id = %s", [job_id])[0][0])
+    return UniqueConflict(key.split(":", 1)[-1], holder(db, key))
+
+
+def _refuse_unknown(db: Db, queue: str) -> None:
+    """A typing mistake must not look like a paused queue; a queue that only a newer worker reads is known too."""
+    rows = db.fetch(
+        """SELECT name FROM esteira_queue
+           UNION SELECT jsonb_array_elements_text(queues) FROM esteira_worker WHERE jsonb_typeof(queues) = 'array'"""
+    )
+    known = {*registry.queues(), *settings.JOB_QUEUES, *(row[0] for row in rows)}
+    if queue not in known:
+        raise UnknownQueue(queue, sorted(known))
