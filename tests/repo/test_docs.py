@@ -1,0 +1,179 @@
+"""What the documents say about the code is so: links, names, commands, transitions, settings."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from functools import reduce
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from esteira import states
+from esteira.registry import registry
+from tests.repo.test_env_example import shown
+from tests.repo.test_package import targets
+from tests.repo.tree import ROOT, files, text
+
+DOCS = [path for path in files() if path.suffix == ".md"]
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+CODE = re.compile(r"`([^`\n]+)`")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: Files that appear when the stack runs, and names that are not files.
+MADE_BY_RUNNING = (".esteira", ".venv", ".env")
+SUFFIXES = (".example", ".lock", ".md", ".pid", ".py", ".toml", ".yaml")
+OURS = ("esteira", "web", "jobs", "project", "tests")
+
+
+def code(path: Path) -> list[str]:
+    """Inline code of a document."""
+    return CODE.findall(FENCE.sub("", text(path)))
+
+
+def typed(path: Path) -> list[str]:
+    """Lines that a reader types into a shell, and inline code that begins like one."""
+    blocks = [block for kind, block in FENCE.findall(text(path)) if kind in ("sh", "console", "bash")]
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in [*lines, *code(path)] if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_links_lead_somewhere(doc: Path) -> None:
+    broken = []
+    for target in LINK.findall(text(doc)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        there = (ROOT / doc).parent / name if name else ROOT / doc
+        if not there.exists() or (anchor and anchor not in _anchors(there)):
+            broken.append(target)
+
+    assert not broken
+
+
+def _anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_named_files_exist(doc: Path) -> None:
+    known = {path.name for path in files()}
+    missing = [
+        name
+        for name in code(doc)
+        if (re.fullmatch(r"[\w.-]+(/[\w.-]+)*/?", name) and name.endswith((*SUFFIXES, "/"))) or _is_path(name)
+        if not name.startswith(MADE_BY_RUNNING)
+        if not (ROOT / name).exists() and not ((ROOT / doc).parent / name).exists() and name not in known
+    ]
+
+    assert not missing
+
+
+def _is_path(name: str) -> bool:
+    return re.fullmatch(rf"({'|'.join(OURS)})/[\w./-]+", name) is not None
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_dotted_names_exist(doc: Path) -> None:
+    missing = [name for name in code(doc) if _is_dotted(name) and not _resolves(name)]
+
+    assert not missing
+
+
+def _is_dotted(name: str) -> bool:
+    return re.fullmatch(rf"({'|'.join(OURS)})(\.\w+)+", name) is not None and not name.endswith(SUFFIXES)
+
+
+def _resolves(name: str) -> bool:
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            module = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            return bool(reduce(getattr, parts[cut:], module) or True)
+        except AttributeError:
+            return _is_job_type(name)
+    return _is_job_type(name)
+
+
+def _is_job_type(name: str) -> bool:
+    return name.removeprefix("jobs.") in registry.names()
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_every_make_target_exists(doc: Path) -> None:
+    named = {name for line in typed(doc) for name in re.findall(r"(?:^|[;&|] *)make ([a-z-]+)", line)}
+
+    assert named <= set(targets())
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_variables_are_shown_in_env_example(doc: Path) -> None:
+    known = {each.name for each in shown()} | OTHER_NAMES
+    named = {name for name in code(doc) if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", name)}
+
+    assert not named - known - {f"{name}_FILE" for name in known}
+
+
+OTHER_NAMES = {"DJANGO_SETTINGS_MODULE"}
+
+LIFECYCLE = Path("docs/lifecycle.md")
+
+
+def test_the_diagram_draws_every_transition() -> None:
+    arrows = re.findall(r"^ +(\S+) --> (\S+): ([T\d ]+)$", text(LIFECYCLE), re.MULTILINE)
+    drawn: dict[str, set[tuple[str, str]]] = {}
+    for source, target, codes in arrows:
+        for one in codes.split():
+            drawn.setdefault(one, set()).add((source, target))
+
+    assert sorted(drawn, key=_number) == [t.code for t in states.TRANSITIONS]
+    for t in states.TRANSITIONS:
+        sources, ends = {str(s or "[*]") for s in t.source}, {str(s) for s in t.target}
+        assert drawn[t.code] <= set(product(sources, ends)), t.code
+        assert {s for s, _ in drawn[t.code]} == sources, t.code
+        assert {e for _, e in drawn[t.code]} == ends, t.code
+
+
+def _number(code: str) -> int:
+    return int(code.removeprefix("T"))
+
+
+def test_the_table_says_what_the_states_say() -> None:
+    rows = re.findall(r"^\| (T\d+) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", text(LIFECYCLE), re.MULTILINE)
+
+    assert [row[:4] for row in rows] == [(t.code, t.name, t.writer, t.guard) for t in states.TRANSITIONS]
+    for row in rows:
+        assert CODE.findall(row[4]), f"{row[0]} names its statement"
+
+
+def test_every_transition_says_what_a_death_means() -> None:
+    section = text(LIFECYCLE).partition("## What if the process dies here?")[2].partition("\n## ")[0]
+
+    rows = re.findall(r"^\| (T\d+) \| (.+?) \| (.+?) \|$", section, re.MULTILINE)
+
+    assert [row[0] for row in rows] == [t.code for t in states.TRANSITIONS]
+
+
+def test_every_stored_state_is_explained() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .+ \|$",
+        text(LIFECYCLE).partition("## States")[2].partition("\n## ")[0],
+        re.MULTILINE,
+    )
+
+    assert rows == [str(state) for state in states.State]
+
+
+def test_decisions_are_numbered_listed_and_complete() -> None:
+    pages = sorted(p for p in files() if p.parent == Path("docs/adr") and p.name != "README.md")
+
+    assert [int(p.name[:4]) for p in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        assert f"]({page.name})" in text("docs/adr/README.md"), page.name
+        assert re.findall(r"^## (.+)$", text(page), re.MULTILINE) == ["Context", "Decision", "Consequences"]
+        assert len(text(page).splitlines()) <= 60, page.name
