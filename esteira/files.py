@@ -81,7 +81,7 @@ def result_files(job_id: UUID) -> list[File]:
 def open_file(ref: str | UUID, *, db: Db | None = None) -> IO[bytes]:
     """Open an upload or an attached result for reading; seekable, chunks are fetched as they are read.
 
-    Raises NotFound if there is no such file, or it is gone.
+    Its `name` is the stored one. Raises NotFound if there is no such file, or it is gone.
     """
     db = db or Orm()
     try:
@@ -89,13 +89,13 @@ def open_file(ref: str | UUID, *, db: Db | None = None) -> IO[bytes]:
     except ValueError:
         raise NotFound("file", ref) from None
     rows = db.fetch(
-        """SELECT size FROM esteira_file
+        """SELECT size, name FROM esteira_file
            WHERE id = %s AND sha256 <> '' AND (job_id IS NULL OR attached_at IS NOT NULL)""",
         [file_id],
     )
     if not rows:
         raise NotFound("file", ref)
-    return io.BufferedReader(ChunkReader(db, file_id, rows[0][0]), CHUNK_BYTES)
+    return io.BufferedReader(ChunkReader(db, file_id, *rows[0]), CHUNK_BYTES)
 
 
 def chunks_of(file: File, *, db: Db | None = None) -> Iterator[bytes]:
@@ -160,8 +160,9 @@ class ChunkWriter(io.RawIOBase):
 class ChunkReader(io.RawIOBase):
     """Reads a stored file; keeps the one chunk it is in."""
 
-    def __init__(self, db: Db, file_id: UUID, size: int) -> None:
+    def __init__(self, db: Db, file_id: UUID, size: int, name: str) -> None:
         super().__init__()
+        self.name = name  # a buffered reader around it shows the same one
         self._db, self._id, self._size = db, file_id, size
         self._at = 0
         self._held: tuple[int, bytes] = (-1, b"")
