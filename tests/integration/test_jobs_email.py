@@ -1,0 +1,265 @@
+"""The e-mail jobs against a real SMTP server that refuses, puts off, hangs up and comes back."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from aiosmtpd.controller import Controller
+
+from esteira import GiveUp, LocalContext, Retry
+from esteira.context import MemoryHost
+from esteira.files import open_file, save_upload
+from esteira.models import Job
+from jobs.email import send, send_to_list
+from project.embedded import free_port
+
+LETTER = {"subject": "Hello", "text": "Good morning."}
+
+
+@dataclass
+class Manners:
+    """How the server treats each recipient; what is not said is accepted."""
+
+    answers: dict[str, str] = field(default_factory=dict)
+    data_answer: str = "250 OK"
+    sender_answer: str = "250 OK"
+    hang_up_after: int | None = None
+    accepted: list[tuple[list[str], email.message.EmailMessage]] = field(default_factory=list)
+    sessions: Counter = field(default_factory=Counter)
+
+    async def handle_MAIL(self, server, session, envelope, address, mail_options):  # noqa: N802
+        self.sessions[session.peer] += 1
+        if self.hang_up_after is not None and self.sessions[session.peer] > self.hang_up_after:
+            return "421 too many messages on this connection"
+        envelope.mail_from = address
+        return self.sender_answer
+
+    async def handle_RCPT(self, server, session, envelope, address, rcpt_options):  # noqa: N802
+        answer = self.answers.get(address, "250 OK")
+        if answer.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return answer
+
+    async def handle_DATA(self, server, session, envelope):  # noqa: N802
+        if self.data_answer.startswith("250"):
+            parsed = email.message_from_bytes(envelope.content, policy=email.policy.default)
+            self.accepted.append((list(envelope.rcpt_tos), parsed))
+        return self.data_answer
+
+    @property
+    def reached(self) -> list[str]:
+        return [who for recipients, _ in self.accepted for who in recipients]
+
+
+class ServerAwayAfter(MemoryHost):
+    """Stops the mail server at the check before a message, and closes the connections to it."""
+
+    def __init__(self, messages, server):
+        super().__init__()
+        self.left, self.server = messages + 1, server
+
+    def check(self):
+        self.left -= 1
+        if self.left == 0:
+            self.server.stop()
+        super().check()
+
+
+class StoredUploads(MemoryHost):
+    """Opens uploads where they are stored."""
+
+    def open(self, ref):
+        return open_file(ref)
+
+
+@pytest.fixture
+def manners() -> Manners:
+    return Manners()
+
+
+@pytest.fixture
+def server(manners, settings):
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", free_port()
+    settings.EMAIL_USE_TLS = settings.EMAIL_USE_SSL = False
+    settings.EMAIL_HOST_USER = settings.EMAIL_HOST_PASSWORD = ""
+    settings.DEFAULT_FROM_EMAIL = "jobs@example.org"
+    settings.EMAIL_TIMEOUT = 10
+    controller = Controller(manners, hostname="127.0.0.1", port=settings.EMAIL_PORT)
+    controller.start()
+    yield controller
+    if controller.server is not None:
+        controller.stop()
+
+
+def test_a_message_reaches_everybody_over_smtp(server, manners):
+    ctx = LocalContext()
+
+    result = send.run_with(ctx, to=["Ana <ana@example.org>", "bo@example.org"], **LETTER)
+
+    ((recipients, message),) = manners.accepted
+    assert result == {"accepted": 2, "refused": {}}
+    assert recipients == ["ana@example.org", "bo@example.org"]
+    assert message["Message-ID"] == f"<{ctx.job_id}@example.org>"
+    assert message.get_content().strip() == "Good morning."
+
+
+def test_an_address_refused_for_good_gives_up_with_the_servers_words(server, manners):
+    manners.answers["ana@example.org"] = "550 5.1.1 no such mailbox"
+
+    with pytest.raises(GiveUp, match=r"ana@example.org: 550 5\.1\.1 no such mailbox"):
+        send.run(to=["Ana <ana@example.org>"], **LETTER)
+
+
+def test_an_address_put_off_is_tried_again(server, manners):
+    manners.answers["ana@example.org"] = "450 4.2.0 greylisted"
+
+    with pytest.raises(Retry, match=r"ana@example.org: 450 4\.2\.0 greylisted"):
+        send.run(to=["ana@example.org"], **LETTER)
+
+
+def test_one_refused_address_does_not_keep_the_others_from_the_mail(server, manners, caplog):
+    manners.answers["bo@example.org"] = "550 no such mailbox"
+
+    with caplog.at_level(logging.WARNING, logger="esteira.local"):
+        result = send.run(to=["ana@example.org", "Bo <bo@example.org>"], **LETTER)
+
+    assert result == {"accepted": 1, "refused": {"bo@example.org": "550 no such mailbox"}}
+    assert manners.reached == ["ana@example.org"]
+    assert "bo@example.org was refused: 550" in caplog.text
+
+
+@pytest.mark.parametrize("code", [552, 554])
+def test_a_message_refused_for_its_content_gives_up(server, manners, code):
+    manners.data_answer = f"{code} we do not like it"
+
+    with pytest.raises(GiveUp, match=f"{code} we do not like it"):
+        send.run(to=["ana@example.org"], **LETTER)
+
+
+def test_a_message_put_off_for_its_content_is_tried_again(server, manners):
+    manners.data_answer = "452 disk full"
+
+    with pytest.raises(Retry, match="452 disk full"):
+        send.run(to=["ana@example.org"], **LETTER)
+
+
+def test_a_sender_refused_for_good_gives_up(server, manners):
+    manners.sender_answer = "553 not your address"
+
+    with pytest.raises(GiveUp, match="553 not your address"):
+        send.run(to=["ana@example.org"], **LETTER)
+
+
+@pytest.mark.parametrize("job_type", [send, send_to_list])
+def test_a_server_that_is_away_is_tried_again(server, job_type):
+    server.stop()
+
+    with pytest.raises(Retry, match="does not answer"):
+        job_type.run(to=["ana@example.org"], **LETTER)
+
+
+def test_an_unknown_host_is_tried_again(server, settings):
+    settings.EMAIL_HOST = "no-such-host.invalid"
+
+    with pytest.raises(Retry, match="does not answer"):
+        send.run(to=["ana@example.org"], **LETTER)
+
+
+def test_a_server_that_cannot_do_tls_is_no_use_trying_again(server, settings):
+    settings.EMAIL_USE_TLS = True
+
+    with pytest.raises(GiveUp, match="cannot do what EMAIL_URL asks for"):
+        send.run(to=["ana@example.org"], **LETTER)
+
+
+def test_a_connection_closed_between_messages_is_opened_again(server, manners):
+    manners.hang_up_after = 2
+    people = [f"p{n}@example.org" for n in range(7)]
+
+    result = send_to_list.run(to=people, **LETTER)
+
+    assert result == {"accepted": 7, "refused": {}}
+    assert manners.reached == people
+    assert len(manners.sessions) == 4
+
+
+def test_a_server_that_only_hangs_up_is_tried_again_later(server, manners):
+    manners.hang_up_after = 0
+
+    with pytest.raises(Retry, match="closed the connection: 421"):
+        send_to_list.run(to=["ana@example.org"], **LETTER)
+
+
+def test_a_list_goes_on_past_refused_addresses_and_names_them(server, manners):
+    manners.answers["p3@example.org"] = "550 gone"
+    ctx = LocalContext()
+
+    result = send_to_list.run_with(ctx, to=[f"p{n}@example.org" for n in range(6)], **LETTER)
+
+    assert result == {"accepted": 5, "refused": {"p3@example.org": "550 gone"}}
+    assert manners.reached == [f"p{n}@example.org" for n in (0, 1, 2, 4, 5)]
+    assert all(message["To"] == recipients[0] for recipients, message in manners.accepted)
+
+
+def test_a_list_that_is_refused_whole_gives_up(server, manners):
+    manners.answers = {f"p{n}@example.org": "550 gone" for n in range(3)}
+
+    with pytest.raises(GiveUp, match="refused every address"):
+        send_to_list.run(to=list(manners.answers), **LETTER)
+
+
+def test_whoever_is_put_off_gets_the_mail_from_a_follow_up_job(server, manners, database):
+    manners.answers["bo@example.org"] = "450 mailbox full"
+    ctx = LocalContext()
+
+    result = send.run_with(ctx, to=["ana@example.org", "Bo <bo@example.org>"], **LETTER)
+
+    follow_up = Job.objects.get()
+    assert result == {
+        "accepted": 1,
+        "refused": {},
+        "follow_up": {"addresses": 1, "job": str(follow_up.id)},
+    }
+    assert ctx.host.completed == [result]
+    assert follow_up.type == "email.send"
+    assert follow_up.params["to"] == ['"Bo" <bo@example.org>']
+    assert follow_up.params["subject"] == "Hello"
+    assert follow_up.run_at > follow_up.created_at
+
+
+def test_a_list_hands_what_was_put_off_or_not_reached_to_a_follow_up_job(server, manners, database):
+    people = [f"p{n}@example.org" for n in range(6)]
+    manners.answers = {"p1@example.org": "450 later", "p2@example.org": "550 never"}
+    ctx = LocalContext()
+    ctx.host = ServerAwayAfter(4, server)
+
+    result = send_to_list.run_with(ctx, to=people, **LETTER)
+
+    follow_up = Job.objects.get()
+    assert manners.reached == ["p0@example.org", "p3@example.org"]
+    assert follow_up.params["to"] == ["p1@example.org", "p4@example.org", "p5@example.org"]
+    assert result["accepted"] == 2
+    assert result["refused"] == {"p2@example.org": "550 never"}
+    assert result["follow_up"] == {"addresses": 3, "job": str(follow_up.id)}
+
+
+def test_a_follow_up_keeps_the_attachments(server, manners, database):
+    manners.answers["bo@example.org"] = "450 later"
+    file = save_upload("figures.csv", "text/csv", [b"a,b\r\n1,2\r\n"])
+
+    ctx = LocalContext()
+    ctx.host = StoredUploads()
+
+    send.run_with(ctx, to=["ana@example.org", "bo@example.org"], attachments=[str(file.pk)], **LETTER)
+
+    ((_, message),) = manners.accepted
+    (attachment,) = message.iter_attachments()
+    assert attachment.get_filename() == "figures.csv"
+    assert attachment.get_payload(decode=True) == b"a,b\r\n1,2\r\n"
+    assert Job.objects.get().params["attachments"] == [str(file.pk)]
