@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, overload
 from uuid import UUID
 
 from esteira.cadence import Cadence
@@ -210,6 +210,26 @@ def _not_ready(requests: Iterable[SubmitRequest], *, by: str = "") -> NoReturn:
 registry = Registry()
 
 
+@overload
+def job(fn: Callable[..., Any]) -> JobType: ...
+@overload
+def job(
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: str = "normal",
+    retries: int = 3,
+    backoff: float | timedelta = 2.0,
+    timeout: float | timedelta | None = None,
+    lease: float | timedelta | None = None,
+    atomic: bool = False,
+    alone: bool | None = None,
+    unique: str | None = None,
+    schedule: Cadence | None = None,
+    overlap: str = "allow",
+    missed: str = "once",
+    grace: float | timedelta = 60.0,
+) -> Callable[[Callable[..., Any]], JobType]: ...
 def job(
     fn: Callable[..., Any] | None = None,
     *,
