@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from functools import reduce
@@ -9,12 +10,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 
 from esteira import states
 from esteira.registry import registry
 from tests.repo.test_env_example import shown
 from tests.repo.test_package import targets
-from tests.repo.tree import ROOT, files, text
+from tests.repo.tree import ROOT, dotted, files, text, tree_of
 
 DOCS = [path for path in files() if path.suffix == ".md"]
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
@@ -71,6 +73,14 @@ def test_named_files_exist(doc: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_drawings_name_files_that_exist(doc: Path) -> None:
+    drawings = " ".join(block for kind, block in FENCE.findall(text(doc)) if not kind)
+    named = set(re.findall(rf"\b(?:{'|'.join(OURS)})/[\w/]+\.py\b", drawings))
+
+    assert not {name for name in named if not (ROOT / name).exists()}
+
+
 def _is_path(name: str) -> bool:
     return re.fullmatch(rf"({'|'.join(OURS)})/[\w./-]+", name) is not None
 
@@ -122,6 +132,29 @@ def test_variables_are_shown_in_env_example(doc: Path) -> None:
 OTHER_NAMES = {"DJANGO_SETTINGS_MODULE"}
 
 LIFECYCLE = Path("docs/lifecycle.md")
+ARCHITECTURE = Path("docs/architecture.md")
+
+
+def test_the_architecture_says_why_of_each_celery_setting() -> None:
+    (update,) = [
+        node
+        for node in ast.walk(tree_of(Path("project/celery.py")))
+        if isinstance(node, ast.Call) and dotted(node.func) == "app.conf.update"
+    ]
+    told = re.findall(r"^\| (`.+`) \| .+ \|$", _section(ARCHITECTURE, "Celery's settings"), re.MULTILINE)
+
+    assert sorted(CODE.findall(" ".join(told))) == sorted(str(keyword.arg) for keyword in update.keywords)
+
+
+def test_the_architecture_knows_every_table() -> None:
+    told = re.findall(r"^\| (`.+`) \| .+ \|$", _section(ARCHITECTURE, "Tables"), re.MULTILINE)
+
+    ours = {model.__name__ for model in apps.get_app_config("esteira").get_models()}
+    assert set(CODE.findall(" ".join(told))) == ours
+
+
+def _section(path: Path, heading: str) -> str:
+    return text(path).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
 def test_the_diagram_draws_every_transition() -> None:
@@ -152,7 +185,7 @@ def test_the_table_says_what_the_states_say() -> None:
 
 
 def test_every_transition_says_what_a_death_means() -> None:
-    section = text(LIFECYCLE).partition("## What if the process dies here?")[2].partition("\n## ")[0]
+    section = _section(LIFECYCLE, "What if the process dies here?")
 
     rows = re.findall(r"^\| (T\d+) \| (.+?) \| (.+?) \|$", section, re.MULTILINE)
 
@@ -160,11 +193,7 @@ def test_every_transition_says_what_a_death_means() -> None:
 
 
 def test_every_stored_state_is_explained() -> None:
-    rows = re.findall(
-        r"^\| `(\w+)` \| .+ \|$",
-        text(LIFECYCLE).partition("## States")[2].partition("\n## ")[0],
-        re.MULTILINE,
-    )
+    rows = re.findall(r"^\| `(\w+)` \| .+ \|$", _section(LIFECYCLE, "States"), re.MULTILINE)
 
     assert rows == [str(state) for state in states.State]
 
