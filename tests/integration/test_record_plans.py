@@ -1,0 +1,168 @@
+"""What statements cost: rows are named by primary key, whatever the planner knows; a backlog is free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from esteira.db import Core
+from esteira.record import claim as claims
+from esteira.record import finish as finishes
+from esteira.record import insert as inserts
+from esteira.record import rescue as rescues
+from tests.support.jobs import TYPE, outcome, running, stored
+
+BACKLOG = 100_000
+
+FILL = """
+INSERT INTO esteira_job
+  (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, published_at)
+SELECT gen_random_uuid(), %(type)s, '{}', 'default', 6, 4, 2, 10, 600,
+  CASE WHEN %(published)s THEN clock_timestamp() END FROM generate_series(1, %(n)s)"""
+
+
+@pytest.fixture
+def explained(core: Core) -> Iterator[Explained]:
+    """The core's connection, recording how each statement was executed; nothing it writes stays."""
+    yield Explained(core)
+
+
+class Explained:
+    """A `Db` that executes each statement under EXPLAIN ANALYZE and keeps the plan."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.plans: list[dict[str, Any]] = []
+        self.buffers = 0
+
+    def fetch(self, sql: str, params: Any = ()) -> list[Any]:
+        with self.core.transaction():
+            rows = self.core.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", params)
+            raise psycopg.Rollback
+        plan = rows[0][0][0]["Plan"]
+        self.plans.append(plan)
+        self.buffers += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        return []
+
+    def transaction(self) -> Any:
+        return self.core.transaction()
+
+    def scans(self) -> list[str]:
+        """Return how the job table was read, by the parts of the plans that were executed."""
+        found: list[str] = []
+
+        def walk(node: dict[str, Any]) -> None:
+            if (
+                node.get("Relation Name", "") == "esteira_job"
+                and node["Actual Loops"]
+                and "Scan" in node["Node Type"]
+            ):
+                found.append(f"{node['Node Type']} {node.get('Index Name') or _bitmap(node)}".strip())
+            for child in node.get("Plans", []):
+                walk(child)
+
+        for plan in self.plans:
+            walk(plan)
+        return found
+
+
+def _bitmap(node: dict[str, Any]) -> str:
+    return " ".join(child.get("Index Name", "") for child in node.get("Plans", []))
+
+
+@pytest.fixture
+def fresh_backlog(core: Core) -> Iterator[list[UUID]]:
+    """100,000 published rows that the planner has never looked at; the ids of fifty."""
+    core.fetch("ALTER TABLE esteira_job SET (autovacuum_enabled = false)")
+    core.fetch("DELETE FROM pg_statistic WHERE starelid = 'esteira_job'::regclass")
+    core.fetch(FILL, {"type": TYPE, "published": True, "n": BACKLOG})
+    yield [row[0] for row in core.fetch("SELECT id FROM esteira_job LIMIT 50")]
+    core.fetch("ALTER TABLE esteira_job RESET (autovacuum_enabled)")
+
+
+def test_on_a_freshly_filled_table_every_write_goes_by_the_primary_key(
+    core: Core, explained: Explained, fresh_backlog: list[UUID]
+) -> None:
+    mine = running(core, 50)
+    pairs = [(job.id, job.attempt) for job in mine]
+    stamps = [
+        row[0]
+        for row in core.fetch("SELECT published_at FROM esteira_job WHERE id = ANY(%s)", [fresh_backlog])
+    ]
+    statements = {
+        "claim one": lambda: claims.claim(explained, fresh_backlog[:1], worker="w", delivery="d"),
+        "claim fifty": lambda: claims.claim(explained, fresh_backlog, worker="w", delivery="d"),
+        "settle": lambda: claims.settle(explained, fresh_backlog),
+        "refuse": lambda: claims.refuse(explained, [(i, a, "r") for i, a in pairs], worker="w"),
+        "finish one": lambda: finishes.finish(explained, [outcome(mine[0])]),
+        "finish fifty": lambda: finishes.finish(explained, [outcome(job) for job in mine]),
+        "extend": lambda: finishes.extend(explained, pairs),
+        "start": lambda: finishes.start(explained, mine[0].id, 1, 0.0),
+        "progress": lambda: finishes.progress(explained, mine[0].id, 1, 1, 2, ""),
+        "hand back": lambda: finishes.hand_back(explained, pairs),
+        "kill": lambda: finishes.kill(explained, mine[0].id, 1),
+        "unpublish": lambda: inserts.unpublish(explained, fresh_backlog, stamps),
+    }
+
+    by_other_ways = {}
+    for name, run in statements.items():
+        explained.plans.clear()
+        run()
+        if others := set(explained.scans()) - {"Index Scan esteira_job_pkey", "Tid Scan"}:
+            by_other_ways[name] = others
+
+    assert not by_other_ways
+
+
+def test_a_rescue_reads_what_runs_and_not_the_backlog(
+    core: Core, explained: Explained, fresh_backlog: list[UUID]
+) -> None:
+    running(core, 20)
+
+    rescues.leases_ended(explained)
+    rescues.process_lost(explained, "nobody's")
+    rescues.drained(explained, me="nobody")
+    rescues.worker_restarted(explained, name="nobody", me="nobody/2")
+
+    assert explained.buffers < 1000, explained.scans()
+
+
+def test_expiring_reads_what_can_expire_and_not_the_backlog(
+    explained: Explained, fresh_backlog: list[UUID]
+) -> None:
+    claims.expire(explained)
+
+    assert explained.buffers < 100, explained.scans()
+
+
+def feed(explained: Explained) -> int:
+    """Feed five known jobs; return how many blocks it took."""
+    explained.buffers = 0
+    inserts.feed(explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9], limit=100)
+    return explained.buffers
+
+
+def test_waiting_jobs_of_a_type_that_nobody_knows_cost_the_feed_nothing(
+    core: Core, explained: Explained
+) -> None:
+    stored(core, 5)
+    alone = feed(explained)
+
+    core.fetch(FILL, {"type": "tests.from_the_future", "published": False, "n": 20_000})
+    beside_strangers = feed(explained)
+
+    assert beside_strangers < alone + 100, explained.scans()
+
+
+def test_the_feed_costs_the_same_before_a_long_backlog(core: Core, explained: Explained) -> None:
+    stored(core, 100)
+    short = feed(explained)
+
+    core.fetch(FILL, {"type": TYPE, "published": False, "n": 50_000})
+    long = feed(explained)
+
+    assert long < short * 2 + 200, explained.scans()

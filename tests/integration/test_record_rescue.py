@@ -1,0 +1,195 @@
+"""T7, T8, T9, T10: jobs of processes that are gone return, and only the culprit gathers suspicion."""
+
+from __future__ import annotations
+
+import pytest
+
+from esteira.db import Core
+from esteira.record.claim import Claimed, claim
+from esteira.record.finish import finish
+from esteira.record.operator import cancel
+from esteira.record.rescue import drained, leases_ended, process_lost, worker_restarted
+from tests.support.jobs import elapse, kinds, look, outcome, running, states, stored
+
+
+def test_a_lease_that_ended_sends_the_job_back_with_a_little_suspicion(core: Core) -> None:
+    (job,) = running(core)
+    before = look(core, job.id)
+    elapse(core, job.id, "lease_until")
+
+    assert leases_ended(core) == {job.id: "queued"}
+
+    row = look(core, job.id)
+    assert (row.suspicion, row.failures, row.attempt, row.solo) == (1, 0, 1, False)
+    assert (row.worker, row.lease_until, row.published_at, row.run_at) == (None, None, None, before.run_at)
+    assert core.fetch("SELECT kind, attempt, worker, detail->>'reason' FROM esteira_jobevent") == [
+        ("rescued", 1, "w1/boot", "lease ended")
+    ]
+
+
+def test_a_lease_that_still_holds_is_left_alone(core: Core) -> None:
+    (job,) = running(core)
+
+    assert leases_ended(core) == {}
+    assert look(core, job.id).state == "running"
+
+
+def test_only_the_first_of_two_keepers_rescues(core: Core) -> None:
+    (job,) = running(core)
+    elapse(core, job.id, "lease_until")
+
+    assert leases_ended(core) == {job.id: "queued"}
+    assert leases_ended(core) == {}
+    assert look(core, job.id).suspicion == 1
+
+
+def test_a_lost_pool_process_is_a_certain_culprit(core: Core) -> None:
+    mine, other = running(core, delivery="d1")[0], running(core, delivery="d2")[0]
+
+    assert process_lost(core, "d1") == {mine.id: "queued"}
+    assert process_lost(core, "d1") == {}
+
+    assert look(core, mine.id).suspicion == 2
+    assert look(core, other.id).state == "running"
+
+
+def die(core: Core, job: Claimed, times: int, *, how: str) -> list[str]:
+    """Let a job's process die so many times, and return the states afterwards."""
+    seen = []
+    for n in range(times):
+        if how == "process":
+            seen += process_lost(core, job.delivery if hasattr(job, "delivery") else "d1").values()
+        else:
+            elapse(core, job.id, "lease_until")
+            seen += leases_ended(core).values()
+        if n < times - 1:
+            claim(core, [job.id], worker="w1/boot", delivery="d1")
+    return seen
+
+
+@pytest.mark.parametrize(("how", "deaths"), [("process", 3), ("worker", 6)])
+def test_a_job_that_keeps_killing_is_dead_in_the_end_and_says_why(core: Core, how: str, deaths: int) -> None:
+    (job,) = running(core)
+
+    assert die(core, job, deaths, how=how) == ["queued"] * (deaths - 1) + ["dead"]
+
+    row = look(core, job.id)
+    assert (row.suspicion, row.failures, row.attempt) == (6, 0, deaths)
+    assert row.error["type"] == "ProcessLost" and "6 points" in row.error["message"]
+    assert row.finished_at
+    assert kinds(core, job.id) == ["rescued"] * (deaths - 1) + ["dead"]
+
+
+def test_suspicion_of_both_kinds_adds_up(core: Core) -> None:
+    (job,) = running(core)
+    die(core, job, 2, how="process")
+    claim(core, [job.id], worker="w1/boot", delivery="d1")
+
+    assert die(core, job, 2, how="worker") == ["queued", "dead"]
+
+
+@pytest.mark.parametrize("how", ["process", "lease", "restart"])
+def test_a_batch_that_died_counts_against_nobody_and_its_jobs_run_alone(core: Core, how: str) -> None:
+    jobs = running(core, 5)
+    done, *lost = jobs
+    finish(core, [outcome(done)])
+    for job in lost:
+        elapse(core, job.id, "lease_until")
+
+    rescued = {
+        "process": lambda: process_lost(core, "d1"),
+        "lease": lambda: leases_ended(core),
+        "restart": lambda: worker_restarted(core, name="w1", me="w1/next"),
+    }[how]()
+
+    assert rescued == {job.id: "queued" for job in lost}
+    rows = [look(core, job.id) for job in lost]
+    assert {(row.suspicion, row.solo, row.failures) for row in rows} == {(0, True, 0)}
+    assert look(core, done.id).state == "succeeded"
+
+
+def test_a_job_that_was_alone_after_its_batch_died_is_suspected_as_usual(core: Core) -> None:
+    jobs = running(core, 2)
+    process_lost(core, "d1")
+
+    claim(core, [jobs[0].id], worker="w1/boot", delivery="d2")
+    process_lost(core, "d2")
+
+    row = look(core, jobs[0].id)
+    assert (row.suspicion, row.solo, row.batched) == (2, True, False)
+
+
+def test_however_many_batches_die_no_innocent_job_is_dead(core: Core) -> None:
+    (job, *_) = running(core, 2)
+
+    for _ in range(10):
+        process_lost(core, "d1")
+        claim(core, [job.id, *stored(core)], worker="w", delivery="d1")
+
+    assert look(core, job.id).suspicion == 0
+
+
+def test_a_restarted_worker_takes_back_what_its_dead_self_held(core: Core) -> None:
+    mine = running(core, worker="w1/first")[0]
+    namesake = running(core, worker="w10/first")[0]
+    fresh = running(core, worker="w1/second")[0]
+
+    assert worker_restarted(core, name="w1", me="w1/second") == {mine.id: "queued"}
+
+    assert look(core, mine.id).suspicion == 1
+    assert states(core, [namesake.id, fresh.id]) == ["running", "running"]
+
+
+@pytest.mark.parametrize("name", ["w%", "w_", "w\\"])
+def test_a_workers_name_is_no_pattern(core: Core, name: str) -> None:
+    other = running(core, worker="w1/first")[0]
+    mine = running(core, worker=f"{name}/first")[0]
+
+    assert worker_restarted(core, name=name, me=f"{name}/second") == {mine.id: "queued"}
+    assert look(core, other.id).state == "running"
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_drain_counts_nothing(core: Core, batch: int) -> None:
+    jobs = running(core, batch, worker="w1/boot")
+    other = running(core, worker="w2/boot")[0]
+
+    assert drained(core, me="w1/boot") == {job.id: "queued" for job in jobs}
+
+    rows = [look(core, job.id) for job in jobs]
+    assert {(row.suspicion, row.solo, row.failures, row.state) for row in rows} == {(0, False, 0, "queued")}
+    assert look(core, other.id).state == "running"
+
+
+def test_a_cancelled_job_whose_process_died_is_cancelled_and_not_dead(core: Core) -> None:
+    (job,) = running(core)
+    core.fetch("UPDATE esteira_job SET suspicion = 5")
+    cancel(core, job.id, by="ana", force=False)
+
+    assert process_lost(core, "d1") == {job.id: "cancelled"}
+
+    row = look(core, job.id)
+    assert row.error is None
+    assert kinds(core, job.id) == ["cancel", "cancelled"]
+
+
+def test_a_rescue_waits_for_nobody(core: Core) -> None:
+    """A completion under way holds its row; the rescue passes by, and the completion wins."""
+    job = running(core)[0]
+    elapse(core, job.id, "lease_until")
+    other = Core("other")
+    try:
+        with other.transaction():
+            finish(other, [outcome(job)])
+            assert leases_ended(core) == {}
+    finally:
+        other.close()
+
+    assert look(core, job.id).state == "succeeded"
+
+
+def test_the_unfinished_of_many_are_rescued_a_thousand_at_a_time(core: Core) -> None:
+    running(core, 1001, lease_s=1)
+    core.fetch("UPDATE esteira_job SET lease_until = clock_timestamp() - interval '1 second'")
+
+    assert [len(leases_ended(core)), len(leases_ended(core)), len(leases_ended(core))] == [1000, 1, 0]

@@ -1,0 +1,216 @@
+"""T1 submit, T2 publish: what is stored, what is left out, what is fed and in which order."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from django.db import transaction
+
+from esteira.db import Core, Orm
+from esteira.record.claim import claim
+from esteira.record.finish import finish
+from esteira.record.insert import feed, holder, insert, unpublish
+from esteira.record.operator import cancel
+from tests.support.jobs import TYPE, elapse, ended, look, new, outcome, running, schedule, stored
+
+ALL = [3, 6, 9]
+
+
+def fed(core: Core, limit: int = 100, queue: str = "default", types: tuple[str, ...] = (TYPE,)) -> list[UUID]:
+    return [job.id for job in feed(core, queue=queue, types=list(types), priorities=ALL, limit=limit)]
+
+
+def test_a_new_job_waits_in_its_queue_with_everything_it_was_given(core: Core) -> None:
+    job = new(params='{"name": "Ana"}', queue="mail", priority=3, max_failures=2, lease_s=4.5, by="ana")
+
+    assert insert(core, [job]) == {job.id: False}
+
+    row = look(core, job.id)
+    assert (row.state, row.attempt, row.failures, row.suspicion) == ("queued", 0, 0, 0)
+    assert (row.params, row.queue, row.priority, row.max_failures) == ({"name": "Ana"}, "mail", 3, 2)
+    assert (row.lease_s, row.timeout_s, row.submitted_by) == (4.5, 600, "ana")
+    assert row.published_at is None
+    assert -5 < row.run_in <= 0
+
+
+def test_a_job_is_published_at_its_insert_only_if_it_is_due(core: Core) -> None:
+    now = datetime.now(UTC)
+    due, past = new(publish=True), new(publish=True, run_at=now - timedelta(hours=1))
+    later, at = new(publish=True, delay_s=60), new(publish=True, run_at=now + timedelta(hours=1))
+
+    assert insert(core, [due, past, later, at]) == {
+        due.id: True,
+        past.id: True,
+        later.id: False,
+        at.id: False,
+    }
+    assert 58 < look(core, later.id).run_in <= 60
+
+
+def test_a_thousand_jobs_are_stored_by_one_statement(core: Core) -> None:
+    assert len(stored(core, 1000)) == 1000
+    assert core.fetch("SELECT count(*) FROM esteira_job")[0][0] == 1000
+
+
+def test_no_jobs_are_stored_of_none(core: Core) -> None:
+    assert insert(core, []) == {}
+
+
+def test_a_job_submitted_in_a_transaction_belongs_to_it(database: None, core: Core) -> None:
+    job = new()
+
+    with transaction.atomic():
+        insert(Orm(), [job])
+        assert core.fetch("SELECT 1 FROM esteira_job") == []
+        transaction.set_rollback(True)
+
+    assert core.fetch("SELECT 1 FROM esteira_job") == []
+
+
+def test_a_held_unique_key_leaves_the_second_job_out(core: Core) -> None:
+    first, second, twin = new(unique_key="k"), new(unique_key="k"), new(unique_key="k")
+
+    assert list(insert(core, [first])) == [first.id]
+    assert insert(core, [second, twin]) == {}
+    assert holder(core, "k") == first.id
+
+
+def test_of_two_with_one_key_in_one_list_the_first_is_stored(core: Core) -> None:
+    first, second = new(unique_key="k"), new(unique_key="k")
+
+    assert list(insert(core, [first, second])) == [first.id]
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "dead", "cancelled", "expired"])
+def test_an_ended_job_gives_its_unique_key_back(core: Core, state: str) -> None:
+    (first,) = stored(core, unique_key="k")
+    ended(core, first, state)
+
+    assert holder(core, "k") is None
+    assert len(stored(core, unique_key="k")) == 1
+
+
+def test_a_running_job_holds_its_unique_key(core: Core) -> None:
+    (job,) = running(core, unique_key="k")
+
+    assert stored(core, unique_key="k") == []
+    assert holder(core, "k") == job.id
+
+
+def test_one_tick_of_a_schedule_makes_one_job_even_after_it_has_ended(core: Core) -> None:
+    nightly, tick = schedule(core), datetime(2026, 1, 1, 3, tzinfo=UTC)
+
+    (first,) = stored(core, schedule_id=nightly, tick_at=tick)
+    assert stored(core, schedule_id=nightly, tick_at=tick) == []
+    ended(core, first, "succeeded")
+
+    assert stored(core, schedule_id=nightly, tick_at=tick) == []
+    assert len(stored(core, schedule_id=nightly, tick_at=tick + timedelta(days=1))) == 1
+
+
+def test_the_feed_takes_what_is_most_urgent_first_and_then_what_waits_longest(core: Core) -> None:
+    now = datetime.now(UTC)
+    jobs = [
+        new(priority=priority, run_at=now - timedelta(minutes=minutes))
+        for minutes in (1, 3, 2)
+        for priority in (9, 3, 6)
+    ]
+    insert(core, jobs)
+    order = [j.id for j in sorted(jobs, key=lambda j: (j.priority, j.run_at))]
+
+    assert fed(core, limit=4) == order[:4]
+    assert fed(core, limit=100) == order[4:]
+    assert fed(core) == []
+
+
+def test_the_feed_marks_a_row_published_by_the_databases_clock(core: Core) -> None:
+    (job,) = stored(core)
+
+    fed(core)
+
+    age = core.fetch("SELECT extract(epoch FROM clock_timestamp() - published_at) FROM esteira_job")[0][0]
+    assert look(core, job).state == "queued"
+    assert 0 <= age < 5
+
+
+def test_the_feed_leaves_what_is_not_due_held_expired_elsewhere_or_unknown(core: Core) -> None:
+    stored(core, delay_s=60)
+    stored(core, queue="mail")
+    stored(core, type="tests.unknown")
+    (held,) = stored(core)
+    core.fetch(
+        "UPDATE esteira_job SET hold_until = clock_timestamp() + interval '1 minute' WHERE id = %s", [held]
+    )
+    (late,) = stored(core, expires_in_s=60)
+    elapse(core, late, "expires_at")
+    (due,) = stored(core)
+
+    assert fed(core) == [due]
+
+
+def test_a_hold_that_is_over_holds_no_longer(core: Core) -> None:
+    (job,) = stored(core)
+    core.fetch("UPDATE esteira_job SET hold_until = clock_timestamp() - interval '1 second'")
+
+    assert fed(core) == [job]
+    assert look(core, job).hold_until is None
+
+
+def test_the_feed_takes_only_the_priorities_that_have_room(core: Core) -> None:
+    (high,), (low,) = stored(core, priority=3), stored(core, priority=9)
+
+    rows = feed(core, queue="default", types=[TYPE], priorities=[9], limit=10)
+
+    assert [row.id for row in rows] == [low]
+    assert look(core, high).published_at is None
+
+
+def test_two_keepers_feed_no_row_twice(core: Core) -> None:
+    stored(core, 50)
+    other = Core("other")
+    try:
+        with core.transaction():
+            mine = fed(core, limit=20)
+            theirs = fed(other, limit=50)
+    finally:
+        other.close()
+
+    assert len(mine) == 20
+    assert not set(mine) & set(theirs)
+
+
+def test_what_was_interrupted_goes_to_the_front_and_what_failed_does_not(core: Core) -> None:
+    interrupted, failed = running(core)[0], running(core)[0]
+    finish(core, [outcome(failed, "failed")])
+    core.fetch(
+        "UPDATE esteira_job SET state = 'queued', worker = NULL, lease_until = NULL WHERE id = %s",
+        [interrupted.id],
+    )
+
+    rows = feed(core, queue="default", types=[TYPE], priorities=ALL, limit=10)
+
+    assert {row.id: row.front for row in rows} == {interrupted.id: True, failed.id: False}
+
+
+def test_a_row_whose_hint_is_missing_waits_for_the_feed_again(core: Core) -> None:
+    (job,) = stored(core)
+    fed(core)
+    stamp = core.fetch("SELECT published_at FROM esteira_job")[0][0]
+
+    assert unpublish(core, [job], [stamp - timedelta(seconds=1)]) == 0
+    assert unpublish(core, [job], [stamp]) == 1
+    assert unpublish(core, [job], [stamp]) == 0
+
+    assert fed(core) == [job]
+
+
+def test_a_row_that_moved_meanwhile_is_not_unpublished(core: Core) -> None:
+    claimed, cancelled = stored(core, 2)
+    fed(core)
+    stamps = dict(core.fetch("SELECT id, published_at FROM esteira_job"))
+    claim(core, [claimed], worker="w", delivery="d")
+    cancel(core, cancelled, by="ana", force=False)
+
+    assert unpublish(core, list(stamps), list(stamps.values())) == 0
