@@ -104,9 +104,10 @@ def _resolves(name: str) -> bool:
         except ModuleNotFoundError:
             continue
         try:
-            return bool(reduce(getattr, parts[cut:], module) or True)
+            reduce(getattr, parts[cut:], module)
         except AttributeError:
             return _is_job_type(name)
+        return True
     return _is_job_type(name)
 
 
