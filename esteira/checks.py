@@ -1,0 +1,216 @@
+"""Django's system checks of Esteira's settings: each finding names the setting and says what to write instead.
+
+The database is not touched: `manage.py check` answers without one. A job package that cannot be imported never gets
+here, because it stops the start. `check --deploy` adds what only matters where mail leaves the machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, register
+from django.core.management import get_commands
+
+from esteira.files import MAX_BYTES
+from esteira.registry import registry
+
+REQUIRED = (
+    "JOB_PACKAGES JOB_QUEUES LEASE_SECONDS DRAIN_SECONDS KEEPER_SECONDS WINDOW RETENTION_DAYS FILES_MAX_TOTAL "
+    "REDIS_URL REDIS_PREFIX RUN_DIR"
+).split()
+QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+#: Keys that the Redis transport uses beside the lists of the queues.
+TAKEN_QUEUE_NAMES = frozenset({"unacked", "unacked_index", "unacked_mutex"})
+NOWHERE = ("console", "dummy", "filebased", "locmem")
+HERE = ("", "localhost", "127.0.0.1", "::1")
+CATCHER_PORT = 1025
+Findings = Iterator[CheckMessage]
+
+
+@register("esteira")
+def check_settings(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
+    """Look at everything that a process needs to start and to keep its promises."""
+    missing = list(_missing())
+    if missing:
+        return missing
+    groups = (
+        _database(),
+        _redis(),
+        _celery(),
+        _durations(),
+        _limits(),
+        _queues(),
+        _job_types(),
+        _mail(),
+        _migrate(),
+    )
+    return [finding for group in groups for finding in group]
+
+
+@register("esteira", deploy=True)
+def check_deployment(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
+    """Look at what a laptop may do and a server should not."""
+    return list(_mail_arrives())
+
+
+def _error(number: int, message: str, fix: str) -> CheckMessage:
+    return checks.Error(message, hint=fix, id=f"esteira.E{number:03}")
+
+
+def _warning(number: int, message: str, fix: str) -> CheckMessage:
+    return checks.Warning(message, hint=fix, id=f"esteira.W{number:03}")
+
+
+def _missing() -> Findings:
+    for name in REQUIRED:
+        if not hasattr(settings, name):
+            yield _error(
+                1, f"The setting {name} is missing.", f"Copy {name} from Esteira's project/settings.py."
+            )
+
+
+def _database() -> Findings:
+    main = settings.DATABASES["default"]
+    if main.get("ENGINE") != "django.db.backends.postgresql":
+        yield _error(
+            2, f"DATABASES['default'] uses {main.get('ENGINE')}.", "Use django.db.backends.postgresql."
+        )
+    if main.get("OPTIONS", {}).get("pool"):
+        fix = "Leave it out: the worker forks, and a pool's threads do not survive that."
+        yield _error(3, "DATABASES['default']['OPTIONS'] asks for a connection pool.", fix)
+    if not settings.USE_TZ:
+        yield _error(4, "USE_TZ is off.", "Write USE_TZ = True: every stored time carries its zone.")
+
+
+def _redis() -> Findings:
+    scheme = urlsplit(settings.REDIS_URL).scheme
+    if scheme not in ("redis", "rediss"):
+        fix = "Begin it with redis:// or, for TLS, rediss://; Sentinel and Cluster are not used."
+        yield _error(5, f"REDIS_URL begins with {scheme or 'no scheme'}.", fix)
+
+
+def _celery() -> Findings:
+    wanted = str(getattr(settings, "CONCURRENCY", "auto"))
+    if wanted != "auto" and not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
+        yield _error(
+            6, f"CONCURRENCY is {wanted!r}.", "Write auto, or how many jobs a worker runs at a time."
+        )
+    for name, least in (("MAX_JOBS_PER_CHILD", 1), ("MAX_MEMORY_PER_CHILD_MB", 100)):
+        value = getattr(settings, name, least)
+        if value < least:
+            fix = f"Write {least} or more: a pool process that is replaced after every job is slow."
+            yield _error(7, f"{name} is {value}.", fix)
+
+
+def _durations() -> Findings:
+    lease, drain, keeper = settings.LEASE_SECONDS, settings.DRAIN_SECONDS, settings.KEEPER_SECONDS
+    if lease < 1:
+        yield _error(
+            8, f"LEASE_SECONDS is {lease:g}.", "Write 1 or more: shorter leases end during ordinary pauses."
+        )
+    if not 0 < keeper <= lease / 2:
+        fix = (
+            f"Write {min(0.5, lease / 2):g}: lost jobs are found once in that time, beside the lease itself."
+        )
+        yield _error(9, f"KEEPER_SECONDS is {keeper:g}, LEASE_SECONDS is {lease:g}.", fix)
+    if drain <= 0:
+        yield _error(
+            10, f"DRAIN_SECONDS is {drain:g}.", "Write how long a stopping worker waits for its jobs: 25."
+        )
+    elif drain <= lease:
+        fix = (
+            f"Write {lease * 2.5:g} or more: within a lease, a worker that is told to stop can sit out a short "
+            "absence of the database and still hand its jobs back."
+        )
+        yield _warning(1, f"DRAIN_SECONDS ({drain:g}) is not longer than LEASE_SECONDS ({lease:g}).", fix)
+    for kind in registry.all():
+        if kind.lease_s is not None and kind.lease_s < 1:
+            yield _error(
+                11, f"{kind.name} has a lease of {kind.lease_s:g} s ({kind.where}).", "Give it 1 or more."
+            )
+
+
+def _limits() -> Findings:
+    if settings.RETENTION_DAYS <= 0:
+        fix = "Write how many days ended jobs are kept; 0.1 is short, 30 the default."
+        yield _error(12, f"RETENTION_DAYS is {settings.RETENTION_DAYS:g}.", fix)
+    if settings.WINDOW < 1:
+        yield _error(
+            13, f"WINDOW is {settings.WINDOW}.", "Write how many hints wait in Redis for each queue: 1000."
+        )
+    if settings.FILES_MAX_TOTAL < MAX_BYTES:
+        fix = f"Write {MAX_BYTES} bytes or more: one file may be as large."
+        yield _warning(2, f"FILES_MAX_TOTAL is {settings.FILES_MAX_TOTAL}.", fix)
+
+
+def _queues() -> Findings:
+    for name in settings.JOB_QUEUES:
+        if not QUEUE_NAME.fullmatch(name):
+            fix = "Use letters, digits, '-' and '_', at most 60, and commas between the names."
+            yield _error(14, f"JOB_QUEUES holds {name!r}.", fix)
+    places = [(name, "JOB_QUEUES") for name in settings.JOB_QUEUES]
+    places += [(kind.queue, f"{kind.name}, {kind.where}") for kind in registry.all()]
+    for name, where in places:
+        if name in TAKEN_QUEUE_NAMES:
+            fix = "Choose another: the Redis transport keeps its own things under this one."
+            yield _error(15, f"A queue has the name {name!r} ({where}).", fix)
+
+
+def _job_types() -> Findings:
+    modules = [kind.fn.__module__ for kind in registry.all()]
+    for package in settings.JOB_PACKAGES:
+        if not any(name == package or name.startswith(f"{package}.") for name in modules):
+            fix = "Declare a job type in it with @job, or take it out."
+            yield _warning(3, f"JOB_PACKAGES names {package!r}, which declares no job type.", fix)
+    if not settings.JOB_PACKAGES:
+        fix = "Name the packages that hold your job types, with commas between them."
+        yield _warning(4, "JOB_PACKAGES is empty: workers have nothing to run.", fix)
+
+
+def _mail() -> Findings:
+    tls, ssl = settings.EMAIL_USE_TLS, settings.EMAIL_USE_SSL
+    if tls and ssl:
+        yield _error(
+            16, "EMAIL_USE_TLS and EMAIL_USE_SSL are both on.", "Use smtp+tls:// or smtp+ssl:// in EMAIL_URL."
+        )
+    elif settings.EMAIL_PORT == 465 and not ssl:
+        fix = "Begin EMAIL_URL with smtp+ssl://; on this port servers expect TLS from the first byte."
+        yield _warning(5, "EMAIL_URL names port 465 without SSL.", fix)
+    elif settings.EMAIL_HOST_PASSWORD and not (tls or ssl) and settings.EMAIL_HOST not in HERE:
+        fix = "Begin EMAIL_URL with smtp+tls:// (port 587) or smtp+ssl:// (port 465)."
+        yield _warning(6, f"EMAIL_URL sends its password to {settings.EMAIL_HOST} unencrypted.", fix)
+    if not settings.EMAIL_TIMEOUT:
+        fix = "Write 20: else a silent mail server holds a job until its time limit."
+        yield _warning(7, "EMAIL_TIMEOUT (EMAIL_TIMEOUT_SECONDS) is not set.", fix)
+
+
+def _migrate() -> Findings:
+    owner = get_commands()["migrate"]
+    if owner != "esteira":
+        fix = "Put 'esteira' above it in INSTALLED_APPS."
+        yield _warning(8, f"`migrate` is {owner}'s: several at once would meet in the same tables.", fix)
+
+
+def _mail_arrives() -> Findings:
+    backend = settings.EMAIL_BACKEND
+    if any(f".{name}." in backend for name in NOWHERE):
+        yield _warning(
+            9, f"EMAIL_URL delivers no mail ({backend}).", "Write smtp+tls://user:password@host:587."
+        )
+    elif settings.EMAIL_HOST in HERE and settings.EMAIL_PORT == CATCHER_PORT:
+        fix = "Write smtp+tls://user:password@host:587 into EMAIL_URL."
+        yield _warning(
+            10, "EMAIL_URL is not set: mail goes to a catcher on this machine, if there is one.", fix
+        )
+    if _domain(settings.DEFAULT_FROM_EMAIL) in ("", "localhost"):
+        fix = "Write an address that your mail server may send from."
+        yield _warning(11, f"DEFAULT_FROM_EMAIL is {settings.DEFAULT_FROM_EMAIL}.", fix)
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2].rstrip(">").strip()
