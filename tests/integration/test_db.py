@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
-from esteira.db import Core, Orm
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection, transaction
+
+from esteira.db import Core, Gone, Orm, connect, liveness
 from esteira.models import Job, Keeper
+from project.embedded import free_port
 
 pytestmark = pytest.mark.django_db
+
+NEW_QUEUE = "INSERT INTO esteira_queue (name, paused_by, reason) VALUES (%s, '', '')"
+QUEUES = "SELECT name FROM esteira_queue ORDER BY name"
+MY_PID = "SELECT pg_backend_pid()"
 
 
 def test_every_test_finds_an_empty_database_with_the_keepers_row() -> None:
@@ -15,11 +27,152 @@ def test_every_test_finds_an_empty_database_with_the_keepers_row() -> None:
     assert Keeper.objects.count() == 1
 
 
-def test_a_private_connection_sees_what_the_orm_committed() -> None:
-    Orm().fetch("INSERT INTO esteira_queue (name, paused_by, reason) VALUES ('reports', '', '')")
+def test_the_orms_statements_belong_to_the_callers_transaction(core: Core) -> None:
+    with transaction.atomic():
+        Orm().fetch(NEW_QUEUE, ["reports"])
+        assert core.fetch(QUEUES) == []
+        transaction.set_rollback(True)
 
-    core = Core("test")
+    assert core.fetch(QUEUES) == []
+
+
+def test_a_private_connection_does_not_see_a_jobs_own_transaction_and_is_not_in_it(core: Core) -> None:
+    with transaction.atomic():
+        core.fetch(NEW_QUEUE, ["reports"])
+        transaction.set_rollback(True)
+
+    assert core.fetch(QUEUES) == [("reports",)]
+
+
+@pytest.mark.parametrize("kind", [Orm, lambda: Core("rollback")])
+def test_an_exception_rolls_a_transaction_back(kind: type[Orm]) -> None:
+    db = kind()
+
+    with pytest.raises(ZeroDivisionError), db.transaction():
+        db.fetch(NEW_QUEUE, ["reports"])
+        raise ZeroDivisionError
+
+    assert db.fetch(QUEUES) == []
+
+
+def end_backend(core: Core) -> None:
+    """End the server's side of a private connection, as a restart of the database would."""
+    Orm().fetch("SELECT pg_terminate_backend(%s)", [core.fetch(MY_PID)[0][0]])
+
+
+def test_the_call_that_meets_a_broken_connection_says_so_and_the_next_one_works(core: Core) -> None:
+    end_backend(core)
+
+    with pytest.raises(Gone):
+        core.fetch(QUEUES)
+
+    assert not core.connected()
+    assert core.fetch(QUEUES) == []
+
+
+def test_a_connection_that_breaks_in_a_transaction_takes_it_all_back(core: Core) -> None:
+    with pytest.raises(Gone), core.transaction():
+        core.fetch(NEW_QUEUE, ["reports"])
+        end_backend(core)
+        core.fetch(NEW_QUEUE, ["mail"])
+
+    assert core.fetch(QUEUES) == []
+
+
+def test_a_mistake_in_a_statement_costs_no_connection(core: Core) -> None:
+    pid = core.fetch(MY_PID)
+
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        core.fetch("SELECT * FROM nowhere")
+
+    assert core.fetch(MY_PID) == pid
+
+
+def test_a_closed_connection_opens_again_when_it_is_used(core: Core) -> None:
+    first = core.fetch(MY_PID)
+    core.close()
+    core.close()
+
+    assert core.fetch(MY_PID) != first
+
+
+def test_a_forked_child_leaves_its_parents_connection_alone(core: Core) -> None:
+    before = core.fetch(MY_PID)
+    child = os.fork()
+    if child == 0:
+        core.forget()
+        os._exit(0 if core.fetch(MY_PID) != before else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert core.fetch(MY_PID) == before
+
+
+def test_a_deadlock_is_tried_again(core: Core) -> None:
+    """Two statements lock two rows crosswise: the database ends one, and it must not be seen."""
+    core.fetch(NEW_QUEUE, ["a"])
+    core.fetch(NEW_QUEUE, ["b"])
+    turn = threading.Barrier(2)
+    both = """WITH first AS (UPDATE esteira_queue SET reason = 'x' WHERE name = %s RETURNING 1),
+                pause AS MATERIALIZED (SELECT pg_sleep(0.2) FROM first)
+              UPDATE esteira_queue SET reason = 'y' WHERE name = %s AND EXISTS (SELECT 1 FROM pause)"""
+
+    def crosswise(names: list[str]) -> None:
+        own = Core(f"deadlock {names[0]}", timeout_s=30)
+        own.fetch("SET deadlock_timeout = '50ms'")
+        turn.wait()
+        own.fetch(both, names)
+        own.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(crosswise, [["a", "b"], ["b", "a"]]))
+
+    assert core.fetch("SELECT count(*) FROM esteira_queue WHERE reason <> ''") == [(2,)]
+
+
+def test_threads_share_a_private_connection_one_at_a_time(core: Core) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        pids = {rows[0][0] for rows in pool.map(lambda _: core.fetch(MY_PID), range(100))}
+
+    assert len(pids) == 1
+
+
+def test_a_private_connection_never_waits_longer_than_it_was_told(core: Core) -> None:
+    private = connect("impatient", timeout_s=1.5)
     try:
-        assert core.fetch("SELECT name FROM esteira_queue") == [("reports",)]
+        shown = {
+            name: private.execute(f"SHOW {name}").fetchone()[0]  # type: ignore[index]
+            for name in ("statement_timeout", "lock_timeout", "application_name")
+        }
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            private.execute("SELECT pg_sleep(60)")
     finally:
-        core.close()
+        private.close()
+
+    assert shown == {
+        "statement_timeout": "1500ms",
+        "lock_timeout": "1500ms",
+        "application_name": "esteira impatient",
+    }
+
+
+@pytest.mark.parametrize("lease_s", [1.0, 2.5, 10.0, 60.0])
+def test_a_dead_peer_is_noticed_within_about_a_lease(lease_s: float) -> None:
+    said = liveness(lease_s)
+
+    silence = said["keepalives_idle"] + said["keepalives_interval"] * said["keepalives_count"]
+    assert silence <= max(4, lease_s)
+    assert said["tcp_user_timeout"] == lease_s * 1000
+
+
+def test_a_lease_is_the_usual_patience(core: Core) -> None:
+    assert core.fetch("SHOW statement_timeout")[0][0] == f"{settings.LEASE_SECONDS:g}s"
+
+
+def test_a_database_that_is_away_is_gone_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict, "PORT", free_port())
+    core = Core("nobody", timeout_s=1)
+
+    with pytest.raises(Gone):
+        core.fetch(QUEUES)
+
+    assert not core.connected()

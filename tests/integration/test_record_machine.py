@@ -84,7 +84,8 @@ class OneJob(RuleBasedStateMachine):
     def wait(self) -> None:
         """Let every delay and hold be over."""
         self.core.fetch(
-            """UPDATE esteira_job SET hold_until = NULL, run_at = least(run_at, clock_timestamp() - interval '1 second')
+            """UPDATE esteira_job SET hold_until = NULL,
+                 run_at = least(run_at, clock_timestamp() - interval '1 second')
                WHERE state = 'queued' AND id = %s""",
             [self.id],
         )

@@ -75,8 +75,8 @@ def test_a_retry_gives_an_ended_job_a_clean_slate(core: Core, state: str) -> Non
     core.fetch(
         """UPDATE esteira_job SET state = 'running', attempt = 7, failures = 4, suspicion = 6, solo = true,
              worker = 'w', claimed_at = clock_timestamp(), started_at = clock_timestamp(),
-             lease_until = clock_timestamp(), cancel_requested_at = clock_timestamp(), cancel_by = 'bob', cancel_force = true,
-             progress_done = 3, progress_total = 4, progress_text = 'Almost'"""
+             lease_until = clock_timestamp(), cancel_requested_at = clock_timestamp(), cancel_by = 'bob',
+             cancel_force = true, progress_done = 3, progress_total = 4, progress_text = 'Almost'"""
     )
     core.fetch("UPDATE esteira_job SET state = 'queued', worker = NULL, lease_until = NULL")
     ended(core, job, state)
