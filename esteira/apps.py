@@ -14,7 +14,7 @@ class EsteiraConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from esteira import discover
+        from esteira import checks, discover  # noqa: F401  (Django learns of the checks by the import)
         from esteira.registry import registry
         from esteira.submit import submit
 

@@ -188,3 +188,31 @@ def kill(db: Db, job_id: UUID, attempt: int) -> bool:
         [job_id, attempt],
     )
     return bool(rows)
+
+
+def refused(db: Db, job_id: UUID, attempt: int, kind: str) -> None:
+    """Note that an attempt ended after another had taken its job over; its outcome changed nothing."""
+    db.fetch(
+        """INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+           SELECT j.id, clock_timestamp(), 'refused', %s, '', '',
+             jsonb_build_object('reason', 'late result', 'outcome', %s::text)
+           FROM esteira_job j WHERE j.id = %s""",
+        [attempt, kind, job_id],
+    )
+
+
+def log_lines(db: Db, lines: Sequence[tuple[UUID, int, str]]) -> None:
+    """Add pieces of log (job, attempt, text); they belong to the attempt, whoever owns the job."""
+    ids, attempts, texts = zip(*lines, strict=True)
+    db.fetch(
+        """INSERT INTO esteira_joblog (job_id, attempt, at, text)
+           SELECT v.id, v.attempt, clock_timestamp(), v.text
+           FROM unnest(%s::uuid[], %s::int[], %s::text[]) AS v(id, attempt, text) JOIN esteira_job j ON j.id = v.id""",
+        [list(ids), list(attempts), list(texts)],
+    )
+
+
+def state_of(db: Db, job_id: UUID, attempt: int) -> str:
+    """Return what became of an attempt: the job's state while it is the latest, else "somebody else's"."""
+    rows = db.fetch("SELECT state FROM esteira_job WHERE id = %s AND attempt = %s", [job_id, attempt])
+    return str(rows[0][0]) if rows else "somebody else's"

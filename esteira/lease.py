@@ -1,0 +1,151 @@
+"""The heart of a pool process: one thread that keeps its leases, writes its ends and enforces its limits.
+
+It beats every 50 ms while jobs are short or something waits to be written, slower while one long job runs, and rests
+while there is none. It uses the core's private connection only; a job's own transaction never meets it. While the
+database is away it tries again and again: nothing is forgotten, and whoever lost a lease learns it from the next beat.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+
+from esteira.db import Core, Gone
+from esteira.errors import TimeLimitExceeded
+from esteira.flush import Ledger
+from esteira.limits import Interrupt
+from esteira.outcomes import timed_out
+from esteira.record import finish
+from esteira.registry import HARD_AFTER_S
+from esteira.slot import Held, Slot
+from esteira.stats import Stats
+
+log = logging.getLogger("esteira.lease")
+
+BEAT_S, SLOW_BEAT_S = 0.05, 0.25
+#: What has not started this long after its hint was claimed goes back: a batch must not wait behind a long job.
+WAITING_MAX_S = 0.25
+STATS_S = 5.0
+#: While the database is away.
+AWAY_PAUSE_S = 0.5
+EXTENSIONS_PER_LEASE = 4
+
+
+class Heart(threading.Thread):
+    """One per pool process, for all its life."""
+
+    def __init__(self, core: Core, slot: Slot, ledger: Ledger, stats: Stats, interrupt: Interrupt) -> None:
+        super().__init__(name="esteira-heart", daemon=True)
+        self._core, self._slot, self._ledger = core, slot, ledger
+        self._stats, self._interrupt = stats, interrupt
+        self._wake = threading.Event()
+        self._resting = True
+        self._extended = self._told = self._counted = 0.0
+
+    def beat(self) -> None:
+        """Say that there is work; costs nothing while the heart beats anyway."""
+        if self._resting:
+            self._extended = time.monotonic()
+            self._wake.set()
+
+    def run(self) -> None:
+        while True:
+            self._wake.wait(self._pause())
+            self._wake.clear()
+            try:
+                self._turn()
+            except Gone as error:
+                log.warning("the database is away (%s); trying again", type(error).__name__)
+                time.sleep(AWAY_PAUSE_S)
+            except Exception:
+                log.exception("the heart missed a beat")
+                time.sleep(AWAY_PAUSE_S)
+
+    def _pause(self) -> float | None:
+        """Seconds until the next beat; None is a rest until `beat`."""
+        young = time.monotonic() - self._slot.began < 1.0
+        if young or self._slot.pending():
+            self._resting = False
+            return BEAT_S
+        if self._slot.held():
+            self._resting = False
+            return SLOW_BEAT_S
+        self._resting = True
+        return STATS_S if self._stats else None
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self._limits(now)
+        if self._slot.has_waiting() and now - self._slot.began > WAITING_MAX_S:
+            self._slot.give_back_waiting()
+        self._tell_start(now)
+        tell_running = now - self._told >= SLOW_BEAT_S
+        if tell_running:
+            self._told = now
+        self._ledger.flush(running_too=tell_running)
+        self._extend(now)
+        if now - self._counted >= STATS_S:
+            self._counted = now
+            self._stats.flush(self._core)
+
+    def _tell_start(self, now: float) -> None:
+        held = self._slot.running
+        if held and held.started and not held.told_start and not held.completed and now - held.started >= BEAT_S:
+            finish.start(self._core, *held.mine, held.started - held.claimed)
+            held.told_start = True
+
+    def _extend(self, now: float) -> None:
+        with self._core.lock:
+            held = self._slot.held()
+            if not held:
+                self._extended = now
+                return
+            if now - self._extended < min(one.job.lease_s for one in held) / EXTENSIONS_PER_LEASE:
+                return
+            still = finish.extend(self._core, [one.mine for one in held])
+            self._extended = now
+        forced: list[Held] = []
+        for one in held:
+            cancelled, force = still.get(one.job.id, (False, False))
+            one.cancelled = one.cancelled or cancelled
+            if one.job.id not in still and not one.completed:
+                one.lost = True
+            elif force and one is self._slot.running:
+                forced.append(one)
+        self._slot.drop_lost()
+        for one in forced:
+            self._cancel_by_force(one)
+
+    def _limits(self, now: float) -> None:
+        held = self._slot.running
+        if held is None or held.started is None or held.completed:
+            return
+        ran = now - held.started
+        if ran >= held.job.timeout_s and not held.warned:
+            held.warned = True
+            self._interrupt.send(held, TimeLimitExceeded(f"the time limit of {held.job.timeout_s:g} s has passed"))
+        if ran >= held.job.timeout_s + HARD_AFTER_S:
+            self._end_by_force(held, ran)
+
+    def _end_by_force(self, held: Held, ran: float) -> None:
+        """A hard time limit is a failure of this job only: the others of its hint run elsewhere, alone."""
+        self._ledger.flush(running_too=True)
+        outcome = timed_out(held, ran)
+        if held.job.id in self._ledger.record([outcome]):
+            log.warning("job %s (%s) ignored its time limit; its process is ended", held.job.id, held.job.type)
+            self._leave()
+
+    def _cancel_by_force(self, held: Held) -> None:
+        self._ledger.flush(running_too=True)
+        if finish.kill(self._core, *held.mine):
+            log.warning("job %s (%s) is cancelled by force; its process is ended", held.job.id, held.job.type)
+            self._leave()
+
+    def _leave(self) -> None:
+        self._slot.give_back_waiting()
+        waiting = self._slot.collect(running_too=False).returning
+        finish.hand_back(self._core, [one.mine for one in waiting], solo=True)
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,62 @@
+"""Raise into a job's function from outside, and only there.
+
+A signal to the main thread is the one way to interrupt a blocking call. It may arrive at any bytecode, so a flag says
+whether the user's function is running; core work done on its behalf (a completion, a file's chunk) is shielded, and
+what came meanwhile is raised when the shield ends.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNAL = signal.SIGUSR2
+
+
+class Interrupt:
+    """One per pool process; `send` may be called by any thread, the rest by the main thread only."""
+
+    def __init__(self) -> None:
+        self._inside: object = None
+        self._wanted: tuple[object, BaseException] | None = None
+        self._shields = 0
+
+    def install(self) -> None:
+        signal.signal(SIGNAL, self._on_signal)
+
+    def send(self, job: object, error: BaseException) -> None:
+        """Raise an error inside this job's function, if it still runs."""
+        self._wanted = (job, error)
+        signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+
+    @contextmanager
+    def inside(self, job: object) -> Iterator[None]:
+        """Mark the user's function: here and nowhere else may an error be raised."""
+        self._inside, self._shields = job, 0
+        try:
+            yield
+        finally:
+            self._inside = None
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Hold errors back while core code runs on behalf of the function."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        self._raise_if_wanted()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._raise_if_wanted()
+
+    def _raise_if_wanted(self) -> None:
+        if self._wanted is None or self._shields or self._inside is None:
+            return
+        (job, error), self._wanted = self._wanted, None
+        if job is self._inside:
+            raise error

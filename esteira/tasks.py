@@ -1,0 +1,29 @@
+"""Celery's door: one Celery task per job type, under the type's own name, so that Flower shows jobs as what they are.
+
+Celery imports this module in workers when Django is ready. Queues come from the declared job types and JOB_QUEUES, and
+have no exchange of their own: a wiped Redis leaves nothing to declare again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import current_app, shared_task
+from kombu import Queue
+
+from esteira import worker
+from esteira.depth import known_queues
+from esteira.registry import registry
+
+
+def door(task: Any, *ids: str) -> None:
+    worker.runner().run_hint(ids, task.request.id)
+
+
+for _kind in registry.all():
+    shared_task(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=worker.REQUEST)
+
+current_app.conf.task_queues = [
+    Queue(name, routing_key=name) for name in known_queues()
+]
+current_app.steps["worker"].add(worker.Name)

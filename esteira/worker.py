@@ -1,0 +1,240 @@
+"""The worker as Celery starts it, made steady: it survives Redis, drains on SIGTERM and rescues what it left behind.
+
+The parent process holds no thread and no connection, because it forks all its life; what it writes goes over a
+connection that lives for one moment, with a limit of a second, and is left to the leases if that is not enough.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from typing import Any
+from uuid import UUID
+
+from celery import signals
+from celery.bootsteps import StartStopStep
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.worker.consumer import Consumer
+from celery.worker.request import Request
+from celery.worker.state import maybe_shutdown
+from django.conf import settings
+
+from esteira import gate, identity
+from esteira.db import Gone
+from esteira.identity import ANNOUNCE_S, Identity, briefly
+from esteira.record import rescue
+from esteira.record.claim import settle
+from esteira.run import Runner
+
+log = logging.getLogger("esteira.worker")
+
+REQUEST = "esteira.worker:JobRequest"
+TOUCH_S = 1.0
+#: kombu waits 2, 4, … 30 s between attempts to reconnect; nobody is helped by that.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+#: Hints of unknown types are put right together, at most this much later.
+STRAYS_S, STRAYS_HOLD_S = 0.2, 2.0
+
+_me: Identity | None = None
+_runner: Runner | None = None
+
+
+def runner() -> Runner:
+    """Return the pool process's runner."""
+    assert _runner is not None, "hints run in a worker's pool processes only"
+    return _runner
+
+
+class SteadyConsumer(Consumer):
+    """Celery's consumer without gossip and mingle, which no error of Redis ends and no reconnect delays.
+
+    Stock Celery 5.7 can end its process when Redis is killed: cleaning up the broken connection raises errors that its
+    caller does not expect (found by killing Redis 20 times under load; there is a test for it).
+    """
+
+    def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self._strays: list[UUID] = []
+        options = {**(worker_options or {}), "without_gossip": True, "without_mingle": True}
+        super().__init__(*args, worker_options=options, **kwargs)
+
+    def start(self) -> None:
+        while True:
+            try:
+                return super().start()
+            except (WorkerShutdown, WorkerTerminate):
+                raise
+            except Exception:
+                maybe_shutdown()
+                log.exception("the connection to Redis broke in an unexpected way; connecting anew")
+                self._forget_connection()
+                time.sleep(FIRST_PAUSE_S)
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        try:
+            super().on_connection_error_after_connected(exc)
+        except Exception as error:
+            log.warning("cleaning up the broken connection to Redis failed as well: %r", error)
+            self.connection = None
+
+    def _forget_connection(self) -> None:
+        self.connection = None
+        try:
+            self.on_close()
+            self._cancel_connection_timer_entries()
+            self.blueprint.restart(self)
+        except Exception as error:
+            log.warning("restarting the consumer: %r", error)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes; the process counts as alive meanwhile, because it is."""
+        pause, told = FIRST_PAUSE_S, False
+        while True:
+            maybe_shutdown()
+            identity.touch("worker")
+            try:
+                conn.ensure_connection(
+                    max_retries=1, interval_start=0, interval_step=0, reraise_as_library_errors=False
+                )
+                self.first_connection_attempt = False
+                return conn
+            except (*conn.recoverable_connection_errors, *conn.recoverable_channel_errors, OSError) as error:
+                if not told:
+                    log.warning("Redis is away (%s); trying again every second at most", error)
+                    told = True
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        super().register_with_event_loop(hub)
+        identity.touch("worker")
+        hub.timer.call_repeatedly(TOUCH_S, identity.touch, ("worker",))
+        hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """T14: a type that only another release knows goes back quietly."""
+        try:
+            self._strays += [UUID(one) for one in json.loads(message.body)[0]]
+        except (ValueError, TypeError, IndexError, KeyError):
+            log.warning("a message of unknown type %s was no hint; it is dropped", message.headers.get("task"))
+        message.ack_log_error(log, self.connection_errors)
+        if self._strays and len(self._strays) == 1:
+            self.hub.call_later(STRAYS_S, self._settle_strays)
+
+    def _settle_strays(self) -> None:
+        ids, self._strays = self._strays, []
+        try:
+            with briefly("worker strays") as db:
+                settle(db, ids, hold_s=STRAYS_HOLD_S)
+        except Gone as error:
+            log.warning("%s hints of unknown types are left to the keeper: %s", len(ids), error)
+
+    def _announce(self) -> None:
+        if _me is None:
+            return
+        try:
+            with briefly("worker") as db:
+                identity.announce(db, _me, queues=_queues(self.app), slots=self.pool.num_processes)
+        except Gone as error:
+            log.warning("the database does not know that this worker lives: %s", error)
+
+
+class JobRequest(Request):
+    """Celery's request, which tells the truth about a pool process that is gone."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Celery calls this for lost processes; a job's own errors never come here."""
+        answer = super().on_failure(exc_info, send_failed_event, return_ok)
+        self._process_lost()
+        return answer
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        super().on_timeout(soft, timeout)
+        if not soft:
+            self._process_lost()
+
+    def _process_lost(self) -> None:
+        """T7: what this delivery still runs is rescued at once; if the database is slow, its leases end."""
+        try:
+            with briefly("worker lost") as db:
+                rescued = rescue.process_lost(db, self.id)
+        except Gone as error:
+            log.warning("a pool process is lost and the database away (%s); the leases of its jobs end", error)
+            return
+        for job_id, state in rescued.items():
+            log.warning("the pool process of job %s is lost; the job is %s", job_id, state)
+
+
+class Name(StartStopStep):
+    """Before the pool forks: wait for migrations, take a name, rescue what an earlier life of it left (T9)."""
+
+    name = "esteira-name"
+
+    def include_if(self, parent: Any) -> bool:
+        return True
+
+    def create(self, parent: Any) -> None:
+        global _me
+        identity.touch("worker")
+        gate.wait_until_migrated(turn=lambda: identity.touch("worker"))
+        while _me is None:
+            try:
+                with briefly("worker start") as db:
+                    _me = identity.take_name(
+                        db, parent.hostname, queues=_queues(parent.app), slots=parent.concurrency
+                    )
+            except Gone as error:
+                log.warning("waiting for the database: %s", error)
+                time.sleep(LONGEST_PAUSE_S)
+
+
+def _queues(app: Any) -> list[str]:
+    return sorted(app.amqp.queues.consume_from)
+
+
+@signals.worker_process_init.connect
+def _start_runner(**_: Any) -> None:
+    global _runner
+    assert _me is not None
+    _runner = Runner(_me.full)
+    _runner.start()
+
+
+@signals.worker_process_shutdown.connect
+def _keep_counts(**_: Any) -> None:
+    if _runner is not None:
+        try:
+            _runner.stats.flush(_runner.core)
+        except Gone:
+            log.info("the last seconds of statistics are lost with the database")
+
+
+@signals.worker_shutting_down.connect
+def _drain(how: str = "Warm", **_: Any) -> None:
+    """T10: jobs that are not over when the drain ends go back to the queue; nothing is counted against them."""
+    seconds = settings.DRAIN_SECONDS if how == "Warm" else 0.0
+    timer = threading.Timer(seconds, _hand_over)
+    timer.daemon = True
+    timer.start()
+
+
+def _hand_over() -> None:
+    try:
+        if _me is not None:
+            with briefly("worker drain") as db:
+                handed = rescue.drained(db, me=_me.full)
+            log.warning("drained: %s jobs go to other workers", len(handed))
+            identity.say_goodbye(_me)
+    except Gone as error:
+        log.warning("the database is away (%s); the leases of what runs here end by themselves", error)
+    finally:
+        os._exit(0)  # the pool's processes end with their parent
+
+
+@signals.worker_shutdown.connect
+def _goodbye(**_: Any) -> None:
+    if _me is not None:
+        identity.say_goodbye(_me)
+
