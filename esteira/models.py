@@ -171,6 +171,11 @@ class Job(models.Model):
             ),
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_finished"),
             models.Index(fields=["created_at", "id"], name="job_created"),
+            models.Index(
+                fields=["schedule"],
+                condition=Q(state__in=["queued", "running"], schedule__isnull=False),
+                name="job_schedule_open",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -10,9 +10,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from django.conf import settings
@@ -26,6 +26,9 @@ log = logging.getLogger("esteira.publish")
 FAST_TIMEOUT_S = 0.25
 BREAKER_S = 5.0
 LENGTHS_CACHE_S = 0.2
+OUT_OF_MEMORY = "OOM command not allowed"
+
+T = TypeVar("T")
 
 
 class Publisher:
@@ -41,13 +44,14 @@ class Publisher:
         self._producer: Producer | None = None
         self._client: redis.Redis | None = None
         self._closed_until = 0.0
+        self._full = False
         self._lengths: dict[str, tuple[float, dict[int, int]]] = {}
 
     def available(self) -> bool:
         """Whether Redis answered when it was last asked, or may be asked again."""
         return time.monotonic() >= self._closed_until
 
-    def room(self, queue: str) -> dict[int, int]:
+    def room(self, queue: str, window: int | None = None) -> dict[int, int]:
         """Return how many more messages each list of a queue takes; nothing while Redis is away."""
         read_at, lengths = self._lengths.get(queue, (float("-inf"), {}))
         if not self.available():
@@ -60,7 +64,8 @@ class Publisher:
             if not self.available():
                 return {}
             self._lengths[queue] = (time.monotonic(), lengths)
-        return {number: max(0, settings.WINDOW - length) for number, length in lengths.items()}
+        most = settings.WINDOW if window is None else window
+        return {number: max(0, most - length) for number, length in lengths.items()}
 
     def send(self, hints: Iterable[Hint]) -> bool:
         """Publish hints in one round trip; return whether Redis took them all."""
@@ -84,8 +89,22 @@ class Publisher:
                 sent = True
         return sent
 
-    def client(self) -> redis.Redis:
-        """Return a plain client with the same timeouts, for whoever reads the lists."""
+    def read(self, ask: Callable[[redis.Redis], T], *, even_if_away: bool = False) -> T | None:
+        """Ask Redis something within the same limits; None means that it did not answer."""
+        if even_if_away:
+            self._closed_until = 0.0
+        answer: T | None = None
+        with self._careful("answer") as ready:
+            if ready:
+                answer = ask(self._redis())
+        return answer
+
+    def take_full(self) -> bool:
+        """Whether Redis refused something because its memory is full, since this was last asked."""
+        full, self._full = self._full, False
+        return full
+
+    def _redis(self) -> redis.Redis:
         if self._client is None:
             self._client = redis.Redis.from_url(
                 settings.REDIS_URL,
@@ -114,10 +133,11 @@ class Publisher:
         if producer is not None:
             _drop(producer)
         cause = error.__cause__ or error
+        self._full = self._full or OUT_OF_MEMORY in str(cause)
         log.warning("Redis did not %s (%s: %s); the keeper will feed what waits", what, type(cause).__name__, cause)
 
     def _read_lengths(self, queue: str) -> dict[int, int]:
-        pipe = self.client().pipeline(transaction=False)
+        pipe = self._redis().pipeline(transaction=False)
         for number in LISTS:
             pipe.llen(list_key(settings.REDIS_PREFIX, queue, number))
         return dict(zip(LISTS, pipe.execute(), strict=True))

@@ -252,6 +252,10 @@ class Migration(migrations.Migration):
             model_name='job',
             index=models.Index(fields=['created_at', 'id'], name='job_created'),
         ),
+        migrations.AddIndex(
+            model_name='job',
+            index=models.Index(condition=models.Q(('schedule__isnull', False), ('state__in', ['queued', 'running'])), fields=['schedule'], name='job_schedule_open'),
+        ),
         migrations.AddConstraint(
             model_name='job',
             constraint=models.CheckConstraint(condition=models.Q(('state__in', ['queued', 'running', 'succeeded', 'failed', 'dead', 'cancelled', 'expired'])), name='job_state'),
