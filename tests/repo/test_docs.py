@@ -22,8 +22,8 @@ DOCS = [path for path in files() if path.suffix == ".md"]
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-#: Files that appear when the stack runs, and names that are not files.
-MADE_BY_RUNNING = (".esteira", ".venv", ".env")
+#: Files that appear when somebody runs or tries things.
+MADE_BY_RUNNING = (".esteira", ".venv", ".env", "jobs/greetings.py")
 SUFFIXES = (".example", ".lock", ".md", ".pid", ".py", ".toml", ".yaml")
 OURS = ("esteira", "web", "jobs", "project", "tests")
 

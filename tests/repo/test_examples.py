@@ -1,0 +1,125 @@
+"""Examples in the documents work as they stand: commands parse, addresses exist, job types can be declared and run."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import load_command_class
+from django.core.management.base import CommandParser
+from django.urls import resolve
+
+import esteira
+from esteira import Context, JobType, job
+from esteira.registry import registry
+from tests.repo.test_docs import DOCS, FENCE, code, typed
+from tests.repo.tree import ROOT, text
+
+README = Path("README.md")
+END_OF_COMMAND = {"&", "&&", "|", ";", ">", ")"}
+
+
+def jobs_commands(doc: Path) -> list[list[str]]:
+    """The words after `manage.py jobs` of each command in a document."""
+    found = []
+    for line in typed(doc):
+        for tail in re.findall(r"manage\.py jobs (\w[^`)]*)", line):
+            words = shlex.split(tail)
+            ends = [n for n, word in enumerate(words) if word in END_OF_COMMAND]
+            found.append(words[: ends[0]] if ends else words)
+    return found
+
+
+def parser() -> CommandParser:
+    return load_command_class("web", "jobs").create_parser("manage.py", "jobs")
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_every_jobs_command_parses(doc: Path) -> None:
+    for words in jobs_commands(doc):
+        try:
+            parser().parse_args(words)
+        except SystemExit:
+            pytest.fail(f"manage.py jobs {shlex.join(words)}")
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_submitted_job_types_exist_and_take_the_parameters(doc: Path, job_types: None) -> None:
+    _declare_examples(doc)
+    for words in jobs_commands(doc):
+        if words[0] != "submit" or words[1].isupper():
+            continue
+        fields = registry.get(words[1]).model.model_fields
+        given = [word.partition("=")[0].rstrip(":") for word in words[2:] if "=" in word and word[0] != "-"]
+
+        assert set(given) <= set(fields), words
+        for number, word in enumerate(words):
+            if word == "--file":
+                name, _, path = words[number + 1].partition("=")
+                assert name in fields
+                assert (ROOT / path).is_file(), path
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_addresses_in_curl_lines_exist(doc: Path) -> None:
+    for line in typed(doc):
+        for path in re.findall(r"curl .*?\$WEB_URL(/[^\s\"'?]*)", line):
+            resolve(re.sub(r"\$\{?\w+\}?", "00000000-0000-7000-8000-000000000000", path))
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=str)
+def test_bodies_of_curl_lines_are_accepted(doc: Path, job_types: None) -> None:
+    _declare_examples(doc)
+    for line in typed(doc):
+        for body in re.findall(r"curl .*?/api/v1/jobs\b[^|]*?(?:-d|--data|--json) '(\{.*?\})'", line):
+            asked = ast.literal_eval(re.sub(r"\btrue\b", "True", re.sub(r"\bfalse\b", "False", body)))
+            fields = registry.get(asked["type"]).model.model_fields
+
+            assert set(asked.get("params", {})) <= set(fields), body
+
+
+def _declare_examples(doc: Path) -> dict[str, Any]:
+    """Declare the job types of a document's examples, as the module that the text says they are."""
+    names: dict[str, Any] = {}
+    for n, block in enumerate(b for kind, b in FENCE.findall(text(doc)) if kind == "python"):
+        spec = importlib.util.spec_from_loader(f"examples_{n}.greetings", loader=None)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        module.__dict__["__name__"] = spec.name
+        exec(compile(block, str(ROOT / doc), "exec"), module.__dict__)
+        names.update(module.__dict__)
+    return names
+
+
+def test_the_readme_s_job_type_runs(job_types: None) -> None:
+    names = _declare_examples(README)
+
+    ctx = esteira.LocalContext()
+    greet = names["greet"]
+    assert isinstance(greet, JobType)
+    assert greet.name == "greetings.greet"
+    assert greet.run_with(ctx, name="Ana", times=2) == {"text": "Hello Ana"}
+    assert ctx.progress_calls[-1][:2] == (2, 2)
+
+
+def test_every_decorator_in_the_readme_declares_a_job_type(job_types: None) -> None:
+    decorators = [line for line in code(README) if line.startswith("@job(")]
+    assert decorators
+
+    for n, decorator in enumerate(decorators):
+
+        def example(ctx: Context, account_id: int = 0) -> None:
+            """Do nothing."""
+
+        names = {**vars(esteira), "job": job}
+        declared = eval(decorator[1:].replace("@job(", f"@job(name='t{n}', "), names)(example)
+
+        assert isinstance(declared, JobType)
+        registry.remove(declared.name)
