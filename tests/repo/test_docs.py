@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from django.apps import apps
+from django.conf import settings
 
 from esteira import states
 from esteira.registry import registry
@@ -152,6 +153,17 @@ def test_the_architecture_knows_every_table() -> None:
 
     ours = {model.__name__ for model in apps.get_app_config("esteira").get_models()}
     assert set(CODE.findall(" ".join(told))) == ours
+
+
+def test_the_architecture_states_the_limits_of_the_code() -> None:
+    sizes = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+    rows = re.findall(r"^\| .+ \| (\d+) ?(\w*) \| `(.+)` \|$", _section(ARCHITECTURE, "Limits"), re.MULTILINE)
+    assert len(rows) >= 6
+
+    for number, unit, name in rows:
+        module, _, constant = name.rpartition(".")
+        value = getattr(importlib.import_module(module) if module else settings, constant)
+        assert value == int(number) * sizes[unit], name
 
 
 def _section(path: Path, heading: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import load_command_class
@@ -17,6 +18,7 @@ from django.urls import resolve
 
 import esteira
 from esteira import Context, JobType, job
+from esteira.params import check
 from esteira.registry import registry
 from tests.repo.test_docs import DOCS, FENCE, code, typed
 from tests.repo.tree import ROOT, text
@@ -69,19 +71,19 @@ def test_submitted_job_types_exist_and_take_the_parameters(doc: Path, job_types:
 @pytest.mark.parametrize("doc", DOCS, ids=str)
 def test_addresses_in_curl_lines_exist(doc: Path) -> None:
     for line in typed(doc):
-        for path in re.findall(r"curl .*?\$WEB_URL(/[^\s\"'?]*)", line):
+        for path in re.findall(r"\$WEB_URL(/[^\s\"'?]*)", line):
             resolve(re.sub(r"\$\{?\w+\}?", "00000000-0000-7000-8000-000000000000", path))
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=str)
-def test_bodies_of_curl_lines_are_accepted(doc: Path, job_types: None) -> None:
+def test_submitted_bodies_are_what_the_job_types_take(doc: Path, job_types: None) -> None:
     _declare_examples(doc)
-    for line in typed(doc):
-        for body in re.findall(r"curl .*?/api/v1/jobs\b[^|]*?(?:-d|--data|--json) '(\{.*?\})'", line):
-            asked = ast.literal_eval(re.sub(r"\btrue\b", "True", re.sub(r"\bfalse\b", "False", body)))
-            fields = registry.get(asked["type"]).model.model_fields
-
-            assert set(asked.get("params", {})) <= set(fields), body
+    lines = [line for line in typed(doc) if '{"type"' in line]
+    for word in (word for line in lines for word in shlex.split(line.replace("$(", "").rstrip(")"))):
+        if word.startswith('{"type"'):
+            body = json.loads(re.sub(r"\$\w+", str(uuid4()), word))
+            assert set(body) <= {"type", "params", "options"}, word
+            check(registry.get(body["type"]).model, body.get("params", {}))
 
 
 def _declare_examples(doc: Path) -> dict[str, Any]:
