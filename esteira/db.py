@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db import InterfaceError as DjangoInterfaceError
 from django.db import OperationalError as DjangoOperationalError
 from django.db import connections, transaction
+from django.db.backends.signals import connection_created
 
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
@@ -121,7 +122,8 @@ def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
     for ours in ("cursor_factory", "context", "prepare_threshold"):
         asked.pop(ours, None)
     asked.update(application_name=f"esteira {name}"[:63], connect_timeout=max(2, min(3, int(timeout_s))))
-    connection: psycopg.Connection[Row] = psycopg.connect(**asked, **liveness(timeout_s), autocommit=True)
+    asked.update(liveness(timeout_s), autocommit=True)
+    connection: psycopg.Connection[Row] = psycopg.connect(**asked)
     millis = int(timeout_s * 1000)
     connection.execute(
         "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
@@ -129,6 +131,19 @@ def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
         [str(millis)] * 3,
     )
     return connection
+
+
+def watch_orm_connections(timeout_s: float) -> None:
+    """Let the ORM's connections of this process notice a dead peer within `timeout_s`, on both sides."""
+    connections["default"].settings_dict.setdefault("OPTIONS", {}).update(liveness(timeout_s))
+    connection_created.connect(
+        lambda connection, **_: _watch_server_side(connection, timeout_s), weak=False, dispatch_uid="esteira.liveness"
+    )
+
+
+def _watch_server_side(connection: Any, timeout_s: float) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('tcp_user_timeout', %s, false)", [str(int(timeout_s * 1000))])
 
 
 def liveness(timeout_s: float) -> dict[str, int]:

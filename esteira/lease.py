@@ -66,15 +66,12 @@ class Heart(threading.Thread):
 
     def _pause(self) -> float | None:
         """Seconds until the next beat; None is a rest until `beat`."""
+        self._resting = True  # before looking: whoever brings work after the look sees it and wakes us
         young = time.monotonic() - self._slot.began < 1.0
-        if young or self._slot.pending():
-            self._resting = False
-            return BEAT_S
-        if self._slot.held():
-            self._resting = False
-            return SLOW_BEAT_S
-        self._resting = True
-        return STATS_S if self._stats else None
+        self._resting = not (young or self._slot.pending() or self._slot.held())
+        if self._resting:
+            return STATS_S if self._stats else None
+        return BEAT_S if young or self._slot.pending() else SLOW_BEAT_S
 
     def _turn(self) -> None:
         now = time.monotonic()

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connections
 from pydantic import ValidationError
 
 from esteira import outcomes
 from esteira.capture import Capture
 from esteira.context import Context
-from esteira.db import Core, Gone
+from esteira.db import Core, Gone, watch_orm_connections
 from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
 from esteira.flush import Ledger
 from esteira.host import ConnectionLost, WorkerHost
@@ -52,6 +53,7 @@ class Runner:
 
     def start(self) -> None:
         """Take over this process: signal handler, log capture, heart."""
+        watch_orm_connections(settings.LEASE_SECONDS)
         self.interrupt.install()
         logging.getLogger().addHandler(Capture(self.slot))
         self.heart.start()
@@ -71,9 +73,15 @@ class Runner:
                 time.sleep(pause)
         self.slot.begin(claimed)
         self.heart.beat()
-        while held := self.slot.take():
-            self._run(held)
-        self._write_ends()
+        try:
+            while held := self.slot.take():
+                self._run(held)
+        except BaseException:
+            log.exception("running a hint failed outside any job; what it holds goes back")
+            self.slot.give_back_all()
+            raise
+        finally:
+            self._write_ends()
 
     def _write_ends(self) -> None:
         for pause in _pauses():
@@ -123,7 +131,7 @@ class Runner:
             raise
         except Cancelled:
             error: BaseException | None = None
-        except Exception as raised:
+        except BaseException as raised:  # SystemExit too: a job must not take its process along
             error = raised
         else:
             return self._returned(held, value)

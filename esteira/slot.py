@@ -108,6 +108,13 @@ class Slot:
             self._returning.extend(self._waiting)
             self._waiting.clear()
 
+    def give_back_all(self) -> None:
+        """Nothing is run here any more, not even what was running."""
+        with self.lock:
+            running, self.running = self.running, None
+            self._returning.extend([running] if running and not running.completed else [])
+        self.give_back_waiting()
+
     def drop_lost(self) -> None:
         """Forget jobs that other attempts own now; the running one notices by itself."""
         with self.lock:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from celery import signals
 from celery.bootsteps import StartStopStep
-from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.exceptions import WorkerLostError, WorkerShutdown, WorkerTerminate
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from celery.worker.state import maybe_shutdown
@@ -145,9 +145,11 @@ class JobRequest(Request):
     """Celery's request, which tells the truth about a pool process that is gone."""
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Celery calls this for lost processes; a job's own errors never come here."""
+        """Celery calls this for lost processes, and if the core itself fails; a job's own errors never come here."""
         answer = super().on_failure(exc_info, send_failed_event, return_ok)
-        self._process_lost()
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, WorkerLostError | SystemExit):
+            self._process_lost()
         return answer
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
