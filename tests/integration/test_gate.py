@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +18,7 @@ from django.db import connection
 from esteira import gate
 from esteira.db import Orm
 from tests.support.servers import SuiteServers
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD_THE_GATE = """
@@ -72,13 +72,6 @@ def read_until(process: subprocess.Popen[str], words: str) -> None:
         if words in line:
             return
     raise AssertionError(f"the process ended without saying {words!r}")
-
-
-def eventually(condition: Callable[[], object], within_s: float = 20) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.02)
 
 
 def test_three_processes_migrate_an_empty_database_at_once(address: str) -> None:
@@ -212,7 +205,7 @@ def test_the_gate_leaves_no_connection_behind(database: None) -> None:
     def connections_of_the_gate() -> list[tuple[int]]:
         return Orm().fetch("SELECT pid FROM pg_stat_activity WHERE application_name = 'esteira gate'")
 
-    eventually(lambda: not connections_of_the_gate())
+    until(lambda: not connections_of_the_gate(), "the gate has closed its connection")
 
 
 def test_a_newer_database_does_not_stop_an_older_release(database: None) -> None:
