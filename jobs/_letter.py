@@ -61,13 +61,6 @@ def _bare(value: str) -> str:
     return bare
 
 
-def split_list(value: Any) -> Any:
-    """Let one text stand for a list: addresses by line, comma or semicolon, as people paste them."""
-    if not isinstance(value, str):
-        return value
-    return [part.strip() for part in re.split(r"[\r\n,;]", value) if part.strip()]
-
-
 def without_repeats(addresses: Sequence[str]) -> list[str]:
     """Keep the first of each; how it is written (name, capitals) makes no difference."""
     first: dict[str, str] = {}

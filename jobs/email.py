@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from esteira import Context, FileRef, GiveUp, Retry, job
-from jobs._letter import Letter, checked_address, one_line, split_list, without_repeats
+from jobs._letter import Letter, checked_address, one_line, without_repeats
+from jobs._lists import split_list
 from jobs._post import PERMANENT, Post, Refusal
 
 Address = Annotated[str, Field(min_length=3, max_length=320), AfterValidator(checked_address)]
