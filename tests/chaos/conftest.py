@@ -1,0 +1,73 @@
+"""Servers for all chaos tests, a stack of processes for each, and a table of what was measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import Servers, Stack
+
+MEASURED: dict[str, list[tuple[float, float]]] = {}
+#: On a loaded machine everything takes longer; STRICT=1 holds the figures to what is promised.
+SLACK_S = 0.0 if os.environ.get("STRICT") else 5.0
+
+
+@pytest.fixture(scope="session")
+def durable_servers() -> Iterator[Servers]:
+    servers = Servers()
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def make_stack(durable_servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Make a stack with settings of its own; the processes are the test's to start."""
+    made: list[Stack] = []
+
+    def make(**settings: str) -> Stack:
+        logs = tmp_path / "logs"
+        logs.mkdir(exist_ok=True)
+        made.append(Stack(durable_servers, logs, **settings))
+        return made[-1]
+
+    durable_servers.renew()
+    yield make
+    for stack in made:
+        stack.stop()
+
+
+@pytest.fixture
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    """A stack with the usual settings: a lease of two seconds, two processes a worker."""
+    return make_stack()
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[float, float], None]:
+    """Note a time and hold it to what is promised, with some slack on a busy machine."""
+
+    def note(seconds: float, promised: float) -> None:
+        MEASURED.setdefault(request.node.originalname, []).append((seconds, promised))
+        assert seconds <= promised + SLACK_S, f"took {seconds:.1f} s; promised were {promised:g} s"
+
+    return note
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test several times with REPEAT=5; the table then says the worst."""
+    times = int(os.environ.get("REPEAT", "1"))
+    if times > 1 and "measured" in metafunc.fixturenames:
+        metafunc.fixturenames.append("run")
+        metafunc.parametrize("run", range(1, times + 1))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MEASURED:
+        terminalreporter.section("recovery, in seconds")
+        terminalreporter.line(f"{'':58}{'runs':>5}{'best':>8}{'worst':>8}{'promised':>10}")
+    for name, seen in MEASURED.items():
+        took = [seconds for seconds, _ in seen]
+        terminalreporter.line(f"{name:58}{len(took):5}{min(took):8.2f}{max(took):8.2f}{seen[-1][1]:10.1f}")

@@ -1,0 +1,323 @@
+"""Workers are killed, frozen, drained and started twice; what they ran is done once, elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from uuid import UUID
+
+import psutil
+
+from esteira.record import operator
+from tests.support.invariants import check
+from tests.support.processes import ROOT
+from tests.support.stack import Stack
+from tests.support.waiting import Stopwatch
+
+#: Jobs a test submits; JOBS=2000 for the long way.
+JOBS = int(os.environ.get("JOBS", "240"))
+Measured = Callable[[float, float], None]
+
+
+def mixed(stack: Stack, n: int = JOBS) -> list[str]:
+    """Submit jobs that complete in every way: with an effect at the end, in one transaction, in batches."""
+    return [
+        *stack.submit("effects.work", n // 2),
+        *stack.submit("effects.transfer", n // 4),
+        *stack.submit("plain.nap", [{"seconds": 0.05}] * (n // 4)),
+    ]
+
+
+def test_kill_worker(stack: Stack, measured: Measured) -> None:
+    victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
+    ids = mixed(stack)
+    lost = stack.halfway(ids, "w1")
+    was = stack.db.attempts(lost)
+
+    victim.kill()
+
+    measured(stack.run_again(lost, was), stack.lease_s + 1.5)
+    stack.wait_ended()
+    check(stack.db, ids)
+
+
+def test_kill_worker_and_start_it_again_under_its_name(
+    make_stack: Callable[..., Stack], measured: Measured
+) -> None:
+    """T9: the newcomer knows that its earlier life is over, and does not wait for the leases."""
+    stack = make_stack(LEASE_SECONDS="30")
+    victim, _ = stack.worker("w1"), stack.beat()
+    ids = mixed(stack)
+    lost = stack.halfway(ids, "w1")
+    was = stack.db.attempts(lost)
+
+    victim.kill()
+    stack.again(victim)
+
+    measured(stack.run_again(lost, was), 3.0)
+    stack.wait_ended()
+    check(stack.db, ids)
+    assert stack.db.one("SELECT count(*) FROM esteira_jobevent WHERE detail->>'reason' = 'worker restarted'")
+
+
+def test_kill_only_the_main_process(stack: Stack, measured: Measured) -> None:
+    """The pool's processes end with their parent, or are zombies whose results are refused."""
+    victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
+    ids = mixed(stack)
+    lost = stack.halfway(ids, "w1")
+    was = stack.db.attempts(lost)
+
+    victim.signal(signal.SIGKILL)
+
+    measured(stack.run_again(lost, was), stack.lease_s + 1.5)
+    stack.wait_ended()
+    check(stack.db, ids)
+
+
+def test_kill_child(make_stack: Callable[..., Stack], measured: Measured) -> None:
+    """T7: the parent notices that a pool process is gone, long before its lease ends."""
+    stack = make_stack(LEASE_SECONDS="30")
+    worker, _ = stack.worker("w1"), stack.beat()
+    ids = mixed(stack)
+    long = stack.submit("effects.deaf", [{"seconds": 4}])
+    stack.halfway(ids, "w1")
+    stack.until(lambda: stack.db.counts(long).get("running"), "the long job runs")
+    (job,) = long
+    was = stack.db.attempts([UUID(job)])
+
+    for child in worker.children():
+        child.send_signal(signal.SIGKILL)
+
+    measured(stack.run_again(list(was), was), 6.0)
+    stack.wait_ended()
+    check(stack.db, [*ids, *long])
+    row = stack.db.fetch("SELECT suspicion, failures, attempt FROM esteira_job WHERE id = %s", [job])
+    assert row == [(2, 0, 2)]
+
+
+def test_kill_flood(stack: Stack) -> None:
+    """Kills under a flood of jobs that take no time: whatever was between two hands is found again."""
+    worker, _ = stack.worker("w1"), stack.beat()
+    kills, n = int(os.environ.get("KILLS", "4")), max(JOBS * 40, 8000)
+    ids = stack.submit("plain.nothing", n)
+
+    for kill in range(kills):
+        ended = stack.db.counts(ids).get("succeeded", 0)
+        stack.until(
+            lambda ended=ended: stack.db.counts(ids).get("succeeded", 0) > ended,  # type: ignore[misc]
+            f"jobs end after kill {kill}",
+        )
+        worker.kill()
+        stack.again(worker)
+
+    stack.wait_ended(timeout=120)
+    check(stack.db, ids)
+
+
+def test_poison(make_stack: Callable[..., Stack], measured: Measured) -> None:
+    """A job that kills its process is dead after three, and nobody else is harmed."""
+    stack = make_stack(LEASE_SECONDS="10")
+    stack.worker("w1")
+    stack.beat()
+    ids = mixed(stack, 120)
+    watch = Stopwatch()
+
+    (poison,) = stack.submit("crashes.poison", 1)
+    ids += stack.submit("plain.nothing", 600)
+    stack.until(lambda: stack.db.counts([poison]).get("dead"), "the poison is dead", timeout=60)
+
+    measured(watch.seconds, 20.0)
+    stack.wait_ended()
+    check(stack.db, [*ids, poison], may_die={"crashes.poison"})
+    row = stack.db.fetch("SELECT attempt, suspicion, error->>'type' FROM esteira_job WHERE id = %s", [poison])
+    assert row == [(3, 6, "ProcessLost")]
+
+
+def test_a_mine_in_a_batch_takes_nobody_with_it(stack: Stack) -> None:
+    """What dies in a batch runs alone from then on, so that only the culprit is suspected."""
+    stack.worker("w1")
+    stack.beat()
+    warm = stack.submit("crashes.minefield", [{"n": 1, "mine": 0}] * 60)
+    stack.wait_ended(warm)
+    wait_for_statistics(stack, "crashes.minefield")
+
+    ids = stack.submit("crashes.minefield", [{"n": n, "mine": 333} for n in range(600)])
+    stack.wait_ended(timeout=90)
+
+    check(stack.db, [*warm, *ids], may_die={"crashes.minefield"})
+    assert stack.db.counts(ids) == {"succeeded": 599, "dead": 1}
+    assert stack.db.one("SELECT count(*) FROM esteira_job WHERE solo"), "no batch was hit; the test is blunt"
+    assert stack.db.fetch("SELECT (params->>'n')::int FROM esteira_job WHERE suspicion > 0") == [(333,)]
+
+
+def wait_for_statistics(stack: Stack, name: str) -> None:
+    """Wait until enough runs of a type are measured for batches to be made."""
+    stack.until(
+        lambda: (stack.db.one("SELECT sum(n) FROM esteira_stat WHERE type = %s", [name]) or 0) >= 20,
+        f"runs of {name} are counted",
+    )
+
+
+def test_oom_whole_worker(stack: Stack) -> None:
+    """A job in whose company the whole worker dies six times is dead; the others are not."""
+    worker, _ = stack.worker("w1"), stack.beat()
+    (culprit,) = stack.submit("effects.deaf", [{"seconds": 600}])
+    ids = stack.submit("effects.work", 40)
+
+    for death in range(6):
+        stack.until(
+            lambda: stack.db.counts([culprit]).get("running"),
+            f"the job runs again after death {death}",
+            timeout=60,
+        )
+        worker.kill()
+        stack.again(worker)
+
+    stack.wait_ended()
+    check(stack.db, [*ids, culprit], may_die={"effects.deaf"})
+    row = stack.db.fetch("SELECT state, attempt, suspicion FROM esteira_job WHERE id = %s", [culprit])
+    assert row == [("dead", 6, 6)]
+
+
+def test_sigterm_drain(make_stack: Callable[..., Stack], measured: Measured) -> None:
+    """T10: what is short is finished, what is long goes to others, and nobody is blamed."""
+    stack = make_stack(LEASE_SECONDS="30", DRAIN_SECONDS="2")
+    leaving, _ = stack.worker("w1"), stack.beat()
+    short = stack.submit("effects.deaf", [{"seconds": 1}])
+    long = stack.submit("effects.work", [{"seconds": 5}])
+    stack.until(lambda: len(stack.db.held_by("w1@")) == 2, "both jobs run")
+    was = stack.db.attempts([UUID(job) for job in (*short, *long)])
+    stack.worker("w2")
+    watch = Stopwatch()
+
+    leaving.signal(signal.SIGTERM)
+    stack.until(lambda: not leaving.alive(), "the worker has left")
+    left = watch.seconds
+    handed_over = stack.run_again(list(was), was)
+
+    measured(left, 2.5)
+    measured(handed_over, 1.0)
+    stack.wait_ended()
+    check(stack.db, [*short, *long], crashed=False)
+    assert stack.db.fetch("SELECT attempt FROM esteira_job ORDER BY attempt") == [(1,), (2,)]
+
+
+def test_sigterm_with_nothing_to_do_leaves_at_once(stack: Stack) -> None:
+    worker = stack.worker("w1", DRAIN_SECONDS="60")
+    watch = Stopwatch()
+
+    worker.signal(signal.SIGTERM)
+    stack.until(lambda: not worker.alive(), "the worker has left", timeout=20)
+
+    assert watch.seconds < 15
+    assert not [child for child in worker.family() if child.is_running()]
+
+
+def test_zombie(stack: Stack) -> None:
+    """A worker frozen past its leases comes back to find that its jobs are somebody else's."""
+    frozen, _ = stack.worker("w1"), stack.beat()
+    ids = [*stack.submit("effects.deaf", [{"seconds": 1.5}]), *stack.submit("plain.nap", [{"seconds": 1.5}])]
+    stack.until(lambda: len(stack.db.held_by("w1@")) == 2, "both jobs run")
+
+    frozen.signal_all(signal.SIGSTOP)
+    other = stack.worker("w2")
+    stack.until(lambda: stack.db.counts(ids).get("succeeded") == 2, "others have done both jobs")
+    frozen.signal_all(signal.SIGCONT)
+    stack.until(lambda: frozen.output().count("refused: attempt") >= 2, "both late results are refused")
+
+    check(stack.db, ids)
+    assert stack.db.fetch("SELECT DISTINCT attempt FROM esteira_job") == [(2,)]
+    other.kill()
+    more = stack.submit("effects.work", 10)
+    stack.wait_ended()
+    check(stack.db, [*ids, *more])
+
+
+def test_a_worker_started_twice_under_one_name_harms_nothing(stack: Stack) -> None:
+    """The newcomer finds the first alive, takes another name, and both work."""
+    first, _ = stack.worker("w1"), stack.beat()
+    ids = stack.submit("effects.work", [{"seconds": 0.3}] * 30)
+    stack.until(lambda: stack.db.held_by("w1@test/"), "the first holds leases")
+
+    second = stack.worker("w1", "twin")
+
+    stack.until(lambda: stack.db.held_by("w1@test-2/"), "the second works under another name")
+    stack.wait_ended()
+    check(stack.db, ids, crashed=False)
+    assert first.alive() and second.alive()
+    assert "another worker named w1@test" in second.output()
+
+
+def test_a_recycled_pool_process_loses_nothing(stack: Stack) -> None:
+    """Celery replaces a pool process after so many tasks; that is an ordinary end."""
+    stack.worker("w1", MAX_JOBS_PER_CHILD="5")
+    stack.beat()
+
+    ids = mixed(stack, 80)
+
+    stack.wait_ended()
+    check(stack.db, ids, crashed=False)
+
+
+def test_a_forced_cancel_ends_a_job_that_does_not_listen(stack: Stack) -> None:
+    stack.worker("w1")
+    stack.beat()
+    (deaf,) = stack.submit("effects.deaf", [{"seconds": 600}])
+    ids = stack.submit("effects.work", 10)
+    stack.until(lambda: stack.db.counts([deaf]).get("running"), "the job runs")
+
+    cancel(stack, deaf, force=True)
+
+    stack.until(lambda: stack.db.counts([deaf]).get("cancelled"), "the job is cancelled")
+    stack.wait_ended()
+    check(stack.db, [*ids, deaf], may_cancel={"effects.deaf"}, crashed=False)
+
+
+def test_a_cancel_stops_a_job_at_its_next_check_point(stack: Stack) -> None:
+    stack.worker("w1")
+    stack.beat()
+    running, *waiting = stack.submit("effects.work", [{"seconds": 600}] * 4)
+    stack.until(lambda: stack.db.counts([running]).get("running"), "the job runs")
+
+    for job in [running, *waiting]:
+        cancel(stack, job, force=False)
+
+    stack.wait_ended(timeout=20)
+    check(stack.db, [running, *waiting], may_cancel={"effects.work"}, crashed=False)
+
+
+def cancel(stack: Stack, job: str, *, force: bool) -> None:
+    operator.cancel(stack.db, UUID(job), by="ana", force=force)
+
+
+def test_a_wrong_clock_changes_nothing(stack: Stack) -> None:
+    """Workers an hour ahead and behind: no stored time is ever compared with theirs."""
+    fast = stack.worker("w1", **wrong_clock(3600))
+    slow = stack.worker("w2", **wrong_clock(-3600))
+    stack.beat(**wrong_clock(1800))
+
+    ids = [*mixed(stack, 120), *stack.submit("effects.flaky", 6)]
+
+    stack.wait_ended()
+    check(stack.db, ids, crashed=False)
+    assert fast.alive() and slow.alive()
+    assert not stack.db.one(
+        """SELECT count(*) FROM esteira_job
+           WHERE abs(extract(epoch FROM finished_at - clock_timestamp())) > 600"""
+    )
+
+
+def wrong_clock(seconds: int) -> dict[str, str]:
+    path = [str(ROOT / "tests" / "support" / "skewed"), str(ROOT)]
+    return {"SKEW_SECONDS": str(seconds), "PYTHONPATH": os.pathsep.join(path)}
+
+
+def test_nothing_is_left_of_a_stopped_worker(stack: Stack) -> None:
+    worker = stack.worker("w1")
+    children = worker.children()
+    assert children
+
+    worker.kill()
+
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

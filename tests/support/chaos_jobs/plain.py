@@ -1,0 +1,28 @@
+"""Jobs without an effect but their result; short ones travel in batches."""
+
+from __future__ import annotations
+
+import time
+
+from esteira import Context, job
+
+
+@job
+def nothing(ctx: Context) -> None:
+    """Do nothing at all."""
+
+
+@job
+def count(ctx: Context, n: int) -> dict[str, int]:
+    """Return the number that it was given."""
+    return {"n": n}
+
+
+@job
+def nap(ctx: Context, seconds: float = 0.2) -> dict[str, int]:
+    """Sleep, feeling for cancellation."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        ctx.progress(seconds - left, seconds)
+        time.sleep(min(0.05, left))
+    return {"attempt": ctx.attempt}

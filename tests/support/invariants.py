@@ -1,0 +1,187 @@
+"""What must hold after every run, whatever was killed: the promise, as queries.
+
+Numbers in brackets are those of the list that the chaos tests promise to check. Each finding is said with up
+to five jobs, so that a failure can be followed in the logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from esteira.record.rescue import MAX_SUSPICION
+from tests.support.observer import Observer
+
+SHOWN = 5
+#: Events that end an attempt, or take it from its owner; an attempt has at most one of them.
+ENDS_OF_AN_ATTEMPT = ["retry", "rescued", "failed", "dead", "cancelled"]
+
+
+def check(
+    db: Observer,
+    acknowledged: Iterable[str] = (),
+    *,
+    may_die: Collection[str] = (),
+    may_fail: Collection[str] = (),
+    may_cancel: Collection[str] = (),
+    crashed: bool = True,
+) -> None:
+    """Raise AssertionError with all that is wrong; `may_…` are the types which were made to end so."""
+    found = {
+        name: rows for name, rows in _findings(db, list(acknowledged), may_die, may_fail, may_cancel) if rows
+    }
+    if not crashed:
+        found |= {n: r for n, r in [("suspected although nothing crashed", _suspected(db))] if r}
+    assert not found, "\n".join(_said(db, name, rows) for name, rows in found.items())
+
+
+def _findings(
+    db: Observer,
+    acknowledged: list[str],
+    may_die: Collection[str],
+    may_fail: Collection[str],
+    may_cancel: Collection[str],
+) -> Iterable[tuple[str, list[Any]]]:
+    yield (
+        "acknowledged, but no row [1]",
+        db.fetch(
+            """SELECT a.id FROM unnest(%s::uuid[]) AS a(id)
+               WHERE NOT EXISTS (SELECT 1 FROM esteira_job j WHERE j.id = a.id)""",
+            [acknowledged],
+        ),
+    )
+    yield (
+        "not ended [2]",
+        db.fetch("SELECT id FROM esteira_job WHERE state IN ('queued', 'running')"),
+    )
+    yield (
+        "effects are not one for a success and none otherwise [3]",
+        db.fetch(
+            """SELECT j.id FROM esteira_job j LEFT JOIN effect e ON e.job_id = j.id
+               WHERE j.type LIKE 'effects.%%' GROUP BY j.id
+               HAVING count(e.id) <> (j.state = 'succeeded')::int"""
+        ),
+    )
+    yield (
+        "an effect of nobody's success [3, 11]",
+        db.fetch(
+            """SELECT e.job_id FROM effect e LEFT JOIN esteira_job j ON j.id = e.job_id
+               WHERE j.id IS NULL OR j.state <> 'succeeded'"""
+        ),
+    )
+    yield (
+        "the effect or the result is another attempt's than the success [4]",
+        db.fetch(
+            """SELECT j.id FROM esteira_job j JOIN effect e ON e.job_id = j.id
+               WHERE e.attempt <> j.attempt OR (j.result->>'attempt')::int <> j.attempt"""
+        ),
+    )
+    yield (
+        "one attempt ended twice [5]",
+        db.fetch(
+            """SELECT e.job_id FROM esteira_jobevent e JOIN esteira_job j ON j.id = e.job_id
+               WHERE e.kind = ANY(%s) AND e.attempt > 0 GROUP BY e.job_id, e.attempt, j.state, j.attempt
+               HAVING count(*) + (j.state = 'succeeded' AND j.attempt = e.attempt)::int > 1""",
+            [ENDS_OF_AN_ATTEMPT],
+        ),
+    )
+    yield (
+        "an event of an attempt that never was, or attempts that fall [5]",
+        db.fetch(
+            """SELECT job_id FROM (
+                 SELECT e.job_id, e.attempt, j.attempt AS last,
+                   lag(e.attempt) OVER (PARTITION BY e.job_id ORDER BY e.id) AS earlier
+                 FROM esteira_jobevent e JOIN esteira_job j ON j.id = e.job_id) x
+               WHERE attempt > last OR attempt < earlier"""
+        ),
+    )
+    yield (
+        "an end was left without an operator's retry [6]",
+        db.fetch(
+            """SELECT job_id FROM esteira_jobevent GROUP BY job_id
+               HAVING count(*) FILTER (WHERE kind IN ('failed', 'dead', 'cancelled'))
+                 > count(*) FILTER (WHERE kind = 'retried') + 1"""
+        ),
+    )
+    yield (
+        "a tick with two jobs, or with a job and a skip [7]",
+        db.fetch(
+            """SELECT schedule_id, tick_at FROM (
+                 SELECT schedule_id, tick_at FROM esteira_job WHERE tick_at IS NOT NULL
+                 UNION ALL SELECT schedule_id, tick_at FROM esteira_scheduleskip) t
+               GROUP BY schedule_id, tick_at HAVING count(*) > 1"""
+        ),
+    )
+    yield (
+        f"suspicion above {MAX_SUSPICION} [10]",
+        db.fetch("SELECT id FROM esteira_job WHERE suspicion > %s + 1", [MAX_SUSPICION]),
+    )
+    for state, allowed in (
+        ("dead", may_die),
+        ("failed", may_fail),
+        ("cancelled", may_cancel),
+        ("expired", ()),
+    ):
+        yield (
+            f"{state}, and nobody asked for it [10]",
+            db.fetch(
+                "SELECT id FROM esteira_job WHERE state = %s AND type <> ALL(%s)", [state, list(allowed)]
+            ),
+        )
+    yield (
+        "a file of an attempt that did not succeed is attached [11]",
+        db.fetch(
+            """SELECT f.job_id FROM esteira_file f JOIN esteira_job j ON j.id = f.job_id
+               WHERE f.attached_at IS NOT NULL AND (f.attempt <> j.attempt OR j.state <> 'succeeded')"""
+        ),
+    )
+    yield (
+        "times that run backwards",
+        db.fetch(
+            """SELECT id FROM esteira_job WHERE finished_at < started_at OR started_at < claimed_at
+                 OR claimed_at < created_at"""
+        ),
+    )
+
+
+def _suspected(db: Observer) -> list[Any]:
+    return db.fetch("SELECT id FROM esteira_job WHERE suspicion > 0 OR solo")
+
+
+def check_ticks(db: Observer, name: str, *, at_least: int) -> int:
+    """Check that a schedule of one second missed and doubled no tick; return how many there were."""
+    ticks = [
+        row[0]
+        for row in db.fetch(
+            """SELECT j.tick_at FROM esteira_job j JOIN esteira_schedule s ON s.id = j.schedule_id
+               WHERE s.name = %s ORDER BY 1""",
+            [name],
+        )
+    ]
+    gaps = [(a, b) for a, b in zip(ticks, ticks[1:], strict=False) if (b - a).total_seconds() != 1]
+    assert not gaps, f"missed or doubled ticks around {gaps[:SHOWN]}"
+    assert len(ticks) >= at_least, f"only {len(ticks)} ticks"
+    return len(ticks)
+
+
+def check_hints(lengths: dict[str, int], *, window: int, slots: int) -> None:
+    """Check that no list in Redis is longer than its window and what may be under way beside it [9]."""
+    too_long = {name: n for name, n in lengths.items() if n > window + slots}
+    assert not too_long, f"lists in Redis are longer than the window of {window}: {too_long}"
+
+
+def _said(db: Observer, name: str, rows: list[Any]) -> str:
+    jobs = [
+        db.fetch(
+            """SELECT j.id, j.type, j.state, j.attempt, j.failures, j.suspicion, j.worker, j.result,
+                 j.error->>'message',
+                 (SELECT array_agg(e.kind || '/' || e.attempt ORDER BY e.id) FROM esteira_jobevent e
+                  WHERE e.job_id = j.id),
+                 (SELECT array_agg(f.attempt ORDER BY f.id) FROM effect f WHERE f.job_id = j.id)
+               FROM esteira_job j WHERE j.id::text = %s""",
+            [str(row[0])],
+        )
+        or [row]
+        for row in rows[:SHOWN]
+    ]
+    return f"{len(rows)} × {name}\n" + "\n".join(f"    {' '.join(map(str, one[0]))}" for one in jobs)

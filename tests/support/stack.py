@@ -1,0 +1,263 @@
+"""A whole stack of real processes for one test: servers, workers, beats, web; and ways to wait and look.
+
+The servers live as long as the run of the suite and are emptied before each test; the processes are started
+by the test and killed after it. PostgreSQL confirms nothing before it is on disk, as in production.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import redis as redis_client
+
+from project.embedded import Postgres, Valkey, free_port
+from tests.support.observer import Observer
+from tests.support.processes import ROOT, Process, Submitter, environment
+from tests.support.waiting import Stopwatch, until
+
+LEASE_S = 2.0
+KEPT_TABLES = ("django_migrations", "django_content_type", "auth_permission")
+
+
+class Servers:
+    """A durable PostgreSQL, migrated once, and a Valkey that keeps nothing."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="esteira-chaos-"))
+        self.home.chmod(0o711)
+        self.postgres = Postgres(self.home / "postgres")
+        self.valkey = Valkey(self.home / "redis")
+        self.postgres.start()
+        self.valkey.start()
+        env = environment(**self.addresses(), JOB_PACKAGES="tests.support.chaos_jobs")
+        manage("migrate", "--verbosity", "0", env=env)
+        observer = Observer(self.postgres.url)
+        observer.fetch(
+            """CREATE TABLE effect (id bigserial PRIMARY KEY, job_id uuid NOT NULL, attempt int NOT NULL,
+                 at timestamptz NOT NULL DEFAULT clock_timestamp())"""
+        )
+        observer.close()
+
+    def addresses(self) -> dict[str, str]:
+        return {
+            "DATABASE_URL": self.postgres.url,
+            "REDIS_URL": self.valkey.url,
+            "DATA_DIR": str(self.home / "data"),
+            "EMAIL_URL": "memorymail://",
+        }
+
+    def renew(self) -> None:
+        """Empty both, starting again what a test has ended."""
+        self.valkey.kill()
+        self.valkey.start()
+        if not (self.postgres.process and self.postgres.process.poll() is None):
+            self.postgres.start()
+        observer = Observer(self.postgres.url)
+        tables = observer.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        names = ", ".join(name for (name,) in tables if name not in KEPT_TABLES)
+        observer.fetch(
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+        )
+        observer.fetch(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+        observer.fetch("INSERT INTO esteira_keeper (id) VALUES (1)")
+        observer.close()
+
+    def stop(self) -> None:
+        self.postgres.stop("immediate")
+        self.valkey.kill()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def manage(*arguments: str, env: dict[str, str]) -> None:
+    subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=True, timeout=120)
+
+
+class Stack:
+    """The processes of one test, around the servers."""
+
+    def __init__(self, servers: Servers, logs: Path, **settings: str) -> None:
+        self.servers, self.logs = servers, logs
+        self.settings = {
+            "JOB_PACKAGES": "tests.support.chaos_jobs",
+            "LEASE_SECONDS": f"{LEASE_S:g}",
+            "DRAIN_SECONDS": "2",
+            "CONCURRENCY": "2",
+            **settings,
+        }
+        self.processes: list[Process] = []
+        self.db = Observer(servers.postgres.url)
+        self.submitter = Submitter(self.environment(), logs)
+
+    @property
+    def postgres(self) -> Postgres:
+        return self.servers.postgres
+
+    @property
+    def valkey(self) -> Valkey:
+        return self.servers.valkey
+
+    @property
+    def redis(self) -> redis_client.Redis:
+        return redis_client.Redis.from_url(self.valkey.url, socket_timeout=5)
+
+    @property
+    def lease_s(self) -> float:
+        return float(self.settings["LEASE_SECONDS"])
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return environment(**{**self.servers.addresses(), **self.settings, **more})
+
+    # --- processes
+    # ------------------------------------------------------------------------------------------------
+
+    def worker(self, name: str = "w1", alias: str = "", *, wait: bool = True, **settings: str) -> Process:
+        """Start a worker; its jobs' `worker` begins with `name` and an @. `alias` names its log."""
+        arguments = ["celery", "-A", "project", "worker", "-l", "info", "--hostname", f"{name}@test"]
+        process = Process(alias or name, arguments, self.environment(**settings), self.logs)
+        return self._start(process, "worker", wait)
+
+    def beat(self, name: str = "beat", *, wait: bool = True, **settings: str) -> Process:
+        """Start a beat, and the keeper in it."""
+        arguments = ["celery", "-A", "project", "beat", "-l", "info"]
+        return self._start(Process(name, arguments, self.environment(**settings), self.logs), "beat", wait)
+
+    def web(self, name: str = "web", **settings: str) -> Process:
+        """Start web on a port of its own; `web_url` says where."""
+        port = free_port()
+        arguments = [
+            "gunicorn",
+            "project.asgi",
+            "-k",
+            "asgi",
+            "--no-control-socket",
+            "--bind",
+            f"127.0.0.1:{port}",
+        ]
+        self.web_url = f"http://127.0.0.1:{port}"
+        return self._start(Process(name, arguments, self.environment(**settings), self.logs), None, False)
+
+    def again(self, process: Process, *, wait: bool = True) -> None:
+        """Start a process again under its name, as a container runtime would."""
+        process.start()
+        if wait:
+            self.wait_ready(process)
+
+    def wait_ready(self, process: Process) -> None:
+        sign = "beat" if "beat" in process.arguments else "worker"
+        until(lambda: process.touched(sign), f"{process.name} has started", timeout=60)
+        if sign == "worker":
+            until(lambda: self._serves(process), f"{process.name} serves its queues", timeout=60)
+
+    def _serves(self, process: Process) -> bool:
+        return process.touched("worker") and " ready." in process.output()
+
+    def manage(self, *arguments: str) -> None:
+        """Run a management command with this stack's settings."""
+        manage(*arguments, env=self.environment())
+
+    def _start(self, process: Process, sign: str | None, wait: bool) -> Process:
+        self.processes.append(process)
+        process.start()
+        if wait and sign:
+            self.wait_ready(process)
+        return process
+
+    def stop(self) -> None:
+        """End every process; call it at the end of every test, however it went."""
+        self.submitter.stop()
+        for process in self.processes:
+            process.kill()
+        self.db.close()
+
+    # --- submitting
+    # -----------------------------------------------------------------------------------------------
+
+    def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]:
+        """Submit jobs of a type from another process, by its short name such as `work`."""
+        if self.submitter.popen is None:
+            self.submitter.start()
+        wanted = [{} for _ in range(many)] if isinstance(many, int) else list(many)
+        ids = self.submitter.submit(name, wanted, **options)
+        assert len(ids) == len(wanted), self.submitter.refused
+        return ids
+
+    # --- waiting
+    # --------------------------------------------------------------------------------------------------
+
+    def halfway(self, ids: Sequence[str], *victims: str, timeout: float = 60) -> list[UUID]:
+        """Wait until a fifth of the jobs is done, a fifth is not, and each victim holds a lease.
+
+        Return what the victims hold.
+        """
+
+        def now() -> list[UUID]:
+            counts = self.db.counts(ids)
+            waiting = counts.get("queued", 0) + counts.get("running", 0)
+            done = len(ids) - waiting
+            assert waiting >= len(ids) / 5, (
+                f"too late: {done} of {len(ids)} are done; give the test more work"
+            )
+            held = [self.db.held_by(f"{victim}@") for victim in victims]
+            if done < len(ids) / 5 or not all(held):
+                return []
+            return [one for each in held for one in each] or [UUID(int=0)]
+
+        return until(now, f"a fifth of {len(ids)} jobs is done and {victims} hold leases", timeout=timeout)
+
+    def wait_ended(self, ids: Sequence[str] | None = None, *, timeout: float = 60) -> None:
+        """Wait until all jobs (or these) have ended."""
+
+        def ended() -> bool:
+            counts = self.db.counts(ids)
+            if not self._anybody():
+                raise AssertionError("no worker or no beat is alive")
+            return not counts.get("queued", 0) and not counts.get("running", 0)
+
+        try:
+            until(ended, "all jobs have ended", timeout=timeout, every=0.05)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.db.counts(ids)}\n{self.stragglers()}") from None
+
+    def run_again(self, victims: Sequence[UUID], was: dict[UUID, int], *, timeout: float = 60) -> float:
+        """Wait until each victim runs under a new attempt or has ended; return after how many seconds."""
+        watch = Stopwatch()
+
+        def all_again() -> bool:
+            rows = self.db.fetch(
+                "SELECT id, attempt, state FROM esteira_job WHERE id = ANY(%s)", [list(victims)]
+            )
+            return all(
+                attempt > was[one] or state not in ("queued", "running") for one, attempt, state in rows
+            )
+
+        until(all_again, "the victims' jobs run again", timeout=timeout, every=0.02)
+        return watch.seconds
+
+    def flows_again(self, *, timeout: float = 60) -> float:
+        """Wait until one more job has ended; return after how many seconds."""
+        ended = "SELECT count(*) FROM esteira_job WHERE finished_at IS NOT NULL"
+        before, watch = self.db.one(ended), Stopwatch()
+        until(lambda: self.db.one(ended) > before, "jobs end again", timeout=timeout, every=0.02)
+        return watch.seconds
+
+    def until(self, condition: Callable[[], Any], what: str, *, timeout: float = 30) -> Any:
+        return until(condition, what, timeout=timeout)
+
+    def stragglers(self) -> str:
+        rows = self.db.fetch(
+            """SELECT id, type, state, attempt, failures, suspicion, worker, published_at, hold_until,
+                 lease_until,
+                 run_at, clock_timestamp() FROM esteira_job WHERE state IN ('queued', 'running') LIMIT 5"""
+        )
+        return "\n".join(str(tuple(map(str, row))) for row in rows)
+
+    def _anybody(self) -> bool:
+        return any(process.alive() for process in self.processes)
