@@ -1,0 +1,55 @@
+"""Our reading and writing of hints agrees with kombu's and Celery's own."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.conf import settings
+from kombu import Connection, Consumer, Queue
+
+from esteira.publish import Publisher
+from esteira.wire import LISTS, UNACKED, UNACKED_INDEX, Hint, ids_in, ids_in_unacked, list_key
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def broker() -> Connection:
+    return Connection(settings.REDIS_URL, transport_options={"global_keyprefix": settings.REDIS_PREFIX})
+
+
+def test_keys_are_kombus() -> None:
+    with broker() as connection:
+        channel = connection.default_channel
+        assert tuple(channel.priority_steps) == LISTS
+        assert (channel.unacked_key, channel.unacked_index_key) == (UNACKED, UNACKED_INDEX)
+        for number in LISTS:
+            assert settings.REDIS_PREFIX + channel._q_for_pri("mail", number) == list_key(
+                settings.REDIS_PREFIX, "mail", number
+            )
+
+
+def test_a_hint_is_read_back_from_its_list_and_from_unacked(redis: Any) -> None:
+    ids = [uuid4(), uuid4()]
+    hint = Hint(type="test.greet", queue="default", list=3, ids=ids)
+    assert Publisher().send([hint])
+
+    (message,) = redis.lrange(list_key(settings.REDIS_PREFIX, "default", 3), 0, -1)
+    assert ids_in(message) == [str(one) for one in ids]
+
+    got: list[Any] = []
+    with broker() as connection, Consumer(connection, [Queue("default")], on_message=got.append, accept=["json"]):
+        connection.drain_events(timeout=10)
+        (entry,) = redis.hgetall(f"{settings.REDIS_PREFIX}{UNACKED}").values()
+        assert ids_in_unacked(entry) == [str(one) for one in ids]
+        assert got[0].headers["task"] == "test.greet"
+        assert got[0].headers["id"] == hint.delivery
+        assert got[0].payload[0] == [str(one) for one in ids]
+        got[0].ack()
+
+
+@pytest.mark.parametrize("junk", [b"", b"[]", b"{}", b'{"body": 1, "properties": {}}', b"\xff\xfe", b'"x"', b"null"])
+def test_what_is_no_hint_is_a_value_error(junk: bytes) -> None:
+    with pytest.raises(ValueError):
+        ids_in(junk)
