@@ -1,3 +1,23 @@
-from django.urls import path
+"""Addresses: health, the API, signing in, and the pages."""
 
-urlpatterns: list = []
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from web import health, pages
+from web.api import api as api_v1
+from web.dialect import not_found
+
+urlpatterns = [
+    path("livez", health.view),
+    path("readyz", health.view),
+    path("api/v1/", api_v1.urls),
+    re_path(r"^api(/|$)", not_found),
+    path("login/", pages.LogIn.as_view(), name="login"),
+    path("logout/", pages.LogOut.as_view(), name="logout"),
+    path("", pages.job_list, name="jobs"),
+    path("jobs/<uuid:job_id>/", pages.job_detail, name="job"),
+    path("jobs/<uuid:job_id>/cancel/", pages.cancel_job, name="job-cancel"),
+    path("jobs/<uuid:job_id>/retry/", pages.retry_job, name="job-retry"),
+    path("problems/<slug:code>", pages.problem_type, name="problem"),
+]

@@ -1,0 +1,205 @@
+"""JSON API, version 1. Each operation is a door: recognise the caller, read the request, call the core, answer.
+
+Everything needs a token or a session; errors are problem documents. Within v1 changes only add: clients ignore fields
+that they do not know, requests with unknown fields are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import get_conditional_response
+from ninja import Path, Query
+from pydantic import AwareDatetime, Field
+
+from esteira import operate
+from esteira.errors import NotFound
+from esteira.files import result_files
+from esteira.idempotency import Answer
+from esteira.models import Job
+from esteira.registry import registry
+from esteira.states import ENDED
+from web import schemas
+from web.access import Access, Scope
+from web.auth import need
+from web.dialect import KEY_PARAMETER, answer, api, caller, link, once, refuse_unknown_parameters
+from web.downloads import download
+from web.listing import Filters, page
+from web.openapi import UPLOAD_BODY, with_job_types
+from web.shapes import file_body, job_body, job_line, job_url, jobs, type_body
+from web.submitting import submit_all, submit_one
+from web.uploads import receive_file
+
+__all__ = ["api"]
+
+ERRORS = dict.fromkeys((401, 403, 404, 409, 413, 422, 503), schemas.ProblemBody)
+LIST_PARAMETERS = ("state", "type", "queue", "created_after", "limit", "cursor")
+REPEATABLE = {"parameters": [KEY_PARAMETER]}
+States = Annotated[
+    Query[list[str]], Field(description="Any of these states; repeat it, or separate them by commas.")
+]
+
+
+@api.post(
+    "/jobs",
+    response={202: schemas.JobBody, **ERRORS},
+    auth=need(Scope.SUBMIT),
+    tags=["jobs"],
+    openapi_extra=REPEATABLE,
+)
+def submit_job(request: HttpRequest, body: schemas.SubmitJob) -> HttpResponse:
+    """Submit a job. Accepted means kept: the answer comes after the commit. `Idempotency-Key` makes repeats safe."""
+    return once(request, lambda access: submit_one(access, body))
+
+
+@api.post(
+    "/jobs/batch",
+    response={202: schemas.AcceptedJobs, **ERRORS},
+    auth=need(Scope.SUBMIT),
+    tags=["jobs"],
+    openapi_extra=REPEATABLE,
+)
+def submit_jobs(request: HttpRequest, body: schemas.SubmitJobs) -> HttpResponse:
+    """Submit up to 1,000 jobs: all are accepted, or none. `Idempotency-Key` makes repeats safe."""
+    return once(request, lambda access: submit_all(access, body.jobs))
+
+
+@api.get("/jobs", response={200: schemas.JobPage, **ERRORS}, auth=need(Scope.READ), tags=["jobs"])
+def list_jobs(
+    request: HttpRequest,
+    state: States = [],  # noqa: B006
+    type: str = "",
+    queue: str = "",
+    created_after: AwareDatetime | None = None,
+    limit: Annotated[int, Field(ge=1, le=schemas.MAX_PAGE)] = 50,
+    cursor: str = "",
+) -> HttpResponse:
+    """List jobs, newest first. The next page is in the header Link, and as `next`."""
+    refuse_unknown_parameters(request, LIST_PARAMETERS)
+    states = [one for part in state for one in part.split(",") if one]
+    filters = Filters(states=states, type=type, queue=queue, created_after=created_after)
+    found = page(filters, cursor=cursor, limit=limit)
+    items = [job_line(job, caller(request)) for job in found.items]
+    response = answer({"items": items, "next": found.next, "prev": found.prev})
+    if links := [link(request, rel, to) for rel, to in (("next", found.next), ("prev", found.prev)) if to]:
+        response["Link"] = ", ".join(links)
+    return response
+
+
+@api.get(
+    "/jobs/{uuid:job_id}", response={200: schemas.JobBody, **ERRORS}, auth=need(Scope.READ), tags=["jobs"]
+)
+def get_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
+    """Look at a job. `ETag` and `If-None-Match` save repeating it; `Retry-After` stands there until it has ended."""
+    job = _job(job_id)
+    response = answer(job_body(job, caller(request)))
+    response["ETag"] = f'"{hashlib.sha256(response.content).hexdigest()[:32]}"'
+    if job.state not in ENDED:
+        response["Retry-After"] = "1"
+    return get_conditional_response(request, response["ETag"], None, response) or response
+
+
+@api.post(
+    "/jobs/{uuid:job_id}/cancel",
+    response={202: schemas.JobBody, **ERRORS},
+    auth=need(Scope.SUBMIT),
+    tags=["jobs"],
+    openapi_extra=REPEATABLE,
+)
+def cancel_job(
+    request: HttpRequest, job_id: Path[UUID], how: schemas.CancelJob | None = None
+) -> HttpResponse:
+    """Cancel a job: a waiting one at once, a running one at its next check. `force` ends its process (operators)."""
+    force = how is not None and how.force
+    if force:
+        caller(request).need(Scope.OPERATE)
+
+    def work(access: Access) -> Answer:
+        operate.cancel(job_id, by=access.by, force=force)
+        return {"body": job_body(_job(job_id), access)}
+
+    return once(request, work)
+
+
+@api.post(
+    "/jobs/{uuid:job_id}/retry",
+    response={202: schemas.JobBody, **ERRORS},
+    auth=need(Scope.OPERATE),
+    tags=["jobs"],
+    openapi_extra=REPEATABLE,
+)
+def retry_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
+    """Send a failed, dead, cancelled or expired job back to its queue, with all its tries."""
+
+    def work(access: Access) -> Answer:
+        operate.retry(job_id, by=access.by)
+        return {"body": job_body(_job(job_id), access), "location": job_url(job_id)}
+
+    return once(request, work)
+
+
+@api.get(
+    "/jobs/{uuid:job_id}/files",
+    response={200: schemas.Files, **ERRORS},
+    auth=need(Scope.PAYLOADS),
+    tags=["files"],
+)
+def list_files(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
+    """List a job's result files; they are there once it has succeeded."""
+    _job(job_id)
+    return answer({"items": [file_body(file) for file in result_files(job_id)]})
+
+
+@api.get("/jobs/{uuid:job_id}/files/{name}", response=ERRORS, auth=need(Scope.PAYLOADS), tags=["files"])
+def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpResponseBase:
+    """Download a result file."""
+    for file in result_files(job_id):
+        if file.name == name:
+            return download(request, file)
+    raise NotFound("file", f"{name!r} of job {job_id}")
+
+
+@api.post(
+    "/files",
+    response={201: schemas.FileBody, **ERRORS, 507: schemas.ProblemBody},
+    auth=need(Scope.SUBMIT),
+    tags=["files"],
+    openapi_extra=UPLOAD_BODY,
+)
+def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
+    """Upload a file of at most 100 MiB, as multipart field `file` or raw with `name`; parameters name it by its id."""
+    return answer(file_body(receive_file(request, name)), status=201)
+
+
+@api.get("/job-types", response={200: schemas.Types, **ERRORS}, auth=need(Scope.READ), tags=["job types"])
+def list_types(request: HttpRequest) -> HttpResponse:
+    """List the job types with the JSON Schema of their parameters."""
+    return answer({"items": [type_body(kind) for kind in registry.all()]})
+
+
+@api.get(
+    "/job-types/{name}", response={200: schemas.TypeBody, **ERRORS}, auth=need(Scope.READ), tags=["job types"]
+)
+def get_type(request: HttpRequest, name: str) -> HttpResponse:
+    """Look at one job type."""
+    if name not in registry.names():
+        raise NotFound("job type", name)
+    return answer(type_body(registry.get(name)))
+
+
+@api.get("/openapi.json", auth=need(Scope.READ), include_in_schema=False)
+def openapi(request: HttpRequest) -> HttpResponse:
+    """Describe this API, with every job type's parameters."""
+    return answer(with_job_types(json.loads(json.dumps(api.get_openapi_schema()))))
+
+
+def _job(job_id: UUID) -> Job:
+    try:
+        return jobs().get(pk=job_id)
+    except Job.DoesNotExist:
+        raise NotFound("job", job_id) from None

@@ -1,0 +1,135 @@
+"""The outermost middleware: what every answer carries, whoever made it.
+
+A request id (the caller's, if it is safe, else a new one), a strict Content-Security-Policy, no caching of what an
+account sees, and under /api/ a problem document in place of any other error page. A database that does not answer
+is 503 with Retry-After everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from uuid import uuid4
+
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+
+from web import problems
+from web.problems import BY_STATUS, CONTENT_TYPE, Problem
+
+API = "/api/"
+STATIC = "/static/"
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
+
+Next = Callable[[HttpRequest], HttpResponseBase]
+
+
+class EdgeMiddleware:
+    """Put it first: it also dresses what other middleware answers, and what Django makes of an exception."""
+
+    def __init__(self, get_response: Next) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        request_id = request_id_of(request.headers.get("X-Request-ID", ""))
+        request.id = request_id  # type: ignore[attr-defined]
+        response = self.get_response(request)
+        if response.status_code >= 400 and request.path.startswith(API):
+            response = _as_problem(request, response)
+        response["X-Request-ID"] = request_id
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+        if not request.path.startswith(STATIC):
+            response.headers.setdefault("Cache-Control", "private, no-store")
+        return response
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Answer for what a view raised; what middleware raised comes to `server_error`."""
+        problem = problems.of(error)
+        return None if problem is None else tell(request, problem)
+
+
+class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
+    """Django's "every page needs a login"; the API recognises its callers itself, and answers 401."""
+
+    def process_view(
+        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], *rest: object
+    ) -> HttpResponseBase | None:
+        if request.path.startswith(API):
+            return None
+        return super().process_view(request, view_func, *rest)  # type: ignore[arg-type]
+
+
+def request_id_of(given: str) -> str:
+    """Return the caller's request id if it is safe to repeat, else a new one."""
+    return given if _SAFE_ID.fullmatch(given) else uuid4().hex
+
+
+def tell(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """Answer with a problem: a document for the API, a page for people."""
+    if request.path.startswith(API):
+        return problem.response(request)
+    response = render(
+        request, "web/problem.html", {"problem": problem, "title": _heading(problem)}, status=problem.status
+    )
+    for name, value in problem.headers.items():
+        response[name] = value
+    return response
+
+
+def _heading(problem: Problem) -> str:
+    return {403: "Not allowed", 404: "Not found", 409: "Not possible now", 503: "Not available"}.get(
+        problem.status, "That did not work"
+    )
+
+
+def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    if response.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
+        return response
+    kept = {
+        name: response[name]
+        for name in ("Allow", "Retry-After", "WWW-Authenticate")
+        if response.has_header(name)
+    }
+    response.close()
+    code = BY_STATUS.get(response.status_code, "internal" if response.status_code >= 500 else "bad-request")
+    return Problem(code=code, status=response.status_code, headers=kept).response(request)
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return tell(request, Problem(code="bad-request", status=400))
+
+
+def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return tell(request, Problem(code="forbidden", status=403))
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    detail = "This form is too old, or came from another site. Go back, load the page again and repeat."
+    return tell(request, Problem(code="csrf", status=403, detail=detail))
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return tell(request, Problem(code="not-found", status=404))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer for an exception that no view raised: sessions and accounts are in the database too."""
+    error = sys.exc_info()[1]
+    problem = problems.of(error) if error is not None else None
+    return tell(request, problem or Problem(code="internal", status=500))

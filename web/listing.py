@@ -1,0 +1,130 @@
+"""Lists of jobs, newest first, for the API and the pages.
+
+Pages are cut by key: the hundredth costs as much as the first, and nothing is shown twice while new jobs arrive.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from esteira.errors import EsteiraError
+from esteira.models import ClockTimestamp, Job
+from esteira.states import SHOWN_STATES
+from web.shapes import jobs
+
+#: What a line does not show, and what may be large.
+HEAVY = ("params", "result")
+
+
+class BadFilter(EsteiraError):
+    """A list was asked for in a way that makes no sense."""
+
+    code = "invalid-request"
+    status = 422
+
+    def __init__(self, parameter: str, detail: str) -> None:
+        super().__init__(f"{parameter}: {detail}")
+        self.errors = [{"parameter": parameter, "detail": detail}]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which jobs; several states mean any of them."""
+
+    states: Sequence[str] = ()
+    type: str = ""
+    queue: str = ""
+    created_after: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One page; `next` leads to older jobs, `prev` to newer ones."""
+
+    items: list[Job]
+    next: str | None
+    prev: str | None
+
+
+def page(filters: Filters, *, cursor: str = "", limit: int) -> Page:
+    """Return one page of jobs; raises BadFilter."""
+    found = _filtered(filters)
+    if not cursor:
+        items = list(found.order_by("-created_at", "-id")[: limit + 1])
+        return _cut(items, limit, more_before=False)
+    direction, at, job_id = _read(cursor)
+    if direction == "older":
+        older = found.filter(Q(created_at__lt=at) | Q(created_at=at, id__lt=job_id), created_at__lte=at)
+        items = list(older.order_by("-created_at", "-id")[: limit + 1])
+        return _cut(items, limit, more_before=True)
+    newer = found.filter(Q(created_at__gt=at) | Q(created_at=at, id__gt=job_id), created_at__gte=at)
+    items = list(newer.order_by("created_at", "id")[: limit + 1])
+    more = len(items) > limit
+    items = items[:limit][::-1]
+    return Page(
+        items=items,
+        next=_cursor("older", items[-1]) if items else None,
+        prev=_cursor("newer", items[0]) if more else None,
+    )
+
+
+def _cut(items: list[Job], limit: int, *, more_before: bool) -> Page:
+    more, items = len(items) > limit, items[:limit]
+    return Page(
+        items=items,
+        next=_cursor("older", items[-1]) if more else None,
+        prev=_cursor("newer", items[0]) if more_before and items else None,
+    )
+
+
+def _filtered(filters: Filters) -> QuerySet[Job]:
+    found = jobs().defer(*HEAVY)
+    if filters.states:
+        wanted = Q(pk__in=[])
+        for state in filters.states:
+            wanted |= _in_state(state)
+        found = found.filter(wanted)
+    if filters.type:
+        found = found.filter(type=filters.type)
+    if filters.queue:
+        found = found.filter(queue=filters.queue)
+    if filters.created_after:
+        found = found.filter(created_at__gt=filters.created_after)
+    return found
+
+
+def _in_state(shown: str) -> Q:
+    """Say in SQL what `states.shown_state` says."""
+    if shown not in SHOWN_STATES:
+        raise BadFilter("state", f"must be one of {', '.join(SHOWN_STATES)}, not {shown!r}.")
+    if shown == "queued":
+        return Q(state="queued", run_at__lte=ClockTimestamp())
+    if shown == "scheduled":
+        return Q(state="queued", failures=0, run_at__gt=ClockTimestamp())
+    if shown == "retrying":
+        return Q(state="queued", failures__gt=0, run_at__gt=ClockTimestamp())
+    return Q(state=shown)
+
+
+def _cursor(direction: str, job: Job) -> str:
+    text = json.dumps([direction, job.created_at.isoformat(), str(job.pk)], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read(cursor: str) -> tuple[str, datetime, UUID]:
+    try:
+        direction, at, job_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        moment, key = datetime.fromisoformat(at), UUID(job_id)
+        if direction not in ("older", "newer") or moment.tzinfo is None:
+            raise ValueError
+    except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError):
+        raise BadFilter("cursor", "is not one of ours; start from the first page.") from None
+    return direction, moment, key

@@ -1,0 +1,183 @@
+"""The pages for people: server-rendered, complete without JavaScript. Whoever may only look sees no buttons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.views import LoginView, LogoutView
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
+
+from esteira import operate
+from esteira.errors import EsteiraError, NotFound, StateConflict, UniqueConflict
+from esteira.files import result_files
+from esteira.models import Job, JobEvent, JobLog
+from esteira.redact import shown_params
+from esteira.registry import registry
+from esteira.states import ENDED, RETRYABLE, SHOWN_STATES
+from web.access import Access, Scope, of_session
+from web.listing import Filters, page
+from web.problems import TITLES
+from web.shapes import file_url, jobs
+
+PAGE = 50
+#: The newest part of a log that a page shows; the API and the command line have all of it.
+LOG_SHOWN = 100_000
+EVENTS_SHOWN = 200
+
+
+class LogIn(LoginView):
+    """Sign in; the address asked for comes back afterwards."""
+
+    template_name = "web/login.html"
+
+
+class LogOut(LogoutView):
+    """Sign out, by POST only."""
+
+
+def job_list(request: HttpRequest) -> HttpResponse:
+    """Show jobs, newest first, filtered by what the address says."""
+    access = _access(request).need(Scope.READ)
+    asked = {name: request.GET.get(name, "").strip() for name in ("state", "type", "queue")}
+    filters = Filters(
+        states=[asked["state"]] if asked["state"] else [], type=asked["type"], queue=asked["queue"]
+    )
+    found = page(filters, cursor=request.GET.get("cursor", ""), limit=PAGE)
+    return _render(
+        request,
+        access,
+        "web/jobs.html",
+        jobs=found.items,
+        asked=asked,
+        filtered=any(asked.values()),
+        tabs=[("", "all", _address(asked, state=""))]
+        + [(s, s, _address(asked, state=s)) for s in SHOWN_STATES],
+        types=registry.names(),
+        queues=registry.queues(),
+        older=found.next and _address(asked, cursor=found.next),
+        newer=found.prev and _address(asked, cursor=found.prev),
+        first=_address(asked) if request.GET.get("cursor") else "",
+    )
+
+
+def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Show one job: what it is, how far it is, what went wrong, what it made."""
+    access = _access(request).need(Scope.READ)
+    job = _job(job_id)
+    sees = access.may(Scope.PAYLOADS)
+    ended = job.state in ENDED
+    return _render(
+        request,
+        access,
+        "web/job.html",
+        job=job,
+        sees=sees,
+        params=_pretty(shown_params(job.type, job.params)) if sees and job.params else "",
+        result=_pretty(job.result) if sees and job.result is not None else "",
+        files=[(file, file_url(file)) for file in result_files(job.pk)] if sees else [],
+        events=_events(job),
+        logs=_logs(job) if sees else [],
+        may_cancel=not ended and access.may(Scope.SUBMIT),
+        may_force=job.state == "running" and job.cancel_requested_at and access.may(Scope.OPERATE),
+        may_retry=job.state in RETRYABLE and access.may(Scope.OPERATE),
+    )
+
+
+@require_POST
+def cancel_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    force = "force" in request.POST
+    access = _access(request).need(Scope.OPERATE if force else Scope.SUBMIT)
+
+    def work() -> str:
+        if operate.cancel(job_id, by=access.by, force=force) == "cancelled":
+            return "Cancelled."
+        return "Its process is being ended." if force else "Stop requested. The job stops at its next check."
+
+    return _act(request, job_id, work)
+
+
+@require_POST
+def retry_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    access = _access(request).need(Scope.OPERATE)
+
+    def work() -> str:
+        operate.retry(job_id, by=access.by)
+        return "Sent back to its queue."
+
+    return _act(request, job_id, work)
+
+
+def problem_type(request: HttpRequest, code: str) -> HttpResponse:
+    """Say what an error's type means; errors of the API lead here."""
+    if code not in TITLES:
+        raise Http404
+    return _render(request, _access(request), "web/problem_type.html", code=code, title=TITLES[code])
+
+
+def _act(request: HttpRequest, job_id: UUID, work: Callable[[], str]) -> HttpResponse:
+    """Do what a button says and go back to the job; a job that moved meanwhile is told, not an error page."""
+    try:
+        messages.success(request, work())
+    except (StateConflict, UniqueConflict) as conflict:
+        messages.error(request, f"Nothing was changed: {_sentence(conflict)}")
+    return redirect("job", job_id=job_id)
+
+
+def _access(request: HttpRequest) -> Access:
+    access = of_session(request.user)
+    if access is None:  # the middleware has sent everybody else to the login
+        raise Http404
+    return access
+
+
+def _job(job_id: UUID) -> Job:
+    try:
+        return jobs().get(pk=job_id)
+    except Job.DoesNotExist:
+        raise NotFound("job", job_id) from None
+
+
+def _render(request: HttpRequest, access: Access, template: str, **context: Any) -> HttpResponse:
+    common = {
+        "access": access,
+        "flower_url": settings.FLOWER_URL,
+        "staff": getattr(request.user, "is_staff", False),
+    }
+    return render(request, template, {**common, **context})
+
+
+def _address(asked: dict[str, str], **changed: str) -> str:
+    query = {name: value for name, value in {**asked, **changed}.items() if value}
+    return f"/?{urlencode(query)}" if query else "/"
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _events(job: Job) -> list[JobEvent]:
+    return list(JobEvent.objects.filter(job=job).order_by("-id")[:EVENTS_SHOWN])[::-1]
+
+
+def _logs(job: Job) -> list[tuple[int, str]]:
+    """Return the newest part of the log, as (attempt, text), oldest attempt first."""
+    texts: dict[int, list[str]] = {}
+    left = LOG_SHOWN
+    for piece in JobLog.objects.filter(job=job).order_by("-id").iterator(chunk_size=50):
+        if left <= 0:
+            break
+        texts.setdefault(piece.attempt, []).append(piece.text[-left:])
+        left -= len(piece.text)
+    return [(attempt, "".join(reversed(pieces))) for attempt, pieces in sorted(texts.items())]
+
+
+def _sentence(error: EsteiraError) -> str:
+    return str(error)[:500]

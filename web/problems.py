@@ -1,0 +1,123 @@
+"""Errors as the API tells them: problem documents (RFC 9457) with stable types.
+
+`type` is `/problems/<code>`, a page that says in a sentence what to do; the codes are those of `esteira.errors` and the
+few that only HTTP knows. Clients may rely on `type` and `status`; titles and details are for people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+
+from esteira.db import Gone
+from esteira.errors import DatabaseAway, EsteiraError, IdempotencyInProgress
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+
+#: What each type means, and what to do about it.
+TITLES: dict[str, str] = {
+    "bad-request": "The request cannot be read. Check that the body is JSON and the headers are well-formed.",
+    "invalid-request": "The request's fields are wrong. Each error names the field and what it should be.",
+    "invalid-parameters": "The job type refuses these parameters. Each error names the parameter.",
+    "invalid-option": "An option of the submit is wrong. The error names it.",
+    "unknown-job-type": "There is no job type of this name. GET /api/v1/job-types lists them.",
+    "unknown-queue": "No worker would read this queue.",
+    "unauthenticated": "The request carries no valid token or session. Send `Authorization: Bearer …`.",
+    "forbidden": "The account or token lacks a right.",
+    "csrf": "A request with a session cookie needs the CSRF token in the header X-CSRFToken.",
+    "not-found": "There is nothing at this address, or it was removed after its retention.",
+    "method-not-allowed": "This address does not answer to this method. The header Allow says which it knows.",
+    "too-large": "The request, or a part of it, is larger than its limit.",
+    "state-conflict": "The job's state does not allow this.",
+    "unique-conflict": "Another job holds the same unique key.",
+    "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
+    "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
+    "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
+    "busy": "All request threads are taken. Nothing was done; try again after Retry-After.",
+    "files-full": "The space for files is used up.",
+    "internal": "Something broke on our side. Quote the request id to an operator.",
+}
+#: What an answer without a problem document becomes, by its status.
+BY_STATUS = {
+    400: "bad-request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "too-large",
+    503: "database-away",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One error, ready to be told."""
+
+    code: str
+    status: int
+    detail: str = ""
+    errors: Sequence[Mapping[str, Any]] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """What a person reads."""
+        return self.detail or TITLES.get(self.code, "")
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "type": f"/problems/{self.code}",
+            "title": TITLES.get(self.code, self.code.replace("-", " ").capitalize() + "."),
+            "status": self.status,
+            "detail": self.shown,
+        }
+        if self.errors:
+            told["errors"] = list(self.errors)
+        if request_id:
+            told["request_id"] = request_id
+        return told
+
+    def response(self, request: HttpRequest) -> HttpResponse:
+        content = json.dumps(self.body(getattr(request, "id", "")), ensure_ascii=False, default=str)
+        response = HttpResponse(content, status=self.status, content_type=CONTENT_TYPE)
+        for name, value in self.headers.items():
+            response[name] = value
+        return response
+
+
+class Told(Exception):
+    """Raise it to answer with a problem that is no error of the core's."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+def of(error: BaseException) -> Problem | None:
+    """Return the problem that an error is told as; None for what is nobody's fault but ours."""
+    if isinstance(error, Told):
+        return error.problem
+    if isinstance(error, EsteiraError):
+        headers = {"Retry-After": "1"} if isinstance(error, IdempotencyInProgress) else {}
+        errors = getattr(error, "errors", ())
+        return Problem(
+            code=error.code, status=error.status, detail=str(error), errors=errors, headers=headers
+        )
+    if isinstance(error, Gone):
+        return database_away()
+    return None
+
+
+def database_away() -> Problem:
+    return Problem(
+        code=DatabaseAway.code,
+        status=DatabaseAway.status,
+        detail="The database does not answer; try again in a few seconds. If the connection broke at the very last "
+        "moment, a submit may have been stored all the same: sent again with the same Idempotency-Key it counts once.",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )

@@ -1,0 +1,120 @@
+"""Rows as JSON: how the API shows jobs, files and job types. Times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from esteira.models import ClockTimestamp, File, Job
+from esteira.redact import shown_params
+from esteira.registry import JobType
+from web.access import Access, Scope
+
+JOBS = "/api/v1/jobs"
+
+
+def jobs() -> QuerySet[Job]:
+    """Return jobs with what showing them needs: the database's clock, and the schedule's name."""
+    return Job.objects.annotate(db_now=ClockTimestamp()).select_related("schedule")
+
+
+def job_url(job_id: UUID) -> str:
+    return f"{JOBS}/{job_id}"
+
+
+def job_line(job: Job, access: Access) -> dict[str, Any]:
+    """Show a job without what may be large."""
+    sees = access.may(Scope.PAYLOADS)
+    return {
+        "id": str(job.pk),
+        "type": job.type,
+        "state": job.shown_state,
+        "queue": job.queue,
+        "priority": job.priority_name,
+        "try_number": job.try_number,
+        "tries": job.max_failures,
+        "attempt": job.attempt,
+        "progress": _progress(job, sees),
+        "error": _error(job, sees),
+        "cancel_requested": job.cancel_requested_at is not None,
+        "submitted_by": job.submitted_by,
+        "schedule": job.schedule.name if job.schedule else None,
+        "created_at": moment(job.created_at),
+        "run_at": moment(job.run_at),
+        "expires_at": moment(job.expires_at),
+        "started_at": moment(job.started_at),
+        "finished_at": moment(job.finished_at),
+    }
+
+
+def job_body(job: Job, access: Access) -> dict[str, Any]:
+    """Show all of a job that this caller may see."""
+    sees = access.may(Scope.PAYLOADS)
+    line = job_line(job, access)
+    if sees and job.error:
+        line["error"]["traceback"] = str(job.error.get("traceback") or "") or None
+    key = job.unique_key.removeprefix(f"{job.type}:") if job.unique_key else None
+    return {
+        **line,
+        "params": shown_params(job.type, job.params) if sees else None,
+        "result": job.result if sees else None,
+        "unique": key if sees else None,
+    }
+
+
+def file_body(file: File) -> dict[str, Any]:
+    return {
+        "id": str(file.pk),
+        "name": file.name,
+        "content_type": file.content_type,
+        "size": file.size,
+        "sha256": file.sha256,
+        "created_at": moment(file.created_at),
+        "url": file_url(file),
+    }
+
+
+def file_url(file: File) -> str | None:
+    return f"{job_url(file.job_id)}/files/{quote(file.name, safe='')}" if file.job_id else None
+
+
+def type_body(kind: JobType) -> dict[str, Any]:
+    return {
+        "name": kind.name,
+        "title": kind.title,
+        "help": kind.help,
+        "queue": kind.queue,
+        "priority": kind.priority,
+        "tries": kind.retries + 1,
+        "timeout_s": kind.timeout_s,
+        "schedule": kind.schedule.words() if kind.schedule else None,
+        "schema": kind.schema(),
+    }
+
+
+def moment(at: datetime | None) -> str | None:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
+
+
+def _progress(job: Job, sees: bool) -> dict[str, Any] | None:
+    if job.progress_done is None:
+        return None
+    return {
+        "done": job.progress_done,
+        "total": job.progress_total,
+        "text": job.progress_text if sees else None,
+    }
+
+
+def _error(job: Job, sees: bool) -> dict[str, Any] | None:
+    if not job.error:
+        return None
+    return {
+        "kind": str(job.error.get("kind", "")),
+        "type": str(job.error.get("type", "")),
+        "message": str(job.error.get("message", "")) if sees else None,
+    }

@@ -1,0 +1,88 @@
+"""How times, spans and states look on the pages."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django import template
+
+register = template.Library()
+
+#: A sign beside each state's word: colour alone tells nothing to many people.
+SIGNS = {
+    "scheduled": "◷",
+    "queued": "○",
+    "retrying": "↻",
+    "running": "▶",
+    "succeeded": "✓",
+    "failed": "✕",
+    "dead": "☠",
+    "cancelled": "⊘",
+    "expired": "⌛",
+}
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+@register.filter
+def sign(state: str) -> str:
+    return SIGNS.get(state, "·")
+
+
+@register.filter
+def exact(at: datetime | None) -> str:
+    """Say a moment to the second, in UTC."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else ""
+
+
+@register.filter
+def machine(at: datetime | None) -> str:
+    return at.astimezone(UTC).isoformat() if at else ""
+
+
+@register.simple_tag
+def ago(at: datetime | None, now: datetime) -> str:
+    """Say how far a moment lies from the database's clock: "3 min ago", "in 2 h"."""
+    if at is None:
+        return ""
+    seconds = (now - at).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"{_span(seconds)} ago" if seconds > 0 else f"in {_span(-seconds)}"
+
+
+@register.simple_tag
+def took(job: Any, now: datetime) -> str:
+    """Say how long a job ran, or has been running."""
+    begun = job.started_at or job.claimed_at
+    if begun is None or job.state == "queued":
+        return ""
+    return _span(((job.finished_at or now) - begun).total_seconds())
+
+
+@register.simple_tag
+def percent(job: Any) -> str:
+    if not job.progress_total or job.progress_done is None:
+        return ""
+    return f"{min(100, max(0, 100 * job.progress_done / job.progress_total)):.0f}"
+
+
+def _span(seconds: float) -> str:
+    """Say a span with its two largest units: "1 h 02 min"."""
+    if seconds < 1:
+        return f"{max(0, seconds) * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for n, (size, unit) in enumerate(_UNITS):
+        if whole >= size:
+            first, rest = divmod(whole, size)
+            if n + 1 == len(_UNITS):
+                return f"{first} {unit}"
+            next_size, next_unit = _UNITS[n + 1]
+            return (
+                f"{first} {unit} {rest // next_size:02d} {next_unit}"
+                if rest // next_size
+                else f"{first} {unit}"
+            )
+    return "0 s"
