@@ -66,13 +66,14 @@ class WorkerHost:
 
     @contextmanager
     def completing(self) -> Iterator[Done]:
-        held, done = self._held, Done()
+        held, done, raw = self._held, Done(), None
         if held.completed:
             raise RuntimeError("completing: this job has completed already; a job completes once")
         if connections["default"].in_atomic_block:
             raise RuntimeError("completing: it must be the outermost transaction; leave transaction.atomic() first")
         try:
             with ExitStack() as shield, transaction.atomic(durable=True):
+                raw = connections["default"].connection  # Django replaces a broken one before we can look at it
                 yield done
                 shield.enter_context(self._interrupt.shield())
                 outcome = outcomes.succeeded(held, done.result, ended=self._now())
@@ -80,7 +81,7 @@ class WorkerHost:
                 held.completed = True  # until the commit says otherwise: no lease write may meet this row now
         except BaseException as error:
             held.completed = False
-            if isinstance(error, Gone) and lost_connection():
+            if isinstance(error, Gone) and (raw is None or raw.closed or raw.broken):
                 raise ConnectionLost from error
             raise
         held.completed = True
@@ -111,8 +112,3 @@ class _ShieldedDb:
         with self._interrupt.shield(), self._core.transaction():
             yield
 
-
-def lost_connection() -> bool:
-    """Whether the job's own connection is broken, as opposed to a statement that failed."""
-    connection = connections["default"].connection
-    return connection is None or bool(connection.closed or connection.broken)

@@ -61,7 +61,7 @@ def describe(error: BaseException) -> str:
     told = {
         "kind": kind,
         "type": type(error).__name__,
-        "message": clean(_said(error))[:MESSAGE_MAX],
+        "message": clean(said(error))[:MESSAGE_MAX],
         "traceback": "" if kind in ("retry", "given up") else clean(_trace(error))[-TRACEBACK_MAX:],
     }
     return json.dumps(told, ensure_ascii=False)
@@ -72,7 +72,8 @@ def clean(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """Return an exception's own words, if it can be made to speak."""
     try:
         return str(error)
     except Exception as worse:  # an exception's own __str__ may fail

@@ -11,11 +11,13 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connections
+from django.db import DatabaseError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from pydantic import ValidationError
 
 from esteira import outcomes
@@ -137,7 +139,8 @@ class Runner:
             return self._returned(held, value)
         ended = time.monotonic()
         if held.completed:
-            log.warning("job %s (%s) raised after its completion: %r", held.job.id, kind.name, error)
+            said = outcomes.said(error) if error else "cancelled"
+            log.warning("job %s (%s) raised after its completion: %s", held.job.id, kind.name, said[:500])
             return None
         if error is None:
             _close_connections()
@@ -158,7 +161,7 @@ class Runner:
             return outcomes.failed(held, error, ended=ended)
 
     def _failed(self, held: Held, kind: JobType, error: BaseException, ended: float) -> Outcome:
-        said = f"{type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {outcomes.said(error)}"
         log.info("job %s (%s) failed on try %s: %s", held.job.id, kind.name, held.job.failures + 1, said[:500])
         return outcomes.failed(held, error, ended=ended)
 
@@ -203,13 +206,21 @@ def _tidy_connections() -> None:
     """Leave no transaction of a job open, and drop connections that broke."""
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block or connection.needs_rollback:
-            connection.close()
-        connection.close_if_unusable_or_obsolete()
+            _renew(connection)
+        else:
+            connection.close_if_unusable_or_obsolete()
 
 
 def _close_connections() -> None:
     for connection in connections.all(initialized_only=True):
+        _renew(connection)
+
+
+def _renew(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection and forget its state: Django keeps the nesting of a transaction that nobody left."""
+    with suppress(DatabaseError):
         connection.close()
+    del connections[connection.alias]
 
 
 def _pauses() -> Iterator[float]:
