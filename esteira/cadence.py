@@ -39,7 +39,11 @@ class Cadence:
 
     def _cron(self, after: datetime, until: datetime) -> Iterator[datetime]:
         zone = ZoneInfo(self.tz)
-        for local in CronSim(self.cron, after.astimezone(zone)):
+        try:
+            times = CronSim(self.cron, after.astimezone(zone))
+        except CronSimError as error:
+            raise DeclarationError(f"schedule: cron {self.cron!r} cannot be read: {error}.") from None
+        for local in times:
             tick = local.astimezone(UTC)
             if tick > until:
                 return

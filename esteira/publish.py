@@ -26,7 +26,8 @@ log = logging.getLogger("esteira.publish")
 FAST_TIMEOUT_S = 0.25
 BREAKER_S = 5.0
 LENGTHS_CACHE_S = 0.2
-OUT_OF_MEMORY = "OOM command not allowed"
+#: redis-py turns the answer's prefix into a class of its own; inside a pipeline only the words are left.
+OUT_OF_MEMORY = "used memory > 'maxmemory'"
 
 T = TypeVar("T")
 
@@ -133,7 +134,7 @@ class Publisher:
         if producer is not None:
             _drop(producer)
         cause = error.__cause__ or error
-        self._full = self._full or OUT_OF_MEMORY in str(cause)
+        self._full = self._full or isinstance(cause, redis.exceptions.OutOfMemoryError) or OUT_OF_MEMORY in str(cause)
         log.warning("Redis did not %s (%s: %s); the keeper will feed what waits", what, type(cause).__name__, cause)
 
     def _read_lengths(self, queue: str) -> dict[int, int]:

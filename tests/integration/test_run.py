@@ -145,7 +145,9 @@ class Unspeakable(Exception):
         raise RuntimeError("not even this")
 
 
-@pytest.mark.parametrize("error", [ValueError("a\0b"), ValueError("\ud800"), ValueError("x" * 100_000), Unspeakable()])
+@pytest.mark.parametrize(
+    "error", [ValueError("a\0b"), ValueError("\ud800"), ValueError("x" * 100_000), Unspeakable()]
+)
 def test_errors_that_cannot_be_told_are_told_all_the_same(runner: Runner, error: Exception) -> None:
     @job(name="test.ugly", retries=0)
     def ugly(ctx: Context) -> None:
@@ -167,7 +169,9 @@ def test_errors_that_cannot_be_told_are_told_all_the_same(runner: Runner, error:
         ("\ud800", ""),
     ],
 )
-def test_a_result_that_cannot_be_stored_fails_for_good_and_says_why(runner: Runner, result: Any, said: str) -> None:
+def test_a_result_that_cannot_be_stored_fails_for_good_and_says_why(
+    runner: Runner, result: Any, said: str
+) -> None:
     @job(name="test.result")
     def returns(ctx: Context) -> Any:
         return result
@@ -307,7 +311,10 @@ def steal(job_id: UUID) -> None:
     """Let another worker own the job from now on, as after a lease that ended."""
     other = Runner("w2/boot-2-2")
     with other.core.transaction():
-        other.core.fetch("UPDATE esteira_job SET state = 'queued', worker = NULL, lease_until = NULL WHERE id = %s", [job_id])
+        other.core.fetch(
+            "UPDATE esteira_job SET state = 'queued', worker = NULL, lease_until = NULL WHERE id = %s",
+            [job_id],
+        )
         other.core.fetch(
             """UPDATE esteira_job SET state = 'running', attempt = attempt + 1, worker = 'w2/x',
                  claimed_at = clock_timestamp(), lease_until = clock_timestamp() + interval '1 hour' WHERE id = %s""",
@@ -443,7 +450,11 @@ def test_a_long_job_keeps_its_lease_tells_its_start_and_its_progress(runner: Run
     run(runner, keeps.submit().id)
 
     assert seen[0].started_at is not None
-    assert (seen[0].progress_done, seen[0].progress_total, seen[0].progress_text) == (1, 4, "a \ufffd quarter")
+    assert (seen[0].progress_done, seen[0].progress_total, seen[0].progress_text) == (
+        1,
+        4,
+        "a \ufffd quarter",
+    )
 
 
 def test_what_has_not_started_in_a_quarter_of_a_second_goes_back(runner: Runner) -> None:
@@ -455,7 +466,9 @@ def test_what_has_not_started_in_a_quarter_of_a_second_goes_back(runner: Runner)
     rows = run(runner, *ids)
 
     assert [row.state for row in rows] == ["succeeded", "queued", "queued"]
-    assert [(row.attempt, row.failures, row.suspicion, row.solo) for row in rows[1:]] == [(1, 0, 0, False)] * 2
+    assert [(row.attempt, row.failures, row.suspicion, row.solo) for row in rows[1:]] == [
+        (1, 0, 0, False)
+    ] * 2
 
 
 def test_one_value_that_the_database_refuses_fails_its_own_job_only(runner: Runner) -> None:
@@ -543,4 +556,6 @@ def test_what_ignores_its_limit_or_an_operators_force_ends_with_its_process(
     assert rows[0].state == ("cancelled" if force else "failed")
     if not force:
         assert rows[0].error["kind"] == "timeout"  # type: ignore[index]
-    assert [(row.state, row.solo, row.suspicion, row.failures) for row in rows[1:]] == [("queued", True, 0, 0)] * 2
+    assert [(row.state, row.solo, row.suspicion, row.failures) for row in rows[1:]] == [
+        ("queued", True, 0, 0)
+    ] * 2

@@ -13,7 +13,14 @@ from django.db import transaction
 from pydantic import Field
 
 from esteira import Context, JobType, Secret, job, publish
-from esteira.errors import InvalidOption, InvalidParameters, TooLarge, UniqueConflict, UnknownJobType, UnknownQueue
+from esteira.errors import (
+    InvalidOption,
+    InvalidParameters,
+    TooLarge,
+    UniqueConflict,
+    UnknownJobType,
+    UnknownQueue,
+)
 from esteira.models import Job
 from esteira.publish import Publisher
 from esteira.registry import SubmitRequest
@@ -43,14 +50,22 @@ def greet() -> JobType:
 
 
 def hinted(redis: Any, priority: int = 6) -> list[str]:
-    return [one for message in redis.lrange(list_key("esteira:", "default", priority), 0, -1) for one in ids_in(message)]
+    return [
+        one
+        for message in redis.lrange(list_key("esteira:", "default", priority), 0, -1)
+        for one in ids_in(message)
+    ]
 
 
 def test_a_job_is_stored_with_its_types_choices_and_hinted(greet: JobType, redis: Any) -> None:
     answer = greet.submit(name="Ána 🎉")
 
     row = Job.objects.get(pk=answer.id)
-    assert (row.type, row.params, row.state) == ("test.greet", {"name": "Ána 🎉", "times": 3, "secret": None}, "queued")
+    assert (row.type, row.params, row.state) == (
+        "test.greet",
+        {"name": "Ána 🎉", "times": 3, "secret": None},
+        "queued",
+    )
     assert (row.max_failures, row.backoff_s, row.timeout_s, row.priority) == (2, 5.0, 30.0, 6)
     assert row.published_at is not None
     assert hinted(redis) == [str(answer.id)]
@@ -100,7 +115,9 @@ def test_many_jobs_are_stored_in_slices_and_hinted_as_far_as_the_window_goes(
     assert Job.objects.count() == 2500
     told = Job.objects.filter(published_at__isnull=False).count()
     assert 50 <= told <= 1050
-    assert sorted(hinted(redis)) == sorted(str(pk) for pk in Job.objects.filter(published_at__isnull=False).values_list("pk", flat=True))
+    assert sorted(hinted(redis)) == sorted(
+        str(pk) for pk in Job.objects.filter(published_at__isnull=False).values_list("pk", flat=True)
+    )
 
 
 def test_one_bad_request_among_many_stores_none(greet: JobType) -> None:
@@ -119,7 +136,9 @@ def test_one_bad_request_among_many_stores_none(greet: JobType) -> None:
         ({"name": "a\0b"}, {"#/params"}),
     ],
 )
-def test_bad_parameters_are_named_all_at_once(greet: JobType, params: dict[str, Any], pointers: set[str]) -> None:
+def test_bad_parameters_are_named_all_at_once(
+    greet: JobType, params: dict[str, Any], pointers: set[str]
+) -> None:
     with pytest.raises(InvalidParameters) as caught:
         greet.submit(**params)
     assert {error["pointer"] for error in caught.value.errors} == pointers
@@ -150,7 +169,9 @@ def test_parameters_have_a_size() -> None:
         ({"on_conflict": "explode"}, InvalidOption, "on_conflict"),
     ],
 )
-def test_bad_options_name_the_field(greet: JobType, options: dict[str, Any], error: type[Exception], said: str) -> None:
+def test_bad_options_name_the_field(
+    greet: JobType, options: dict[str, Any], error: type[Exception], said: str
+) -> None:
     with pytest.raises(error, match=said):
         greet.options(**options).submit(name="Ana")
     assert not Job.objects.exists()
@@ -207,5 +228,3 @@ def test_the_breaker_asks_again_after_its_time(greet: JobType, settings: Any, se
     publisher.forget()
 
     assert publisher.send([hint]) is True
-
-

@@ -39,7 +39,10 @@ def test_a_hint_is_read_back_from_its_list_and_from_unacked(redis: Any) -> None:
     assert ids_in(message) == [str(one) for one in ids]
 
     got: list[Any] = []
-    with broker() as connection, Consumer(connection, [Queue("default")], on_message=got.append, accept=["json"]):
+    with (
+        broker() as connection,
+        Consumer(connection, [Queue("default")], on_message=got.append, accept=["json"]),
+    ):
         connection.drain_events(timeout=10)
         (entry,) = redis.hgetall(f"{settings.REDIS_PREFIX}{UNACKED}").values()
         assert ids_in_unacked(entry) == [str(one) for one in ids]
@@ -49,7 +52,9 @@ def test_a_hint_is_read_back_from_its_list_and_from_unacked(redis: Any) -> None:
         got[0].ack()
 
 
-@pytest.mark.parametrize("junk", [b"", b"[]", b"{}", b'{"body": 1, "properties": {}}', b"\xff\xfe", b'"x"', b"null"])
+@pytest.mark.parametrize(
+    "junk", [b"", b"[]", b"{}", b'{"body": 1, "properties": {}}', b"\xff\xfe", b'"x"', b"null"]
+)
 def test_what_is_no_hint_is_a_value_error(junk: bytes) -> None:
     with pytest.raises(ValueError):
         ids_in(junk)

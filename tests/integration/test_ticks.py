@@ -1,0 +1,238 @@
+"""Schedules: one job or one recorded skip per tick, whoever writes it, however late, and around every policy."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from esteira import Context, cron, every, job
+from esteira.db import Core
+from esteira.models import Job, Schedule, ScheduleSkip
+from esteira.registry import registry
+from esteira.ticks import MOST_A_TURN, write_ticks
+
+pytestmark = pytest.mark.usefixtures("database", "job_types")
+
+
+@pytest.fixture(autouse=True)
+def tick_type(job_types: None) -> None:
+    @job(name="test.tick")
+    def tick(ctx: Context, n: int = 1) -> None: ...
+
+
+def now(core: Core) -> datetime:
+    moment: datetime = core.fetch("SELECT clock_timestamp()")[0][0]
+    return moment
+
+
+def schedule(core: Core, ago_s: float, **fields: Any) -> Schedule:
+    """Store a schedule of every second whose last tick was so long ago."""
+    last = now(core) - timedelta(seconds=ago_s)
+    given = {"name": "s", "type": "test.tick", "every_s": 1, "origin": "database", "missed": "all", **fields}
+    return Schedule.objects.create(anchor_at=last, last_tick_at=last, **given)
+
+
+def ticks_of(one: Schedule) -> list[datetime]:
+    return list(Job.objects.filter(schedule=one).order_by("tick_at").values_list("tick_at", flat=True))  # type: ignore[arg-type]
+
+
+def skips_of(one: Schedule) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for reason in ScheduleSkip.objects.filter(schedule=one).values_list("reason", flat=True):
+        found[reason] = found.get(reason, 0) + 1
+    return found
+
+
+def write_all(core: Core) -> None:
+    while write_ticks(core):
+        pass
+
+
+def test_every_tick_since_the_last_one_gets_its_job(core: Core) -> None:
+    one = schedule(core, 10.5)
+
+    write_ticks(core)
+
+    ticks = ticks_of(one)
+    assert ticks == [one.anchor_at + timedelta(seconds=n) for n in range(1, len(ticks) + 1)]
+    assert len(ticks) == 10
+    one.refresh_from_db()
+    assert one.last_tick_at == ticks[-1]
+    row = Job.objects.filter(schedule=one).first()
+    assert row is not None
+    assert (row.submitted_by, row.params, row.in_turn) == ("schedule s", {"n": 1}, False)
+
+
+def test_keepers_at_the_same_time_write_each_tick_once(core: Core) -> None:
+    one = schedule(core, 300.5, grace_s=3600)
+    cores = [Core(f"keeper {n}") for n in range(4)]
+    errors: list[BaseException] = []
+
+    def keep(mine: Core) -> None:
+        try:
+            for _ in range(10):
+                write_ticks(mine)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=keep, args=(mine,)) for mine in cores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    write_all(core)
+    for mine in cores:
+        mine.close()
+
+    ticks = ticks_of(one)
+    assert errors == []
+    assert ticks == [one.anchor_at + timedelta(seconds=n) for n in range(1, len(ticks) + 1)]
+    assert len(ticks) >= 300
+
+
+def test_a_turn_writes_at_most_a_hundred_and_says_that_there_is_more(core: Core) -> None:
+    one = schedule(core, 250.5, grace_s=3600)
+
+    assert write_ticks(core) is True
+    assert len(ticks_of(one)) == MOST_A_TURN
+    write_all(core)
+    assert len(ticks_of(one)) >= 250
+
+
+@pytest.mark.parametrize(("missed", "late_jobs"), [("skip", 0), ("once", 1), ("all", 240)])
+def test_ticks_older_than_the_grace_follow_the_policy(core: Core, missed: str, late_jobs: int) -> None:
+    one = schedule(core, 300.5, missed=missed, grace_s=60)
+    late = now(core) - timedelta(seconds=60)
+
+    write_all(core)
+
+    ticks = ticks_of(one)
+    assert abs(sum(tick < late for tick in ticks) - late_jobs) <= 1 + (missed == "all")
+    assert abs(sum(tick >= late for tick in ticks) - 60) <= 2
+    skipped = ScheduleSkip.objects.filter(schedule=one, reason="missed").values_list("tick_at", flat=True)
+    nominal = [one.anchor_at + timedelta(seconds=n) for n in range(1, len(ticks) + len(skipped) + 1)]
+    assert sorted([*ticks, *skipped]) == nominal
+    if missed == "once" and late_jobs:
+        assert max(tick for tick in ticks if tick < late) > late - timedelta(seconds=3)
+
+
+def test_overlap_skip_makes_no_job_while_one_is_open(core: Core) -> None:
+    one = schedule(core, 5.5, overlap="skip")
+
+    write_ticks(core)
+
+    assert len(ticks_of(one)) == 1
+    assert skips_of(one) == {"overlap": 4}
+
+
+def test_overlap_queue_makes_jobs_that_run_one_at_a_time(core: Core) -> None:
+    one = schedule(core, 3.5, overlap="queue")
+
+    write_ticks(core)
+
+    assert Job.objects.filter(schedule=one, in_turn=True).count() == 3
+
+
+def test_a_unique_key_that_is_held_is_a_recorded_skip(core: Core) -> None:
+    @job(name="test.unique", unique="only")
+    def unique(ctx: Context) -> None: ...
+
+    one = schedule(core, 3.5, type="test.unique")
+
+    write_ticks(core)
+
+    assert len(ticks_of(one)) == 1
+    assert skips_of(one) == {"unique": 2}
+
+
+def test_parameters_that_the_type_refuses_are_a_recorded_skip(core: Core) -> None:
+    one = schedule(core, 2.5, params={"n": "many"})
+
+    write_ticks(core)
+
+    assert ticks_of(one) == []
+    assert skips_of(one) == {"invalid": 2}
+
+
+def test_a_type_that_only_another_release_knows_is_left_to_its_keeper(core: Core) -> None:
+    one = schedule(core, 2.5, type="test.newer")
+
+    assert write_ticks(core) is False
+
+    one.refresh_from_db()
+    assert one.last_tick_at == one.anchor_at
+    assert skips_of(one) == {}
+
+
+def test_a_schedule_that_cannot_be_read_harms_no_other(core: Core) -> None:
+    schedule(core, 2.5, name="bad", every_s=0, cron="0 0 31 2 *", tz="UTC")
+    schedule(core, 2.5, name="worse", every_s=0, cron="* * * * *", tz="Nowhere/At_All")
+    good = schedule(core, 2.5, name="good")
+
+    write_ticks(core)
+
+    assert len(ticks_of(good)) == 2
+
+
+def test_a_switched_off_schedule_makes_nothing(core: Core) -> None:
+    one = schedule(core, 5.5, enabled=False)
+
+    write_ticks(core)
+
+    assert ticks_of(one) == []
+
+
+def test_migrate_writes_declared_schedules_and_nobody_else(core: Core) -> None:
+    @job(
+        name="test.nightly",
+        schedule=cron("0 3 * * *", tz="America/Sao_Paulo"),
+        overlap="skip",
+        missed="skip",
+        grace=30,
+    )
+    def nightly(ctx: Context) -> None: ...
+
+    write_ticks(core)
+    assert not Schedule.objects.filter(name="test.nightly").exists()
+
+    call_command("migrate", verbosity=0)
+
+    row = Schedule.objects.get(name="test.nightly")
+    assert (row.cron, row.tz, row.overlap, row.missed, row.grace_s) == (
+        "0 3 * * *",
+        "America/Sao_Paulo",
+        "skip",
+        "skip",
+        30,
+    )
+    assert abs((row.last_tick_at - datetime.now(UTC)).total_seconds()) < 60
+
+    before = row.last_tick_at
+    Schedule.objects.filter(pk=row.pk).update(enabled=False)
+    call_command("migrate", verbosity=0)
+    row.refresh_from_db()
+    assert (row.enabled, row.last_tick_at) == (False, before)
+
+
+def test_a_schedule_whose_code_is_gone_is_switched_off_and_comes_back_without_its_past(core: Core) -> None:
+    @job(name="test.gone", schedule=every(60))
+    def gone(ctx: Context) -> None: ...
+
+    call_command("migrate", verbosity=0)
+    kind = registry.get("test.gone")
+    registry.remove("test.gone")
+    call_command("migrate", verbosity=0)
+    row = Schedule.objects.get(name="test.gone")
+    assert (row.enabled, row.origin) == (False, "gone")
+
+    Schedule.objects.filter(pk=row.pk).update(last_tick_at=now(core) - timedelta(days=3))
+    registry.add(kind)
+    call_command("migrate", verbosity=0)
+
+    row.refresh_from_db()
+    assert (row.enabled, row.origin) == (True, "code")
+    assert abs((row.last_tick_at - now(core)).total_seconds()) < 60
