@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -159,7 +159,7 @@ def test_a_claim_wipes_the_progress_of_the_try_before(core: Core) -> None:
     assert (row.progress_done, row.progress_total, row.progress_text) == (None, None, "")
 
 
-def in_turn(core: Core, n: int = 1) -> list[object]:
+def in_turn(core: Core, n: int = 1) -> list[UUID]:
     nightly = schedule(core)
     jobs = [
         new(schedule_id=nightly, tick_at=datetime(2026, 1, 1 + i, 3, tzinfo=UTC), in_turn=True, publish=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import product
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -38,7 +39,7 @@ UPDATE esteira_job SET state = %(state)s::text,
   error = '{"message": "m"}' WHERE id = %(id)s"""
 
 
-def put(core: Core, state: State) -> object:
+def put(core: Core, state: State) -> UUID:
     if state == State.RUNNING:
         return running(core)[0].id
     (job,) = stored(core)

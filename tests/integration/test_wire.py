@@ -21,7 +21,7 @@ def broker() -> Connection:
 
 def test_keys_are_kombus() -> None:
     with broker() as connection:
-        channel = connection.default_channel
+        channel: Any = connection.default_channel
         assert tuple(channel.priority_steps) == LISTS
         assert (channel.unacked_key, channel.unacked_index_key) == (UNACKED, UNACKED_INDEX)
         for number in LISTS:

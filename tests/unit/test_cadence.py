@@ -62,7 +62,7 @@ def spans(draw: st.DrawFn) -> tuple[str, datetime, datetime, datetime]:
     change = draw(st.sampled_from(CHANGES[zone]))
     seconds = st.integers(min_value=-30 * 3600, max_value=30 * 3600)
     a, b, c = sorted(draw(st.tuples(seconds, seconds, seconds)))
-    return zone, *(change + timedelta(seconds=s) for s in (a, b, c))
+    return zone, change + timedelta(seconds=a), change + timedelta(seconds=b), change + timedelta(seconds=c)
 
 
 @given(spans(), st.sampled_from(EXPRESSIONS))

@@ -19,7 +19,7 @@ class Account(BaseModel):
 def test_what_is_no_secret_is_shown() -> None:
     def open_job(ctx: Context, name: str, sizes: list[int], extra: dict[str, int] | None = None) -> None: ...
 
-    job(open_job, name="t.open")
+    job(name="t.open")(open_job)
 
     stored = {"name": "Ana", "sizes": [1], "extra": None}
     assert shown_params("t.open", stored) == stored
@@ -36,7 +36,7 @@ def test_a_secret_is_hidden_wherever_it_stands() -> None:
         deep: dict[str, list[Account]] | None = None,
     ) -> None: ...
 
-    job(secret_job, name="t.secret")
+    job(name="t.secret")(secret_job)
 
     stored = {
         "name": "Ana",
@@ -57,7 +57,7 @@ def test_a_secret_is_hidden_wherever_it_stands() -> None:
 def test_a_parameter_of_another_release_is_hidden() -> None:
     def newer(ctx: Context, name: str = "") -> None: ...
 
-    job(newer, name="t.newer")
+    job(name="t.newer")(newer)
 
     assert shown_params("t.newer", {"name": "Ana", "token": "x"}) == {"name": "Ana", "token": HIDDEN}
 
