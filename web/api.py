@@ -14,7 +14,8 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
-from ninja import Path, Query
+from ninja import Path
+from ninja.params.functions import Query
 from pydantic import AwareDatetime, Field
 
 from esteira import operate
@@ -40,9 +41,7 @@ __all__ = ["api"]
 ERRORS = dict.fromkeys((401, 403, 404, 409, 413, 422, 503), schemas.ProblemBody)
 LIST_PARAMETERS = ("state", "type", "queue", "created_after", "limit", "cursor")
 REPEATABLE = {"parameters": [KEY_PARAMETER]}
-States = Annotated[
-    Query[list[str]], Field(description="Any of these states; repeat it, or separate them by commas.")
-]
+ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or separate them by commas.")
 
 
 @api.post(
@@ -72,7 +71,7 @@ def submit_jobs(request: HttpRequest, body: schemas.SubmitJobs) -> HttpResponse:
 @api.get("/jobs", response={200: schemas.JobPage, **ERRORS}, auth=need(Scope.READ), tags=["jobs"])
 def list_jobs(
     request: HttpRequest,
-    state: States = [],  # noqa: B006
+    state: list[str] = ANY_STATE,
     type: str = "",
     queue: str = "",
     created_after: AwareDatetime | None = None,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
@@ -101,6 +103,12 @@ def _unauthenticated(request: HttpRequest, error: AuthenticationError) -> HttpRe
     return Problem(code="unauthenticated", status=401, headers={"WWW-Authenticate": "Bearer"}).response(
         request
     )
+
+
+@api.exception_handler(RequestDataTooBig)
+def _too_large(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    limit = f"The body is larger than the limit of {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024**2} MiB."
+    return Problem(code="too-large", status=413, detail=limit).response(request)
 
 
 @api.exception_handler(Http404)

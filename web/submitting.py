@@ -20,7 +20,7 @@ from web.schemas import MAX_BATCH, SubmitJob
 from web.shapes import job_body, job_url, jobs
 
 MAX_ERRORS = 100
-_KEY = re.compile(r'[!-~]{1,255}|"[ -~]{1,255}"')
+_KEY = re.compile(r'[!#-~][!-~]{0,254}|"[ -~]{1,255}"')
 
 
 class BadKey(EsteiraError):

@@ -12,7 +12,7 @@ urlpatterns = [
     path("livez", health.view),
     path("readyz", health.view),
     path("api/v1/", api_v1.urls),
-    re_path(r"^api(/|$)", not_found),
+    re_path(r"^api(?:/|$)", not_found),
     path("login/", pages.LogIn.as_view(), name="login"),
     path("logout/", pages.LogOut.as_view(), name="logout"),
     path("", pages.job_list, name="jobs"),

@@ -1,0 +1,126 @@
+"""Tokens: shown once, kept as a checksum, never mightier than their account, gone when they should be."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+
+from esteira.errors import InvalidOption
+from tests.support.http import account
+from web.access import Scope
+from web.tokens import ApiToken, access_by, create_token
+
+pytestmark = pytest.mark.django_db
+
+
+def test_only_the_checksum_of_a_token_is_kept() -> None:
+    token, secret = create_token(account("ana", "operator"), "ci", role="operator")
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT t::text FROM web_apitoken t")
+        (row,) = cursor.fetchone()
+    assert secret not in row
+    assert token.sha256 == hashlib.sha256(secret.encode()).hexdigest()
+    assert secret.startswith(token.prefix)
+
+
+def test_a_token_says_who_acts_and_what_they_may() -> None:
+    _, secret = create_token(account("ana", "operator"), "ci", role="submitter")
+
+    access = access_by(secret)
+
+    assert access is not None
+    assert access.by == "ana / ci"
+    assert access.scopes == {Scope.READ, Scope.SUBMIT, Scope.PAYLOADS}
+
+
+@pytest.mark.parametrize(
+    ("groups", "role", "scopes"),
+    [
+        (["viewer"], "operator", {Scope.READ}),
+        (["operator"], "viewer", {Scope.READ}),
+        (["viewer", "payloads"], "operator", {Scope.READ, Scope.PAYLOADS}),
+        ([], "operator", set()),
+    ],
+)
+def test_a_token_is_never_mightier_than_its_account(groups: list[str], role: str, scopes: set[Scope]) -> None:
+    _, secret = create_token(account("ana", *groups), "ci", role=role)
+
+    access = access_by(secret)
+
+    assert access is not None
+    assert access.scopes == scopes
+
+
+def test_a_viewers_token_may_be_let_see_payloads() -> None:
+    _, secret = create_token(account("ana", "operator"), "ci", role="viewer", sees_payloads=True)
+
+    access = access_by(secret)
+
+    assert access is not None
+    assert access.scopes == {Scope.READ, Scope.PAYLOADS}
+
+
+@pytest.mark.parametrize("wrong", ["", "esteira_", "esteira_" + "x" * 43, "x" * 10_000, "esteira_" + "\0" * 43])
+def test_a_wrong_token_opens_nothing(wrong: str) -> None:
+    create_token(account("ana", "operator"), "ci")
+
+    assert access_by(wrong) is None
+
+
+def test_an_expired_token_opens_nothing() -> None:
+    token, secret = create_token(account("ana", "operator"), "ci", expires_in=timedelta(days=1))
+    assert access_by(secret) is not None
+
+    ApiToken.objects.update(expires_at=token.created_at)
+
+    assert access_by(secret) is None
+
+
+def test_a_closed_account_closes_its_tokens() -> None:
+    user = account("ana", "operator")
+    _, secret = create_token(user, "ci")
+    user.is_active = False
+    user.save()
+
+    assert access_by(secret) is None
+
+
+def test_a_deleted_token_opens_nothing() -> None:
+    token, secret = create_token(account("ana", "operator"), "ci")
+    token.delete()
+
+    assert access_by(secret) is None
+
+
+def test_the_last_use_is_kept_to_the_minute() -> None:
+    token, secret = create_token(account("ana", "operator"), "ci")
+    assert token.last_used_at is None
+
+    access_by(secret)
+    first = ApiToken.objects.get().last_used_at
+    access_by(secret)
+
+    assert first is not None
+    assert ApiToken.objects.get().last_used_at == first
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "x" * 81}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"role": "root"}, "role"),
+        ({"expires_in": timedelta(0)}, "expires_in"),
+    ],
+)
+def test_a_token_that_makes_no_sense_is_refused(options: dict, field: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        create_token(account("ana"), **{"name": "ci", **options})
+
+    assert refused.value.field == field
+    assert not ApiToken.objects.exists()
