@@ -30,7 +30,7 @@ def stubborn(ctx: Context, seconds: float = 3600) -> None:
     while time.monotonic() < end:
         try:
             time.sleep(0.1)
-        except Exception:  # noqa: S110 - that is what makes it stubborn
+        except Exception:
             pass
 
 
