@@ -5,9 +5,10 @@ The public names, all from pure modules: importable before Django is set up.
 
 from esteira.cadence import cron, every
 from esteira.context import Context, LocalContext
+from esteira.declare import job
 from esteira.errors import Cancelled, EsteiraError, GiveUp, Retry, TimeLimitExceeded
 from esteira.params import FileRef, Secret
-from esteira.registry import JobType, job
+from esteira.registry import JobType
 
 __all__ = [
     "Cancelled",

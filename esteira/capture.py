@@ -9,7 +9,15 @@ from esteira.outcomes import clean
 from esteira.slot import Slot
 
 #: The core's own words about a job are for the process's log.
-NOT_THE_JOB = ("esteira.flush", "esteira.lease", "esteira.run", "esteira.publish", "celery.", "kombu.", "amqp")
+NOT_THE_JOB = (
+    "esteira.flush",
+    "esteira.lease",
+    "esteira.run",
+    "esteira.publish",
+    "celery.",
+    "kombu.",
+    "amqp",
+)
 
 
 class Capture(logging.Handler):
@@ -26,5 +34,5 @@ class Capture(logging.Handler):
             return
         try:
             held.say(clean(self.format(record)) + "\n")
-        except Exception:
+        except Exception:  # a line that cannot be formatted must not fail the job
             self.handleError(record)

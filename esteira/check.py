@@ -31,6 +31,7 @@ GRACE_S = 2.0
 UNACKED_S = 3.0
 MARKER = "filled"
 
+
 class Checker:
     """Walks over the published rows, one slice a turn, and compares them with Redis."""
 
@@ -60,7 +61,9 @@ class Checker:
 
     def relieve(self) -> None:
         """Make room in a full Redis: DEL is the one thing it still does. The hints are fed again, a few at a time."""
-        keys = [list_key(settings.REDIS_PREFIX, queue, number) for queue in known_queues() for number in LISTS]
+        keys = [
+            list_key(settings.REDIS_PREFIX, queue, number) for queue in known_queues() for number in LISTS
+        ]
         keys += [f"{settings.REDIS_PREFIX}{name}" for name in (UNACKED, UNACKED_INDEX, MARKER)]
         self._publisher.read(lambda client: client.delete(*keys), even_if_away=True)
         log.warning("Redis is full; its lists of hints were deleted and will be filled with fewer")

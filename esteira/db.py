@@ -96,7 +96,7 @@ class Core:
     def _once(self, sql: str, params: Params) -> list[Row]:
         connection = self._open()
         try:
-            cursor = connection.execute(sql, params)  # type: ignore[arg-type]
+            cursor = connection.execute(sql, params)
             return cursor.fetchall() if cursor.description else []
         finally:
             self._drop_if_broken()
@@ -137,7 +137,9 @@ def watch_orm_connections(timeout_s: float) -> None:
     """Let the ORM's connections of this process notice a dead peer within `timeout_s`, on both sides."""
     connections["default"].settings_dict.setdefault("OPTIONS", {}).update(liveness(timeout_s))
     connection_created.connect(
-        lambda connection, **_: _watch_server_side(connection, timeout_s), weak=False, dispatch_uid="esteira.liveness"
+        lambda connection, **_: _watch_server_side(connection, timeout_s),
+        weak=False,
+        dispatch_uid="esteira.liveness",
     )
 
 

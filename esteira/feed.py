@@ -40,7 +40,9 @@ class Feeder:
             open_lists = self._open_lists(queue)
             full = full or len(open_lists) < len(PRIORITIES)
             if open_lists:
-                rows = insert.feed(db, queue=queue, types=types, priorities=open_lists, limit=min(SLICE, self.window))
+                rows = insert.feed(
+                    db, queue=queue, types=types, priorities=open_lists, limit=min(SLICE, self.window)
+                )
                 if rows:
                     self._publisher.send(hints(rows, self._typical))
                 fed += len(rows)

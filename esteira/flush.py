@@ -58,7 +58,9 @@ class Ledger:
     def _write_logs(self, pending: Pending) -> None:
         if not pending.logs:
             return
-        finish.log_lines(self._core, [(*held.mine, text.replace("\0", "\ufffd")) for held, text in pending.logs])
+        finish.log_lines(
+            self._core, [(*held.mine, text.replace("\0", "\ufffd")) for held, text in pending.logs]
+        )
         pending.logs = []
 
     def _write_ends(self, ended: list[tuple[Held, Outcome]]) -> None:

@@ -31,7 +31,12 @@ class WorkerHost:
     """One attempt's way to the database; everything but the completion travels on the core's private connection."""
 
     def __init__(
-        self, held: Held, core: Core, interrupt: Interrupt, now: Callable[[], float], recorded: Callable[[Outcome], None]
+        self,
+        held: Held,
+        core: Core,
+        interrupt: Interrupt,
+        now: Callable[[], float],
+        recorded: Callable[[Outcome], None],
     ) -> None:
         self._held, self._core, self._interrupt = held, core, interrupt
         self._now, self._recorded = now, recorded
@@ -70,10 +75,14 @@ class WorkerHost:
         if held.completed:
             raise RuntimeError("completing: this job has completed already; a job completes once")
         if connections["default"].in_atomic_block:
-            raise RuntimeError("completing: it must be the outermost transaction; leave transaction.atomic() first")
+            raise RuntimeError(
+                "completing: it must be the outermost transaction; leave transaction.atomic() first"
+            )
         try:
             with ExitStack() as shield, transaction.atomic(durable=True):
-                raw = connections["default"].connection  # Django replaces a broken one before we can look at it
+                raw = connections[
+                    "default"
+                ].connection  # Django replaces a broken one before we can look at it
                 yield done
                 shield.enter_context(self._interrupt.shield())
                 outcome = outcomes.succeeded(held, done.result, ended=self._now())
@@ -111,4 +120,3 @@ class _ShieldedDb:
     def transaction(self) -> Iterator[None]:
         with self._interrupt.shield(), self._core.transaction():
             yield
-

@@ -77,7 +77,12 @@ def take_name(db: Db, wanted: str, *, queues: list[str], slots: int) -> Identity
         if (earlier is None or earlier == me or not lives(earlier)) and _claim_name(db, identity, earlier):
             break
         if earlier is not None and lives(earlier):
-            log.warning("another worker named %s runs on this machine; this one takes %s-%s", wanted, wanted, number + 1)
+            log.warning(
+                "another worker named %s runs on this machine; this one takes %s-%s",
+                wanted,
+                wanted,
+                number + 1,
+            )
             number += 1
     announce(db, identity, queues=queues, slots=slots)
     if earlier is not None and earlier != me and earlier.startswith(_boot_id()):
@@ -124,7 +129,8 @@ def _incarnation_of(db: Db, name: str) -> str | None:
 def _claim_name(db: Db, identity: Identity, earlier: str | None) -> bool:
     """Write the name down, unless somebody else did since `earlier` was read."""
     rows = db.fetch(
-        """INSERT INTO esteira_worker AS w (name, incarnation, host, pid, queues, types, slots, state, started_at, last_seen)
+        """INSERT INTO esteira_worker AS w
+             (name, incarnation, host, pid, queues, types, slots, state, started_at, last_seen)
            VALUES (%(name)s, %(me)s, %(host)s, %(pid)s, '[]', '[]', 0, 'up', clock_timestamp(), clock_timestamp())
            ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, host = excluded.host,
              pid = excluded.pid, state = 'up', started_at = excluded.started_at, last_seen = excluded.last_seen

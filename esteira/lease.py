@@ -90,7 +90,13 @@ class Heart(threading.Thread):
 
     def _tell_start(self, now: float) -> None:
         held = self._slot.running
-        if held and held.started and not held.told_start and not held.completed and now - held.started >= BEAT_S:
+        if (
+            held
+            and held.started
+            and not held.told_start
+            and not held.completed
+            and now - held.started >= BEAT_S
+        ):
             finish.start(self._core, *held.mine, held.started - held.claimed)
             held.told_start = True
 
@@ -123,7 +129,9 @@ class Heart(threading.Thread):
         ran = now - held.started
         if ran >= held.job.timeout_s and not held.warned:
             held.warned = True
-            self._interrupt.send(held, TimeLimitExceeded(f"the time limit of {held.job.timeout_s:g} s has passed"))
+            self._interrupt.send(
+                held, TimeLimitExceeded(f"the time limit of {held.job.timeout_s:g} s has passed")
+            )
         if ran >= held.job.timeout_s + HARD_AFTER_S:
             self._end_by_force(held, ran)
 
@@ -132,7 +140,9 @@ class Heart(threading.Thread):
         self._ledger.flush(running_too=True)
         outcome = timed_out(held, ran)
         if held.job.id in self._ledger.record([outcome]):
-            log.warning("job %s (%s) ignored its time limit; its process is ended", held.job.id, held.job.type)
+            log.warning(
+                "job %s (%s) ignored its time limit; its process is ended", held.job.id, held.job.type
+            )
             self._leave()
 
     def _cancel_by_force(self, held: Held) -> None:

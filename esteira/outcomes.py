@@ -42,7 +42,9 @@ def cancelled(held: Held, *, ended: float) -> Outcome:
 
 def timed_out(held: Held, ran_s: float) -> Outcome:
     """Make the outcome of a job that ignored its time limit; its process is about to be ended."""
-    error = TimeLimitExceeded(f"ended by force after {ran_s:.0f} s: it ignored its limit of {held.job.timeout_s:g} s")
+    error = TimeLimitExceeded(
+        f"ended by force after {ran_s:.0f} s: it ignored its limit of {held.job.timeout_s:g} s"
+    )
     return failed(held, error, ended=(held.started or held.claimed) + ran_s)
 
 
@@ -56,7 +58,11 @@ def describe(error: BaseException) -> str:
     kind = (
         "timeout"
         if isinstance(error, TimeLimitExceeded)
-        else "retry" if isinstance(error, Retry) else "given up" if isinstance(error, GiveUp) else "exception"
+        else "retry"
+        if isinstance(error, Retry)
+        else "given up"
+        if isinstance(error, GiveUp)
+        else "exception"
     )
     told = {
         "kind": kind,
@@ -84,7 +90,7 @@ def _trace(error: BaseException) -> str:
     try:
         frames = traceback.TracebackException.from_exception(error, compact=True)
         return "".join(line for line in frames.format() if "/esteira/run.py" not in line)
-    except Exception as worse:
+    except Exception as worse:  # as above: the error's own code runs here
         return f"(its traceback cannot be read: {type(worse).__name__})"
 
 
@@ -94,9 +100,13 @@ def _result(value: Any) -> str | None:
     try:
         text = json.dumps(to_jsonable_python(value), allow_nan=False, separators=(",", ":"))
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
-        raise BadResult(f"The result cannot be stored as JSON: {error}. Return dicts, lists, text and numbers.") from None
+        raise BadResult(
+            f"The result cannot be stored as JSON: {error}. Return dicts, lists, text and numbers."
+        ) from None
     if len(text) > RESULT_MAX:
-        raise BadResult("The result is larger than 256 KiB; write it with ctx.file() and return what a reader needs.")
+        raise BadResult(
+            "The result is larger than 256 KiB; write it with ctx.file() and return what a reader needs."
+        )
     if "\\u0000" in text:
         raise BadResult("The result holds a NUL character, which cannot be stored; remove it.")
     return text

@@ -111,7 +111,7 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
         raise InvalidParameters(
             [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {error}."}]
         ) from None
-    if len(text) > MAX_PARAMS_BYTES or not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES:
+    if len(text) > MAX_PARAMS_BYTES or (not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES):
         raise TooLarge("params", "64 KiB")
     if "\\u0000" in text and NUL.search(text):
         raise InvalidParameters([{"pointer": "#/params", "detail": "holds a NUL character; remove it."}])

@@ -73,7 +73,7 @@ class Publisher:
         sent = False
         with self._careful("publish") as ready:
             if ready:
-                producer = self._open()
+                producer: Any = self._open()  # the published types do not know `batch`
                 with producer.batch():
                     for hint in hints:
                         producer.publish(
@@ -134,8 +134,12 @@ class Publisher:
         if producer is not None:
             _drop(producer)
         cause = error.__cause__ or error
-        self._full = self._full or isinstance(cause, redis.exceptions.OutOfMemoryError) or OUT_OF_MEMORY in str(cause)
-        log.warning("Redis did not %s (%s: %s); the keeper will feed what waits", what, type(cause).__name__, cause)
+        self._full = (
+            self._full or isinstance(cause, redis.exceptions.OutOfMemoryError) or OUT_OF_MEMORY in str(cause)
+        )
+        log.warning(
+            "Redis did not %s (%s: %s); the keeper will feed what waits", what, type(cause).__name__, cause
+        )
 
     def _read_lengths(self, queue: str) -> dict[int, int]:
         pipe = self._redis().pipeline(transaction=False)

@@ -1,30 +1,27 @@
-"""`@job`: a function becomes a job type with a name, options and checked parameters.
+"""Job types and the one place that knows them all.
 
-Pure: importable before Django. Declaration mistakes are refused here, at import, with file and line. Submitting needs
-the database, so the core installs its submitter when Django is ready (`install`); before that a submit says so.
+Pure: importable before Django. Submitting needs the database, so the core installs its submitter when Django is ready
+(`install`); before that a submit says so.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
-import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, NoReturn, Protocol, overload
+from typing import Any, NoReturn, Protocol
 from uuid import UUID
 
 from esteira.cadence import Cadence
 from esteira.context import Context, LocalContext
 from esteira.errors import DeclarationError, UnknownJobType
-from esteira.params import Params, check, model_of
+from esteira.params import Params, check
 
 PRIORITIES = {"high": 3, "normal": 6, "low": 9}
 PRIORITY_NAMES = {number: name for name, number in PRIORITIES.items()}
 DEFAULT_TIMEOUT_S = 600.0
-ATOMIC_TIMEOUT_S = 60.0
 #: A job that ignores its time limit is ended by force this much later.
 HARD_AFTER_S = 30.0
 
@@ -208,143 +205,3 @@ def _not_ready(requests: Iterable[SubmitRequest], *, by: str = "") -> NoReturn:
 
 
 registry = Registry()
-
-
-@overload
-def job(fn: Callable[..., Any]) -> JobType: ...
-@overload
-def job(
-    *,
-    name: str | None = None,
-    queue: str = "default",
-    priority: str = "normal",
-    retries: int = 3,
-    backoff: float | timedelta = 2.0,
-    timeout: float | timedelta | None = None,
-    lease: float | timedelta | None = None,
-    atomic: bool = False,
-    alone: bool | None = None,
-    unique: str | None = None,
-    schedule: Cadence | None = None,
-    overlap: str = "allow",
-    missed: str = "once",
-    grace: float | timedelta = 60.0,
-) -> Callable[[Callable[..., Any]], JobType]: ...
-def job(
-    fn: Callable[..., Any] | None = None,
-    *,
-    name: str | None = None,
-    queue: str = "default",
-    priority: str = "normal",
-    retries: int = 3,
-    backoff: float | timedelta = 2.0,
-    timeout: float | timedelta | None = None,
-    lease: float | timedelta | None = None,
-    atomic: bool = False,
-    alone: bool | None = None,
-    unique: str | None = None,
-    schedule: Cadence | None = None,
-    overlap: str = "allow",
-    missed: str = "once",
-    grace: float | timedelta = 60.0,
-) -> Any:
-    """Make a function a job type; raises DeclarationError with file and line. Durations: seconds or timedelta.
-
-    `retries` counts tries after the first failure. `timeout` is the time limit (600 s; 60 s when atomic).
-    `alone` keeps jobs of this type out of batches; found by itself for functions that use `completing`.
-    """
-
-    def declare(fn: Callable[..., Any]) -> JobType:
-        if not inspect.isfunction(fn):
-            raise DeclarationError(f"@job goes on a plain function, not on {fn!r}.")
-        where = f"{inspect.getsourcefile(fn)}:{fn.__code__.co_firstlineno}"
-        chosen = name or _default_name(fn)
-        _refuse_bad_options(where, chosen, queue, priority, retries, overlap, missed, fn)
-        new = JobType(
-            name=chosen,
-            fn=fn,
-            where=where,
-            model=model_of(fn, where=where, name=fn.__name__),
-            queue=queue,
-            priority=priority,
-            retries=retries,
-            backoff_s=_seconds(where, "backoff", backoff),
-            timeout_s=_seconds(
-                where,
-                "timeout",
-                (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S) if timeout is None else timeout,
-            ),
-            lease_s=None if lease is None else _seconds(where, "lease", lease),
-            atomic=atomic,
-            alone=_uses(fn.__code__, "completing") if alone is None else alone,
-            unique=unique,
-            schedule=schedule,
-            overlap=overlap,
-            missed=missed,
-            grace_s=_seconds(where, "grace", grace),
-        )
-        _refuse_schedule_without_defaults(new)
-        registry.add(new)
-        return new
-
-    return declare if fn is None else declare(fn)
-
-
-def _default_name(fn: Callable[..., Any]) -> str:
-    """Name a type `module.function` below its package."""
-    return f"{fn.__module__.rsplit('.', 1)[-1]}.{fn.__name__}"
-
-
-def _uses(code: types.CodeType, attribute: str) -> bool:
-    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
-    return attribute in code.co_names or any(_uses(c, attribute) for c in inner)
-
-
-def _seconds(where: str, field: str, value: float | timedelta) -> float:
-    try:
-        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise DeclarationError(f"{where}: {field} must be a positive number of seconds, not {value!r}.")
-    return seconds
-
-
-def _refuse_bad_options(
-    where: str,
-    name: str,
-    queue: str,
-    priority: str,
-    retries: int,
-    overlap: str,
-    missed: str,
-    fn: Callable[..., Any],
-) -> None:
-    def refuse(sentence: str) -> NoReturn:
-        raise DeclarationError(f"{where}: {sentence}")
-
-    if inspect.iscoroutinefunction(fn):
-        refuse(f"{fn.__name__} is `async def`; job functions are plain `def` for now.")
-    if not name or len(name) > 120 or any(c.isspace() or not c.isprintable() for c in name):
-        refuse(f"name {name!r} must be 1 to 120 printable characters without spaces.")
-    if not queue or len(queue) > 60 or not queue.replace("-", "").replace("_", "").isalnum():
-        refuse(f"queue {queue!r} must be letters, digits, '-' and '_', at most 60.")
-    if priority not in PRIORITIES:
-        refuse(f"priority {priority!r} must be one of {', '.join(PRIORITIES)}.")
-    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= 1000:
-        refuse(f"retries must be 0 to 1000, not {retries!r}.")
-    if overlap not in ("allow", "skip", "queue"):
-        refuse(f"overlap {overlap!r} must be allow, skip or queue.")
-    if missed not in ("skip", "once", "all"):
-        refuse(f"missed {missed!r} must be skip, once or all.")
-
-
-def _refuse_schedule_without_defaults(new: JobType) -> None:
-    if not isinstance(new.schedule, Cadence | None):
-        raise DeclarationError(f"{new.where}: schedule must be cron(…) or every(…), not {new.schedule!r}.")
-    required = [name for name, field in new.model.model_fields.items() if field.is_required()]
-    if new.schedule and required:
-        raise DeclarationError(
-            f"{new.where}: {new.name} has a schedule, so every parameter needs a default; "
-            f"missing for {', '.join(required)}."
-        )

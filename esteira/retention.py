@@ -60,7 +60,8 @@ def _jobs(db: Db, keep_s: float) -> int:
         ]
         if ids:
             db.fetch(
-                """DELETE FROM esteira_filechunk c USING esteira_file f WHERE c.file_id = f.id AND f.job_id = ANY(%s)""",
+                """DELETE FROM esteira_filechunk c USING esteira_file f
+                   WHERE c.file_id = f.id AND f.job_id = ANY(%s)""",
                 [ids],
             )
             for table in ("esteira_file", "esteira_joblog", "esteira_jobevent"):

@@ -70,7 +70,9 @@ class Runner:
                 break
             except Gone as error:
                 if time.monotonic() - started > CLAIM_PATIENCE_S:
-                    log.warning("the database is away (%s); this hint is dropped, the keeper will send another", error)
+                    log.warning(
+                        "the database is away (%s); this hint is dropped, the keeper will send another", error
+                    )
                     return
                 time.sleep(pause)
         self.slot.begin(claimed)
@@ -91,7 +93,9 @@ class Runner:
                 self.ledger.flush()
                 return
             except Gone as error:
-                log.warning("the database is away (%s); ends of jobs wait to be written", type(error).__name__)
+                log.warning(
+                    "the database is away (%s); ends of jobs wait to be written", type(error).__name__
+                )
                 time.sleep(pause)
 
     def _run(self, held: Held) -> None:
@@ -107,7 +111,9 @@ class Runner:
         try:
             self.slot.end(held, self._attempt(held, kind, params))
         except LeaseLost:
-            log.warning("refused: attempt %s of job %s stops, another one owns it", held.job.attempt, held.job.id)
+            log.warning(
+                "refused: attempt %s of job %s stops, another one owns it", held.job.attempt, held.job.id
+            )
             self.slot.end(held, None)
         except ConnectionLost as error:
             self._after_lost_connection(held, error)
@@ -162,12 +168,16 @@ class Runner:
 
     def _failed(self, held: Held, kind: JobType, error: BaseException, ended: float) -> Outcome:
         said = f"{type(error).__name__}: {outcomes.said(error)}"
-        log.info("job %s (%s) failed on try %s: %s", held.job.id, kind.name, held.job.failures + 1, said[:500])
+        log.info(
+            "job %s (%s) failed on try %s: %s", held.job.id, kind.name, held.job.failures + 1, said[:500]
+        )
         return outcomes.failed(held, error, ended=ended)
 
     def _refuse(self, held: Held, error: ValidationError) -> None:
         why = "; ".join(f"{p['pointer']}: {p['detail']}" for p in problems(error)[:5])
-        log.warning("job %s (%s): its parameters are refused by this release: %s", held.job.id, held.job.type, why)
+        log.warning(
+            "job %s (%s): its parameters are refused by this release: %s", held.job.id, held.job.type, why
+        )
         try:
             refuse(self.core, [(*held.mine, outcomes.clean(why))], worker=self.worker)
         except Gone:

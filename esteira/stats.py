@@ -73,7 +73,8 @@ def _upsert(db: Db, cells: dict[Key, _Cell]) -> None:
         SELECT date_trunc('minute', clock_timestamp()), v.type, v.queue, v.state, v.n, v.sum_ms, v.buckets::jsonb
         FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::float8[], %s::text[])
           AS v(type, queue, state, n, sum_ms, buckets)
-        ON CONFLICT (minute, type, queue, state) DO UPDATE SET n = s.n + excluded.n, sum_ms = s.sum_ms + excluded.sum_ms,
+        ON CONFLICT (minute, type, queue, state) DO UPDATE SET n = s.n + excluded.n,
+          sum_ms = s.sum_ms + excluded.sum_ms,
           buckets = (SELECT jsonb_agg(a.v::bigint + b.v::bigint ORDER BY a.i)
                      FROM jsonb_array_elements_text(s.buckets) WITH ORDINALITY AS a(v, i)
                      JOIN jsonb_array_elements_text(excluded.buckets) WITH ORDINALITY AS b(v, i) USING (i))""",

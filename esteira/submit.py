@@ -23,7 +23,7 @@ from esteira.depth import Typical, hints, known_queues
 from esteira.errors import InvalidOption, UniqueConflict, UnknownQueue
 from esteira.params import check
 from esteira.record.insert import SLICE, NewJob, holder, insert
-from esteira.registry import PRIORITIES, JobType, Submitted, SubmitRequest, registry
+from esteira.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
 
 LONGEST_S = 10 * 366 * 86400.0
 UNIQUE_MAX = 200
@@ -63,7 +63,8 @@ def _store(part: list[_Checked]) -> list[Submitted]:
     with transaction.atomic():
         stored = insert(db, jobs)
         answers = [
-            Submitted(id=one.job.id) if one.job.id in stored else _in_place_of(db, one, stored) for one in part
+            Submitted(id=one.job.id) if one.job.id in stored else _in_place_of(db, one, stored)
+            for one in part
         ]
         now = [job for job in jobs if stored.get(job.id)]
         if now:
@@ -147,7 +148,9 @@ def _moment(value: datetime | None, delay_s: float | None) -> datetime | None:
     if delay_s is not None:
         raise InvalidOption("run_at", "cannot be combined with a delay; give one of them.")
     if not isinstance(value, datetime) or value.tzinfo is None:
-        raise InvalidOption("run_at", "must be a date and time with a time zone, such as 2026-01-31T09:00:00+00:00.")
+        raise InvalidOption(
+            "run_at", "must be a date and time with a time zone, such as 2026-01-31T09:00:00+00:00."
+        )
     return value
 
 
@@ -163,4 +166,3 @@ def _unique(kind: JobType, chosen: str | None, params: Any) -> str | None:
 
 def _without_type(key: str) -> str:
     return key.split(":", 1)[-1]
-

@@ -14,7 +14,10 @@ log = logging.getLogger("esteira.keeper")
 
 
 def sweep(db: Db, *, was_away: bool) -> int:
-    """Rescue and expire; return how many jobs moved. `was_away`: this keeper's own connection failed since last time."""
+    """Rescue and expire; return how many jobs moved.
+
+    `was_away`: this keeper's own connection failed since last time.
+    """
     moved = expire(db)
     if held(db, was_away=was_away):
         return moved
@@ -36,7 +39,7 @@ def held(db: Db, *, was_away: bool) -> bool:
           hold_until = CASE
             WHEN k.hold_until > clock_timestamp() THEN k.hold_until
             WHEN k.database_started_at <> pg_postmaster_start_time()
-              OR (%(away)s AND (k.hold_until IS NULL OR k.hold_until < clock_timestamp() - %(lease)s * interval '1 second'))
+              OR (%(away)s AND coalesce(k.hold_until < clock_timestamp() - %(lease)s * interval '1 second', true))
             THEN clock_timestamp() + %(lease)s / 2 * interval '1 second'
             ELSE k.hold_until END,
           database_started_at = pg_postmaster_start_time(), last_sweep = clock_timestamp()

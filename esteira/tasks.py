@@ -20,10 +20,9 @@ def door(task: Any, *ids: str) -> None:
     worker.runner().run_hint(ids, task.request.id)
 
 
+_register: Any = shared_task  # its published types do not know `Request`
 for _kind in registry.all():
-    shared_task(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=worker.REQUEST)
+    _register(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=worker.REQUEST)
 
-current_app.conf.task_queues = [
-    Queue(name, routing_key=name) for name in known_queues()
-]
+current_app.conf.task_queues = [Queue(name, routing_key=name) for name in known_queues()]
 current_app.steps["worker"].add(worker.Name)

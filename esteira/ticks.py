@@ -56,7 +56,9 @@ _COLUMNS = ", ".join(Scheduled.__dataclass_fields__)
 def write_ticks(db: Db) -> bool:
     """Write what is due; return whether some schedule has more than one turn's worth."""
     more = False
-    for row in db.fetch(f"SELECT clock_timestamp(), {_COLUMNS} FROM esteira_schedule WHERE enabled ORDER BY id"):
+    for row in db.fetch(
+        f"SELECT clock_timestamp(), {_COLUMNS} FROM esteira_schedule WHERE enabled ORDER BY id"
+    ):
         now, schedule = row[0], _scheduled(row[1:])
         try:
             if next(schedule.ticks(now), None) is not None:
@@ -73,7 +75,8 @@ def _scheduled(row: tuple[Any, ...]) -> Scheduled:
 def _write(db: Db, schedule_id: int, now: datetime) -> bool:
     with db.transaction():
         rows = db.fetch(
-            f"SELECT {_COLUMNS} FROM esteira_schedule WHERE id = %s AND enabled FOR UPDATE SKIP LOCKED", [schedule_id]
+            f"SELECT {_COLUMNS} FROM esteira_schedule WHERE id = %s AND enabled FOR UPDATE SKIP LOCKED",
+            [schedule_id],
         )
         if not rows:
             return False
@@ -115,7 +118,8 @@ def _runs_late(missed: str, after: datetime, late: datetime) -> bool:
 
 def _is_open(db: Db, schedule_id: int) -> bool:
     rows = db.fetch(
-        "SELECT 1 FROM esteira_job WHERE schedule_id = %s AND state IN ('queued', 'running') LIMIT 1", [schedule_id]
+        "SELECT 1 FROM esteira_job WHERE schedule_id = %s AND state IN ('queued', 'running') LIMIT 1",
+        [schedule_id],
     )
     return bool(rows)
 

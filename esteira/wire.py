@@ -37,8 +37,12 @@ class Hint:
     hard_limit_s: float = 630.0
     delivery: str = field(default_factory=lambda: str(uuid4()))
 
-    def body(self) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
-        return [str(one) for one in self.ids], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    def body(self) -> tuple[Sequence[str], dict[str, Any], dict[str, Any]]:
+        return (
+            [str(one) for one in self.ids],
+            {},
+            {"callbacks": None, "errbacks": None, "chain": None, "chord": None},
+        )
 
     def headers(self) -> dict[str, Any]:
         """The headers of Celery's message protocol 2."""

@@ -55,10 +55,20 @@ class SteadyConsumer(Consumer):
     caller does not expect (found by killing Redis 20 times under load; there is a test for it).
     """
 
-    def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    # Celery's own, which its published types leave out.
+    hub: Any
+    connection_errors: Any
+    _cancel_connection_timer_entries: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._strays: list[UUID] = []
-        options = {**(worker_options or {}), "without_gossip": True, "without_mingle": True}
-        super().__init__(*args, worker_options=options, **kwargs)
+        options = {
+            **(kwargs.pop("worker_options", None) or {}),
+            "without_gossip": True,
+            "without_mingle": True,
+        }
+        kwargs["worker_options"] = options
+        super().__init__(*args, **kwargs)
 
     def start(self) -> None:
         while True:
@@ -72,7 +82,7 @@ class SteadyConsumer(Consumer):
                 self._forget_connection()
                 time.sleep(FIRST_PAUSE_S)
 
-    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
         try:
             super().on_connection_error_after_connected(exc)
         except Exception as error:
@@ -118,7 +128,9 @@ class SteadyConsumer(Consumer):
         try:
             self._strays += [UUID(one) for one in json.loads(message.body)[0]]
         except (ValueError, TypeError, IndexError, KeyError):
-            log.warning("a message of unknown type %s was no hint; it is dropped", message.headers.get("task"))
+            log.warning(
+                "a message of unknown type %s was no hint; it is dropped", message.headers.get("task")
+            )
         message.ack_log_error(log, self.connection_errors)
         if self._strays and len(self._strays) == 1:
             self.hub.call_later(STRAYS_S, self._settle_strays)
@@ -163,7 +175,9 @@ class JobRequest(Request):
             with briefly("worker lost") as db:
                 rescued = rescue.process_lost(db, self.id)
         except Gone as error:
-            log.warning("a pool process is lost and the database away (%s); the leases of its jobs end", error)
+            log.warning(
+                "a pool process is lost and the database away (%s); the leases of its jobs end", error
+            )
             return
         for job_id, state in rescued.items():
             log.warning("the pool process of job %s is lost; the job is %s", job_id, state)
@@ -239,4 +253,3 @@ def _hand_over() -> None:
 def _goodbye(**_: Any) -> None:
     if _me is not None:
         identity.say_goodbye(_me)
-

@@ -72,10 +72,12 @@ def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Cl
         have = {row[0] for row in rows}
         settle(db, [i for i in ids if i not in have])
     place = {one: n for n, one in enumerate(ids)}
-    return [Claimed(**dict(zip(_FIELDS, row, strict=True))) for row in sorted(rows, key=lambda r: place[r[0]])]
+    return [
+        Claimed(**dict(zip(_FIELDS, row, strict=True))) for row in sorted(rows, key=lambda r: place[r[0]])
+    ]
 
 
-_FIELDS = Claimed.__slots__  # type: ignore[attr-defined]
+_FIELDS = Claimed.__slots__
 
 
 def settle(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:

@@ -128,7 +128,10 @@ def feed(db: Db, *, queue: str, types: Sequence[str], priorities: Sequence[int],
     """T2: mark the next due jobs of a queue published, most urgent first; each type is its own index range."""
     asked = {"queue": queue, "types": list(types), "priorities": list(priorities), "limit": limit}
     rows = sorted(db.fetch(_FEED, asked), key=lambda row: (row[3], row[7]))
-    return [Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6]) for r in rows]
+    return [
+        Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6])
+        for r in rows
+    ]
 
 
 def unpublish(db: Db, ids: Sequence[UUID], stamps: Sequence[datetime]) -> int:

@@ -27,7 +27,8 @@ def cancel(db: Db, job_id: UUID, *, by: str, force: bool) -> str | None:
         SELECT coalesce((SELECT state FROM moved), (SELECT state FROM locked))""",
         {"id": job_id, "by": by, "force": force},
     )
-    return rows[0][0]
+    state: str | None = rows[0][0]
+    return state
 
 
 def retry(db: Db, job_id: UUID, *, by: str) -> str | None:

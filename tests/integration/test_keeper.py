@@ -279,7 +279,7 @@ def test_a_message_that_a_worker_just_took_is_not_missing_but_one_that_it_keeps_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     message = redis.rpop(list_key("esteira:", "default", 6))
-    redis.hset(f"esteira:{UNACKED}", "tag", b'[%s, "", "default"]' % message)
+    redis.hset(f"esteira:{UNACKED}", "tag", b"[" + message + b', "", "default"]')
     checker = Checker(publisher)
 
     assert checker.check(core) is False

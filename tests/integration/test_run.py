@@ -414,7 +414,12 @@ def test_a_cancelled_job_stops_at_its_next_check(runner: Runner, settings: Any) 
             time.sleep(0.01)
 
     answer = long.submit()
-    asker = threading.Timer(0.3, lambda: (operate.cancel(answer.id, by="ana"), connection.close()))
+
+    def ask() -> None:
+        operate.cancel(answer.id, by="ana")
+        connection.close()
+
+    asker = threading.Timer(0.3, ask)
     asker.start()
     (row,) = run(runner, answer.id)
     asker.join()

@@ -251,3 +251,13 @@ def test_submit_many_gives_an_id_for_each(submitted: list[SubmitRequest]) -> Non
 
     assert len(set(ids)) == 3
     assert [r.params for r in submitted] == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"), [("{acount}", "'acount'"), ("{", "cannot be read"), ("{n} {}", "''")]
+)
+def test_a_unique_key_is_made_of_parameters(template: str, said: str) -> None:
+    def fn(ctx: Context, n: int) -> None: ...
+
+    with pytest.raises(DeclarationError, match=re.escape(said)):
+        job(name="test.unique", unique=template)(fn)

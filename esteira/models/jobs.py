@@ -1,9 +1,4 @@
-"""The tables: jobs are the truth, the outbox and the lock; everything else hangs on them.
-
-Constraints and partial indexes forbid the impossible: a running job without a lease, an ended one without an end, two
-jobs for one tick. The partial indexes make the keeper's cost independent of the backlog; `lease_until` is in none of
-them, so extending a lease touches no index. Nothing here changes a job's state: only `esteira.record` does.
-"""
+"""A job and what is told of it: the row is the truth, the outbox entry and the lock."""
 
 from __future__ import annotations
 
@@ -11,58 +6,15 @@ from typing import Any
 
 from django.db import models
 from django.db.models import F, Q
-from django.db.models.expressions import Func
 
 from esteira.ids import uuid7
+from esteira.models.clock import ClockTimestamp
+from esteira.models.schedules import Schedule
 from esteira.registry import PRIORITY_NAMES
 from esteira.states import ENDED, State, shown_state
 
-
-class ClockTimestamp(Func):
-    """The database's clock as it stands; `now()` would be the transaction's start."""
-
-    function = "clock_timestamp"
-    template = "%(function)s()"
-    output_field = models.DateTimeField()
-
-
 _ENDED = sorted(ENDED)
 _QUEUED, _RUNNING = Q(state="queued"), Q(state="running")
-
-
-class Schedule(models.Model):
-    """When to submit what. Declared in code (written by migrate only) or stored by an operator."""
-
-    id = models.BigAutoField(primary_key=True)
-    name = models.CharField(max_length=120, unique=True)
-    type = models.CharField(max_length=120)
-    params = models.JSONField(default=dict, blank=True)
-    cron = models.CharField(max_length=120, blank=True)
-    tz = models.CharField(max_length=64, default="UTC")
-    every_s = models.FloatField(default=0)
-    overlap = models.CharField(max_length=8, default="allow")
-    missed = models.CharField(max_length=8, default="once")
-    grace_s = models.FloatField(default=60)
-    enabled = models.BooleanField(default=True)
-    origin = models.CharField(max_length=8, default="code")
-    anchor_at = models.DateTimeField(db_default=ClockTimestamp())
-    last_tick_at = models.DateTimeField(db_default=ClockTimestamp())
-
-    class Meta:
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(overlap__in=["allow", "skip", "queue"]), name="schedule_overlap"
-            ),
-            models.CheckConstraint(condition=Q(missed__in=["skip", "once", "all"]), name="schedule_missed"),
-            models.CheckConstraint(condition=Q(origin__in=["code", "database", "gone"]), name="schedule_origin"),
-            models.CheckConstraint(
-                condition=(Q(cron="") & Q(every_s__gte=1)) | (~Q(cron="") & Q(every_s=0)),
-                name="schedule_cadence",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Job(models.Model):
@@ -223,134 +175,3 @@ class JobLog(models.Model):
 
     class Meta:
         ordering = ["id"]
-
-
-class ScheduleSkip(models.Model):
-    """A tick for which no job was made, and why."""
-
-    id = models.BigAutoField(primary_key=True)
-    schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, db_index=False)
-    tick_at = models.DateTimeField(db_index=True)
-    reason = models.CharField(max_length=16)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["schedule", "tick_at"], name="skip_one_per_tick")]
-
-
-class Queue(models.Model):
-    """A queue that was paused at least once."""
-
-    name = models.CharField(max_length=60, primary_key=True)
-    paused_at = models.DateTimeField(null=True)
-    paused_by = models.TextField(default="")
-    reason = models.TextField(default="")
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class Worker(models.Model):
-    """A worker process as it announced itself; `types` tells the feed what somebody can run."""
-
-    name = models.TextField(primary_key=True)
-    incarnation = models.TextField()
-    host = models.TextField()
-    pid = models.IntegerField()
-    queues = models.JSONField(default=list)
-    types = models.JSONField(default=list)
-    slots = models.IntegerField(default=0)
-    state = models.CharField(max_length=8, default="up")
-    started_at = models.DateTimeField(db_default=ClockTimestamp())
-    last_seen = models.DateTimeField(db_default=ClockTimestamp())
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class Keeper(models.Model):
-    """One row: when somebody swept last, and until when rescues are held after the database was away."""
-
-    id = models.SmallIntegerField(primary_key=True)
-    last_sweep = models.DateTimeField(null=True)
-    hold_until = models.DateTimeField(null=True)
-    database_started_at = models.DateTimeField(null=True)
-
-    class Meta:
-        constraints = [models.CheckConstraint(condition=Q(id=1), name="keeper_one_row")]
-
-
-class File(models.Model):
-    """An upload or a result; a result counts once its attempt's completion has attached it."""
-
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, related_name="files")
-    attempt = models.IntegerField(null=True)
-    name = models.CharField(max_length=255)
-    content_type = models.CharField(max_length=120, default="application/octet-stream")
-    size = models.BigIntegerField(default=0)
-    sha256 = models.CharField(max_length=64, blank=True)
-    created_at = models.DateTimeField(db_default=ClockTimestamp())
-    attached_at = models.DateTimeField(null=True)
-
-    class Meta:
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(job__isnull=True, attempt__isnull=True)
-                | Q(job__isnull=False, attempt__isnull=False),
-                name="file_result_has_attempt",
-            ),
-            models.UniqueConstraint(
-                fields=["job", "attempt", "name"],
-                condition=Q(job__isnull=False),
-                name="file_one_name_per_attempt",
-            ),
-        ]
-        indexes = [models.Index(fields=["created_at"], name="file_created")]
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class FileChunk(models.Model):
-    """256 KiB of a file."""
-
-    id = models.BigAutoField(primary_key=True)
-    file = models.ForeignKey(File, on_delete=models.CASCADE, db_index=False)
-    seq = models.IntegerField()
-    data = models.BinaryField()
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["file", "seq"], name="chunk_once")]
-
-
-class IdempotencyKey(models.Model):
-    """The first answer to a request that carried an Idempotency-Key."""
-
-    id = models.BigAutoField(primary_key=True)
-    scope = models.TextField()
-    key = models.TextField()
-    body_hash = models.BinaryField()
-    answer = models.JSONField(null=True)
-    created_at = models.DateTimeField(db_default=ClockTimestamp(), db_index=True)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["scope", "key"], name="idempotency_once")]
-
-
-class Stat(models.Model):
-    """Ended attempts per minute, type, queue and state: one UPSERT per process every 5 s, never per job.
-
-    `buckets` counts run times below 1, 10, 50, 100, 500 ms, 1, 5, 10, 60, 300, 3600 s, and the rest.
-    """
-
-    id = models.BigAutoField(primary_key=True)
-    minute = models.DateTimeField()
-    type = models.CharField(max_length=120)
-    queue = models.CharField(max_length=60)
-    state = models.CharField(max_length=10)
-    n = models.BigIntegerField(default=0)
-    sum_ms = models.FloatField(default=0)
-    buckets = models.JSONField(default=list)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["minute", "type", "queue", "state"], name="stat_once")]

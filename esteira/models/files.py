@@ -1,0 +1,54 @@
+"""Uploads and results, in chunks."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from esteira.ids import uuid7
+from esteira.models.clock import ClockTimestamp
+from esteira.models.jobs import Job
+
+
+class File(models.Model):
+    """An upload or a result; a result counts once its attempt's completion has attached it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, related_name="files")
+    attempt = models.IntegerField(null=True)
+    name = models.CharField(max_length=255)
+    content_type = models.CharField(max_length=120, default="application/octet-stream")
+    size = models.BigIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField(db_default=ClockTimestamp())
+    attached_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(job__isnull=True, attempt__isnull=True)
+                | Q(job__isnull=False, attempt__isnull=False),
+                name="file_result_has_attempt",
+            ),
+            models.UniqueConstraint(
+                fields=["job", "attempt", "name"],
+                condition=Q(job__isnull=False),
+                name="file_one_name_per_attempt",
+            ),
+        ]
+        indexes = [models.Index(fields=["created_at"], name="file_created")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class FileChunk(models.Model):
+    """256 KiB of a file."""
+
+    id = models.BigAutoField(primary_key=True)
+    file = models.ForeignKey(File, on_delete=models.CASCADE, db_index=False)
+    seq = models.IntegerField()
+    data = models.BinaryField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["file", "seq"], name="chunk_once")]

@@ -1,0 +1,83 @@
+"""What keeps the whole going: queues, workers, the keeper, answered requests, counts."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from esteira.models.clock import ClockTimestamp
+
+
+class Queue(models.Model):
+    """A queue that was paused at least once."""
+
+    name = models.CharField(max_length=60, primary_key=True)
+    paused_at = models.DateTimeField(null=True)
+    paused_by = models.TextField(default="")
+    reason = models.TextField(default="")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Worker(models.Model):
+    """A worker process as it announced itself; `types` tells the feed what somebody can run."""
+
+    name = models.TextField(primary_key=True)
+    incarnation = models.TextField()
+    host = models.TextField()
+    pid = models.IntegerField()
+    queues = models.JSONField(default=list)
+    types = models.JSONField(default=list)
+    slots = models.IntegerField(default=0)
+    state = models.CharField(max_length=8, default="up")
+    started_at = models.DateTimeField(db_default=ClockTimestamp())
+    last_seen = models.DateTimeField(db_default=ClockTimestamp())
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Keeper(models.Model):
+    """One row: when somebody swept last, and until when rescues are held after the database was away."""
+
+    id = models.SmallIntegerField(primary_key=True)
+    last_sweep = models.DateTimeField(null=True)
+    hold_until = models.DateTimeField(null=True)
+    database_started_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="keeper_one_row")]
+
+
+class IdempotencyKey(models.Model):
+    """The first answer to a request that carried an Idempotency-Key."""
+
+    id = models.BigAutoField(primary_key=True)
+    scope = models.TextField()
+    key = models.TextField()
+    body_hash = models.BinaryField()
+    answer = models.JSONField(null=True)
+    created_at = models.DateTimeField(db_default=ClockTimestamp(), db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["scope", "key"], name="idempotency_once")]
+
+
+class Stat(models.Model):
+    """Ended attempts per minute, type, queue and state: one UPSERT per process every 5 s, never per job.
+
+    `buckets` counts run times below 1, 10, 50, 100, 500 ms, 1, 5, 10, 60, 300, 3600 s, and the rest.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    minute = models.DateTimeField()
+    type = models.CharField(max_length=120)
+    queue = models.CharField(max_length=60)
+    state = models.CharField(max_length=10)
+    n = models.BigIntegerField(default=0)
+    sum_ms = models.FloatField(default=0)
+    buckets = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["minute", "type", "queue", "state"], name="stat_once")]
