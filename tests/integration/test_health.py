@@ -1,0 +1,45 @@
+"""Health as anybody may ask for it; how a real process answers without its servers is in `test_server`."""
+
+from __future__ import annotations
+
+from threading import Event
+
+import pytest
+from django.test import Client
+
+from esteira.db import Core
+from web import health
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_health_answers_anybody(path: str) -> None:
+    response = Client().get(path)
+
+    assert response.status_code == 200
+    assert response.json()["status"] == "pass"
+
+
+def test_a_process_that_waits_for_migrations_is_not_ready(core: Core) -> None:
+    database = health.Database()
+    core.fetch("UPDATE django_migrations SET name = 'x' || name WHERE app = 'web'")
+    try:
+        assert database() == "fail: 1 migrations are pending"
+    finally:
+        core.fetch("UPDATE django_migrations SET name = substr(name, 2) WHERE app = 'web'")
+
+    assert database() == "pass"
+
+
+def test_a_check_that_hangs_holds_up_nobody_else() -> None:
+    leave = Event()
+    stuck = health.Check("stuck", lambda: "pass" if leave.wait(20) else "late")
+    try:
+        first, second = stuck.begin(), stuck.begin()
+        assert first is second
+        assert not first.done()
+    finally:
+        leave.set()
+
+    assert first.result(20) == "pass"

@@ -1,0 +1,242 @@
+"""gunicorn as it runs in production: what it serves, what it refuses, and what it does while its servers are away."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from esteira import files
+from project.embedded import Postgres, Valkey, free_port
+from tests.support.http import PASSWORD
+from tests.support.processes import ROOT, Process
+from tests.support.stack import manage
+from tests.support.waiting import until
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """gunicorn as it runs in production, and what it needs."""
+
+    web: Process
+    port: int
+    postgres: Postgres
+    valkey: Valkey
+    token: str
+
+    def ask(self, method: str, path: str, body: Any = None, timeout: float = 20, **headers: str) -> Any:
+        """Send a request on a connection of its own; return the answer with its body as `.text`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            content = json.dumps(body).encode() if isinstance(body, dict) else body
+            connection.request(method, path, content, {"Authorization": f"Bearer {self.token}", **headers})
+            response: Any = connection.getresponse()
+            response.text = response.read()
+            return response
+        finally:
+            connection.close()
+
+    def submit(self) -> int:
+        return int(self.ask("POST", "/api/v1/jobs", {"type": "demo.greet"}).status)
+
+    def jobs(self) -> int:
+        with psycopg.connect(self.postgres.url) as db:
+            row = db.execute("SELECT count(*) FROM esteira_job").fetchone()
+            return int(row[0]) if row else 0
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    home = Path(tmp_path_factory.mktemp("site"))
+    for folder in (home, *home.parents):
+        if folder.stat().st_uid == os.getuid() and folder != folder.parent and "pytest" in folder.name:
+            folder.chmod(0o711)  # PostgreSQL refuses root and then runs as somebody who must get through
+    postgres, valkey, port = Postgres(home / "postgres"), Valkey(home / "redis"), free_port()
+    postgres.start()
+    valkey.start()
+    env = {
+        **os.environ,
+        "DATABASE_URL": postgres.url,
+        "REDIS_URL": valkey.url,
+        "WEB_THREADS": "4",
+    }
+    manage("migrate", "--verbosity", "0", env=env)
+    bind = f"127.0.0.1:{port}"
+    arguments = [
+        "gunicorn",
+        "project.asgi",
+        "-k",
+        "asgi",
+        "--no-control-socket",
+        "--bind",
+        bind,
+        "--workers",
+        "1",
+    ]
+    (home / "logs").mkdir()
+    web = Process("web", arguments, env, home / "logs")
+    web.start()
+    try:
+        site = Site(web=web, port=port, postgres=postgres, valkey=valkey, token=_token(env))
+        until(lambda: _ready(site), "web is ready", timeout=60)
+        yield site
+    finally:
+        web.kill()
+        postgres.stop("immediate")
+        valkey.kill()
+
+
+def _token(env: dict[str, str]) -> str:
+    """Make a superuser and a token in the site's own database, from a process that uses it."""
+    code = (
+        "from django.contrib.auth import get_user_model; from web.tokens import create_token; "
+        f"user = get_user_model().objects.create_superuser('admin', '', '{PASSWORD}'); "
+        "print('TOKEN', create_token(user, 'test', role='operator')[1])"
+    )
+    command = [sys.executable, "manage.py", "shell", "-c", code]
+    said = subprocess.run(
+        command, cwd=ROOT, env=env, check=True, timeout=60, stdout=subprocess.PIPE, text=True
+    )
+    return said.stdout.split("TOKEN ", 1)[1].split()[0]
+
+
+def _ready(site: Site) -> bool:
+    try:
+        return bool(site.ask("GET", "/readyz").status == 200)
+    except OSError:
+        return False
+
+
+def test_a_real_process_serves_pages_and_their_looks(site: Site) -> None:
+    page = site.ask("GET", "/login/")
+    style = site.ask("GET", "/static/web/style.css")
+
+    assert (page.status, style.status) == (200, 200)
+    assert style.headers["Content-Type"].startswith("text/css")
+    assert site.ask("GET", "/static/../project/settings.py").status in (302, 400, 404)
+
+
+def test_a_browser_signs_in_at_a_real_process(site: Site) -> None:
+    first = site.ask("GET", "/login/", Authorization="")
+    token = first.text.decode().split('name="csrfmiddlewaretoken" value="', 1)[1].split('"', 1)[0]
+    cookie = first.headers["Set-Cookie"].split(";", 1)[0]
+    form = f"username=admin&password={PASSWORD.replace(' ', '+')}&csrfmiddlewaretoken={token}".encode()
+    kind = "application/x-www-form-urlencoded"
+
+    signed = site.ask("POST", "/login/", form, Authorization="", Cookie=cookie, **{"Content-Type": kind})
+    session = next(
+        v.split(";", 1)[0] for v in signed.headers.get_all("Set-Cookie") if v.startswith("sessionid=")
+    )
+    page = site.ask("GET", "/", Authorization="", Cookie=session)
+
+    assert (signed.status, signed.headers["Location"]) == (302, "/")
+    assert page.status == 200
+    assert b"<h1>Jobs</h1>" in page.text
+
+
+def test_health_ignores_the_host_name(site: Site) -> None:
+    assert site.ask("GET", "/livez", Host="10.1.2.3").status == 200
+    assert site.ask("GET", "/readyz", Host="10.1.2.3").status == 200
+    assert site.ask("GET", "/login/", Host="evil.example").status == 400
+
+
+def test_requests_keep_their_database_connections(site: Site) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: site.submit(), range(64)))
+    with psycopg.connect(site.postgres.url) as db:
+        row = db.execute(
+            "SELECT count(*), min(backend_start) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name NOT LIKE 'esteira%'"
+        ).fetchone()
+
+    assert answers == [202] * 64
+    assert row is not None
+    assert 1 <= row[0] <= 4
+
+
+def test_a_large_file_goes_there_and_is_cut_off_at_its_limit(site: Site) -> None:
+    ok = site.ask("POST", "/api/v1/files?name=a.bin", b"x" * 5_000_000)
+    length = str(files.MAX_BYTES + 10**6)
+    too_large = site.ask("POST", "/api/v1/files?name=a.bin", b"", **{"Content-Length": length})
+    batch = site.ask("POST", "/api/v1/jobs/batch", b"", **{"Content-Length": "9000000"})
+
+    assert (ok.status, json.loads(ok.text)["size"]) == (201, 5_000_000)
+    for refused in (too_large, batch):
+        assert (refused.status, json.loads(refused.text)["type"]) == (413, "/problems/too-large")
+
+
+def test_a_body_that_does_not_say_its_length_is_cut_off_too(site: Site) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(200):
+            yield b"x" * 100_000
+
+    try:
+        status = site.ask("POST", "/api/v1/jobs", endless(), **{"Transfer-Encoding": "chunked"}).status
+    except (BrokenPipeError, ConnectionResetError):
+        status = 413  # the answer was sent and the connection closed while we still talked
+    assert status == 413
+
+
+def test_slow_senders_hold_no_thread(site: Site) -> None:
+    slow = []
+    try:
+        for _ in range(8):
+            one = socket.create_connection(("127.0.0.1", site.port))
+            one.sendall(b"POST /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            slow.append(one)
+        assert site.submit() == 202
+    finally:
+        for one in slow:
+            one.close()
+
+
+def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site: Site) -> None:
+    for _ in range(8):
+        assert site.submit() == 202
+    before = site.jobs()
+    site.postgres.stop("immediate")
+    try:
+        started = time.monotonic()
+        api, page = (
+            site.ask("POST", "/api/v1/jobs", {"type": "demo.greet"}),
+            site.ask("GET", "/", Cookie="sessionid=" + "x" * 32),
+        )
+        upload = site.ask("POST", "/api/v1/files?name=a", b"x" * 300_000)
+        ready, live = site.ask("GET", "/readyz"), site.ask("GET", "/livez")
+        took = time.monotonic() - started
+    finally:
+        site.postgres.start()
+
+    assert [answer.status for answer in (api, page, upload, ready, live)] == [503, 503, 503, 503, 200]
+    assert json.loads(api.text)["type"] == "/problems/database-away"
+    assert api.headers["Retry-After"]
+    assert page.headers["Retry-After"]
+    assert b"does not answer" in page.text
+    assert took < 10
+    until(lambda: site.ask("GET", "/readyz").status == 200, "web is ready again", timeout=10)
+    assert [site.submit() for _ in range(8)] == [202] * 8
+    assert site.jobs() == before + 8
+
+
+def test_without_redis_jobs_are_accepted_and_health_says_so(site: Site) -> None:
+    site.valkey.kill()
+    try:
+        ready = site.ask("GET", "/readyz")
+        accepted = [site.submit() for _ in range(3)]
+    finally:
+        site.valkey.start()
+
+    assert (ready.status, json.loads(ready.text)["status"]) == (200, "warn")
+    assert accepted == [202] * 3
