@@ -64,7 +64,9 @@ def test_a_viewers_token_may_be_let_see_payloads() -> None:
     assert access.scopes == {Scope.READ, Scope.PAYLOADS}
 
 
-@pytest.mark.parametrize("wrong", ["", "esteira_", "esteira_" + "x" * 43, "x" * 10_000, "esteira_" + "\0" * 43])
+@pytest.mark.parametrize(
+    "wrong", ["", "esteira_", "esteira_" + "x" * 43, "x" * 10_000, "esteira_" + "\0" * 43]
+)
 def test_a_wrong_token_opens_nothing(wrong: str) -> None:
     create_token(account("ana", "operator"), "ci")
 
