@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 from django.apps import apps
-from django.conf import settings
 
-from esteira import states
-from esteira.registry import registry
-from tests.repo.test_env_example import shown
+from esteira import declare, lease, publish, states
+from esteira.registry import DEFAULT_TIMEOUT_S, registry
+from tests.repo.test_env_example import read_by_settings, shown
 from tests.repo.test_package import targets
 from tests.repo.tree import ROOT, dotted, files, text, tree_of
 
@@ -162,8 +161,40 @@ def test_the_architecture_states_the_limits_of_the_code() -> None:
 
     for number, unit, name in rows:
         module, _, constant = name.rpartition(".")
-        value = getattr(importlib.import_module(module) if module else settings, constant)
+        value = getattr(importlib.import_module(module), constant) if module else int(DEFAULTS[constant])
         assert value == int(number) * sizes[unit], name
+
+
+def test_the_architecture_states_the_durations_of_the_code() -> None:
+    section = _section(ARCHITECTURE, "Time")
+    rows = re.findall(r"^\| (?!---)[^|]+ \| ([^|]+) \| ([^|]+) \|$", section, re.MULTILINE)
+    named = [
+        (said, name)
+        for said, where in rows
+        for name in CODE.findall(where)
+        if name.strip("_").isupper() or "." in name
+    ]
+    assert len(named) >= 8
+
+    for said, name in named:
+        module, _, constant = name.rpartition(".")
+        value = getattr(importlib.import_module(module), constant) if module else float(DEFAULTS[constant])
+        expected = "a quarter" if constant == "EXTENSIONS_PER_LEASE" else f"{value:g}"
+        assert re.search(rf"(?<![\d.]){re.escape(expected)}(?![\d.])", said), (said, name, value)
+
+
+def test_durations_stand_in_their_order() -> None:
+    """What must end first is shorter; changing one default must not turn two around."""
+    keeper, lease_s, drain = (float(DEFAULTS[f"{name}_SECONDS"]) for name in ("KEEPER", "LEASE", "DRAIN"))
+    extension = lease_s / lease.EXTENSIONS_PER_LEASE
+
+    assert lease.EXTENSIONS_PER_LEASE >= 2, "one missed extension must not lose a lease"
+    assert publish.FAST_TIMEOUT_S < keeper < extension
+    assert lease.BEAT_S < lease.WAITING_MAX_S < extension
+    assert lease_s < drain < declare.ATOMIC_TIMEOUT_S < DEFAULT_TIMEOUT_S
+
+
+DEFAULTS = dict(read_by_settings())
 
 
 def _section(path: Path, heading: str) -> str:
