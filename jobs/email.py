@@ -57,7 +57,7 @@ def send(
     html: Html = "",
     reply_to: ReplyTo = None,
     attachments: Attachments = (),
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Send an e-mail.
 
     One message to everybody in "To". It has succeeded when the mail server took it for at least one of them; the result
@@ -91,7 +91,7 @@ def send_to_list(
     html: Html = "",
     reply_to: ReplyTo = None,
     attachments: Attachments = (),
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Send an e-mail to a list.
 
     One message to each address, one after the other; an address that stands there twice gets one. The result names who
@@ -126,8 +126,8 @@ class Said:
 
 def _conclude(
     ctx: Context, said: Said, *, to: Sequence[str], again: Callable[[list[str]], Any]
-) -> dict[str, Any]:
-    """Turn the server's answers into the job's outcome; the follow-up job is stored together with it."""
+) -> dict[str, Any] | None:
+    """Turn the server's answers into the job's result; a follow-up job is stored together with it, or not at all."""
     refused = {
         address: str(refusal) for address, refusal in said.refused.items() if refusal.code >= PERMANENT
     }
@@ -148,4 +148,4 @@ def _conclude(
     with ctx.completing() as completion:
         result["follow_up"] = {"addresses": len(later), "job": str(again(later).id)}
         completion.result = result
-    return result
+    return None
