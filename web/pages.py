@@ -19,7 +19,7 @@ from esteira import operate
 from esteira.errors import EsteiraError, NotFound, StateConflict, UniqueConflict
 from esteira.files import result_files
 from esteira.models import Job, JobEvent, JobLog
-from esteira.redact import shown_params
+from esteira.redact import HIDDEN, shown_params
 from esteira.registry import registry
 from esteira.states import ENDED, RETRYABLE, SHOWN_STATES
 from web.access import Access, Scope, of_session
@@ -74,13 +74,15 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
     job = _job(job_id)
     sees = access.may(Scope.PAYLOADS)
     ended = job.state in ENDED
+    params = shown_params(job.type, job.params) if sees else {}
     return _render(
         request,
         access,
         "web/job.html",
         job=job,
         sees=sees,
-        params=_pretty(shown_params(job.type, job.params)) if sees and job.params else "",
+        params=_pretty(params) if params else "",
+        hidden=HIDDEN in params.values(),
         result=_pretty(job.result) if sees and job.result is not None else "",
         files=[(file, file_url(file)) for file in result_files(job.pk)] if sees else [],
         events=_events(job),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from django.contrib.auth.decorators import login_not_required
+from django.templatetags.static import static
 from django.urls import path, re_path
+from django.views.generic import RedirectView
 
 from web import health, pages
 from web.api import api as api_v1
@@ -13,6 +16,7 @@ urlpatterns = [
     path("readyz", health.view),
     path("api/v1/", api_v1.urls),
     re_path(r"^api(?:/|$)", not_found),
+    path("favicon.ico", login_not_required(RedirectView.as_view(url=static("web/icon.svg")))),
     path("login/", pages.LogIn.as_view(), name="login"),
     path("logout/", pages.LogOut.as_view(), name="logout"),
     path("", pages.job_list, name="jobs"),

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.test import Client
 
 from esteira.errors import InvalidOption
 from tests.support.http import account
@@ -126,3 +127,19 @@ def test_a_token_that_makes_no_sense_is_refused(options: dict, field: str) -> No
 
     assert refused.value.field == field
     assert not ApiToken.objects.exists()
+
+
+def test_the_admin_lists_tokens_without_their_checksum_and_can_delete_them() -> None:
+    token, secret = create_token(account("ana", "operator"), "ci")
+    client = Client()
+    client.force_login(account("root", superuser=True, staff=True))
+
+    pages = [client.get("/admin/web/apitoken/"), client.get(f"/admin/web/apitoken/{token.pk}/change/")]
+    refused = client.get("/admin/web/apitoken/add/")
+    client.post(f"/admin/web/apitoken/{token.pk}/delete/", {"post": "yes"})
+
+    assert [page.status_code for page in pages] == [200, 200]
+    assert token.prefix in pages[0].content.decode()
+    assert not [page for page in pages if token.sha256 in page.content.decode()]
+    assert refused.status_code == 403
+    assert access_by(secret) is None

@@ -17,9 +17,11 @@ KNOWN = {"type": "t.note", "params": {"text": "hello"}}
 PASSWORD = "correct horse battery staple"
 
 
-def account(name: str, *groups: str, superuser: bool = False) -> Any:
+def account(name: str, *groups: str, superuser: bool = False, staff: bool = False) -> Any:
     """Make an account in groups such as "operator", without their prefix."""
-    user = get_user_model().objects.create_user(name, password=PASSWORD, is_superuser=superuser)
+    user = get_user_model().objects.create_user(
+        name, password=PASSWORD, is_superuser=superuser, is_staff=staff
+    )
     for group in groups:
         user.groups.add(Group.objects.get_or_create(name=f"esteira-{group}")[0])
     return user

@@ -14,12 +14,12 @@ SIGNS = {
     "scheduled": "◷",
     "queued": "○",
     "retrying": "↻",
-    "running": "▶",
+    "running": "▶\ufe0e",  # as text, where it would be a coloured picture
     "succeeded": "✓",
     "failed": "✕",
-    "dead": "☠",
+    "dead": "✖\ufe0e",
     "cancelled": "⊘",
-    "expired": "⌛",
+    "expired": "◔",
 }
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -48,7 +48,9 @@ def ago(at: datetime | None, now: datetime) -> str:
     seconds = (now - at).total_seconds()
     if abs(seconds) < 1:
         return "now"
-    return f"{_span(seconds)} ago" if seconds > 0 else f"in {_span(-seconds)}"
+    size, unit = next((size, unit) for size, unit in _UNITS if abs(seconds) >= size)
+    told = f"{abs(seconds) // size:.0f} {unit}"
+    return f"{told} ago" if seconds > 0 else f"in {told}"
 
 
 @register.simple_tag
