@@ -46,11 +46,12 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 
 @pytest.fixture
-def measured(request: pytest.FixtureRequest) -> Callable[[float, float], None]:
+def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Note a time and hold it to what is promised, with some slack on a busy machine."""
 
-    def note(seconds: float, promised: float) -> None:
-        MEASURED.setdefault(request.node.originalname, []).append((seconds, promised))
+    def note(seconds: float, promised: float, what: str = "") -> None:
+        name = " ".join(filter(None, [request.node.originalname, what]))
+        MEASURED.setdefault(name, []).append((seconds, promised))
         assert seconds <= promised + SLACK_S, f"took {seconds:.1f} s; promised were {promised:g} s"
 
     return note

@@ -11,22 +11,10 @@ import psutil
 
 from esteira.record import operator
 from tests.support.invariants import check
+from tests.support.load import JOBS, Measured, mixed
 from tests.support.processes import ROOT
 from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
-
-#: Jobs a test submits; JOBS=2000 for the long way.
-JOBS = int(os.environ.get("JOBS", "240"))
-Measured = Callable[[float, float], None]
-
-
-def mixed(stack: Stack, n: int = JOBS) -> list[str]:
-    """Submit jobs that complete in every way: with an effect at the end, in one transaction, in batches."""
-    return [
-        *stack.submit("effects.work", n // 2),
-        *stack.submit("effects.transfer", n // 4),
-        *stack.submit("plain.nap", [{"seconds": 0.05}] * (n // 4)),
-    ]
 
 
 def test_kill_worker(stack: Stack, measured: Measured) -> None:
@@ -141,6 +129,7 @@ def test_a_mine_in_a_batch_takes_nobody_with_it(stack: Stack) -> None:
     warm = stack.submit("crashes.minefield", [{"n": 1, "mine": 0}] * 60)
     stack.wait_ended(warm)
     wait_for_statistics(stack, "crashes.minefield")
+    stack.another_submitter()
 
     ids = stack.submit("crashes.minefield", [{"n": n, "mine": 333} for n in range(600)])
     stack.wait_ended(timeout=90)
@@ -196,8 +185,8 @@ def test_sigterm_drain(make_stack: Callable[..., Stack], measured: Measured) -> 
     left = watch.seconds
     handed_over = stack.run_again(list(was), was)
 
-    measured(left, 2.5)
-    measured(handed_over, 1.0)
+    measured(left, 2.5, "exit")
+    measured(handed_over, 1.0, "handed over")
     stack.wait_ended()
     check(stack.db, [*short, *long], crashed=False)
     assert stack.db.fetch("SELECT attempt FROM esteira_job ORDER BY attempt") == [(1,), (2,)]

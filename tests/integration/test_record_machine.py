@@ -77,9 +77,6 @@ class OneJob(RuleBasedStateMachine):
     def claimed(self, stale: bool) -> Claimed:
         return SimpleNamespace(id=self.id, attempt=self.mine(stale))  # type: ignore[return-value]
 
-    # --- what time does
-    # -------------------------------------------------------------------------------------------
-
     @rule()
     def wait(self) -> None:
         """Let every delay and hold be over."""
@@ -102,9 +99,6 @@ class OneJob(RuleBasedStateMachine):
     def time_is_over(self) -> None:
         self.core.fetch("UPDATE esteira_job SET expires_at = clock_timestamp() WHERE id = %s", [self.id])
         self.do(lambda: expire(self.core), "T15")
-
-    # --- what processes do
-    # ----------------------------------------------------------------------------------------
 
     @rule()
     def is_fed(self) -> None:
@@ -174,9 +168,6 @@ class OneJob(RuleBasedStateMachine):
     @rule()
     def worker_drains(self) -> None:
         self.do(lambda: drained(self.core, me="w1/boot"), "T10")
-
-    # --- what people do
-    # -------------------------------------------------------------------------------------------
 
     @rule(force=st.booleans())
     def is_cancelled(self, force: bool) -> None:

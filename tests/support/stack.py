@@ -115,9 +115,6 @@ class Stack:
     def environment(self, **more: str) -> dict[str, str]:
         return environment(**{**self.servers.addresses(), **self.settings, **more})
 
-    # --- processes
-    # ------------------------------------------------------------------------------------------------
-
     def worker(self, name: str = "w1", alias: str = "", *, wait: bool = True, **settings: str) -> Process:
         """Start a worker; its jobs' `worker` begins with `name` and an @. `alias` names its log."""
         arguments = ["celery", "-A", "project", "worker", "-l", "info", "--hostname", f"{name}@test"]
@@ -177,9 +174,6 @@ class Stack:
             process.kill()
         self.db.close()
 
-    # --- submitting
-    # -----------------------------------------------------------------------------------------------
-
     def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]:
         """Submit jobs of a type from another process, by its short name such as `work`."""
         if self.submitter.popen is None:
@@ -189,8 +183,10 @@ class Stack:
         assert len(ids) == len(wanted), self.submitter.refused
         return ids
 
-    # --- waiting
-    # --------------------------------------------------------------------------------------------------
+    def another_submitter(self) -> None:
+        """Go on submitting from a new process, which knows nothing but what is in the database."""
+        self.submitter.stop()
+        self.submitter.start()
 
     def halfway(self, ids: Sequence[str], *victims: str, timeout: float = 60) -> list[UUID]:
         """Wait until a fifth of the jobs is done, a fifth is not, and each victim holds a lease.

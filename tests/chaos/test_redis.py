@@ -1,0 +1,179 @@
+"""Redis is killed, wiped, frozen, filled and away; jobs are accepted all the while, and none is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis as redis_client
+
+from esteira.record.insert import SLICE
+from tests.support.invariants import check, check_hints
+from tests.support.load import JOBS, Measured, mixed, outage
+from tests.support.stack import Stack
+from tests.support.waiting import Stopwatch
+
+#: How often Redis is killed under one worker, and how long it is away; KILLS=20 OUTAGE=60 for the long way.
+KILLS, OUTAGE_S = int(os.environ.get("KILLS", "4")), float(os.environ.get("OUTAGE", "6"))
+
+
+@pytest.fixture
+def steady(stack: Stack) -> Iterator[Stack]:
+    """A stack with one worker and one beat, which must both live through whatever happens to Redis."""
+    processes = stack.worker("w1"), stack.beat()
+    yield stack
+    dead = {process.name: process.last_words() for process in processes if not process.alive()}
+    assert not dead, "\n".join(f"{name} ended:\n{words}" for name, words in dead.items())
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a server from answering without closing a connection."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_redis_kill(steady: Stack, measured: Measured) -> None:
+    """Killed again and again under load, with everything in it lost each time."""
+    steady.submitter.start()
+    ids: list[str] = []
+
+    for _ in range(KILLS):
+        new = mixed(steady, JOBS // 2)
+        ids += new
+        steady.halfway(new, "w1")
+        steady.valkey.kill()
+        steady.valkey.start()
+        measured(steady.flows_again(), 3.0)
+
+    steady.wait_ended()
+    check(steady.db, ids, crashed=False)
+
+
+def test_redis_flush(steady: Stack, measured: Measured) -> None:
+    ids = mixed(steady)
+    steady.halfway(ids, "w1")
+
+    steady.redis.flushall()
+
+    measured(steady.flows_again(), 3.0)
+    steady.wait_ended()
+    check(steady.db, ids, crashed=False)
+
+
+def test_redis_loses_the_lists_of_a_queue(steady: Stack, measured: Measured) -> None:
+    ids = mixed(steady)
+    steady.halfway(ids, "w1")
+
+    keys = [key for key in steady.redis.keys("*default*") if steady.redis.type(key) == b"list"]
+    assert keys and steady.redis.delete(*keys)
+
+    measured(steady.flows_again(), 3.0)
+    steady.wait_ended()
+    check(steady.db, ids, crashed=False)
+
+
+def test_redis_is_away_for_long(steady: Stack, measured: Measured) -> None:
+    """Nothing is suspected meanwhile: leases are kept in PostgreSQL."""
+    ids = mixed(steady)
+    steady.halfway(ids, "w1")
+
+    steady.valkey.kill()
+    outage(OUTAGE_S)
+    ids += steady.submit("effects.work", 20)
+    steady.valkey.start()
+
+    measured(steady.flows_again(), 3.0)
+    steady.wait_ended()
+    check(steady.db, ids, crashed=False)
+
+
+def test_redis_freezes(steady: Stack, measured: Measured) -> None:
+    """No connection is closed; only the silence tells."""
+    ids = mixed(steady)
+    steady.halfway(ids, "w1")
+
+    with frozen(steady.valkey.pid):
+        outage(OUTAGE_S)
+
+    measured(steady.flows_again(), 3.0)
+    steady.wait_ended()
+    check(steady.db, ids, crashed=False)
+
+
+def test_redis_is_full(steady: Stack) -> None:
+    """Whatever it refuses to store, jobs are accepted, and they run once there is room."""
+    first = mixed(steady, 80)
+    steady.redis.config_set("maxmemory", "1")
+
+    ids = [*first, *mixed(steady, 80)]
+    with pytest.raises(redis_client.exceptions.OutOfMemoryError):
+        steady.redis.set("room", "none")
+    steady.redis.config_set("maxmemory", "256mb")
+
+    steady.wait_ended()
+    check(steady.db, ids, crashed=False)
+
+
+@pytest.mark.parametrize("how", ["refused", "silent"])
+def test_submits_do_not_wait_for_redis(steady: Stack, measured: Measured, how: str) -> None:
+    first = mixed(steady, 40)
+    steady.wait_ended()
+
+    if how == "refused":
+        steady.valkey.kill()
+        took = steady.submitter.submit_each("effects.work", [{}] * 100)
+        steady.valkey.start()
+    else:
+        with frozen(steady.valkey.pid):
+            took = steady.submitter.submit_each("effects.work", [{}] * 100)
+
+    assert len(took) == 100, steady.submitter.refused
+    measured(sorted(took)[98], 0.5)
+    steady.wait_ended()
+    check(steady.db, [*first, *steady.submitter.acknowledged], crashed=False)
+
+
+def test_a_submitting_program_is_killed(steady: Stack) -> None:
+    """Every id that it was told is a row; what was stored without an answer runs as well, once."""
+    for _ in range(3):
+        steady.submitter.start()
+        steady.submitter.ask(type="effects.work", many=[{"seconds": 0}] * 5000, each=True)
+        answers = steady.submitter.answers()
+        for _ in range(50):
+            next(answers)
+        steady.submitter.kill()
+
+    steady.wait_ended(timeout=120)
+    assert len(steady.submitter.acknowledged) >= 150
+    check(steady.db, steady.submitter.acknowledged, crashed=False)
+
+
+def test_the_lists_in_redis_stay_within_their_window(make_stack: Callable[..., Stack]) -> None:
+    """However long the backlog, Redis holds a window of it; a submitter may add its last slice on top."""
+    stack = make_stack(WINDOW="100")
+    stack.beat()
+    ids = stack.submit("plain.nap", [{"seconds": 0}] * 3500)
+    stack.until(lambda: longest_list(stack) >= 100, "the window is full")
+
+    stack.worker("w1")
+    watch = Stopwatch()
+    seen = 0
+    while stack.db.counts(ids).get("queued", 0) and watch.seconds < 60:
+        seen = max(seen, longest_list(stack))
+
+    stack.wait_ended()
+    check(stack.db, ids, crashed=False)
+    check_hints(seen, window=100 + SLICE, slots=2)
+
+
+def longest_list(stack: Stack) -> int:
+    """Return the length of the longest of Redis' lists."""
+    client = stack.redis
+    return max((int(client.llen(key)) for key in client.keys("*") if client.type(key) == b"list"), default=0)
