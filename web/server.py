@@ -13,6 +13,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -43,7 +44,10 @@ PATIENCE_S = 10.0
 
 
 class TooMuch(Exception):
-    """The body is over its limit."""
+    """The body is over its limit, which is in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is larger than the limit of {limit // 1024**2} MiB.")
 
 
 class Busy(Exception):
@@ -69,7 +73,7 @@ class Threads:
         """Let others have a thread once it is idle: a request may be gone while its view still runs."""
         loop = asyncio.get_running_loop()
         idle: Future[None] = thread.submit(_nothing)
-        idle.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free.put_nowait, thread))
+        idle.add_done_callback(lambda _: _call_soon(loop, self._free.put_nowait, thread))
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run a piece of work on a borrowed thread."""
@@ -128,8 +132,11 @@ class Handler(ASGIHandler):
             return None
         try:
             await self._serve(scope, _limited(scope, receive), send)
-        except TooMuch:
-            await _refuse(scope, send, Problem(code="too-large", status=413, headers={"Connection": "close"}))
+        except TooMuch as error:
+            closed = {"Connection": "close"}  # the rest of the body is not read
+            await _refuse(
+                scope, send, Problem(code="too-large", status=413, detail=str(error), headers=closed)
+            )
         except Busy:
             await _refuse(
                 scope, send, Problem(code="busy", status=503, headers={"Retry-After": str(RETRY_AFTER_S)})
@@ -179,7 +186,7 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
         limit = MAX_BYTES + MULTIPART_BYTES
     said = dict(scope["headers"]).get(b"content-length", b"0")
     if said.isdigit() and int(said) > limit:
-        raise TooMuch
+        raise TooMuch(limit)
     got = 0
 
     async def receive_and_count() -> Message:
@@ -187,7 +194,7 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
         message = await receive()
         got += len(message.get("body", b""))
         if got > limit:
-            raise TooMuch
+            raise TooMuch(limit)
         return message
 
     return receive_and_count
@@ -217,6 +224,11 @@ async def _send_json(
     pairs = [(name.lower().encode(), value.encode()) for name, value in told.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, work: Callable[[T], None], what: T) -> None:
+    with suppress(RuntimeError):  # the server has stopped meanwhile
+        loop.call_soon_threadsafe(work, what)
 
 
 def _nothing() -> None:

@@ -202,6 +202,17 @@ def test_slow_senders_hold_no_thread(site: Site) -> None:
             one.close()
 
 
+def test_who_goes_away_takes_no_thread_along(site: Site) -> None:
+    request = (
+        f"GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {site.token}\r\n\r\n".encode()
+    )
+    for _ in range(40):
+        with socket.create_connection(("127.0.0.1", site.port)) as one:
+            one.sendall(request)
+
+    assert [site.submit() for _ in range(8)] == [202] * 8
+
+
 def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site: Site) -> None:
     for _ in range(8):
         assert site.submit() == 202
