@@ -63,7 +63,9 @@ def lives(other: str) -> bool:
     boot, pid, started = other.rsplit("-", 2)
     if boot != _boot_id():
         return False
-    return _start_time(int(pid)) == started != "?"
+    if started == "?":  # no /proc on this system: any process of that number may be it
+        return _exists(int(pid))
+    return _start_time(int(pid)) == started
 
 
 def take_name(db: Db, wanted: str, *, queues: list[str], slots: int) -> Identity:
@@ -155,6 +157,16 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
     except OSError:
         return "unknown"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _start_time(pid: int) -> str:
