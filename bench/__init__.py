@@ -1,0 +1,1 @@
+"""The benchmark: Esteira, plain Celery and the bare loop side by side (see README.md)."""

@@ -1,0 +1,54 @@
+"""Plain Celery's half of a round, on the same Redis (another database of it): nothing is recorded anywhere."""
+
+from __future__ import annotations
+
+import time
+
+import redis
+
+from bench.parts import Machine, Meter, Part, until
+from bench.plain_celery import QUEUE, app, noop, one_ms, probe
+from bench.probes import Figures, latencies
+from bench.sizes import Sizes
+
+
+class CelerySide:
+    """Starts a plain worker when it is wanted, and measures."""
+
+    def __init__(self, machine: Machine, sizes: Sizes, concurrency: int) -> None:
+        self._machine, self._sizes = machine, sizes
+        self._url = machine.valkey.url.removesuffix("/0") + "/1"
+        self._command = ["-A", "bench.plain_celery", "worker", "-c", str(concurrency), "-l", "warning"]
+        self._redis = redis.Redis.from_url(self._url)
+        app.conf.update(broker_url=self._url)
+
+    def round(self) -> Figures:
+        """Measure everything of a round; figures by name."""
+        self._redis.flushdb()
+        worker = Part("plain", self._command, self._machine.home, {"REDIS_URL": self._url})
+        try:
+            until(lambda: worker.alive() and app.control.ping(timeout=0.3), "the plain worker answers")
+            found: Figures = {**latencies(self._machine.probes, probe.delay, self._sizes.probes)}
+            found |= self._backlog(worker, "no-op", noop, self._sizes.plain)
+            found |= self._backlog(worker, "1 ms", one_ms, self._sizes.plain_ms)
+            return found
+        finally:
+            worker.stop()
+
+    def _backlog(self, worker: Part, name: str, task: object, jobs: int) -> Figures:
+        """A backlog laid before a living worker that is held still meanwhile, as on the other side."""
+        until(lambda: self._left() == 0, "Redis is empty")
+        worker.freeze()
+        with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
+            for _ in range(jobs):
+                task.apply_async(producer=producer)  # type: ignore[attr-defined]
+        meter = Meter({"worker": worker.process, **self._machine.servers()})
+        began = time.monotonic()
+        worker.thaw()
+        until(lambda: self._left() == 0, f"{name}: all tasks are taken", timeout=120, every=0.01)
+        rate = jobs / (time.monotonic() - began)
+        return {name: rate, **{f"{name}: {part}": micros for part, micros in meter.micros_per(jobs).items()}}
+
+    def _left(self) -> int:
+        """Count what waits or is not acknowledged; a task is acknowledged when it begins."""
+        return int(self._redis.llen(QUEUE)) + int(self._redis.hlen("unacked"))

@@ -1,0 +1,89 @@
+"""A keeper's turns before a million waiting jobs: what they cost the database when there is nothing to feed, and when
+there is.
+
+The time is that of the keeper's own statements, seen from its side of the connection, so it is at least what the
+database spends.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+
+from bench.bench_jobs import timed
+from bench.database import Database
+from bench.parts import Machine
+from bench.probes import Figures
+from bench.sizes import Sizes
+from esteira.db import Core, Params, Row
+from esteira.keeper import Keeper
+
+LONGEST_FEED_S = 20.0
+
+
+class _Clock:
+    """Adds up the time of every statement of the core's private connections in this process."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+        self._fetch = Core.fetch
+
+    def __enter__(self) -> _Clock:
+        fetch, clock = self._fetch, self
+
+        def timed_fetch(core: Core, sql: str, params: Params = ()) -> list[Row]:
+            began = time.perf_counter()
+            try:
+                return fetch(core, sql, params)
+            finally:
+                clock.spent += time.perf_counter() - began
+
+        Core.fetch = timed_fetch  # type: ignore[method-assign, assignment]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Core.fetch = self._fetch  # type: ignore[method-assign, assignment]
+
+
+def measure(machine: Machine, database: Database, sizes: Sizes) -> Figures:
+    """Fill the table, then turn: without any worker, while feeding, with all lists full."""
+    machine.empty_redis()
+    database.empty()
+    database.forget_workers()
+    database.fill(timed.noop.name, sizes.waiting)
+    keeper = Keeper()
+    with _Clock() as clock:
+        nobody = _turns(keeper, clock, sizes.turns)
+        database.announce_worker(timed.noop.name)
+        feeding = _feed(keeper, clock, database)
+        full = _turns(keeper, clock, sizes.turns)
+    database.empty()
+    database.forget_workers()
+    return {**_figures("no worker", nobody), **_figures("lists full", full), **feeding}
+
+
+def _turns(keeper: Keeper, clock: _Clock, turns: int) -> list[float]:
+    """Turn in the keeper's own rhythm; return the ms of each turn."""
+    keeper.turn()
+    spent = []
+    for _ in range(turns):
+        time.sleep(0.5)
+        clock.spent = 0.0
+        keeper.turn()
+        spent.append(clock.spent * 1000)
+    return spent
+
+
+def _feed(keeper: Keeper, clock: _Clock, database: Database) -> Figures:
+    """Turn until the lists are full; return what one fed job costs."""
+    clock.spent, began = 0.0, time.monotonic()
+    while keeper.turn() == 0.0 and time.monotonic() - began < LONGEST_FEED_S:
+        database.keep_worker()
+    took = time.monotonic() - began
+    fed = max(1, database.published())
+    return {"feeding µs": took * 1e6 / fed, "feeding, database µs": clock.spent * 1e6 / fed, "fed": fed}
+
+
+def _figures(where: str, turns: Sequence[float]) -> Figures:
+    return {f"keeper, {where} ms": statistics.median(turns), f"keeper, {where}, worst ms": max(turns)}

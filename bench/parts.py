@@ -1,0 +1,162 @@
+"""The processes of the benchmark: its own PostgreSQL and Valkey, workers and beat, and what CPU each of them used.
+
+Everything listens on 127.0.0.1 and lives in a temporary folder; only processes started here are ended.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import redis
+
+from bench import work
+from project.embedded import Postgres, Valkey
+from project.embedded_launch import Launch
+from project.embedded_server import end_processes
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE_S = 60.0
+T = TypeVar("T")
+
+
+def until(ask: Callable[[], T | None], what: str, *, timeout: float = PATIENCE_S, every: float = 0.02) -> T:
+    """Return the first true answer; RuntimeError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (answer := ask()):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not within {timeout:g} s: {what}")
+        time.sleep(every)
+    return answer
+
+
+class Machine:
+    """PostgreSQL with real durability and Valkey, for one run of the benchmark."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="esteira-bench-"))
+        self.home.chmod(0o711)  # PostgreSQL refuses root and then runs as somebody who must get through
+        self.postgres = Postgres(self.home / "postgres", options={"fsync": "on", "synchronous_commit": "on"})
+        self.valkey = Valkey(self.home / "redis")
+        self.probes = self.home / "probes"
+
+    def start(self) -> None:
+        self.valkey.start()
+        self.postgres.start()
+
+    def stop(self) -> None:
+        self.postgres.stop("immediate")
+        self.valkey.kill()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def empty_redis(self) -> None:
+        with redis.Redis.from_url(self.valkey.url) as client:
+            client.flushall()
+
+    def servers(self) -> dict[str, psutil.Process]:
+        return {"PostgreSQL": psutil.Process(self.postgres.pid), "Redis": psutil.Process(self.valkey.pid)}
+
+    def settle_environment(self, concurrency: int) -> None:
+        """Point this process and those it starts at these servers; everything else has Esteira's defaults."""
+        ours = {
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "SECRET_KEY": "for-the-benchmark-only",
+            "DATABASE_URL": self.postgres.url,
+            "REDIS_URL": self.valkey.url,
+            "DATA_DIR": str(self.home / "data"),
+            "RUN_DIR": str(self.home / "run"),
+            "JOB_PACKAGES": "bench.bench_jobs",
+            "CONCURRENCY": str(concurrency),
+            "LOG_LEVEL": "WARNING",
+            work.LOOPS: str(work.calibrate()),
+            work.PROBES: str(self.probes),
+        }
+        for name in ("DATABASE_URL_FILE", "REDIS_URL_FILE", "SECRET_KEY_FILE"):
+            os.environ.pop(name, None)
+        os.environ.update(ours)
+
+
+class Part:
+    """One `celery` process with its offspring."""
+
+    def __init__(
+        self, name: str, arguments: list[str], logs: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name, self.log = name, logs / f"{name}.log"
+        command = [sys.executable, "-m", "celery", *arguments]
+        with self.log.open("ab") as log:
+            self._popen = Launch(argv=command, env={**os.environ, **(env or {})}, cwd=ROOT).popen(log)
+        self.process = psutil.Process(self._popen.pid)
+
+    def alive(self) -> bool:
+        """Whether it runs; RuntimeError with its last words if it ended by itself."""
+        if self._popen.poll() is not None:
+            words = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+            raise RuntimeError(f"{self.name} ended with {self._popen.returncode}:\n{words}")
+        return True
+
+    def family(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return [self.process, *self.process.children(recursive=True)]
+        return []
+
+    def freeze(self) -> None:
+        """Stop it where it stands, so that a backlog can be laid before it."""
+        for one in self.family():
+            one.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for one in reversed(self.family()):
+            one.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it as an orderly shutdown would; by force if it does not listen."""
+        family = self.family()
+        self.thaw()
+        with suppress(psutil.NoSuchProcess, subprocess.TimeoutExpired):
+            self._popen.send_signal(signal.SIGTERM)
+            self._popen.wait(20)
+        end_processes(family, signal.SIGKILL, patience=10)
+        self._popen.wait(10)
+
+
+class Meter:
+    """CPU seconds of process trees since it was made, by name; ended children count as well."""
+
+    def __init__(self, trees: Mapping[str, psutil.Process]) -> None:
+        self._trees = dict(trees)
+        self._began = self._read()
+
+    def micros_per(self, jobs: int) -> dict[str, float]:
+        """Return the µs of CPU that each tree used for one job."""
+        now = self._read()
+        return {name: (now[name] - self._began[name]) * 1e6 / max(1, jobs) for name in now}
+
+    def _read(self) -> dict[str, float]:
+        used: dict[str, float] = {}
+        for name, root in self._trees.items():
+            with suppress(psutil.NoSuchProcess):
+                parent = _seconds(root)
+                children = sum(_seconds(child) for child in root.children(recursive=True))
+                used[name] = parent + children
+                if name == "worker":
+                    used["worker's parent"] = parent
+        return used
+
+
+def _seconds(process: psutil.Process) -> float:
+    with suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+        return float(times.user + times.system + ended)
+    return 0.0
