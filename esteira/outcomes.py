@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from esteira.errors import GiveUp, Retry, TimeLimitExceeded
+from esteira.errors import GiveUp, NotFound, Retry, TimeLimitExceeded, TooLarge
 from esteira.record.finish import Outcome
 from esteira.slot import Held
 
@@ -22,6 +22,10 @@ class BadResult(Exception):
     """What the function returned cannot be stored."""
 
 
+#: Another try would meet these again: a file that is gone stays gone, one over the limit stays over it.
+HOPELESS = (GiveUp, BadResult, NotFound, TooLarge)
+
+
 def succeeded(held: Held, value: Any, *, ended: float) -> Outcome:
     """Make the outcome of a function that returned; raises BadResult."""
     return _outcome(held, "succeeded", ended, result=_result(value))
@@ -29,7 +33,7 @@ def succeeded(held: Held, value: Any, *, ended: float) -> Outcome:
 
 def failed(held: Held, error: BaseException, *, ended: float) -> Outcome:
     """Make the outcome of a function that raised: it is tried again if tries are left, unless it gave up."""
-    kind = "given_up" if isinstance(error, GiveUp | BadResult) else "failed"
+    kind = "given_up" if isinstance(error, HOPELESS) else "failed"
     asked = error.after if isinstance(error, Retry) else None
     delay = asked if asked is not None else backoff_s(held.job.backoff_s, held.job.failures + 1)
     return _outcome(held, kind, ended, error=describe(error), delay_s=max(0.0, delay))

@@ -135,7 +135,8 @@ class Job(models.Model):
 
     @property
     def try_number(self) -> int:
-        return self.failures + 1
+        """What people count: the try that runs, comes next or, of a failed job, was the last."""
+        return self.failures if self.state == "failed" else self.failures + 1
 
     @property
     def priority_name(self) -> str:

@@ -1,12 +1,18 @@
-"""A private connection to the empty database, as leases, flushes and the keeper use."""
+"""A private connection to the empty database, as leases, flushes and the keeper use, and a pool process's runner."""
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from esteira.db import Core
+
+if TYPE_CHECKING:  # models may be imported once Django is set up, and this file is read before
+    from esteira.run import Runner
 
 
 @pytest.fixture
@@ -14,3 +20,26 @@ def core(database: None) -> Iterator[Core]:
     core = Core("test")
     yield core
     core.close()
+
+
+@pytest.fixture(scope="session")
+def the_runner() -> Iterator[Runner]:
+    """One for all tests, as in a pool process; its heart beats until the suite ends."""
+    from esteira.capture import Capture
+    from esteira.run import Runner
+
+    before = signal.getsignal(signal.SIGUSR2)
+    runner = Runner("w1/boot-1-1")
+    runner.start()
+    yield runner
+    signal.signal(signal.SIGUSR2, before)
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, Capture)]:
+        root.removeHandler(handler)
+
+
+@pytest.fixture
+def runner(the_runner: Runner, database: None) -> Runner:
+    the_runner.core.close()
+    logging.getLogger("jobs").setLevel(logging.INFO)
+    return the_runner
