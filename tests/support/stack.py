@@ -6,6 +6,7 @@ by the test and killed after it. PostgreSQL confirms nothing before it is on dis
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from uuid import UUID
 import redis as redis_client
 
 from project.embedded import Postgres, Valkey, free_port
+from tests.support.api import ApiClient
 from tests.support.observer import Observer
 from tests.support.processes import ROOT, Process, Submitter, environment
 from tests.support.waiting import Stopwatch, until
@@ -76,8 +78,10 @@ class Servers:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def manage(*arguments: str, env: dict[str, str]) -> None:
-    subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=True, timeout=120)
+def manage(*arguments: str, env: dict[str, str]) -> str:
+    command = [sys.executable, "manage.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, check=True, timeout=120)
+    return done.stdout.decode()
 
 
 class Stack:
@@ -139,7 +143,10 @@ class Stack:
             f"127.0.0.1:{port}",
         ]
         self.web_url = f"http://127.0.0.1:{port}"
-        return self._start(Process(name, arguments, self.environment(**settings), self.logs), None, False)
+        process = Process(name, arguments, self.environment(**settings), self.logs)
+        self._start(process, None, False)
+        self.wait_ready(process)
+        return process
 
     def again(self, process: Process, *, wait: bool = True) -> None:
         """Start a process again under its name, as a container runtime would."""
@@ -148,6 +155,9 @@ class Stack:
             self.wait_ready(process)
 
     def wait_ready(self, process: Process) -> None:
+        if "gunicorn" in process.arguments:
+            until(lambda: ApiClient(self.web_url, "").request("/readyz").status == 200, "web is ready")
+            return
         sign = "beat" if "beat" in process.arguments else "worker"
         until(lambda: process.touched(sign), f"{process.name} has started", timeout=60)
         if sign == "worker":
@@ -156,9 +166,23 @@ class Stack:
     def _serves(self, process: Process) -> bool:
         return process.touched("worker") and " ready." in process.output()
 
-    def manage(self, *arguments: str) -> None:
-        """Run a management command with this stack's settings."""
-        manage(*arguments, env=self.environment())
+    def manage(self, *arguments: str, **more: str) -> str:
+        """Run a management command with this stack's settings; return what it printed."""
+        return manage(*arguments, env=self.environment(**more))
+
+    def api(self) -> ApiClient:
+        """Make an account and a token for it; web must have been started."""
+        self.manage(
+            "createsuperuser",
+            "--noinput",
+            "--username",
+            "chaos",
+            "--email",
+            "",
+            DJANGO_SUPERUSER_PASSWORD="x",
+        )
+        token = json.loads(self.manage("jobs", "token", "chaos", "--role", "operator", "--json"))["token"]
+        return ApiClient(self.web_url, token)
 
     def _start(self, process: Process, sign: str | None, wait: bool) -> Process:
         self.processes.append(process)
