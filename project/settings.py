@@ -144,6 +144,7 @@ X_FRAME_OPTIONS = "DENY"
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
+WEB_URL = env.str("WEB_URL", default="")
 WEB_THREADS = env.int("WEB_THREADS", default=8)
 FLOWER_URL = env.str("FLOWER_URL", default="")
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024**2

@@ -1,0 +1,177 @@
+"""`jobs demo`: one of each, submitted, watched to its end, and shown with where everything lies.
+
+The job types are known by their names only; they ship in the package `jobs`. The reports come last, so that they have
+something to report.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from rich.text import Text
+
+from esteira import operate
+from esteira.errors import EsteiraError
+from esteira.models import Job
+from esteira.registry import SubmitRequest
+from esteira.submit import submit
+from web.cli import demo_parts, find, looks
+from web.cli.errors import OK, REFUSED
+from web.cli.moments import span
+from web.cli.operator import who
+from web.cli.out import Out
+from web.cli.showing import save_files
+from web.cli.waiting import Seen, until, until_ended
+
+HELP = "submit one of each, wait for them all, and show what came of them"
+PATIENCE_S = 120.0
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """One job of the demonstration, and how it is meant to end."""
+
+    what: str
+    type: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    meant: str = "succeeded"
+    failures: int = 0
+    files: int = 0
+    mail: bool = False
+    id: UUID = field(init=False)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """There is nothing to choose."""
+
+
+def run(out: Out, options: dict[str, Any]) -> int:
+    photo = demo_parts.photo("images.thumbnails")
+    scenes, reports = _scenes(demo_parts.upload(photo)), _reports()
+    demo_parts.refuse_unknown({scene.type for scene in [*scenes, *reports]})
+    out.say(f"Submitting {len(scenes)} jobs, and reports about them when they have ended.", "dim")
+    _submit(scenes)
+    _cancel_when_running(out, scenes)
+    until_ended([scene.id for scene in scenes], console=out.aside, within_s=PATIENCE_S)
+    _submit(reports)
+    until_ended([scene.id for scene in reports], console=out.aside, within_s=PATIENCE_S)
+    return _tell(out, [*scenes, *reports])
+
+
+def _scenes(photo_id: str) -> list[Scene]:
+    letter = {
+        "to": ["you@localhost"],
+        "subject": "A job sent this",
+        "text": "Hello,\n\na worker sent this mail and attached a photograph from the database.\n",
+        "html": "<p>Hello,</p><p>a worker sent this mail and attached a photograph from the database.</p>",
+        "attachments": [photo_id],
+    }
+    return [
+        Scene(what="a mail with an attachment", type="email.send", params=letter, mail=True),
+        Scene(
+            what="thumbnails of a photograph", type="images.thumbnails", params={"picture": photo_id}, files=3
+        ),
+        Scene(what="fails twice, then succeeds", type="demo.flaky", params={"failures": 2}, failures=2),
+        Scene(what="fails for good", type="demo.failing", meant="failed"),
+        Scene(
+            what="takes long, and is cancelled", type="demo.slow", params={"seconds": 60}, meant="cancelled"
+        ),
+    ]
+
+
+def _reports() -> list[Scene]:
+    formats = {"formats": ["pdf", "xlsx"]}
+    return [
+        Scene(what="the job history as PDF and XLSX", type="reports.job_history", params=formats, files=2)
+    ]
+
+
+def _submit(scenes: Sequence[Scene]) -> None:
+    answers = submit([SubmitRequest(type=scene.type, params=scene.params) for scene in scenes], by=who())
+    for scene, answer in zip(scenes, answers, strict=True):
+        scene.id = answer.id
+
+
+def _cancel_when_running(out: Out, scenes: Sequence[Scene]) -> None:
+    """Cancel in the middle of the work, not before it."""
+    for scene in scenes:
+        if scene.meant == "cancelled":
+            until(_has_progress(scene.id), [s.id for s in scenes], console=out.aside, within_s=PATIENCE_S)
+            operate.cancel(scene.id, by=who())
+
+
+def _has_progress(job_id: UUID) -> Callable[[dict[UUID, Seen]], bool]:
+    return lambda seen: seen[job_id].ended or (seen[job_id].done or 0) > 0
+
+
+def _tell(out: Out, scenes: Sequence[Scene]) -> int:
+    table = looks.grid("", "job", "id", "ended", "after", "what came of it")
+    code = OK
+    for scene in scenes:
+        job = find.job(scene.id)
+        came, wrong = _what_came(scene, job)
+        code = REFUSED if wrong else code
+        if out.as_json:
+            out.data(_facts(scene, job, came, wrong))
+        else:
+            mark = Text("✗", style="red") if wrong else Text("✓", style="green")
+            said = "\n".join([*came, *(f"But {one}." for one in wrong)])
+            state, took = looks.state(job.shown_state), span(job.created_at, job.finished_at)
+            table.add_row(mark, f"{job.type}\n{scene.what}", looks.short_id(job.pk), state, took, said)
+    if not out.as_json:
+        table.show_lines = True
+        out.show(table)
+        _say_what_next(out)
+    return code
+
+
+def _facts(scene: Scene, job: Job, came: list[str], wrong: list[str]) -> dict[str, Any]:
+    return {
+        "what": scene.what,
+        "type": job.type,
+        "id": str(job.pk),
+        "state": job.shown_state,
+        "meant": scene.meant,
+        "as_meant": not wrong,
+        "details": [*came, *wrong],
+    }
+
+
+def _what_came(scene: Scene, job: Job) -> tuple[list[str], list[str]]:
+    """Return what there is to see, and what is not as it was meant."""
+    came = _words(job)
+    wrong = [] if job.state == scene.meant else [f"it was meant to end as {scene.meant}"]
+    if scene.failures and job.failures != scene.failures:
+        wrong.append(f"it was meant to fail {scene.failures} times first, and failed {job.failures} times")
+    if job.state == "succeeded" and scene.files:
+        saved = save_files(job, Path(settings.DATA_DIR) / "demo")
+        came += [demo_parts.near(path) for path in saved]
+        if len(saved) != scene.files:
+            wrong.append(f"it was meant to make {scene.files} files")
+    if job.state == "succeeded" and scene.mail:
+        try:
+            came.append(demo_parts.where_mail_lies(str(job.pk)))
+        except EsteiraError as error:
+            wrong.append(str(error))
+    return came, wrong
+
+
+def _words(job: Job) -> list[str]:
+    if job.error:
+        return [f"{job.error.get('type', '')}: {job.error.get('message', '')}".removeprefix(": ")]
+    if job.state == "cancelled":
+        at = f" at {job.progress_done:g} of {job.progress_total:g}" if job.progress_total else ""
+        return [f"stopped{at}, asked by {job.cancel_by}"]
+    return [f"failed {job.failures} times, then succeeded"] if job.failures else []
+
+
+def _say_what_next(out: Out) -> None:
+    out.say("\nOne in full: manage.py jobs show ID · its files: manage.py jobs show ID --save DIR", "dim")
+    if settings.WEB_URL:
+        out.say(f"In the browser: {settings.WEB_URL}", "dim")

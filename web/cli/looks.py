@@ -1,0 +1,67 @@
+"""How things look in a terminal: the same colours and short forms in every table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {
+    "scheduled": "blue",
+    "queued": "",
+    "retrying": "yellow",
+    "running": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "dead": "bold red",
+    "cancelled": "magenta",
+    "expired": "magenta",
+}
+
+
+def short_id(job_id: UUID) -> str:
+    return str(job_id)[-12:]
+
+
+def state(name: str) -> Text:
+    return Text(name, style=STYLES.get(name, ""))
+
+
+def size(count: int) -> str:
+    """Say a number of bytes in powers of 1024."""
+    if count < 1024:
+        return f"{count} B"
+    amount, unit = count / 1024, "KiB"
+    for bigger in ("MiB", "GiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, bigger
+    return f"{amount:.1f} {unit}"
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=None if _is_small(value) else 2, default=str)
+
+
+def _is_small(value: Any) -> bool:
+    return len(json.dumps(value, ensure_ascii=False, default=str)) <= 100
+
+
+def grid(*columns: str) -> Table:
+    """Return a table with headings and no lines."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def pairs() -> Table:
+    """Return a table of names and what belongs to them."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table

@@ -1,0 +1,69 @@
+"""Where a command's words go: data to stdout, messages to stderr; JSON lines instead of tables when asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from django.core.serializers.json import DjangoJSONEncoder
+from rich.console import Console, RenderableType
+
+from esteira.errors import EsteiraError
+
+#: A pipe has no width; tables are cut to this one unless COLUMNS says otherwise.
+PIPE_WIDTH = 160
+
+
+class Out:
+    """The two streams of one command."""
+
+    def __init__(self, stdout: TextIO, stderr: TextIO, *, as_json: bool = False, color: bool = True) -> None:
+        self.as_json = as_json
+        self.page = _console(stdout, color)
+        self.aside = _console(stderr, color)
+
+    def data(self, value: Mapping[str, Any]) -> None:
+        """Print one JSON object on a line."""
+        self.page.file.write(json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=False) + "\n")
+
+    def show(self, *what: RenderableType) -> None:
+        """Print something for people."""
+        for one in what:
+            self.page.print(one)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a message; scripts that read stdout never see it."""
+        self.aside.print(text, style=style, soft_wrap=True)
+
+    def refuse(self, error: EsteiraError) -> None:
+        """Say why something was refused: every parameter that needs attention, on a line of its own."""
+        errors: list[dict[str, Any]] = getattr(error, "errors", [])
+        if self.as_json:
+            problem = {"code": error.code, "detail": str(error), "errors": errors}
+            self.aside.file.write(json.dumps(problem, ensure_ascii=False) + "\n")
+        elif error.code == "invalid-parameters":
+            several = "1 parameter needs" if len(errors) == 1 else f"{len(errors)} parameters need"
+            self.say(f"{several} attention:", "red")
+            names = [_name(e["pointer"]) for e in errors]
+            width = max(len(name) for name in names)
+            for name, mistake in zip(names, errors, strict=True):
+                self.say(f"  {name:<{width}}  {mistake['detail']}")
+        else:
+            self.say(str(error), "red")
+
+
+def _console(stream: TextIO, color: bool) -> Console:
+    is_terminal = hasattr(stream, "isatty") and stream.isatty()
+    width = None if is_terminal or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(
+        file=stream, width=width, no_color=not color or None, markup=False, highlight=False, emoji=False
+    )
+
+
+def _name(pointer: str) -> str:
+    """Turn "#/params/to/0" into "to 1": people count from one."""
+    parts = pointer.removeprefix("#/params").strip("/").split("/")
+    said = [str(int(part) + 1) if part.isdigit() else part for part in parts]
+    return " ".join(part.replace("~1", "/").replace("~0", "~") for part in said) or "parameters"

@@ -1,0 +1,93 @@
+"""`jobs submit TYPE name=value…`: one job, from what was typed; `--wait` stays until it has ended."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from esteira.errors import TooLarge
+from esteira.files import MAX_BYTES, save_upload
+from esteira.registry import PRIORITIES, SubmitRequest, Submitted
+from esteira.submit import submit
+from web.cli import find, showing, values
+from web.cli.errors import OK, REFUSED
+from web.cli.job_types import named
+from web.cli.looks import short_id
+from web.cli.moments import duration, moment
+from web.cli.operator import who
+from web.cli.out import Out
+from web.cli.waiting import until_ended
+
+HELP = "submit a job"
+READ_BYTES = 256 * 1024
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("type", metavar="TYPE", help="a job type, see `jobs types`")
+    add("params", nargs="*", metavar="NAME=VALUE", help="text; NAME:=JSON for a JSON value; again for a list")
+    add("--file", action="append", default=[], metavar="NAME=PATH", help="upload a file as this parameter")
+    add("--wait", action="store_true", help="stay until it has ended; exit 1 unless it succeeded")
+    add("--queue", help="another queue than the type's own")
+    add("--priority", choices=list(PRIORITIES), help="another priority than the type's own")
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument("--delay", type=duration, metavar="TIME", help="run no sooner than in 90, 5m, 2h, 1d")
+    when.add_argument("--at", type=moment, metavar="MOMENT", help="run no sooner than 2026-01-31T09:00-03:00")
+    add("--expires", type=duration, metavar="TIME", help="give up if it has not started in 90, 5m, 2h, 1d")
+    add("--unique", metavar="KEY", help="at most one waiting or running job of this type and key")
+
+
+def run(out: Out, options: dict[str, Any]) -> int:
+    kind = named(options["type"])
+    given = values.words(options["params"], options["file"])
+    params = values.read(kind, given, partial(_upload, out))
+    request = SubmitRequest(
+        type=kind.name,
+        params=params,
+        queue=options["queue"],
+        priority=options["priority"],
+        delay_s=options["delay"],
+        run_at=options["at"],
+        expires_in_s=options["expires"],
+        unique=options["unique"],
+    )
+    [answer] = submit([request], by=who())
+    return wait_and_show(out, answer) if options["wait"] else _tell(out, answer)
+
+
+def _upload(out: Out, path: Path, content_type: str) -> str:
+    if path.stat().st_size > MAX_BYTES:
+        raise TooLarge(f"file {path}", f"{MAX_BYTES // 1024**2} MiB")
+    with path.open("rb") as stream:
+        stored = save_upload(path.name, content_type, iter(lambda: stream.read(READ_BYTES), b""))
+    return str(stored.pk)
+
+
+def _tell(out: Out, answer: Submitted) -> int:
+    if out.as_json:
+        out.data({"id": str(answer.id), "deduplicated": answer.deduplicated})
+        return OK
+    if answer.deduplicated:
+        out.say("A job with this key waits or runs already: this one.", "yellow")
+    out.page.print(str(answer.id), soft_wrap=True)
+    out.say(f"Accepted. To see it: manage.py jobs show {short_id(answer.id)}", "dim")
+    return OK
+
+
+def wait_and_show(out: Out, answer: Submitted) -> int:
+    """Stay until a job has ended, print it, and return 0 if it succeeded."""
+    try:
+        until_ended([answer.id], console=out.aside)
+    except KeyboardInterrupt:
+        out.say(f"The job goes on. To see it: manage.py jobs show {short_id(answer.id)}", "yellow")
+        raise
+    return end_of(out, answer.id)
+
+
+def end_of(out: Out, job_id: UUID) -> int:
+    job = find.job(job_id)
+    showing.show(out, job)
+    return OK if job.state == "succeeded" else REFUSED

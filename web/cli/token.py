@@ -1,0 +1,74 @@
+"""`jobs token NAME`: a bearer token for the API, shown this once."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser
+
+from esteira.errors import InvalidOption, NotFound
+from web.access import SCOPES, Role, scopes_of
+from web.cli.errors import OK
+from web.cli.moments import duration
+from web.cli.out import Out
+from web.tokens import create_token
+
+HELP = "make a token for the API"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="what it is for; people see it where it was used")
+    parser.add_argument("--role", choices=[str(role) for role in Role], default=str(Role.SUBMITTER))
+    parser.add_argument("--user", metavar="NAME", help="whose it is; needed if there are several superusers")
+    parser.add_argument(
+        "--expires", type=duration, metavar="TIME", help="not valid after 12h, 30d; else for good"
+    )
+
+
+def run(out: Out, options: dict[str, Any]) -> int:
+    user = _named(options["user"]) if options["user"] else _the_superuser()
+    expires = None if options["expires"] is None else timedelta(seconds=options["expires"])
+    token, secret = create_token(user, options["name"], role=options["role"], expires_in=expires)
+    if out.as_json:
+        out.data({"name": token.name, "role": token.role, "user": user.get_username(), "token": secret})
+    else:
+        out.page.print(secret, soft_wrap=True)
+        whose = f"For {token.name}, as {user.get_username()} with the role {token.role}."
+        out.say(f"{whose} It is not shown again.", "dim")
+    _warn_if_useless(out, user, Role(token.role))
+    return OK
+
+
+def _named(name: str) -> AbstractBaseUser:
+    users = get_user_model()
+    user = users._default_manager.filter(**{users.USERNAME_FIELD: name, "is_active": True}).first()
+    if user is None:
+        raise NotFound("active user", name)
+    return user
+
+
+def _the_superuser() -> AbstractBaseUser:
+    """Return the one superuser of a small installation; raises InvalidOption if there is none, or a choice."""
+    found = list(get_user_model()._default_manager.filter(is_superuser=True, is_active=True)[:2])
+    if not found:
+        raise InvalidOption(
+            "user", "there is no superuser yet; name somebody, or run `manage.py createsuperuser`."
+        )
+    if len(found) > 1:
+        raise InvalidOption("user", "there are several superusers; say whose it is: --user NAME.")
+    return found[0]
+
+
+def _warn_if_useless(out: Out, user: Any, role: Role) -> None:
+    """A token is never mightier than its account."""
+    groups = user.groups.values_list("name", flat=True)
+    lacking = SCOPES[role] - scopes_of(user.is_superuser, groups)
+    if lacking:
+        said = ", ".join(sorted(lacking))
+        out.say(
+            f"{user.get_username()} lacks {said}, and so does this token: see the group esteira-{role}.",
+            "yellow",
+        )
