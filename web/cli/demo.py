@@ -110,56 +110,83 @@ def _has_progress(job_id: UUID) -> Callable[[dict[UUID, Seen]], bool]:
     return lambda seen: seen[job_id].ended or (seen[job_id].done or 0) > 0
 
 
+@dataclass(kw_only=True)
+class Ending:
+    """What came of one scene: what to say, what is not as it was meant, and where things lie."""
+
+    said: list[str]
+    wrong: list[str]
+    files: list[Path]
+    mail: str = ""
+
+
 def _tell(out: Out, scenes: Sequence[Scene]) -> int:
-    table = looks.grid("", "job", "id", "ended", "after", "what came of it")
-    code = OK
-    for scene in scenes:
-        job = find.job(scene.id)
-        came, wrong = _what_came(scene, job)
-        code = REFUSED if wrong else code
-        if out.as_json:
-            out.data(_facts(scene, job, came, wrong))
-        else:
-            mark = Text("✗", style="red") if wrong else Text("✓", style="green")
-            said = "\n".join([*came, *(f"But {one}." for one in wrong)])
-            state, took = looks.state(job.shown_state), span(job.created_at, job.finished_at)
-            table.add_row(mark, f"{job.type}\n{scene.what}", looks.short_id(job.pk), state, took, said)
-    if not out.as_json:
-        table.show_lines = True
+    jobs = [find.job(scene.id) for scene in scenes]
+    endings = [_ending(scene, job) for scene, job in zip(scenes, jobs, strict=True)]
+    if out.as_json:
+        for scene, job, ending in zip(scenes, jobs, endings, strict=True):
+            out.data(_facts(scene, job, ending))
+    else:
+        table = looks.grid("", "job", "ended", "what came of it")
+        for scene, job, ending in zip(scenes, jobs, endings, strict=True):
+            table.add_row(*_row(scene, job, ending))
         out.show(table)
-        _say_what_next(out)
-    return code
+        _say_where(out, endings)
+    return REFUSED if any(ending.wrong for ending in endings) else OK
 
 
-def _facts(scene: Scene, job: Job, came: list[str], wrong: list[str]) -> dict[str, Any]:
+def _ending(scene: Scene, job: Job) -> Ending:
+    wrong = [] if job.state == scene.meant else [f"it was meant to end as {scene.meant}"]
+    ending = Ending(said=_words(job), wrong=wrong, files=[])
+    if scene.failures and job.failures != scene.failures:
+        wrong.append(f"it was meant to fail {scene.failures} times first, and failed {job.failures} times")
+    if job.state == "succeeded" and scene.files:
+        ending.files = save_files(job, Path(settings.DATA_DIR) / "demo")
+        if len(ending.files) != scene.files:
+            wrong.append(f"it was meant to make {scene.files} files")
+    if job.state == "succeeded" and scene.mail:
+        try:
+            ending.mail = demo_parts.where_mail_lies(str(job.pk))
+        except EsteiraError as error:
+            wrong.append(str(error))
+    return ending
+
+
+def _facts(scene: Scene, job: Job, ending: Ending) -> dict[str, Any]:
     return {
         "what": scene.what,
         "type": job.type,
         "id": str(job.pk),
         "state": job.shown_state,
         "meant": scene.meant,
-        "as_meant": not wrong,
-        "details": [*came, *wrong],
+        "as_meant": not ending.wrong,
+        "details": [*ending.said, *ending.wrong],
+        "files": [str(path) for path in ending.files],
+        "mail": ending.mail,
     }
 
 
-def _what_came(scene: Scene, job: Job) -> tuple[list[str], list[str]]:
-    """Return what there is to see, and what is not as it was meant."""
-    came = _words(job)
-    wrong = [] if job.state == scene.meant else [f"it was meant to end as {scene.meant}"]
-    if scene.failures and job.failures != scene.failures:
-        wrong.append(f"it was meant to fail {scene.failures} times first, and failed {job.failures} times")
-    if job.state == "succeeded" and scene.files:
-        saved = save_files(job, Path(settings.DATA_DIR) / "demo")
-        came += [demo_parts.near(path) for path in saved]
-        if len(saved) != scene.files:
-            wrong.append(f"it was meant to make {scene.files} files")
-    if job.state == "succeeded" and scene.mail:
-        try:
-            came.append(demo_parts.where_mail_lies(str(job.pk)))
-        except EsteiraError as error:
-            wrong.append(str(error))
-    return came, wrong
+def _row(scene: Scene, job: Job, ending: Ending) -> list[Text]:
+    mark = Text("✗", style="red") if ending.wrong else Text("✓", style="green")
+    name = Text.assemble((job.type, "bold"), f"\n{scene.what}\n", (looks.short_id(job.pk), "dim"), "\n")
+    took = span(job.created_at, job.finished_at)
+    ended = Text.assemble(looks.state(job.shown_state), f"\nafter {took}" if took else "")
+    sent = ["it lies in the mailbox"] if ending.mail else []
+    said = [*ending.said, *sent, *(path.name for path in ending.files), *(f"But {w}." for w in ending.wrong)]
+    return [mark, name, ended, Text("\n".join(said))]
+
+
+def _say_where(out: Out, endings: Sequence[Ending]) -> None:
+    """Say where things lie: on lines of their own, so that they can be copied."""
+    places = [("mail ", ending.mail) for ending in endings if ending.mail]
+    places += [
+        ("files", f"{place}/") for place in {demo_parts.near(p.parent) for e in endings for p in e.files}
+    ]
+    for name, place in places:
+        out.page.print(f"{name}  {place}", soft_wrap=True)
+    out.say("more   manage.py jobs show ID, with --save DIR for its files")
+    if settings.WEB_URL:
+        out.say(f"pages  {settings.WEB_URL}")
 
 
 def _words(job: Job) -> list[str]:
@@ -169,9 +196,3 @@ def _words(job: Job) -> list[str]:
         at = f" at {job.progress_done:g} of {job.progress_total:g}" if job.progress_total else ""
         return [f"stopped{at}, asked by {job.cancel_by}"]
     return [f"failed {job.failures} times, then succeeded"] if job.failures else []
-
-
-def _say_what_next(out: Out) -> None:
-    out.say("\nOne in full: manage.py jobs show ID · its files: manage.py jobs show ID --save DIR", "dim")
-    if settings.WEB_URL:
-        out.say(f"In the browser: {settings.WEB_URL}", "dim")
