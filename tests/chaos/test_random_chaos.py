@@ -102,10 +102,10 @@ class Chaos:
         return [*self.api.accepted.values(), *self.stack.submitter.acknowledged]
 
     def report(self) -> None:
-        p50, p99, worst, again, refused = self.stack.db.fetch(
+        refused = sum(w.log.read_text(errors="replace").count("refused: attempt") for w in self.workers)
+        p50, p99, worst, again = self.stack.db.fetch(
             """SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY s), percentile_cont(0.99) WITHIN GROUP (ORDER BY s),
-                 max(s), count(*) FILTER (WHERE attempt > 1),
-                 (SELECT count(*) FROM esteira_jobevent WHERE kind = 'refused')
+                 max(s), count(*) FILTER (WHERE attempt > 1)
                FROM (SELECT extract(epoch FROM finished_at - greatest(run_at, created_at))::float AS s, attempt
                      FROM esteira_job) x"""
         )[0]
