@@ -125,9 +125,12 @@ def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
     asked.update(liveness(timeout_s), autocommit=True)
     connection: psycopg.Connection[Row] = psycopg.connect(**asked)
     millis = int(timeout_s * 1000)
+    # The core's statements name rows by key, so one plan is right for all lists, and reading a whole table never is,
+    # however small the planner believes it to be.
     connection.execute(
         "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
-        " set_config('tcp_user_timeout', %s, false)",
+        " set_config('tcp_user_timeout', %s, false), set_config('plan_cache_mode', 'force_generic_plan', false),"
+        " set_config('enable_seqscan', 'off', false)",
         [str(millis)] * 3,
     )
     return connection

@@ -14,10 +14,10 @@ from celery.beat import Scheduler
 from django.conf import settings
 
 from esteira import gate
-from esteira.check import Checker
 from esteira.db import Core, Gone
 from esteira.feed import Feeder
 from esteira.identity import touch
+from esteira.missing import Checker
 from esteira.publish import Publisher
 from esteira.retention import Retention
 from esteira.sweep import sweep

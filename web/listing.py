@@ -16,7 +16,8 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from esteira.errors import EsteiraError
-from esteira.models import ClockTimestamp, Job
+from esteira.models import Job
+from esteira.shown import in_states
 from esteira.states import SHOWN_STATES
 from web.shapes import jobs
 
@@ -88,10 +89,9 @@ def _cut(items: list[Job], limit: int, *, more_before: bool) -> Page:
 def _filtered(filters: Filters) -> QuerySet[Job]:
     found = jobs().defer(*HEAVY)
     if filters.states:
-        wanted = Q(pk__in=[])
-        for state in filters.states:
-            wanted |= _in_state(state)
-        found = found.filter(wanted)
+        if unknown := set(filters.states) - set(SHOWN_STATES):
+            raise BadFilter("state", f"must be one of {', '.join(SHOWN_STATES)}, not {min(unknown)!r}.")
+        found = found.filter(in_states(filters.states))
     if filters.type:
         found = found.filter(type=filters.type)
     if filters.queue:
@@ -99,19 +99,6 @@ def _filtered(filters: Filters) -> QuerySet[Job]:
     if filters.created_after:
         found = found.filter(created_at__gt=filters.created_after)
     return found
-
-
-def _in_state(shown: str) -> Q:
-    """Say in SQL what `states.shown_state` says."""
-    if shown not in SHOWN_STATES:
-        raise BadFilter("state", f"must be one of {', '.join(SHOWN_STATES)}, not {shown!r}.")
-    if shown == "queued":
-        return Q(state="queued", run_at__lte=ClockTimestamp())
-    if shown == "scheduled":
-        return Q(state="queued", failures=0, run_at__gt=ClockTimestamp())
-    if shown == "retrying":
-        return Q(state="queued", failures__gt=0, run_at__gt=ClockTimestamp())
-    return Q(state=shown)
 
 
 def _cursor(direction: str, job: Job) -> str:

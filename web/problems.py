@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from psycopg.errors import UndefinedColumn, UndefinedTable
 
 from esteira.db import Gone
 from esteira.errors import DatabaseAway, EsteiraError, IdempotencyInProgress
@@ -38,6 +39,7 @@ TITLES: dict[str, str] = {
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
+    "not-migrated": "Migrations are pending. Nothing was accepted; try again after Retry-After.",
     "busy": "All request threads are taken. Nothing was done; try again after Retry-After.",
     "files-full": "The space for files is used up.",
     "internal": "Something broke on our side. Quote the request id to an operator.",
@@ -110,7 +112,19 @@ def of(error: BaseException) -> Problem | None:
         )
     if isinstance(error, Gone):
         return database_away()
+    if isinstance(error.__cause__, UndefinedTable | UndefinedColumn):
+        return not_migrated()
     return None
+
+
+def not_migrated() -> Problem:
+    """What a release says that was started before its migrations ran; `/readyz` keeps requests away meanwhile."""
+    return Problem(
+        code="not-migrated",
+        status=503,
+        detail="The database is not yet at this release: run `manage.py migrate`. Nothing was stored.",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
 
 
 def database_away() -> Problem:

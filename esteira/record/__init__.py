@@ -8,7 +8,9 @@ statement here: each is one transaction, and what the next process needs is in t
 `insert` T1 T2 · `claim` T3 T14 T15 · `finish` T4 T5 T6 T10 · `rescue` T7 T8 T9 T10 · `operator` T11 T12 T13
 """
 
-#: Writes name rows by primary key. Comparing an expression, not the bare column, keeps the planner from walking the
-#: partial indexes on `state` instead, which on a freshly filled table costs 10 times as much.
+#: Writes name rows by primary key, in ways that the planner cannot turn around. Comparing an expression, not the bare
+#: column, keeps it from walking the partial indexes on `state` instead, which on a freshly filled table costs 10 times
+#: as much. And every list is given as `id = ANY(…)`, beside a join if there is one: a join alone may begin with the
+#: whole table, if the planner last saw it empty, and that costs 1000 times as much.
 QUEUED = "(j.state || '') = 'queued'"
 RUNNING = "(j.state || '') = 'running'"

@@ -40,8 +40,8 @@ class Claimed:
 
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
-  SELECT j.id FROM unnest(%(ids)s::uuid[]) AS u(id) JOIN esteira_job j ON j.id = u.id
-  WHERE {QUEUED} AND j.run_at <= clock_timestamp()
+  SELECT j.id FROM esteira_job j
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.run_at <= clock_timestamp()
     AND (j.expires_at IS NULL OR j.expires_at > clock_timestamp())
     AND (j.hold_until IS NULL OR j.hold_until <= clock_timestamp())
     AND NOT EXISTS (SELECT 1 FROM esteira_queue q WHERE q.name = j.queue AND q.paused_at IS NOT NULL)
@@ -52,7 +52,7 @@ UPDATE esteira_job j SET state = 'running', attempt = j.attempt + 1, worker = %(
   batched = %(batched)s, claimed_at = clock_timestamp(), started_at = NULL,
   lease_until = clock_timestamp() + j.lease_s * interval '1 second', hold_until = NULL,
   progress_done = NULL, progress_total = NULL, progress_text = ''
-FROM due WHERE j.id = due.id
+WHERE j.id = ANY(ARRAY(SELECT id FROM due))
 RETURNING j.id, j.attempt, j.failures, j.max_failures, j.type, j.queue, j.params::text, j.timeout_s, j.lease_s,
   j.backoff_s, j.cancel_requested_at IS NOT NULL
 """
@@ -90,15 +90,15 @@ def settle(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
             f"""
             WITH locked AS MATERIALIZED (
               SELECT j.id, j.expires_at <= clock_timestamp() AS over
-              FROM unnest(%(ids)s::uuid[]) AS u(id) JOIN esteira_job j ON j.id = u.id
-              WHERE {QUEUED} AND j.published_at IS NOT NULL ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+              FROM esteira_job j
+              WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
             UPDATE esteira_job j SET published_at = NULL,
               state = CASE WHEN locked.over THEN 'expired' ELSE 'queued' END,
               finished_at = CASE WHEN locked.over THEN clock_timestamp() END,
               hold_until = CASE WHEN locked.over THEN NULL
                 WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp() + greatest(%(hold)s, 1) * interval '1 second'
                 ELSE j.hold_until END
-            FROM locked WHERE j.id = locked.id RETURNING 1""",
+            FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[]) RETURNING 1""",
             {"ids": list(ids), "hold": float(hold_s)},
         )
     )
@@ -120,7 +120,8 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
                 j.refused_since IS NULL AS first, coalesce(j.refused_since, clock_timestamp()) AS since,
                 coalesce(j.refused_since < clock_timestamp() - %(give_up)s * interval '1 second', false) AS over
               FROM v JOIN esteira_job j ON j.id = v.id
-              WHERE {RUNNING} AND j.attempt = v.attempt AND j.started_at IS NULL ORDER BY j.id FOR UPDATE OF j),
+              WHERE j.id = ANY(%(ids)s::uuid[]) AND {RUNNING} AND j.attempt = v.attempt
+                AND j.started_at IS NULL ORDER BY j.id FOR UPDATE OF j),
             moved AS (
               UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
                 refused_since = locked.since,
@@ -130,7 +131,7 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
                              THEN clock_timestamp() + %(hold)s * interval '1 second' END,
                 error = CASE WHEN over AND NOT cancelled THEN jsonb_build_object('kind', 'refused',
                   'type', 'InvalidParameters', 'message', locked.reason) ELSE j.error END
-              FROM locked WHERE j.id = locked.id
+              FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
               RETURNING j.id, j.attempt, j.state, locked.reason, locked.first)
             INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
             SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'refused' ELSE state END, attempt, %(worker)s,
@@ -158,7 +159,7 @@ def expire(db: Db, *, limit: int = 1000) -> int:
               WHERE j.state = 'queued' AND j.expires_at IS NOT NULL AND j.expires_at <= clock_timestamp()
               ORDER BY j.expires_at LIMIT %s FOR UPDATE SKIP LOCKED)
             UPDATE esteira_job j SET state = 'expired', finished_at = clock_timestamp(), published_at = NULL
-            FROM locked WHERE j.id = locked.id RETURNING 1""",
+            WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1""",
             [limit],
         )
     )

@@ -33,8 +33,9 @@ class Outcome:
 
 
 _FINISH = f"""
-WITH v AS (SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::float8[],
-    %s::float8[]) AS v(id, attempt, kind, result, error, delay_s, started_s, ended_s)),
+WITH v AS (SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(kinds)s::text[], %(results)s::text[],
+    %(errors)s::text[], %(delays)s::float8[], %(starts)s::float8[], %(ends)s::float8[])
+  AS v(id, attempt, kind, result, error, delay_s, started_s, ended_s)),
 locked AS MATERIALIZED (
   SELECT j.id, v.kind, v.result, v.error, v.delay_s, v.started_s, v.ended_s,
     CASE WHEN v.kind = 'succeeded' THEN 'succeeded'
@@ -42,7 +43,7 @@ locked AS MATERIALIZED (
          WHEN v.kind = 'failed' AND j.failures + 1 < j.max_failures THEN 'queued'
          ELSE 'failed' END AS next
   FROM v JOIN esteira_job j ON j.id = v.id
-  WHERE j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j),
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j),
 moved AS (
   UPDATE esteira_job j SET state = locked.next, worker = NULL, lease_until = NULL,
     failures = j.failures + (locked.kind IN ('failed', 'given_up'))::int,
@@ -54,7 +55,7 @@ moved AS (
     published_at = NULL, refused_since = NULL,
     result = CASE WHEN locked.next = 'succeeded' THEN locked.result::jsonb END,
     error = CASE WHEN locked.next = 'succeeded' THEN NULL ELSE coalesce(locked.error::jsonb, j.error) END
-  FROM locked WHERE j.id = locked.id
+  FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
   RETURNING j.id, j.attempt, locked.next, locked.kind, locked.error, locked.delay_s),
 noted AS (
   INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
@@ -83,16 +84,16 @@ def finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
 
 
 def _finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
-    columns = [
-        [o.id for o in outcomes],
-        [o.attempt for o in outcomes],
-        [o.kind for o in outcomes],
-        [o.result for o in outcomes],
-        [o.error for o in outcomes],
-        [o.delay_s for o in outcomes],
-        [o.started_s for o in outcomes],
-        [o.ended_s for o in outcomes],
-    ]
+    columns = {
+        "ids": [o.id for o in outcomes],
+        "attempts": [o.attempt for o in outcomes],
+        "kinds": [o.kind for o in outcomes],
+        "results": [o.result for o in outcomes],
+        "errors": [o.error for o in outcomes],
+        "delays": [o.delay_s for o in outcomes],
+        "starts": [o.started_s for o in outcomes],
+        "ends": [o.ended_s for o in outcomes],
+    }
     return {row[0]: row[1] for row in db.fetch(_FINISH, columns)}
 
 
@@ -109,14 +110,19 @@ def _attach(db: Db, outcomes: Sequence[Outcome]) -> None:
 def already_recorded(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
     """Find the outcomes whose first commit went through although its answer was lost."""
     rows = db.fetch(
-        """SELECT j.id, j.state FROM unnest(%s::uuid[], %s::int[], %s::text[]) AS v(id, attempt, kind)
+        """SELECT j.id, j.state
+           FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(kinds)s::text[]) AS v(id, attempt, kind)
            JOIN esteira_job j ON j.id = v.id
-           WHERE j.attempt = v.attempt AND ((v.kind = 'succeeded' AND j.state = 'succeeded')
+           WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND ((v.kind = 'succeeded' AND j.state = 'succeeded')
              OR (v.kind IN ('failed', 'given_up') AND j.state IN ('failed', 'queued') AND EXISTS (
                SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = v.attempt
                AND e.kind IN ('failed', 'retry')))
              OR (v.kind <> 'succeeded' AND j.state = 'cancelled'))""",
-        [[o.id for o in outcomes], [o.attempt for o in outcomes], [o.kind for o in outcomes]],
+        {
+            "ids": [o.id for o in outcomes],
+            "attempts": [o.attempt for o in outcomes],
+            "kinds": [o.kind for o in outcomes],
+        },
     )
     return {row[0]: row[1] for row in rows}
 
@@ -126,12 +132,13 @@ def extend(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, b
     rows = db.fetch(
         f"""
         WITH locked AS MATERIALIZED (
-          SELECT j.id FROM unnest(%s::uuid[], %s::int[]) AS v(id, attempt) JOIN esteira_job j ON j.id = v.id
-          WHERE j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j)
+          SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
+          JOIN esteira_job j ON j.id = v.id
+          WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j)
         UPDATE esteira_job j SET lease_until = clock_timestamp() + j.lease_s * interval '1 second'
-        FROM locked WHERE j.id = locked.id
+        WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
         RETURNING j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force""",
-        [[i for i, _ in mine], [a for _, a in mine]],
+        {"ids": [i for i, _ in mine], "attempts": [a for _, a in mine]},
     )
     return {row[0]: (row[1], row[2]) for row in rows}
 
@@ -162,14 +169,16 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
         db.fetch(
             f"""
             WITH locked AS MATERIALIZED (
-              SELECT j.id, j.cancel_requested_at IS NOT NULL AS cancelled
-              FROM unnest(%s::uuid[], %s::int[]) AS v(id, attempt) JOIN esteira_job j ON j.id = v.id
-              WHERE j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j)
-            UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, solo = j.solo OR %s,
-              state = CASE WHEN cancelled THEN 'cancelled' ELSE 'queued' END,
-              finished_at = CASE WHEN cancelled THEN clock_timestamp() END
-            FROM locked WHERE j.id = locked.id RETURNING 1""",
-            [[i for i, _ in mine], [a for _, a in mine], solo],
+              SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
+              JOIN esteira_job j ON j.id = v.id
+              WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
+              ORDER BY j.id FOR UPDATE OF j)
+            UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+              solo = j.solo OR %(solo)s,
+              state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
+              finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
+            WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1""",
+            {"ids": [i for i, _ in mine], "attempts": [a for _, a in mine], "solo": solo},
         )
     )
 
@@ -207,8 +216,9 @@ def log_lines(db: Db, lines: Sequence[tuple[UUID, int, str]]) -> None:
     db.fetch(
         """INSERT INTO esteira_joblog (job_id, attempt, at, text)
            SELECT v.id, v.attempt, clock_timestamp(), v.text
-           FROM unnest(%s::uuid[], %s::int[], %s::text[]) AS v(id, attempt, text) JOIN esteira_job j ON j.id = v.id""",
-        [list(ids), list(attempts), list(texts)],
+           FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(texts)s::text[]) AS v(id, attempt, text)
+           JOIN esteira_job j ON j.id = v.id WHERE j.id = ANY(%(ids)s::uuid[])""",
+        {"ids": list(ids), "attempts": list(attempts), "texts": list(texts)},
     )
 
 

@@ -115,10 +115,10 @@ WITH next AS (
     ORDER BY f.run_at, f.id LIMIT %(limit)s) AS picked
   ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s),
 locked AS MATERIALIZED (
-  SELECT j.id FROM next JOIN esteira_job j ON j.id = next.id
-  WHERE {QUEUED} AND j.published_at IS NULL ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+  SELECT j.id FROM esteira_job j
+  WHERE j.id = ANY(ARRAY(SELECT id FROM next)) AND {QUEUED} AND j.published_at IS NULL ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
 UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
-FROM locked WHERE j.id = locked.id
+WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
 RETURNING j.id, j.type, j.queue, j.priority, j.solo,
   j.attempt > j.failures AND j.refused_since IS NULL, j.timeout_s, j.run_at
 """
@@ -139,11 +139,12 @@ def unpublish(db: Db, ids: Sequence[UUID], stamps: Sequence[datetime]) -> int:
     return len(
         db.fetch(
             f"""
-            WITH v AS (SELECT * FROM unnest(%s::uuid[], %s::timestamptz[]) AS v(id, stamp)),
-            locked AS MATERIALIZED (
-              SELECT j.id FROM v JOIN esteira_job j ON j.id = v.id
-              WHERE {QUEUED} AND j.published_at = v.stamp ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
-            UPDATE esteira_job j SET published_at = NULL FROM locked WHERE j.id = locked.id RETURNING 1""",
+            WITH locked AS MATERIALIZED (
+              SELECT j.id FROM esteira_job j
+              WHERE j.id = ANY(%s::uuid[]) AND {QUEUED} AND j.published_at = ANY(%s::timestamptz[])
+              ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+            UPDATE esteira_job j SET published_at = NULL
+            WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1""",
             [list(ids), list(stamps)],
         )
     )

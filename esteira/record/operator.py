@@ -18,7 +18,7 @@ def cancel(db: Db, job_id: UUID, *, by: str, force: bool) -> str | None:
             state = CASE j.state WHEN 'queued' THEN 'cancelled' ELSE j.state END,
             finished_at = CASE j.state WHEN 'queued' THEN clock_timestamp() END,
             published_at = CASE j.state WHEN 'queued' THEN NULL ELSE j.published_at END
-          FROM locked WHERE j.id = locked.id AND locked.state IN ('queued', 'running')
+          FROM locked WHERE j.id = %(id)s AND locked.state IN ('queued', 'running')
           RETURNING j.id, j.attempt, j.state),
         noted AS (
           INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
@@ -48,7 +48,7 @@ def retry(db: Db, job_id: UUID, *, by: str) -> str | None:
                 cancel_requested_at = NULL, cancel_by = '', cancel_force = false, expires_at = NULL,
                 published_at = NULL, hold_until = NULL, refused_since = NULL,
                 progress_done = NULL, progress_total = NULL, progress_text = ''
-              FROM locked WHERE j.id = locked.id AND locked.state IN ('failed', 'dead', 'cancelled', 'expired')
+              FROM locked WHERE j.id = %(id)s AND locked.state IN ('failed', 'dead', 'cancelled', 'expired')
               RETURNING j.id, j.attempt, locked.state AS was),
             noted AS (
               INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)

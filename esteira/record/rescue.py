@@ -31,7 +31,7 @@ moved AS (
       'message', 'The process that ran this job ended without a word, ' || (j.suspicion + %(count)s)
         || ' points of suspicion; it may use too much memory or crash. Retry it once the cause is found.')
       ELSE j.error END
-  FROM locked WHERE j.id = locked.id
+  FROM locked WHERE j.id = locked.id AND j.id = ANY(ARRAY(SELECT id FROM locked))
   RETURNING j.id, j.attempt, j.state, locked.worker),
 noted AS (
   INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Event
 
 import pytest
+from django.db import connection
 from django.test import Client
 
 from esteira.db import Core
@@ -43,3 +44,18 @@ def test_a_check_that_hangs_holds_up_nobody_else() -> None:
         leave.set()
 
     assert first.result(20) == "pass"
+
+
+def test_a_release_whose_tables_are_not_there_yet_answers_503_and_stores_nothing(admin_client: Client) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE esteira_job RENAME TO esteira_job_later")
+    try:
+        page = admin_client.get("/")
+        api = admin_client.get("/api/v1/jobs")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE esteira_job_later RENAME TO esteira_job")
+
+    assert (page.status_code, api.status_code) == (503, 503)
+    assert api.headers["Retry-After"]
+    assert api.json()["type"] == "/problems/not-migrated"

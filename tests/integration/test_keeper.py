@@ -13,7 +13,7 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from esteira import Context, files, job
-from esteira.check import MARKER, Checker
+from esteira.missing import MARKER, Checker
 from esteira.db import Core
 from esteira.feed import Feeder
 from esteira.keeper import Keeper, KeeperScheduler
@@ -284,7 +284,7 @@ def test_a_message_that_a_worker_just_took_is_not_missing_but_one_that_it_keeps_
 
     assert checker.check(core) is False
 
-    monkeypatch.setattr("esteira.check.UNACKED_S", 0)
+    monkeypatch.setattr("esteira.missing.UNACKED_S", 0)
     assert checker.check(core) is True
     assert waiting(core) == 1
 
