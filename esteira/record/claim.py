@@ -91,7 +91,8 @@ def settle(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
             WITH locked AS MATERIALIZED (
               SELECT j.id, j.expires_at <= clock_timestamp() AS over
               FROM esteira_job j
-              WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+              WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL
+              ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
             UPDATE esteira_job j SET published_at = NULL,
               state = CASE WHEN locked.over THEN 'expired' ELSE 'queued' END,
               finished_at = CASE WHEN locked.over THEN clock_timestamp() END,

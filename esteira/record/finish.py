@@ -113,7 +113,8 @@ def already_recorded(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
         """SELECT j.id, j.state
            FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(kinds)s::text[]) AS v(id, attempt, kind)
            JOIN esteira_job j ON j.id = v.id
-           WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND ((v.kind = 'succeeded' AND j.state = 'succeeded')
+           WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt
+             AND ((v.kind = 'succeeded' AND j.state = 'succeeded')
              OR (v.kind IN ('failed', 'given_up') AND j.state IN ('failed', 'queued') AND EXISTS (
                SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = v.attempt
                AND e.kind IN ('failed', 'retry')))

@@ -116,7 +116,8 @@ WITH next AS (
   ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s),
 locked AS MATERIALIZED (
   SELECT j.id FROM esteira_job j
-  WHERE j.id = ANY(ARRAY(SELECT id FROM next)) AND {QUEUED} AND j.published_at IS NULL ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+  WHERE j.id = ANY(ARRAY(SELECT id FROM next)) AND {QUEUED} AND j.published_at IS NULL
+  ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
 UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
 WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
 RETURNING j.id, j.type, j.queue, j.priority, j.solo,
