@@ -17,14 +17,16 @@ from django.conf import settings
 from esteira.db import Db
 from esteira.errors import UnknownJobType
 from esteira.registry import HARD_AFTER_S, registry
+from esteira.stats import MEASURED
 from esteira.wire import FRONT, Hint
 
 BATCH_S = 0.2
 BATCH_MAX = 50
-MEASURED = 20
 #: A queue is short while a hint would take more than this share of it: then latency counts, and jobs go one by one.
 SHARE = 8
 CACHE_S = 10.0
+#: While a long list of a type that is not measured yet goes into hints.
+IMPATIENT_CACHE_S = 0.5
 
 
 class Fed(Protocol):
@@ -47,14 +49,18 @@ class Fed(Protocol):
 
 
 class Typical:
-    """The mean run time of each job type over the last hour, in seconds; read at most every 10 s."""
+    """The mean run time of each job type in its latest hour, in seconds; read every 10 s, sooner if one is missed."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
         self._read = float("-inf")
 
-    def refresh(self, db: Db) -> None:
-        if time.monotonic() - self._read < CACHE_S:
+    def refresh(self, db: Db, fed: Sequence[Fed]) -> None:
+        """Read the run times again if they are old and these jobs may be batched."""
+        if _largest(fed) <= 1:
+            return
+        missed = any(name not in self._seconds and not _alone(name) for name in {job.type for job in fed})
+        if time.monotonic() - self._read < (IMPATIENT_CACHE_S if missed else CACHE_S):
             return
         rows = db.fetch(
             """SELECT type, sum(sum_ms) / sum(n) / 1000 FROM esteira_stat
@@ -62,7 +68,8 @@ class Typical:
                GROUP BY type HAVING sum(n) >= %s""",
             [MEASURED],
         )
-        self._seconds = {row[0]: float(row[1]) for row in rows}
+        # What did not run for an hour keeps the time it took: a nightly burst starts in batches.
+        self._seconds.update({row[0]: float(row[1]) for row in rows})
         self._read = time.monotonic()
 
     def batch_size(self, name: str) -> int:
@@ -88,7 +95,7 @@ def hints(fed: Sequence[Fed], typical: Typical) -> Iterator[Hint]:
 
     for (number, queue, name, solo), group in groupby(sorted(fed, key=where), key=where):
         jobs = list(group)
-        size = 1 if solo else min(typical.batch_size(name), max(1, len(jobs) // SHARE))
+        size = 1 if solo else min(typical.batch_size(name), _largest(jobs))
         for part in _cut(jobs, size):
             yield Hint(
                 type=name,
@@ -97,6 +104,11 @@ def hints(fed: Sequence[Fed], typical: Typical) -> Iterator[Hint]:
                 ids=[job.id for job in part],
                 hard_limit_s=max(job.timeout_s for job in part) + HARD_AFTER_S,
             )
+
+
+def _largest(jobs: Sequence[Fed]) -> int:
+    """Return how many jobs of a list one hint may take at most."""
+    return max(1, len(jobs) // SHARE)
 
 
 def _cut(jobs: Sequence[Fed], size: int) -> Iterable[Sequence[Fed]]:

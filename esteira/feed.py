@@ -34,7 +34,6 @@ class Feeder:
         """Return how many jobs were fed, and whether a list with a backlog was too full for more."""
         if not self._publisher.available():
             return 0, False
-        self._typical.refresh(db)
         fed, full = 0, False
         for queue, types in served(db).items():
             open_lists = self._open_lists(queue)
@@ -44,6 +43,7 @@ class Feeder:
                     db, queue=queue, types=types, priorities=open_lists, limit=min(SLICE, self.window)
                 )
                 if rows:
+                    self._typical.refresh(db, rows)
                     self._publisher.send(hints(rows, self._typical))
                 fed += len(rows)
         return fed, full

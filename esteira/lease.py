@@ -84,7 +84,7 @@ class Heart(threading.Thread):
             self._told = now
         self._ledger.flush(running_too=tell_running)
         self._extend(now)
-        if now - self._counted >= STATS_S:
+        if now - self._counted >= STATS_S or self._stats.news():
             self._counted = now
             self._stats.flush(self._core)
 

@@ -16,6 +16,9 @@ from esteira.db import Db
 #: Upper bounds of the run time buckets in seconds; the last bucket holds the rest.
 BOUNDS_S = (0.001, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 3600)
 
+#: So many runs make a typical run time, and are told at once the first time.
+MEASURED = 20
+
 Key = tuple[str, str, str]
 
 
@@ -33,9 +36,15 @@ class Stats:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cells: dict[Key, _Cell] = defaultdict(_Cell)
+        self._told: set[Key] = set()
 
     def __bool__(self) -> bool:
         return bool(self._cells)
+
+    def news(self) -> bool:
+        """Whether something was counted often that this process never told before: batches wait for its run time."""
+        with self._lock:
+            return any(cell.n >= MEASURED and key not in self._told for key, cell in self._cells.items())
 
     def add(self, type: str, queue: str, state: str, seconds: float) -> None:
         with self._lock:
@@ -55,6 +64,7 @@ class Stats:
         except Exception:
             self._put_back(cells)
             raise
+        self._told.update(cells)
 
     def _put_back(self, cells: dict[Key, _Cell]) -> None:
         with self._lock:

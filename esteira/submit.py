@@ -77,7 +77,7 @@ def _fast_lists(db: Db, jobs: Sequence[NewJob]) -> set[tuple[str, int]]:
     lists = {(job.queue, job.priority) for job in jobs}
     if not publish.fast.available():
         return set()
-    typical.refresh(db)
+    typical.refresh(db, jobs)
     return {(queue, number) for queue, number in lists if publish.fast.room(queue).get(number, 0) > 0}
 
 
