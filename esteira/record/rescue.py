@@ -2,7 +2,8 @@
 
 What died with others in a batch is suspected of nothing and runs alone from then on; what died alone gathers
 suspicion, and at six it is dead: three lost pool processes (+2, the culprit is certain) or six lost workers (+1, one
-of several suspects). A drain counts nothing. Whoever comes second finds the job no longer running and changes nothing.
+of several suspects). Suspects of a lost worker rest for a random moment from the second time on: the culprit and its
+neighbours part, so that it dies alone. A drain counts nothing. Whoever comes second finds the job no longer running and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from esteira.db import Db
 
 MAX_SUSPICION = 6
 PROCESS_LOST, WORKER_LOST, DRAINED = 2, 1, 0
+LONGEST_REST_S = 30.0
 
 _RESCUE = """
 WITH locked AS MATERIALIZED (
@@ -27,6 +29,8 @@ moved AS (
     finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
     suspicion = j.suspicion + CASE WHEN j.batched THEN 0 ELSE %(count)s END,
     solo = j.solo OR (j.batched AND %(count)s > 0),
+    hold_until = CASE WHEN %(part)s AND j.suspicion > 0 AND NOT (cancelled OR dead) THEN clock_timestamp()
+      + random() * least(power(2, j.suspicion), %(longest_rest)s) * interval '1 second' END,
     error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', 'ProcessLost',
       'message', 'The process that ran this job ended without a word, ' || (j.suspicion + %(count)s)
         || ' points of suspicion; it may use too much memory or crash. Retry it once the cause is found.')
@@ -42,7 +46,14 @@ SELECT id, state FROM moved
 
 
 def _rescue(db: Db, which: str, *, count: int, reason: str, **params: Any) -> dict[UUID, str]:
-    asked = {"count": count, "limit": MAX_SUSPICION, "reason": reason, **params}
+    asked = {
+        "count": count,
+        "limit": MAX_SUSPICION,
+        "reason": reason,
+        "part": count == WORKER_LOST,
+        "longest_rest": LONGEST_REST_S,
+        **params,
+    }
     return {row[0]: row[1] for row in db.fetch(_RESCUE.format(which=which), asked)}
 
 

@@ -63,6 +63,7 @@ def die(core: Core, job: Claimed, times: int, *, how: str) -> list[str]:
             elapse(core, job.id, "lease_until")
             seen += leases_ended(core).values()
         if n < times - 1:
+            elapse(core, job.id, "hold_until")
             claim(core, [job.id], worker="w1/boot", delivery="d1")
     return seen
 
@@ -78,6 +79,24 @@ def test_a_job_that_keeps_killing_is_dead_in_the_end_and_says_why(core: Core, ho
     assert row.error["type"] == "ProcessLost" and "6 points" in row.error["message"]
     assert row.finished_at
     assert kinds(core, job.id) == ["rescued"] * (deaths - 1) + ["dead"]
+
+
+def test_suspects_of_a_lost_worker_part_from_the_second_time_on(core: Core) -> None:
+    """Or the culprit and whoever ran beside it would be taken up together until both are dead."""
+    together = running(core, worker="w1/boot")[0], running(core, worker="w1/boot")[0]
+    for job in together:
+        elapse(core, job.id, "lease_until")
+    leases_ended(core)
+    assert [look(core, job.id).hold_until for job in together] == [None, None]
+
+    for job in together:
+        claim(core, [job.id], worker="w1/boot", delivery="d1")
+        elapse(core, job.id, "lease_until")
+    leases_ended(core)
+
+    rests = [look(core, job.id).hold_in for job in together]
+    assert rests[0] != rests[1]
+    assert all(-1 < rest <= 2 for rest in rests)
 
 
 def test_suspicion_of_both_kinds_adds_up(core: Core) -> None:
