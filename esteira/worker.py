@@ -33,6 +33,8 @@ log = logging.getLogger("esteira.worker")
 
 REQUEST = "esteira.worker:JobRequest"
 TOUCH_S = 1.0
+#: Celery's own events (what Flower shows) go out together, this often.
+EVENTS_S = 0.1
 #: kombu waits 2, 4, … 30 s between attempts to reconnect; nobody is helped by that.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 #: Hints of unknown types are put right together, at most this much later.
@@ -59,6 +61,7 @@ class SteadyConsumer(Consumer):
     hub: Any
     connection_errors: Any
     _cancel_connection_timer_entries: Any
+    _flush_events: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._strays: list[UUID] = []
@@ -122,6 +125,10 @@ class SteadyConsumer(Consumer):
         identity.touch("worker")
         hub.timer.call_repeatedly(TOUCH_S, identity.touch, ("worker",))
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
+        hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
+
+    def on_send_event_buffered(self) -> None:
+        """Let Celery's events wait for the timer: sending each at once would make the next job wait for Redis."""
 
     def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
         """T14: a type that only another release knows goes back quietly."""
