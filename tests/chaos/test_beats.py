@@ -43,6 +43,22 @@ def test_beat_kill_x3(make_stack: Callable[..., Stack]) -> None:
     assert kills >= 5 and beat.alive()
 
 
+def test_kill_beat(stack: Stack, measured: Measured) -> None:
+    """The only beat dies in the middle of the work; its successor feeds what waits."""
+    beat, _ = stack.beat(), stack.worker("w1")
+    ids = mixed(stack)
+    stack.halfway(ids, "w1")
+
+    beat.kill()
+    watch = Stopwatch()
+    stack.again(beat)
+
+    stack.flows_again()
+    measured(watch.seconds, 5.0)
+    stack.wait_ended()
+    check(stack.db, ids, crashed=False)
+
+
 def ticks(stack: Stack) -> int:
     return int(stack.db.one("SELECT count(*) FROM esteira_job WHERE tick_at IS NOT NULL"))
 

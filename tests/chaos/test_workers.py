@@ -203,6 +203,22 @@ def test_sigterm_with_nothing_to_do_leaves_at_once(stack: Stack) -> None:
     assert not [child for child in worker.family() if child.is_running()]
 
 
+def test_freeze_worker(stack: Stack, measured: Measured) -> None:
+    """Frozen past its leases in the middle of the work: others take over, and what it says later is refused."""
+    frozen, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
+    ids = mixed(stack)
+    lost = stack.halfway(ids, "w1")
+    was = stack.db.attempts(lost)
+
+    frozen.signal_all(signal.SIGSTOP)
+
+    measured(stack.run_again(lost, was), stack.lease_s + 1.5)
+    stack.until(lambda: not stack.db.held_by("w1@"), "nothing is left to the frozen worker")
+    frozen.signal_all(signal.SIGCONT)
+    stack.wait_ended()
+    check(stack.db, ids)
+
+
 def test_zombie(stack: Stack) -> None:
     """A worker frozen past its leases comes back to find that its jobs are somebody else's."""
     frozen, _ = stack.worker("w1"), stack.beat()

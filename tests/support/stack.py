@@ -7,6 +7,7 @@ by the test and killed after it. PostgreSQL confirms nothing before it is on dis
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,9 @@ from tests.support.waiting import Stopwatch, until
 
 LEASE_S = 2.0
 KEPT_TABLES = ("django_migrations", "django_content_type", "auth_permission")
+
+#: How long all jobs of a test may take to end.
+PATIENCE_S = 60 + int(os.environ.get("JOBS", "240")) / 20
 
 
 class Servers:
@@ -232,7 +236,7 @@ class Stack:
 
         return until(now, f"a fifth of {len(ids)} jobs is done and {victims} hold leases", timeout=timeout)
 
-    def wait_ended(self, ids: Sequence[str] | None = None, *, timeout: float = 60) -> None:
+    def wait_ended(self, ids: Sequence[str] | None = None, *, timeout: float = PATIENCE_S) -> None:
         """Wait until all jobs (or these) have ended."""
 
         def ended() -> bool:
