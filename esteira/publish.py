@@ -12,12 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import redis
 from django.conf import settings
-from kombu import Connection, Producer
-from kombu.exceptions import KombuError
 
 from esteira.wire import LISTS, Hint, list_key
 
@@ -42,7 +40,6 @@ class Publisher:
     def forget(self) -> None:
         """Start afresh without touching what was inherited: a forked child must not use its parent's connection."""
         self._lock = threading.Lock()
-        self._producer: Producer | None = None
         self._client: redis.Redis | None = None
         self._closed_until = 0.0
         self._full = False
@@ -73,20 +70,11 @@ class Publisher:
         sent = False
         with self._careful("publish") as ready:
             if ready:
-                producer: Any = self._open()  # the published types do not know `batch`
-                with producer.batch():
-                    for hint in hints:
-                        producer.publish(
-                            hint.body(),
-                            exchange="",
-                            routing_key=hint.queue,
-                            priority=hint.list,
-                            serializer="json",
-                            headers=hint.headers(),
-                            correlation_id=hint.delivery,
-                            delivery_mode=1,
-                        )
-                        self._count(hint)
+                pipe = self._redis().pipeline(transaction=False)
+                for hint in hints:
+                    pipe.lpush(list_key(settings.REDIS_PREFIX, hint.queue, hint.list), hint.message())
+                    self._count(hint)
+                pipe.execute()
                 sent = True
         return sent
 
@@ -122,7 +110,7 @@ class Publisher:
             return
         try:
             yield True
-        except (redis.RedisError, KombuError, OSError) as error:
+        except (redis.RedisError, OSError) as error:
             self._trip(what, error)
         finally:
             self._lock.release()
@@ -130,9 +118,6 @@ class Publisher:
     def _trip(self, what: str, error: BaseException) -> None:
         self._closed_until = time.monotonic() + self._breaker_s
         self._lengths.clear()
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            _drop(producer)
         cause = error.__cause__ or error
         self._full = (
             self._full or isinstance(cause, redis.exceptions.OutOfMemoryError) or OUT_OF_MEMORY in str(cause)
@@ -150,28 +135,6 @@ class Publisher:
     def _count(self, hint: Hint) -> None:
         if hint.queue in self._lengths:
             self._lengths[hint.queue][1][hint.list] += 1
-
-    def _open(self) -> Producer:
-        if self._producer is None:
-            connection = Connection(
-                settings.REDIS_URL,
-                connect_timeout=self._timeout_s,
-                transport_options={
-                    "socket_timeout": self._timeout_s,
-                    "socket_connect_timeout": self._timeout_s,
-                    "max_retries": 0,
-                    "global_keyprefix": settings.REDIS_PREFIX,
-                },
-            )
-            self._producer = Producer(connection.channel(), auto_declare=False)
-        return self._producer
-
-
-def _drop(producer: Any) -> None:
-    try:
-        producer.channel.connection.client.collect(socket_timeout=0.01)
-    except Exception as error:  # a broken connection may fail to close in many ways, and is gone all the same
-        log.debug("closing a broken connection: %s", error)
 
 
 #: The one that submits use. Redis may be away when this module is imported, so it opens on first use.

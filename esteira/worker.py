@@ -127,7 +127,7 @@ class SteadyConsumer(Consumer):
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
         hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
 
-    def on_send_event_buffered(self) -> None:
+    def on_send_event_buffered(self) -> None:  # type: ignore[override]  # its published type is that of a property
         """Let Celery's events wait for the timer: sending each at once would make the next job wait for Redis."""
 
     def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:

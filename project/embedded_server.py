@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def free_port(wanted: int | None = None) -> int:
         return port
 
 
-class Server:
+class Server(ABC):
     """One embedded server: a folder of its own, a port, a password, and at most one process."""
 
     name = "server"
@@ -46,8 +47,8 @@ class Server:
         self.password = _kept_password(self.home / "password")
 
     @property
-    def url(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def url(self) -> str: ...
 
     @property
     def log(self) -> Path:
@@ -60,13 +61,13 @@ class Server:
             raise EmbeddedError(f"{self.name} in {self.home} has not been started")
         return self.process.pid
 
+    @abstractmethod
     def launch(self) -> Launch:
         """Prepare the data, clear what an earlier life left, and say what to execute."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answers(self) -> bool:
         """Tell whether it takes connections now."""
-        raise NotImplementedError
 
     def start(self, timeout: float = 60) -> None:
         """Start it and return once it answers."""

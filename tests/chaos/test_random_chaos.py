@@ -224,16 +224,15 @@ class Chaos:
 
 def an_order(chance: random.Random) -> tuple[str, dict[str, object]]:
     """Choose a type and its parameters."""
-    return chance.choice(
-        [
-            ("effects.work", {"seconds": 0.05}),
-            ("effects.work", {"seconds": 0.05}),
-            ("effects.work", {"seconds": 0.5}),
-            ("effects.transfer", {"seconds": 0.05}),
-            ("effects.deaf", {"seconds": 0.3}),
-            ("effects.flaky", {"times": 1}),
-            ("plain.nap", {"seconds": 0.05}),
-            ("plain.nothing", {}),
-            ("plain.nothing", {}),
-        ]
-    )
+    orders: list[tuple[str, dict[str, object]]] = [
+        ("effects.work", {"seconds": 0.05}),
+        ("effects.work", {"seconds": 0.05}),
+        ("effects.work", {"seconds": 0.5}),
+        ("effects.transfer", {"seconds": 0.05}),
+        ("effects.deaf", {"seconds": 0.3}),
+        ("effects.flaky", {"times": 1}),
+        ("plain.nap", {"seconds": 0.05}),
+        ("plain.nothing", {}),
+        ("plain.nothing", {}),
+    ]
+    return chance.choice(orders)

@@ -46,7 +46,9 @@ def test_a_check_that_hangs_holds_up_nobody_else() -> None:
     assert first.result(20) == "pass"
 
 
-def test_a_release_whose_tables_are_not_there_yet_answers_503_and_stores_nothing(admin_client: Client) -> None:
+def test_a_release_whose_tables_are_not_there_yet_answers_503_and_stores_nothing(
+    admin_client: Client,
+) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE esteira_job RENAME TO esteira_job_later")
     try:

@@ -13,10 +13,10 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from esteira import Context, files, job
-from esteira.missing import MARKER, Checker
 from esteira.db import Core
 from esteira.feed import Feeder
 from esteira.keeper import Keeper, KeeperScheduler
+from esteira.missing import MARKER, Checker
 from esteira.models import File, FileChunk, Job, JobEvent, JobLog, Stat
 from esteira.publish import Publisher
 from esteira.record.claim import claim

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.conf import settings
-from kombu import Connection, Consumer, Queue
+from kombu import Connection, Consumer, Producer, Queue
 
 from esteira.publish import Publisher
 from esteira.wire import LISTS, UNACKED, UNACKED_INDEX, Hint, ids_in, ids_in_unacked, list_key
@@ -50,6 +51,29 @@ def test_a_hint_is_read_back_from_its_list_and_from_unacked(redis: Any) -> None:
         assert got[0].headers["id"] == hint.delivery
         assert got[0].payload[0] == [str(one) for one in ids]
         got[0].ack()
+
+
+def test_a_hint_is_written_as_kombu_writes_it(redis: Any) -> None:
+    hint = Hint(type="test.greet", queue="default", list=3, ids=[uuid4(), uuid4()])
+    with broker() as connection:
+        Producer(connection.channel(), auto_declare=False).publish(
+            hint.body(),
+            exchange="",
+            routing_key=hint.queue,
+            priority=hint.list,
+            serializer="json",
+            headers=hint.headers(),
+            correlation_id=hint.delivery,
+            delivery_mode=1,
+        )
+    assert Publisher().send([hint])
+
+    ours, kombus = (
+        json.loads(one) for one in redis.lrange(list_key(settings.REDIS_PREFIX, "default", 3), 0, -1)
+    )
+
+    assert ours["properties"].pop("delivery_tag") != kombus["properties"].pop("delivery_tag")
+    assert ours == kombus
 
 
 @pytest.mark.parametrize(
