@@ -7,7 +7,7 @@ nothing, however many wait. Paused queues are left alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from django.conf import settings
 
@@ -18,6 +18,7 @@ from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
 from esteira.registry import PRIORITIES
+from esteira.wire import FRONT
 
 #: A list is fed again once this share of it is free: feeding one by one would make hints of one.
 REFILL_SHARE = 4
@@ -36,21 +37,25 @@ class Feeder:
             return 0, False
         fed, full = 0, False
         for queue, types in served(db).items():
-            open_lists = self._open_lists(queue)
-            full = full or len(open_lists) < len(PRIORITIES)
-            if open_lists:
-                rows = insert.feed(
-                    db, queue=queue, types=types, priorities=open_lists, limit=min(SLICE, self.window)
+            limit = min(SLICE, self.window)
+            room = self._publisher.room(queue, self.window)
+            if room.get(FRONT, 0) > 0:
+                fed += self._send(db, insert.feed_front(db, queue=queue, types=types, limit=limit))
+            lists = [
+                number for number in PRIORITIES.values() if room.get(number, 0) * REFILL_SHARE >= self.window
+            ]
+            full = full or len(lists) < len(PRIORITIES)
+            if lists:
+                fed += self._send(
+                    db, insert.feed(db, queue=queue, types=types, priorities=lists, limit=limit)
                 )
-                if rows:
-                    self._typical.refresh(db, rows)
-                    self._publisher.send(hints(rows, self._typical))
-                fed += len(rows)
         return fed, full
 
-    def _open_lists(self, queue: str) -> list[int]:
-        room = self._publisher.room(queue, self.window)
-        return [number for number in PRIORITIES.values() if room.get(number, 0) * REFILL_SHARE >= self.window]
+    def _send(self, db: Db, rows: Sequence[insert.Fed]) -> int:
+        if rows:
+            self._typical.refresh(db, rows)
+            self._publisher.send(hints(rows, self._typical))
+        return len(rows)
 
 
 def served(db: Db) -> Mapping[str, list[str]]:

@@ -256,6 +256,10 @@ class Migration(migrations.Migration):
             model_name='job',
             index=models.Index(condition=models.Q(('schedule__isnull', False), ('state__in', ['queued', 'running'])), fields=['schedule'], name='job_schedule_open'),
         ),
+        migrations.AddIndex(
+            model_name='job',
+            index=models.Index(condition=models.Q(('attempt__gt', models.F('failures')), ('published_at__isnull', True), ('refused_since__isnull', True), ('state', 'queued')), fields=['queue', 'type'], name='job_front'),
+        ),
         migrations.AddConstraint(
             model_name='job',
             constraint=models.CheckConstraint(condition=models.Q(('state__in', ['queued', 'running', 'succeeded', 'failed', 'dead', 'cancelled', 'expired'])), name='job_state'),

@@ -128,6 +128,16 @@ class Job(models.Model):
                 condition=Q(state__in=["queued", "running"], schedule__isnull=False),
                 name="job_schedule_open",
             ),
+            models.Index(
+                fields=["queue", "type"],
+                condition=Q(
+                    state="queued",
+                    published_at__isnull=True,
+                    refused_since__isnull=True,
+                    attempt__gt=F("failures"),
+                ),
+                name="job_front",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from esteira.db import Db
+from esteira.db import Db, Row
 from esteira.record import QUEUED
 
 SLICE = 1000
@@ -101,19 +101,11 @@ class Fed:
     timeout_s: float
 
 
-_FEED = f"""
-WITH next AS (
-  SELECT picked.id, picked.priority, picked.run_at
-  FROM unnest(%(types)s::text[]) AS t(type)
-  CROSS JOIN unnest(%(priorities)s::smallint[]) AS p(priority)
-  CROSS JOIN LATERAL (
-    SELECT f.id, f.priority, f.run_at FROM esteira_job f
-    WHERE f.state = 'queued' AND f.published_at IS NULL AND f.queue = %(queue)s AND f.priority = p.priority
-      AND f.type = t.type AND f.run_at <= clock_timestamp()
+_DUE = """f.run_at <= clock_timestamp()
       AND (f.hold_until IS NULL OR f.hold_until <= clock_timestamp())
-      AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())
-    ORDER BY f.run_at, f.id LIMIT %(limit)s) AS picked
-  ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s),
+      AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())"""
+
+_MARK = f"""
 locked AS MATERIALIZED (
   SELECT j.id FROM esteira_job j
   WHERE j.id = ANY(ARRAY(SELECT id FROM next)) AND {QUEUED} AND j.published_at IS NULL
@@ -124,11 +116,42 @@ RETURNING j.id, j.type, j.queue, j.priority, j.solo,
   j.attempt > j.failures AND j.refused_since IS NULL, j.timeout_s, j.run_at
 """
 
+_FEED = f"""
+WITH next AS (
+  SELECT picked.id, picked.priority, picked.run_at
+  FROM unnest(%(types)s::text[]) AS t(type)
+  CROSS JOIN unnest(%(priorities)s::smallint[]) AS p(priority)
+  CROSS JOIN LATERAL (
+    SELECT f.id, f.priority, f.run_at FROM esteira_job f
+    WHERE f.state = 'queued' AND f.published_at IS NULL AND f.queue = %(queue)s AND f.priority = p.priority
+      AND f.type = t.type AND {_DUE}
+    ORDER BY f.run_at, f.id LIMIT %(limit)s) AS picked
+  ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s),
+{_MARK}"""
+
+# What was interrupted has a small index of its own: it waits neither behind its own list nor behind the backlog.
+_FEED_FRONT = f"""
+WITH next AS (
+  SELECT f.id FROM esteira_job f
+  WHERE f.state = 'queued' AND f.published_at IS NULL AND f.attempt > f.failures AND f.refused_since IS NULL
+    AND f.queue = %(queue)s AND f.type = ANY(%(types)s::text[]) AND {_DUE}
+  ORDER BY f.priority, f.run_at, f.id LIMIT %(limit)s),
+{_MARK}"""
+
 
 def feed(db: Db, *, queue: str, types: Sequence[str], priorities: Sequence[int], limit: int) -> list[Fed]:
     """T2: mark the next due jobs of a queue published, most urgent first; each type is its own index range."""
     asked = {"queue": queue, "types": list(types), "priorities": list(priorities), "limit": limit}
-    rows = sorted(db.fetch(_FEED, asked), key=lambda row: (row[3], row[7]))
+    return _fed(db.fetch(_FEED, asked))
+
+
+def feed_front(db: Db, *, queue: str, types: Sequence[str], limit: int) -> list[Fed]:
+    """T2: mark the due jobs of a queue published whose last attempt was interrupted."""
+    return _fed(db.fetch(_FEED_FRONT, {"queue": queue, "types": list(types), "limit": limit}))
+
+
+def _fed(found: list[Row]) -> list[Fed]:
+    rows = sorted(found, key=lambda row: (row[3], row[7]))
     return [
         Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6])
         for r in rows

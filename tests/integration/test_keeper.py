@@ -219,6 +219,24 @@ def test_a_full_list_is_left_alone_until_a_quarter_is_free(
     assert feeder.feed(core) == (0, True)
 
 
+def test_what_was_interrupted_is_fed_although_its_list_is_full(
+    core: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    serve(core, TYPE)
+    lost = running(core)[0]
+    feeder = Feeder(publisher)
+    feeder.window = 40
+    stored(core, 200)
+    while feeder.feed(core)[0]:
+        publisher._lengths.clear()
+    elapse(core, lost.id, "lease_until")
+    sweep(core, was_away=False)
+
+    assert feeder.feed(core)[0] == 1
+
+    assert hints(redis, priority=0) == [[str(lost.id)]]
+
+
 # --- compare with Redis -----------------------------------------------------------------------------------------------
 
 
