@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -60,7 +61,7 @@ def _store(part: list[_Checked]) -> list[Submitted]:
     fast = _fast_lists(db, jobs)
     for job in jobs:
         job.publish = (job.queue, job.priority) in fast
-    with transaction.atomic():
+    with _one_transaction(jobs):
         stored = insert(db, jobs)
         answers = [
             Submitted(id=one.job.id) if one.job.id in stored else _in_place_of(db, one, stored)
@@ -70,6 +71,13 @@ def _store(part: list[_Checked]) -> list[Submitted]:
         if now:
             transaction.on_commit(lambda: _publish(now), robust=True)
     return answers
+
+
+def _one_transaction(jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
+    """Open a transaction if there can be more than one statement to it, or if a caller's must survive an error."""
+    if not transaction.get_autocommit() or any(job.unique_key for job in jobs):
+        return transaction.atomic()
+    return nullcontext()
 
 
 def _fast_lists(db: Db, jobs: Sequence[NewJob]) -> set[tuple[str, int]]:
