@@ -15,7 +15,7 @@ from typing import Any
 import django
 from django.core.management import call_command
 
-from bench import bare, keeper_side, table
+from bench import keeper_side, table
 from bench.celery_side import CelerySide
 from bench.database import Database
 from bench.esteira_side import EsteiraSide
@@ -48,15 +48,14 @@ def measure(machine: Machine, sizes: Sizes, rounds: int) -> dict[str, Any]:
     """Take turns; return all figures, their medians and the goals."""
     began = time.monotonic()
     database = Database(machine.postgres.url)
-    esteira = EsteiraSide(machine, database, sizes)
+    esteira = EsteiraSide(machine, database, sizes, CONCURRENCY)
     celery = CelerySide(machine, sizes, CONCURRENCY)
     _say("warming up: Esteira's run times become known")
     esteira.warm_up()
     found = []
     for number in range(1, rounds + 1):
-        _say(f"round {number} of {rounds}: bare loop, Esteira, plain Celery")
-        alone = bare.rate(dict(os.environ), processes=CONCURRENCY, seconds=sizes.bare_s)
-        found.append({"bare": alone, "esteira": esteira.round(), "celery": celery.round()})
+        _say(f"round {number} of {rounds}: Esteira with the bare loop, plain Celery")
+        found.append({"esteira": esteira.round(), "celery": celery.round()})
     _say("once: a job type that was never measured")
     once = {"unseen": esteira.unseen()}
     _say(f"once: the keeper before {sizes.waiting:,} waiting jobs")

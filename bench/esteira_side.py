@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
 
+from bench import bare
 from bench.bench_jobs import timed
 from bench.database import Database, Ended
 from bench.parts import Machine, Meter, Part, until
@@ -21,8 +23,8 @@ from esteira.stats import MEASURED
 class EsteiraSide:
     """Starts Esteira's processes when they are wanted, and measures."""
 
-    def __init__(self, machine: Machine, database: Database, sizes: Sizes) -> None:
-        self._machine, self._db, self._sizes = machine, database, sizes
+    def __init__(self, machine: Machine, database: Database, sizes: Sizes, concurrency: int) -> None:
+        self._machine, self._db, self._sizes, self._concurrency = machine, database, sizes, concurrency
         self._beat: Part | None = None
         self._worker: Part | None = None
 
@@ -62,15 +64,23 @@ class EsteiraSide:
         with self.running():
             found = self._latency()
             found |= self._short("no-op, short backlog", timed.noop, self._sizes.short)
-            found |= self._short("1 ms, short backlog", timed.one_ms, self._sizes.short_ms)
             found |= self._fresh("no-op, fresh rows", timed.noop, self._sizes.fresh)
+            alone = [self._bare()]
+            found |= self._short("1 ms, short backlog", timed.one_ms, self._sizes.short_ms)
+            alone.append(self._bare())
             found |= self._fresh("1 ms, fresh rows", timed.one_ms, self._sizes.watched_ms)
-            return found
+            self._stop_worker()  # most of these rows still wait
+            alone.append(self._bare())
+            return {**found, "bare loop": statistics.mean(alone)}
 
     def unseen(self) -> Figures:
         """Run a backlog of a type that nobody has measured: its first jobs travel one by one."""
         with self.running():
             return self._short("no-op, type never seen", timed.unseen, self._sizes.unseen)
+
+    def _bare(self) -> float:
+        """Measure the bare loop, while Esteira has nothing to run."""
+        return bare.rate(processes=self._concurrency, seconds=self._sizes.bare_s)
 
     def _latency(self) -> Figures:
         submit = timed.probe.submit

@@ -19,7 +19,7 @@ class Sizes:
     probes: int = 150
     waiting: int = 1_000_000
     turns: int = 20
-    bare_s: float = 3.0
+    bare_s: float = 1.5
     warm: int = 200
 
 

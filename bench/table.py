@@ -32,7 +32,7 @@ def _over_celery(figure: str) -> Callable[[Round], float]:
 
 
 def _over_bare(figure: str) -> Callable[[Round], float]:
-    return lambda r: r["esteira"][figure] / r["bare"]
+    return lambda r: r["esteira"][figure] / r["esteira"]["bare loop"]
 
 
 GOALS = (
@@ -67,7 +67,6 @@ def summary(rounds: Sequence[Round], once: Round) -> dict[str, Any]:
         "medians": {
             "esteira": {**_medians([r["esteira"] for r in rounds]), **once["unseen"], **once["keeper"]},
             "celery": _medians([r["celery"] for r in rounds]),
-            "bare": statistics.median(r["bare"] for r in rounds),
         },
         "goals": goals,
     }
@@ -93,9 +92,9 @@ def _medians(sides: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def show(result: Mapping[str, Any]) -> None:
     """Print the goals, the figures and who used the CPU."""
     console = Console(width=110)
-    esteira, celery, bare = (result["medians"][side] for side in ("esteira", "celery", "bare"))
+    esteira, celery = (result["medians"][side] for side in ("esteira", "celery"))
     console.print(_goals(result["goals"]))
-    console.print(_figures(esteira, celery, bare))
+    console.print(_figures(esteira, celery))
     console.print(_cpu({"Esteira": esteira, "plain Celery": celery}))
 
 
@@ -106,25 +105,14 @@ def _goals(goals: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _figures(esteira: Mapping[str, float], celery: Mapping[str, float], bare: float) -> Table:
-    table = Table("", "Esteira", "plain Celery", "bare loop", title="Figures (medians)")
-    beside = {
-        "no-op, short backlog": ("no-op", None),
-        "1 ms, short backlog": ("1 ms", bare),
-        "latency p50 ms": ("latency p50 ms", None),
-        "latency p99 ms": ("latency p99 ms", None),
-    }
+def _figures(esteira: Mapping[str, float], celery: Mapping[str, float]) -> Table:
+    table = Table("", "Esteira", "plain Celery", title="Figures (medians)")
+    theirs = {"no-op, short backlog": "no-op", "1 ms, short backlog": "1 ms"}
     for name, value in esteira.items():
-        if ": " in name:
-            continue
-        theirs, bound = beside.get(name, (None, None))
-        unit = "" if name.endswith(("ms", "µs", "fed")) else ", jobs/s"
-        table.add_row(
-            name + unit,
-            _round(value),
-            _round(celery[theirs]) if theirs else "",
-            _round(bound) if bound else "",
-        )
+        if ": " not in name:
+            unit = "" if name.endswith((" ms", " µs", "fed")) else ", jobs/s"
+            beside = celery.get(theirs.get(name, name))
+            table.add_row(name + unit, _round(value), "" if beside is None else _round(beside))
     return table
 
 

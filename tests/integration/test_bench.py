@@ -16,6 +16,7 @@ FIGURES = {
         "1 ms, fresh rows",
         "no-op, type never seen",
         "bulk submit",
+        "bare loop",
         "latency p50 ms",
         "keeper, no worker ms",
         "keeper, lists full ms",
@@ -39,7 +40,6 @@ def test_the_benchmark_measures_both_sides_and_judges_its_goals(tmp_path: Path) 
     result = json.loads(wrote.read_text())
     for side, figures in FIGURES.items():
         assert figures <= set(result["medians"][side])
-    assert result["medians"]["bare"] > 0
     assert len(result["goals"]) == 8
     assert all(goal["value"] > 0 for goal in result["goals"])
     assert "bulk submit" in done.stdout
