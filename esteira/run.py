@@ -31,7 +31,7 @@ from esteira.lease import Heart
 from esteira.limits import Interrupt
 from esteira.params import Params, problems
 from esteira.record.claim import claim, refuse
-from esteira.record.finish import Outcome, hand_back, state_of
+from esteira.record.finish import Outcome, hand_back, refused, state_of
 from esteira.registry import JobType, registry
 from esteira.slot import Held, Slot
 from esteira.stats import Stats
@@ -115,6 +115,8 @@ class Runner:
                 "refused: attempt %s of job %s stops, another one owns it", held.job.attempt, held.job.id
             )
             self.slot.end(held, None)
+            with suppress(*Gone):  # the log has told it
+                refused(self.core, *held.mine, "lease lost")
         except ConnectionLost as error:
             self._after_lost_connection(held, error)
         finally:

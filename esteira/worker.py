@@ -38,7 +38,7 @@ EVENTS_S = 0.1
 #: kombu waits 2, 4, … 30 s between attempts to reconnect; nobody is helped by that.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 #: Hints of unknown types are put right together, at most this much later.
-STRAYS_S, STRAYS_HOLD_S = 0.2, 2.0
+STRAYS_S, STRAYS_HOLD_S = 0.2, 0.5
 
 _me: Identity | None = None
 _runner: Runner | None = None

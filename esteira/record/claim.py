@@ -16,7 +16,7 @@ from esteira.db import Db
 from esteira.record import QUEUED, RUNNING
 
 #: How long a refused job rests before it is offered again.
-REFUSED_HOLD_S = 2.0
+REFUSED_HOLD_S = 0.5
 #: Parameters that every worker refuses for this long fail the job.
 REFUSED_FOR_S = 600.0
 
@@ -97,7 +97,8 @@ def settle(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
               state = CASE WHEN locked.over THEN 'expired' ELSE 'queued' END,
               finished_at = CASE WHEN locked.over THEN clock_timestamp() END,
               hold_until = CASE WHEN locked.over THEN NULL
-                WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp() + greatest(%(hold)s, 1) * interval '1 second'
+                WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp()
+                  + greatest(%(hold)s, CASE WHEN j.in_turn THEN 1 ELSE 0 END) * interval '1 second'
                 ELSE j.hold_until END
             FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[]) RETURNING 1""",
             {"ids": list(ids), "hold": float(hold_s)},

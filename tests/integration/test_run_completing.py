@@ -91,8 +91,7 @@ def test_a_zombies_result_is_refused_and_its_effects_are_undone(runner: Runner, 
 
     assert (row.state, row.attempt, row.worker, row.result) == ("running", 2, "w2/x", None)
     assert effects() == []
-    if not atomic:
-        assert events(row) == ["refused"]
+    assert events(row) == ["refused"]
 
 
 def test_a_broken_connection_inside_a_completion_counts_no_failure(runner: Runner) -> None:
