@@ -123,6 +123,7 @@ class SteadyConsumer(Consumer):
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
         identity.touch("worker")
+        self._announce()  # timers begin anew with each connection: a Redis that dies every 4 s must not silence us
         hub.timer.call_repeatedly(TOUCH_S, identity.touch, ("worker",))
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
         hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
