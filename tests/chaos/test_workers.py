@@ -68,8 +68,8 @@ def test_kill_child(make_stack: Callable[..., Stack], measured: Measured) -> Non
     stack = make_stack(LEASE_SECONDS="30")
     worker, _ = stack.worker("w1"), stack.beat()
     ids = mixed(stack)
-    long = stack.submit("effects.deaf", [{"seconds": 4}])
     stack.halfway(ids, "w1")
+    long = stack.submit("effects.deaf", [{"seconds": 4}], priority="high")
     stack.until(lambda: stack.db.counts(long).get("running"), "the long job runs")
     (job,) = long
     was = stack.db.attempts([UUID(job)])
