@@ -26,6 +26,8 @@ Params = Sequence[Any] | Mapping[str, Any]
 #: What a lost or refused connection raises, on either kind of connection.
 Gone = (psycopg.OperationalError, psycopg.InterfaceError, DjangoOperationalError, DjangoInterfaceError)
 DEADLOCK_TRIES = 5
+#: As often a statement comes before a connection of Django prepares it; Django itself never does.
+PREPARE_AFTER = 5
 
 
 class Db(Protocol):
@@ -39,7 +41,14 @@ class Orm:
     """The caller's Django connection and its transaction."""
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
-        with connections["default"].cursor() as cursor:
+        """Run one statement; what comes often is prepared, unless Django is told that a pooler shares connections."""
+        django = connections["default"]
+        django.ensure_connection()
+        django.validate_no_broken_transaction()
+        raw = django.connection
+        if raw.prepare_threshold is None and not django.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
+            raw.prepare_threshold = PREPARE_AFTER
+        with django.wrap_database_errors, psycopg.Cursor(raw) as cursor:
             cursor.execute(sql, params)
             return cursor.fetchall() if cursor.description else []
 
