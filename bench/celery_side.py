@@ -25,7 +25,9 @@ class CelerySide:
     def round(self) -> Figures:
         """Measure everything of a round; figures by name."""
         self._redis.flushdb()
-        worker = Part("plain", self._command, self._machine.home, {"REDIS_URL": self._url})
+        # Without Django Celery does not look after its connections before and after each task.
+        env = {"REDIS_URL": self._url, "DJANGO_SETTINGS_MODULE": ""}
+        worker = Part("plain", self._command, self._machine.home, env)
         try:
             until(lambda: worker.alive() and app.control.ping(timeout=0.3), "the plain worker answers")
             found: Figures = {**latencies(self._machine.probes, probe.delay, self._sizes.probes)}
