@@ -192,7 +192,9 @@ class Chaos:
     def _end(self, process: Process | None, how: Callable[[Process], None]) -> None:
         if process:
             how(process)
-            self.restarts.append((self.watch.seconds + self.chance.uniform(*RESTART_S), process))
+            moment = self.watch.seconds + self.chance.uniform(*RESTART_S)
+            if process not in [one for _, one in self.restarts]:  # one that drains may be killed on top
+                self.restarts.append((moment, process))
 
     def _freeze(self, process: Process | None, seconds: float) -> None:
         if process:
