@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db import InterfaceError as DjangoInterfaceError
 from django.db import OperationalError as DjangoOperationalError
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 Row = tuple[Any, ...]
@@ -42,7 +43,7 @@ class Orm:
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
         """Run one statement; what comes often is prepared, unless Django is told that a pooler shares connections."""
-        django = connections["default"]
+        django = _live()
         django.ensure_connection()
         django.validate_no_broken_transaction()
         raw = django.connection
@@ -54,8 +55,22 @@ class Orm:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
+        _live()
         with transaction.atomic():
             yield
+
+
+def _live() -> BaseDatabaseWrapper:
+    """Return Django's connection without a break that is known, or that the first use after a request's start finds.
+
+    Django's own cursor looks at the latter only; a program without requests would meet a broken connection for ever.
+    Inside a transaction it stays: a new one would store half of what belongs together.
+    """
+    django = connections["default"]
+    if django.connection is not None and django.connection.closed and not django.in_atomic_block:
+        django.close()
+    django.close_if_health_check_failed()
+    return django
 
 
 class Core:

@@ -61,7 +61,7 @@ def _store(part: list[_Checked]) -> list[Submitted]:
     fast = _fast_lists(db, jobs)
     for job in jobs:
         job.publish = (job.queue, job.priority) in fast
-    with _one_transaction(jobs):
+    with _one_transaction(db, jobs):
         stored = insert(db, jobs)
         answers = [
             Submitted(id=one.job.id) if one.job.id in stored else _in_place_of(db, one, stored)
@@ -73,10 +73,10 @@ def _store(part: list[_Checked]) -> list[Submitted]:
     return answers
 
 
-def _one_transaction(jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
+def _one_transaction(db: Db, jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
     """Open a transaction if there can be more than one statement to it, or if a caller's must survive an error."""
     if not transaction.get_autocommit() or any(job.unique_key for job in jobs):
-        return transaction.atomic()
+        return db.transaction()
     return nullcontext()
 
 

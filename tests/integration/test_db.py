@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psycopg
 import pytest
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import close_old_connections, connection, transaction
 
 from esteira.db import Core, Gone, Orm, connect, liveness
 from esteira.models import Job, Keeper
@@ -68,6 +69,39 @@ def test_the_call_that_meets_a_broken_connection_says_so_and_the_next_one_works(
 
     assert not core.connected()
     assert core.fetch(QUEUES) == []
+
+
+def end_djangos_backend(core: Core) -> None:
+    core.fetch("SELECT pg_terminate_backend(%s)", [Orm().fetch(MY_PID)[0][0]])
+
+
+def test_a_request_after_a_restart_of_the_database_meets_no_broken_connection(core: Core) -> None:
+    end_djangos_backend(core)
+    close_old_connections()  # what Django does when a request starts
+
+    assert Orm().fetch(QUEUES) == []
+
+
+def test_a_program_without_requests_meets_a_broken_connection_once(core: Core) -> None:
+    """Nothing closes old connections there, and it would meet the same broken one for ever."""
+    end_djangos_backend(core)
+
+    with pytest.raises(Gone):
+        Orm().fetch(QUEUES)
+
+    assert Orm().fetch(QUEUES) == []
+
+
+def test_a_broken_connection_stays_while_the_callers_transaction_does(core: Core) -> None:
+    """A new one would store half of what belongs together."""
+    with pytest.raises(Gone), transaction.atomic():
+        Orm().fetch(NEW_QUEUE, ["reports"])
+        end_djangos_backend(core)
+        with suppress(*Gone):
+            Orm().fetch(NEW_QUEUE, ["mail"])
+        Orm().fetch(NEW_QUEUE, ["images"])
+
+    assert Orm().fetch(QUEUES) == []
 
 
 def test_a_connection_that_breaks_in_a_transaction_takes_it_all_back(core: Core) -> None:
