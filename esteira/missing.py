@@ -29,6 +29,8 @@ log = logging.getLogger("esteira.keeper")
 GRACE_S = 2.0
 #: A message that a worker took and has not acknowledged for this long counts as lost.
 UNACKED_S = 3.0
+#: Whoever listens to events and has not read this much by the time that Redis is full has stopped reading.
+UNREAD_BYTES = 256 * 1024
 MARKER = "filled"
 
 
@@ -67,6 +69,8 @@ class Checker:
         keys += [f"{settings.REDIS_PREFIX}{name}" for name in (UNACKED, UNACKED_INDEX, MARKER)]
         self._publisher.read(lambda client: client.delete(*keys), even_if_away=True)
         log.warning("Redis is full; its lists of hints were deleted and will be filled with fewer")
+        if self._publisher.read(_hang_up, even_if_away=True):
+            log.warning("a listener to events (Flower?) had stopped reading and filled Redis; it was cut off")
 
     def _start_over(self, db: Db) -> bool:
         """Redis is empty: every published row wants its hint again."""
@@ -110,6 +114,14 @@ def _read(client: Any, queues: list[str]) -> tuple[bool, list[bytes], dict[bytes
             pipe.lrange(list_key(prefix, queue, number), 0, -1)
     marker, unacked, *lists = pipe.execute()
     return bool(marker), [message for messages in lists for message in messages], unacked
+
+
+def _hang_up(client: Any) -> int:
+    """Cut off who lets events pile up: publishing them is what a full Redis never refuses."""
+    deaf = [one for one in client.client_list(_type="pubsub") if int(one["omem"]) > UNREAD_BYTES]
+    for one in deaf:
+        client.client_kill_filter(_id=one["id"])
+    return len(deaf)
 
 
 def _published(

@@ -6,11 +6,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis as redis_client
 
 from esteira.record.insert import SLICE
+from project.embedded import Valkey
 from tests.support.invariants import check, check_hints
 from tests.support.load import JOBS, Measured, mixed, outage
 from tests.support.stack import Stack
@@ -119,6 +121,41 @@ def test_redis_is_full(steady: Stack) -> None:
 
     steady.wait_ended()
     check(steady.db, ids, crashed=False)
+
+
+def test_a_monitor_that_stopped_reading_fills_redis(
+    make_stack: Callable[..., Stack], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Celery's events pile up for a frozen Flower until Redis refuses hints; nobody lends a hand."""
+    small = Valkey(tmp_path / "small", options={"maxmemory": "4mb"})
+    small.start()
+    request.addfinalizer(small.kill)
+    stack = make_stack(REDIS_URL=small.url, FLOWER_UNAUTHENTICATED_API="true")
+    worker, beat = stack.worker("w1"), stack.beat()
+    listeners = stack.listeners()
+    flower = stack.flower()
+
+    flower.signal_all(signal.SIGSTOP)
+    ids: list[str] = []
+    watch = Stopwatch()
+    while not refused(small) and watch.seconds < 120:
+        ids += stack.submit("effects.work", [{"seconds": 0}] * 500)
+        stack.wait_ended()
+    assert refused(small), "Redis was never full; the test is blunt"
+    ids += mixed(stack)
+
+    stack.wait_ended()
+    check(stack.db, ids, crashed=False)
+    assert worker.alive() and beat.alive()
+    flower.signal_all(signal.SIGCONT)
+    stack.until(lambda: stack.listeners() > listeners, "Flower listens again")
+
+
+def refused(server: Valkey) -> int:
+    """Return how often a server has refused to store something because its memory is full."""
+    with redis_client.Redis.from_url(server.url) as client:
+        said = client.info("errorstats").get("errorstat_OOM", {})
+    return int(said.get("count", 0))
 
 
 @pytest.mark.parametrize("how", ["refused", "silent"])

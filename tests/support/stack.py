@@ -114,7 +114,8 @@ class Stack:
 
     @property
     def redis(self) -> redis_client.Redis:
-        return redis_client.Redis.from_url(self.valkey.url, socket_timeout=5)
+        address = self.settings.get("REDIS_URL", self.valkey.url)
+        return redis_client.Redis.from_url(address, socket_timeout=5)
 
     @property
     def lease_s(self) -> float:
@@ -151,6 +152,19 @@ class Stack:
         self._start(process, None, False)
         self.wait_ready(process)
         return process
+
+    def flower(self, name: str = "flower", **settings: str) -> Process:
+        """Start Flower on a port of its own, and wait until it listens to Celery's events."""
+        arguments = ["celery", "-A", "project", "flower", "--address=127.0.0.1", f"--port={free_port()}"]
+        others = self.listeners()
+        process = self._start(Process(name, arguments, self.environment(**settings), self.logs), None, False)
+        until(lambda: self.listeners() > others or not process.alive(), "Flower listens to Celery's events")
+        assert process.alive(), process.last_words()
+        return process
+
+    def listeners(self) -> int:
+        """Count the connections that listen to what is published in Redis."""
+        return len(self.redis.client_list(_type="pubsub"))
 
     def again(self, process: Process, *, wait: bool = True) -> None:
         """Start a process again under its name, as a container runtime would."""
