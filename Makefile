@@ -2,7 +2,7 @@
 # target makes .venv, puts the locked dependencies into it, and does so again whenever uv.lock changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos kills bench fmt lock clean
+.PHONY: help run test check chaos kills bench fmt up down logs scale password lock clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -11,6 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY := .venv/bin/python
 UV := .venv/uv/bin/uv
 MINUTES ?= 10
+WORKERS ?= 2
 
 export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
@@ -58,6 +59,24 @@ bench: .venv/.synced ## Jobs per second and latency, with plain Celery beside it
 fmt: .venv/.synced ## Format the code and mend what can be mended
 	$(PY) -m ruff check --fix --exit-zero .
 	$(PY) -m ruff format .
+
+##@ Containers
+up: ## The whole stack in containers, ready when this returns; STACK=dev for work on the code
+	@docker compose up -d --wait --build
+	@docker compose ps --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'
+
+down: ## Stop and remove the containers; the data stays in its volumes
+	@docker compose down
+
+logs: ## Follow what all parts say; ARGS=worker for one
+	@docker compose logs -f --tail 50 $(ARGS)
+
+scale: ## Run this many workers: make scale WORKERS=4
+	@docker compose up -d --wait --no-recreate --scale worker=$(WORKERS)
+
+password: ## Show the passwords of the first account and of Flower, as this installation made them
+	@echo "http://127.0.0.1:$${PORT:-8000}  admin / $$(docker compose exec -T web cat /keys/django/admin_password)"
+	@echo "http://127.0.0.1:$${FLOWER_PORT:-5555}  $$(docker compose exec -T flower cat /keys/flower/flower_basic_auth | tr ':' '/' | sed 's:/: / :')"
 
 ##@ Ship
 lock: $(UV) ## Move the locked dependencies to the newest that pyproject.toml allows

@@ -1,6 +1,6 @@
 """A local mail catcher: whatever is sent to it lands in a Maildir, and nothing leaves this machine.
 
-`python -m project.mailbox PORT FOLDER`. A message is confirmed to its sender after the Maildir holds it on
+`python -m project.mailbox PORT FOLDER [ADDRESS]`. A message is confirmed to its sender after the Maildir holds it on
 disk. Any mail reader opens the folder: `mutt -f .esteira/mail`.
 """
 
@@ -17,7 +17,7 @@ from aiosmtpd.smtp import SMTP
 LARGEST_MESSAGE = 150 * 1024**2  # a 100 MiB file grows by a third on its way through e-mail
 
 
-async def serve(port: int, folder: str) -> None:
+async def serve(port: int, folder: str, address: str = "127.0.0.1") -> None:
     """Take mail until SIGTERM or SIGINT."""
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -28,10 +28,10 @@ async def serve(port: int, folder: str) -> None:
     def session() -> SMTP:
         return SMTP(handler, hostname="localhost", data_size_limit=LARGEST_MESSAGE, enable_SMTPUTF8=True)
 
-    server = await loop.create_server(session, "127.0.0.1", port)
+    server = await loop.create_server(session, address, port)
     await asked_to_stop.wait()
     server.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), sys.argv[2]))
+    asyncio.run(serve(int(sys.argv[1]), *sys.argv[2:]))

@@ -7,15 +7,13 @@ by the test and killed after it. PostgreSQL confirms nothing before it is on dis
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import redis as redis_client
 
@@ -23,13 +21,11 @@ from project.embedded import Postgres, Valkey, free_port
 from tests.support.api import ApiClient
 from tests.support.observer import Observer
 from tests.support.processes import ROOT, Process, Submitter, environment
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import until
+from tests.support.watch import Watch
 
 LEASE_S = 2.0
 KEPT_TABLES = ("django_migrations", "django_content_type", "auth_permission")
-
-#: How long all jobs of a test may take to end.
-PATIENCE_S = 60 + int(os.environ.get("JOBS", "240")) / 20
 
 
 class Servers:
@@ -88,7 +84,7 @@ def manage(*arguments: str, env: dict[str, str]) -> str:
     return done.stdout.decode()
 
 
-class Stack:
+class Stack(Watch):
     """The processes of one test, around the servers."""
 
     def __init__(self, servers: Servers, logs: Path, **settings: str) -> None:
@@ -230,72 +226,5 @@ class Stack:
         self.submitter.stop()
         self.submitter.start()
 
-    def halfway(self, ids: Sequence[str], *victims: str, timeout: float = 60) -> list[UUID]:
-        """Wait until a fifth of the jobs is done, a fifth is not, and each victim holds a lease.
-
-        Return what the victims hold.
-        """
-
-        def now() -> list[UUID]:
-            counts = self.db.counts(ids)
-            waiting = counts.get("queued", 0) + counts.get("running", 0)
-            done = len(ids) - waiting
-            assert waiting >= len(ids) / 5, (
-                f"too late: {done} of {len(ids)} are done; give the test more work"
-            )
-            held = [self.db.held_by(f"{victim}@") for victim in victims]
-            if done < len(ids) / 5 or not all(held):
-                return []
-            return [one for each in held for one in each] or [UUID(int=0)]
-
-        return until(now, f"a fifth of {len(ids)} jobs is done and {victims} hold leases", timeout=timeout)
-
-    def wait_ended(self, ids: Sequence[str] | None = None, *, timeout: float = PATIENCE_S) -> None:
-        """Wait until all jobs (or these) have ended."""
-
-        def ended() -> bool:
-            counts = self.db.counts(ids)
-            if not self._anybody():
-                raise AssertionError("no worker or no beat is alive")
-            return not counts.get("queued", 0) and not counts.get("running", 0)
-
-        try:
-            until(ended, "all jobs have ended", timeout=timeout, every=0.05)
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {self.db.counts(ids)}\n{self.stragglers()}") from None
-
-    def run_again(self, victims: Sequence[UUID], was: dict[UUID, int], *, timeout: float = 60) -> float:
-        """Wait until each victim runs under a new attempt or has ended; return after how many seconds."""
-        watch = Stopwatch()
-
-        def all_again() -> bool:
-            rows = self.db.fetch(
-                "SELECT id, attempt, state FROM esteira_job WHERE id = ANY(%s)", [list(victims)]
-            )
-            return all(
-                attempt > was[one] or state not in ("queued", "running") for one, attempt, state in rows
-            )
-
-        until(all_again, "the victims' jobs run again", timeout=timeout, every=0.02)
-        return watch.seconds
-
-    def flows_again(self, *, timeout: float = 60) -> float:
-        """Wait until one more job has ended; return after how many seconds."""
-        ended = "SELECT count(*) FROM esteira_job WHERE finished_at IS NOT NULL"
-        before, watch = self.db.one(ended), Stopwatch()
-        until(lambda: self.db.one(ended) > before, "jobs end again", timeout=timeout, every=0.02)
-        return watch.seconds
-
-    def until(self, condition: Callable[[], Any], what: str, *, timeout: float = 30) -> Any:
-        return until(condition, what, timeout=timeout)
-
-    def stragglers(self) -> str:
-        rows = self.db.fetch(
-            """SELECT id, type, state, attempt, failures, suspicion, worker, published_at, hold_until,
-                 lease_until,
-                 run_at, clock_timestamp() FROM esteira_job WHERE state IN ('queued', 'running') LIMIT 5"""
-        )
-        return "\n".join(str(tuple(map(str, row))) for row in rows)
-
-    def _anybody(self) -> bool:
+    def anybody(self) -> bool:
         return any(process.alive() for process in self.processes)

@@ -1,0 +1,43 @@
+"""Flower's options: a login always, nothing that changes anything unless told otherwise, a memory that survives.
+
+Flower itself answers /metrics to everybody. Here only what arrives at the address by which Redis is reached gets them:
+that is the back network, which no published port leads to.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.conf import settings as django
+from flower.views import monitor
+from tornado.web import HTTPError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from credentials import credentials
+
+port = 5555
+basic_auth = [credentials()]
+read_only = os.environ.get("FLOWER_READ_ONLY", "").lower() not in ("0", "false", "no")
+persistent = True
+db = "/data/flower"
+state_save_interval = 10_000  # ms
+purge_offline_workers = 3600  # s
+
+
+def _back_address() -> str:
+    """Return our address on the way to Redis; nothing is sent."""
+    broker = urlsplit(django.REDIS_URL)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((broker.hostname or "127.0.0.1", broker.port or 6379))
+        return str(probe.getsockname()[0])
+
+
+def _only_at_the_back(handler: monitor.Metrics) -> None:
+    stream = handler.request.connection.stream
+    if stream.socket.getsockname()[0] not in (_back_address(), "127.0.0.1"):
+        raise HTTPError(404)
+
+
+monitor.Metrics.prepare = _only_at_the_back

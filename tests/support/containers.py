@@ -1,0 +1,182 @@
+"""A whole stack of containers for tests: `docker compose` with a project of its own, driven from 127.0.0.1.
+
+Everything that it starts, it ends; nothing of another project is touched. Names of services are compose's; a
+container is meant by its id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from project.embedded import free_port
+from tests.support.api import ApiClient
+from tests.support.observer import Observer
+from tests.support.processes import ROOT, Submitter, environment
+from tests.support.waiting import until
+from tests.support.watch import Watch
+
+FILE = ROOT / "tests" / "support" / "compose.yaml"
+CHAOS_JOBS = "jobs,tests.support.chaos_jobs"
+#: The order of a stack's parts; one-shots and the mail catcher aside.
+PARTS = ("postgres", "redis", "web", "worker", "beat", "flower")
+
+
+class Containers(Watch):
+    """One project of compose, with settings as its `.env` would have them."""
+
+    def __init__(self, project: str, **settings: str) -> None:
+        self.project = project
+        self.settings = {
+            "COMPOSE_PROJECT_NAME": project,
+            "PORT": str(free_port()),
+            "FLOWER_PORT": str(free_port()),
+            "JOB_PACKAGES": CHAOS_JOBS,
+            "EMAIL_URL": "smtp://mail:1025",
+            **settings,
+        }
+
+    # --- Compose -------------------------------------------------------------------------------------------------------
+
+    def compose(self, *arguments: str, timeout: float = 300, check: bool = True, **more: str) -> str:
+        """Run `docker compose …`; return what it printed on stdout."""
+        done = subprocess.run(
+            ["docker", "compose", "--progress", "quiet", "-f", str(FILE), *arguments],
+            env={**_without_ours(), **self.settings, **more},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert not check or done.returncode == 0, (
+            f"{' '.join(arguments)}: {done.stderr[-3000:]}\n{done.stdout[-500:]}"
+        )
+        return done.stdout
+
+    def up(self, *services: str, scale: dict[str, int] | None = None, wait: bool = True, **more: str) -> None:
+        """Start all of it, or some services, and return once they are healthy."""
+        many = [f"--scale={name}={n}" for name, n in (scale or {}).items()]
+        waiting = ["--wait", "--wait-timeout", "180"] if wait else []
+        self.compose("up", "-d", *waiting, *many, *services, **more)
+
+    def down(self) -> None:
+        """Remove all of it, volumes included; call it at the end, however it went."""
+        self.__dict__.pop("db", None)
+        self.__dict__.pop("submitter", None)
+        self.compose("down", "-v", "--remove-orphans", "--timeout", "5", check=False)
+
+    def ids(self, service: str, *, all_too: bool = False) -> list[str]:
+        """Return the containers of a service that run, or all that there are."""
+        return self.compose("ps", "-q", *(["-a"] if all_too else []), service).split()
+
+    def logs(self, *services: str) -> str:
+        return self.compose("logs", "--no-color", *services)
+
+    def manage(self, *arguments: str, service: str = "web") -> str:
+        """Run one of Django's commands in a container."""
+        return self.compose("exec", "-T", service, "manage", *arguments)
+
+    # --- Containers ----------------------------------------------------------------------------------------------------
+
+    def docker(self, *arguments: str, timeout: float = 60) -> str:
+        done = subprocess.run(
+            ["docker", *arguments], capture_output=True, text=True, timeout=timeout, check=True
+        )
+        return done.stdout
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        (found,) = json.loads(self.docker("inspect", container))
+        return dict(found)
+
+    def pid(self, container: str) -> int:
+        """Return the process id, on this host, of a container's first process."""
+        return int(self.inspect(container)["State"]["Pid"])
+
+    def health(self, container: str) -> str:
+        return str(self.inspect(container)["State"].get("Health", {}).get("Status", "none"))
+
+    def wait_healthy(self, *services: str, timeout: float = 120) -> None:
+        def healthy() -> bool:
+            found = [self.health(one) for service in services for one in self.ids(service)]
+            return bool(found) and all(state == "healthy" for state in found)
+
+        until(healthy, f"{', '.join(services)} healthy", timeout=timeout, every=0.2)
+
+    # --- What runs inside ----------------------------------------------------------------------------------------------
+
+    def secret(self, name: str, readers: str, service: str) -> str:
+        """Read a secret where one of its readers has it."""
+        return self.compose("exec", "-T", service, "cat", f"/keys/{readers}/{name}")
+
+    def published(self, service: str, port: int) -> int:
+        return int(self.compose("port", service, str(port)).strip().rpartition(":")[2])
+
+    @property
+    def web_url(self) -> str:
+        return f"http://127.0.0.1:{self.settings['PORT']}"
+
+    @property
+    def flower_url(self) -> str:
+        return f"http://127.0.0.1:{self.settings['FLOWER_PORT']}"
+
+    @cached_property
+    def db(self) -> Observer:  # type: ignore[override]
+        """Looks at the database; the table of effects that chaos jobs write to exists from then on."""
+        observer = Observer(self.database_url())
+        observer.fetch(
+            """CREATE TABLE IF NOT EXISTS effect (id bigserial PRIMARY KEY, job_id uuid NOT NULL,
+                 attempt int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())"""
+        )
+        return observer
+
+    def database_url(self) -> str:
+        password = self.secret("postgres_password", "postgres", "postgres")
+        return f"postgresql://esteira:{password}@127.0.0.1:{self.published('postgres', 5432)}/esteira"
+
+    def redis_url(self, user: str = "esteira") -> str:
+        name, readers = {
+            "esteira": ("redis_password", "redis"),
+            "admin": ("redis_admin_password", "redis-admin"),
+        }[user]
+        return f"redis://{user}:{self.secret(name, readers, 'redis')}@127.0.0.1:{self.published('redis', 6379)}/0"
+
+    def api(self, role: str = "operator") -> ApiClient:
+        """Make a token and return a client of the API with it."""
+        token = json.loads(self.manage("jobs", "token", "tests", "--role", role, "--json"))["token"]
+        return ApiClient(self.web_url, token)
+
+    @cached_property
+    def submitter(self) -> Submitter:
+        """A program on this host that submits through the servers' published ports, as Django code would."""
+        env = environment(
+            DATABASE_URL=self.database_url(),
+            REDIS_URL=self.redis_url(),
+            JOB_PACKAGES="tests.support.chaos_jobs",
+            EMAIL_URL="memorymail://",
+            LEASE_SECONDS=self.settings.get("LEASE_SECONDS", "10"),
+        )
+        return Submitter(env, ROOT / ".esteira")
+
+    def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]:
+        """Submit chaos jobs from this host."""
+        _ = self.db
+        if self.submitter.popen is None:
+            self.submitter.start()
+        wanted = [{} for _ in range(many)] if isinstance(many, int) else list(many)
+        ids = self.submitter.submit(name, wanted, **options)
+        assert len(ids) == len(wanted), self.submitter.refused
+        return ids
+
+    def names_of(self, worker: str) -> str:
+        return f"celery@{worker[:12]}"
+
+
+def _without_ours() -> dict[str, str]:
+    """This environment without what would steer compose: the tests' own servers are not the stack's."""
+    ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "EMAIL_URL", "JOB_PACKAGES", "DATA_DIR", "RUN_DIR")
+    return {name: value for name, value in os.environ.items() if name not in ours}
