@@ -50,6 +50,8 @@ chaos: .venv/.synced ## Random kills for a while, then the invariants: MINUTES=1
 kills: export JOBS := 2000
 kills: export KILLS := 20
 kills: export REPEAT := 5
+kills: export OUTAGES := 3,15
+kills: export BEATS_SECONDS := 60
 kills: .venv/.synced ## Each part is killed five times among 2,000 jobs; one table of the seconds to recover (40 minutes)
 	@$(PY) -m pytest tests/chaos -k "kill or freeze or flush or db_restart or zombie" $(ARGS)
 

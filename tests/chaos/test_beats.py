@@ -12,8 +12,8 @@ from tests.support.load import Measured, mixed, outage
 from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
 
-#: How long beats are killed; SECONDS=60 for the long way.
-SECONDS = float(os.environ.get("SECONDS", "15"))
+#: How long beats are killed; BEATS_SECONDS=60 for the long way.
+SECONDS = float(os.environ.get("BEATS_SECONDS", "15"))
 TICK = "ticking_jobs.tick"
 
 

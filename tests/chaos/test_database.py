@@ -12,24 +12,25 @@ from tests.support.load import JOBS, Measured, mixed, outage
 from tests.support.proxy import Proxy
 from tests.support.stack import Stack
 
-#: How long PostgreSQL is away; OUTAGE=15 for the long way.
-OUTAGE_S = float(os.environ.get("OUTAGE", "3"))
+#: How long PostgreSQL is away, in seconds; OUTAGES=3,15 for the long way.
+OUTAGES = [float(one) for one in os.environ.get("OUTAGES", "3").split(",")]
 
 
-def test_db_restart(stack: Stack, measured: Measured) -> None:
+@pytest.mark.parametrize("seconds", OUTAGES)
+def test_db_restart(stack: Stack, measured: Measured, seconds: float) -> None:
     """Immediate stop, longer than a lease: workers that live keep the jobs they run."""
     stack.worker("w1")
     stack.worker("w2")
     stack.beat()
     ids = mixed(stack)
-    long = stack.submit("plain.nap", [{"seconds": OUTAGE_S + 3}] * 2)
+    long = stack.submit("plain.nap", [{"seconds": seconds + 3}] * 2)
     stack.halfway(ids, "w1", "w2")
 
     stack.postgres.stop("immediate")
-    outage(OUTAGE_S)
+    outage(seconds)
     stack.postgres.start()
 
-    measured(stack.flows_again(), 3.0)
+    measured(stack.flows_again(), 3.0, f"after {seconds:g} s")
     stack.wait_ended()
     check(stack.db, [*ids, *long], crashed=False)
     again = "SELECT type FROM esteira_job WHERE attempt > 1 AND starts_with(type, 'plain.')"

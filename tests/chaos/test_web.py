@@ -6,12 +6,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.invariants import check
+from tests.support.load import Measured
 from tests.support.stack import Stack
+from tests.support.waiting import Stopwatch
 
 CLIENTS = 4
 
 
-def test_web_kill(stack: Stack) -> None:
+def test_web_kill(stack: Stack, measured: Measured) -> None:
     """Clients repeat what got no answer under the same key: one job each, and every answer names a row."""
     web = stack.web()
     stack.worker("w1")
@@ -33,7 +35,10 @@ def test_web_kill(stack: Stack) -> None:
                 wanted = len(api.accepted) + 40
                 stack.until(lambda: len(api.accepted) >= wanted, "jobs are accepted")  # noqa: B023
                 web.kill()
-                stack.again(web)
+                stack.again(web, wait=False)
+                before, watch = len(api.accepted), Stopwatch()
+                stack.until(lambda: len(api.accepted) > before, "jobs are accepted again")  # noqa: B023
+                measured(watch.seconds, 5.0)
         finally:
             enough.set()
         sent = sum(one.result() for one in clients)
