@@ -7,8 +7,10 @@ emptied just before.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import django
@@ -20,6 +22,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from esteira.registry import registry
+from tests.support.containers import ENGINE, HOW_TO_GET_ONE, build_images, engine_answers
 from tests.support.servers import SuiteServers
 
 if settings.configured:
@@ -38,6 +41,39 @@ def pytest_configure(config: pytest.Config) -> None:
     """Set Django up, and end a terminated run like an interrupted one: the servers are stopped too."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     django.setup()
+
+
+#: Folders whose tests run containers.
+WITH_CONTAINERS = tuple(Path(__file__).parent / name for name in ("e2e", "chaos/containers"))
+LEFT_OUT = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Mark the tests that need containers; where no engine answers leave them out, or fail if this is CI."""
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in WITH_CONTAINERS):
+            item.add_marker("containers")
+    yield
+    needy = [item for item in items if item.get_closest_marker("containers")]
+    if not needy or engine_answers():
+        return
+    if os.environ.get("CI"):
+        raise pytest.UsageError(f"{len(needy)} tests need {ENGINE}, and none answers: {HOW_TO_GET_ONE}.")
+    config.stash[LEFT_OUT] = len(needy)
+    config.hook.pytest_deselected(items=needy)
+    items[:] = [item for item in items if item not in needy]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left_out := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.line(f"{left_out} tests were left out: they need {ENGINE}; {HOW_TO_GET_ONE}.")
+
+
+@pytest.fixture(scope="session")
+def images() -> None:
+    """The images of the stack, built from this checkout."""
+    build_images()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -1,7 +1,7 @@
 """Flower's options: a login always, nothing that changes anything unless told otherwise, a memory that survives.
 
-Flower itself answers /metrics to everybody. Here only what arrives at the address by which Redis is reached gets them:
-that is the back network, which no published port leads to.
+Flower itself answers /metrics to everybody. Here only what arrives at our address of the back network gets them, to
+which no published port leads: the address that is called `flower-metrics`, else the one from which Redis is reached.
 """
 
 import os
@@ -26,7 +26,20 @@ state_save_interval = 10_000  # ms
 purge_offline_workers = 3600  # s
 
 
+METRICS_NAME = "flower-metrics"
+
+
 def _back_address() -> str:
+    """Return our address at the back: by its name first, because a Redis of somebody else's is reached by the front."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((METRICS_NAME, 0))  # refused unless the address is our own
+            return str(probe.getsockname()[0])
+    except OSError:
+        return _address_towards_redis()
+
+
+def _address_towards_redis() -> str:
     """Return our address on the way to Redis; nothing is sent."""
     broker = urlsplit(django.REDIS_URL)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from project.embedded import free_port
@@ -21,16 +22,35 @@ from tests.support.waiting import until
 from tests.support.watch import Watch
 
 FILE = ROOT / "tests" / "support" / "compose.yaml"
+ENGINE = "a Docker engine with Compose 2"
+HOW_TO_GET_ONE = "install and start Docker, so that `docker compose ls` answers"
 CHAOS_JOBS = "jobs,tests.support.chaos_jobs"
 #: The order of a stack's parts; one-shots and the mail catcher aside.
 PARTS = ("postgres", "redis", "web", "worker", "beat", "flower")
 
 
+def engine_answers() -> bool:
+    """Whether containers can be run here: Docker's client, its plugin and an engine that answers."""
+    try:
+        asked = subprocess.run(
+            ["docker", "compose", "ls", "-q"], capture_output=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
+
+
+def build_images() -> None:
+    """Build what the stacks of the tests run, the mail catcher's image included; quick if nothing changed."""
+    Containers("esteira-tests-build").compose("build", timeout=1200)
+
+
 class Containers(Watch):
     """One project of compose, with settings as its `.env` would have them."""
 
-    def __init__(self, project: str, **settings: str) -> None:
+    def __init__(self, project: str, *, file: Path = FILE, **settings: str) -> None:
         self.project = project
+        self.file = file
         self.settings = {
             "COMPOSE_PROJECT_NAME": project,
             "PORT": str(free_port()),
@@ -45,9 +65,9 @@ class Containers(Watch):
     def compose(self, *arguments: str, timeout: float = 300, check: bool = True, **more: str) -> str:
         """Run `docker compose …`; return what it printed on stdout."""
         done = subprocess.run(
-            ["docker", "compose", "--progress", "quiet", "-f", str(FILE), *arguments],
+            ["docker", "compose", "--progress", "quiet", "-f", str(self.file), *arguments],
             env={**_without_ours(), **self.settings, **more},
-            cwd=ROOT,
+            cwd=self.file.parent,
             capture_output=True,
             text=True,
             timeout=timeout,
