@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.repo.compose_files import VARIABLES
 from tests.repo.tree import dotted, modules, strings, text, tree_of
 
 SETTINGS, OPTIONS, PARTS = (
@@ -19,6 +20,8 @@ HEADING = re.compile(r"^# --- (.+?) -{3,}$", re.MULTILINE)
 VARIABLE = re.compile(r"^#?([A-Z][A-Z0-9_]*)=(.*)$")
 #: Read from the environment, but nobody's to set in .env: conventions of the system, and what our own parts hand on.
 NOT_OURS = {"PATH", "NO_COLOR", "DJANGO_SETTINGS_MODULE", "PYTHONWARNINGS", "DEV_PASSWORD", "CI"}
+#: What compose sets for itself if nobody else does: an address made of its ports, a secret, a build's name for itself.
+OTHERWISE = {"WEB_URL", "FLOWER_URL", "REDIS_URL", "VERSION"}
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,12 @@ def test_every_setting_is_shown_in_its_order_with_its_default() -> None:
     assert found == expected
 
 
-def test_headings_are_those_of_the_settings_and_then_those_of_make_run() -> None:
+def test_headings_are_those_of_the_settings_and_then_those_that_only_starters_read() -> None:
     expected = HEADING.findall(text(SETTINGS))
 
     found = HEADING.findall(text(".env.example"))
 
-    assert found == [*expected, "make run", "Flower"]
+    assert found == [*expected, "make run", "Flower", "Compose"]
 
 
 def test_every_setting_stands_under_its_heading() -> None:
@@ -108,19 +111,42 @@ def test_make_run_s_own_variables_are_shown_with_their_defaults() -> None:
         assert name in in_settings or found[name] == default, name
 
 
-def test_flower_s_variables_are_those_that_make_run_sets() -> None:
-    expected = {str(s.value) for s in strings(tree_of(PARTS)) if str(s.value).startswith("FLOWER_")}
+def test_flower_s_variables_are_those_that_make_run_or_its_image_reads() -> None:
+    sources = [PARTS, *modules("services")]
+    names = {str(s.value) for path in sources for s in strings(tree_of(path))}
+    expected = {
+        name for name in names if re.fullmatch(r"FLOWER_[A-Z_]+", name) and not name.endswith("_FILE")
+    }
 
     found = {each.name for each in shown() if each.name.startswith("FLOWER_")}
 
     assert found == expected
 
 
+def test_every_variable_of_compose_is_shown_with_its_default() -> None:
+    found = {each.name: each.default for each in shown()}
+
+    assert set(VARIABLES) <= set(found)
+    for name, defaults in VARIABLES.items():
+        if name not in OTHERWISE:
+            assert defaults == {found[name]}, name
+
+
+def test_what_only_compose_reads_stands_under_its_heading() -> None:
+    others = {each.name for each in shown() if each.section != "Compose"}
+
+    found = {each.name for each in shown() if each.section == "Compose"}
+
+    assert found == set(VARIABLES) - others
+
+
 def test_nothing_is_shown_that_nobody_reads() -> None:
     read = {name for name, _ in read_by_settings()} | {str(s.value) for s in strings(tree_of(OPTIONS))}
 
     strangers = [
-        each.name for each in shown() if each.name not in read and not each.name.startswith("FLOWER_")
+        each.name
+        for each in shown()
+        if each.name not in read | set(VARIABLES) and not each.name.startswith("FLOWER_")
     ]
 
     assert not strangers
@@ -135,15 +161,16 @@ def test_each_variable_says_why_and_none_is_set() -> None:
 
 
 def test_the_environment_is_read_in_the_settings_only() -> None:
-    known = {each.name for each in shown()} | NOT_OURS
+    names = {each.name for each in shown()}
+    known = names | {f"{name}_FILE" for name in names} | NOT_OURS
     found = {
         f"{path}: {name}"
-        for path in modules("esteira", "web", "jobs", "project")
+        for path in modules("esteira", "web", "jobs", "project", "services")
         for node in ast.walk(tree_of(path))
         if (name := _environ_name(node)) and name not in known
     }
 
-    assert not found, "read it in project/settings.py and show it in .env.example"
+    assert not found, "read it in project/settings.py, or a part's own folder, and show it in .env.example"
 
 
 def _environ_name(node: ast.AST) -> str:
