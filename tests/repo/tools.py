@@ -1,0 +1,23 @@
+"""Programs that check files that are not Python. Each comes with its binary from the development dependencies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.repo.tree import ROOT
+
+
+def run(tool: str, *arguments: str) -> None:
+    """Run one over files of the repository; fail with all that it found."""
+    ended, said = judge(tool, *arguments)
+    assert ended == 0, said
+
+
+def judge(tool: str, *arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
+    """Run one; return how it ended and what it said."""
+    program = Path(sys.executable).parent / tool
+    assert program.exists(), f"{tool} is missing: make check puts it into .venv"
+    done = subprocess.run([program, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    return done.returncode, f"{done.stdout}{done.stderr}"
