@@ -2,7 +2,7 @@
 # target makes .venv, puts the locked dependencies into it, and does so again whenever uv.lock changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos kills bench fmt up down logs scale password lock clean
+.PHONY: help run test check chaos kills bench fmt up down logs scale password backup restore lock clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -79,6 +79,12 @@ scale: ## Run this many workers: make scale WORKERS=4
 password: ## Show the passwords of the first account and of Flower, as this installation made them
 	@echo "http://127.0.0.1:$${PORT:-8000}  admin / $$(docker compose exec -T web cat /keys/django/admin_password)"
 	@echo "http://127.0.0.1:$${FLOWER_PORT:-5555}  $$(docker compose exec -T flower cat /keys/flower/flower_basic_auth | tr ':' '/' | sed 's:/: / :')"
+
+backup: ## Everything that PostgreSQL holds, in one file below backups/
+	@compose/backup
+
+restore: ## Put a backup back, in place or into a new volume: make restore FILE=backups/esteira-….dump
+	@compose/restore $(FILE)
 
 ##@ Ship
 lock: $(UV) ## Move the locked dependencies to the newest that pyproject.toml allows
