@@ -55,6 +55,8 @@ class Containers(Watch):
             "COMPOSE_PROJECT_NAME": project,
             "PORT": str(free_port()),
             "FLOWER_PORT": str(free_port()),
+            "POSTGRES_PORT": str(free_port()),  # kept, so that a server that starts again is found again
+            "REDIS_PORT": str(free_port()),
             "JOB_PACKAGES": CHAOS_JOBS,
             "EMAIL_URL": "smtp://mail:1025",
             **settings,
@@ -64,7 +66,15 @@ class Containers(Watch):
 
     def compose(self, *arguments: str, timeout: float = 300, check: bool = True, **more: str) -> str:
         """Run `docker compose …`; return what it printed on stdout."""
-        done = subprocess.run(
+        done = self.tried(*arguments, timeout=timeout, **more)
+        assert not check or done.returncode == 0, (
+            f"{' '.join(arguments)}: {done.stderr[-3000:]}\n{done.stdout[-500:]}"
+        )
+        return done.stdout
+
+    def tried(self, *arguments: str, timeout: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run `docker compose …`, however it ends."""
+        return subprocess.run(
             ["docker", "compose", "--progress", "quiet", "-f", str(self.file), *arguments],
             env={**_without_ours(), **self.settings, **more},
             cwd=self.file.parent,
@@ -73,10 +83,6 @@ class Containers(Watch):
             timeout=timeout,
             check=False,
         )
-        assert not check or done.returncode == 0, (
-            f"{' '.join(arguments)}: {done.stderr[-3000:]}\n{done.stdout[-500:]}"
-        )
-        return done.stdout
 
     def up(self, *services: str, scale: dict[str, int] | None = None, wait: bool = True, **more: str) -> None:
         """Start all of it, or some services, and return once they are healthy."""
@@ -86,16 +92,38 @@ class Containers(Watch):
 
     def down(self) -> None:
         """Remove all of it, volumes included; call it at the end, however it went."""
-        self.__dict__.pop("db", None)
-        self.__dict__.pop("submitter", None)
+        self._forget()
         self.compose("down", "-v", "--remove-orphans", "--timeout", "5", check=False)
+
+    def rest(self) -> None:
+        """Remove the containers and keep the volumes, as `make down` does."""
+        self._forget()
+        self.compose("down")
+
+    def _forget(self) -> None:
+        """Let go of what knows the servers' ports: a new container has others."""
+        if db := self.__dict__.pop("db", None):
+            db.close()
+        if submitter := self.__dict__.pop("submitter", None):
+            submitter.stop()
+
+    def leftovers(self) -> list[str]:
+        """Name the containers, volumes and networks of this project that exist."""
+        mine = f"label=com.docker.compose.project={self.project}"
+        found = [
+            self.docker("ps", "-a", "--filter", mine, "--format", "container {{.Names}}"),
+            self.docker("volume", "ls", "--filter", mine, "--format", "volume {{.Name}}"),
+            self.docker("network", "ls", "--filter", mine, "--format", "network {{.Name}}"),
+        ]
+        return "".join(found).splitlines()
 
     def ids(self, service: str, *, all_too: bool = False) -> list[str]:
         """Return the containers of a service that run, or all that there are."""
         return self.compose("ps", "-q", *(["-a"] if all_too else []), service).split()
 
     def logs(self, *services: str) -> str:
-        return self.compose("logs", "--no-color", *services)
+        """Return what services have said, one line each behind its container's name."""
+        return self.compose("logs", "--no-color", *services).replace("\x1b[2K", "")
 
     def manage(self, *arguments: str, service: str = "web") -> str:
         """Run one of Django's commands in a container."""
@@ -127,14 +155,19 @@ class Containers(Watch):
 
         until(healthy, f"{', '.join(services)} healthy", timeout=timeout, every=0.2)
 
+    def execute(self, service: str, *command: str, index: int = 1) -> str:
+        """Run a command in a container that runs; return what it printed."""
+        return self.compose("exec", "-T", "--index", str(index), service, *command)
+
     # --- What runs inside ----------------------------------------------------------------------------------------------
 
     def secret(self, name: str, readers: str, service: str) -> str:
         """Read a secret where one of its readers has it."""
-        return self.compose("exec", "-T", service, "cat", f"/keys/{readers}/{name}")
+        return self.execute(service, "cat", f"/keys/{readers}/{name}")
 
-    def published(self, service: str, port: int) -> int:
-        return int(self.compose("port", service, str(port)).strip().rpartition(":")[2])
+    def published(self, service: str, port: int, index: int = 1) -> int:
+        told = self.compose("port", "--index", str(index), service, str(port))
+        return int(told.strip().rpartition(":")[2])
 
     @property
     def web_url(self) -> str:
@@ -180,7 +213,9 @@ class Containers(Watch):
             EMAIL_URL="memorymail://",
             LEASE_SECONDS=self.settings.get("LEASE_SECONDS", "10"),
         )
-        return Submitter(env, ROOT / ".esteira")
+        logs = ROOT / ".esteira"
+        logs.mkdir(exist_ok=True)
+        return Submitter(env, logs)
 
     def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]:
         """Submit chaos jobs from this host."""
