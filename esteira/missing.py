@@ -8,8 +8,6 @@ duplicates. A key that only the keeper writes tells a Redis that lost everything
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,14 +19,12 @@ from esteira.depth import known_queues
 from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
-from esteira.wire import LISTS, UNACKED, UNACKED_INDEX, ids_in, ids_in_unacked, list_key
+from esteira.wire import LISTS, UNACKED, UNACKED_INDEX, ids_in, list_key
 
 log = logging.getLogger("esteira.keeper")
 
-#: A hint may be on its way this long.
+#: A hint may be on its way this long, to Redis and from there to a worker's claim.
 GRACE_S = 2.0
-#: A message that a worker took and has not acknowledged for this long counts as lost.
-UNACKED_S = 3.0
 #: Whoever listens to events and has not read this much by the time that Redis is full has stopped reading.
 UNREAD_BYTES = 256 * 1024
 MARKER = "filled"
@@ -40,7 +36,6 @@ class Checker:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         self._cursor: tuple[datetime, UUID] | None = None
-        self._seen: dict[bytes, float] = {}
 
     def check(self, db: Db) -> bool:
         """Return whether hints were missing, so that the next slice should follow at once."""
@@ -48,16 +43,17 @@ class Checker:
         read = self._publisher.read(lambda client: _read(client, queues))
         if read is None:
             return False
-        marker, lists, unacked = read
+        marker, messages = read
         if not marker:
             return self._start_over(db)
-        present = self._present(lists, unacked)
+        present = {job for message in messages for job in _ids(message)}
         rows = _published(db, self._cursor)
         self._cursor = rows[-1][0:2] if len(rows) == SLICE else None
         missing = [(stamp, job) for stamp, job in rows if str(job) not in present]
         if missing:
             found = insert.unpublish(db, [job for _, job in missing], [stamp for stamp, _ in missing])
-            log.info("%s hints are missing in Redis; %s jobs are fed again", len(missing), found)
+            if found:  # the others were on their way, and are claimed by now
+                log.info("the hints of %s jobs are missing in Redis; they are fed again", found)
             return found > 0
         return False
 
@@ -84,36 +80,23 @@ class Checker:
         self._publisher.read(lambda client: client.set(f"{settings.REDIS_PREFIX}{MARKER}", "1"))
         return bool(rows)
 
-    def _present(self, lists: Iterable[bytes], unacked: dict[bytes, bytes]) -> set[str]:
-        now = time.monotonic()
-        self._seen = {tag: self._seen.get(tag, now) for tag in unacked}
-        found: set[str] = set()
-        for message in lists:
-            found.update(_lenient(ids_in, message))
-        for tag, entry in unacked.items():
-            if now - self._seen[tag] < UNACKED_S:
-                found.update(_lenient(ids_in_unacked, entry))
-        return found
 
-
-def _lenient(parse: Any, message: bytes) -> list[str]:
+def _ids(message: bytes) -> list[str]:
     try:
-        ids: list[str] = parse(message)
-        return ids
+        return ids_in(message)
     except ValueError:  # somebody else's message in our list; it names no job of ours
         return []
 
 
-def _read(client: Any, queues: list[str]) -> tuple[bool, list[bytes], dict[bytes, bytes]]:
+def _read(client: Any, queues: list[str]) -> tuple[bool, list[bytes]]:
     prefix = settings.REDIS_PREFIX
     pipe = client.pipeline(transaction=False)
     pipe.exists(f"{prefix}{MARKER}")
-    pipe.hgetall(f"{prefix}{UNACKED}")
     for queue in queues:
         for number in LISTS:
             pipe.lrange(list_key(prefix, queue, number), 0, -1)
-    marker, unacked, *lists = pipe.execute()
-    return bool(marker), [message for messages in lists for message in messages], unacked
+    marker, *lists = pipe.execute()
+    return bool(marker), [message for messages in lists for message in messages]
 
 
 def _hang_up(client: Any) -> int:

@@ -104,8 +104,3 @@ def ids_in(message: bytes | str | dict[str, Any]) -> list[str]:
         return [str(one) for one in json.loads(body)[0]]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"not a hint: {error}") from None
-
-
-def ids_in_unacked(entry: bytes | str) -> list[str]:
-    """Return the job ids of an entry of `unacked`: a message with the exchange and queue it came by."""
-    return ids_in(json.loads(entry)[0])

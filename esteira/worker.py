@@ -28,6 +28,7 @@ from esteira.identity import ANNOUNCE_S, Identity, briefly
 from esteira.record import rescue
 from esteira.record.claim import settle
 from esteira.run import Runner
+from esteira.unacked import spare_hints
 
 log = logging.getLogger("esteira.worker")
 
@@ -59,6 +60,7 @@ class SteadyConsumer(Consumer):
 
     # Celery's own, which its published types leave out.
     hub: Any
+    task_consumer: Any
     connection_errors: Any
     _cancel_connection_timer_entries: Any
     _flush_events: Any
@@ -119,6 +121,10 @@ class SteadyConsumer(Consumer):
                     told = True
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        spare_hints(self.task_consumer.channel.qos)  # each connection has a channel of its own
+        return super().create_task_handler(*args, **kwargs)
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)

@@ -23,7 +23,7 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
     broker_transport_options={
-        "visibility_timeout": 60,  # only tidies up what a killed worker left in `unacked`
+        "visibility_timeout": 60,  # for tasks that are not ours: hints are not acknowledged
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         "socket_timeout": 5,

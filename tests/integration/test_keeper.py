@@ -22,7 +22,7 @@ from esteira.publish import Publisher
 from esteira.record.claim import claim
 from esteira.retention import Retention
 from esteira.sweep import held, sweep
-from esteira.wire import UNACKED, ids_in, list_key
+from esteira.wire import ids_in, list_key
 from project.embedded import Valkey
 from tests.support.jobs import TYPE, elapse, ended, kinds, look, running, stored
 from tests.support.waiting import until
@@ -289,21 +289,13 @@ def test_a_hint_on_its_way_is_not_missing(
     assert waiting(core) == 0
 
 
-def test_a_message_that_a_worker_just_took_is_not_missing_but_one_that_it_keeps_is(
-    core: Core,
-    publisher: Publisher,
-    redis: redis_client.Redis,
-    fed: list[UUID],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_hint_that_a_worker_took_and_never_claimed_is_fed_again(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
 ) -> None:
-    message = redis.rpop(list_key("esteira:", "default", 6))
-    redis.hset(f"esteira:{UNACKED}", "tag", b"[" + message + b', "", "default"]')
-    checker = Checker(publisher)
+    redis.rpop(list_key("esteira:", "default", 6))
 
-    assert checker.check(core) is False
+    assert Checker(publisher).check(core) is True
 
-    monkeypatch.setattr("esteira.missing.UNACKED_S", 0)
-    assert checker.check(core) is True
     assert waiting(core) == 1
 
 
@@ -326,7 +318,6 @@ def test_foreign_messages_in_our_lists_are_ignored(
     core: Core, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
 ) -> None:
     redis.lpush(list_key("esteira:", "default", 6), b"junk", b'{"body": 1}')
-    redis.hset(f"esteira:{UNACKED}", "x", b"junk")
 
     assert Checker(publisher).check(core) is False
 

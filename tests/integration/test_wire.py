@@ -11,7 +11,9 @@ from django.conf import settings
 from kombu import Connection, Consumer, Producer, Queue
 
 from esteira.publish import Publisher
-from esteira.wire import LISTS, UNACKED, UNACKED_INDEX, Hint, ids_in, ids_in_unacked, list_key
+from esteira.unacked import spare_hints
+from esteira.wire import LISTS, UNACKED, UNACKED_INDEX, Hint, ids_in, list_key
+from tests.support.http import declare_types
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -31,7 +33,7 @@ def test_keys_are_kombus() -> None:
             )
 
 
-def test_a_hint_is_read_back_from_its_list_and_from_unacked(redis: Any) -> None:
+def test_a_hint_is_read_back_from_its_list_and_by_kombu(redis: Any) -> None:
     ids = [uuid4(), uuid4()]
     hint = Hint(type="test.greet", queue="default", list=3, ids=ids)
     assert Publisher().send([hint])
@@ -45,12 +47,35 @@ def test_a_hint_is_read_back_from_its_list_and_from_unacked(redis: Any) -> None:
         Consumer(connection, [Queue("default")], on_message=got.append, accept=["json"]),
     ):
         connection.drain_events(timeout=10)
-        (entry,) = redis.hgetall(f"{settings.REDIS_PREFIX}{UNACKED}").values()
-        assert ids_in_unacked(entry) == [str(one) for one in ids]
         assert got[0].headers["task"] == "test.greet"
         assert got[0].headers["id"] == hint.delivery
         assert got[0].payload[0] == [str(one) for one in ids]
         got[0].ack()
+
+
+def test_hints_are_not_acknowledged_and_other_messages_are(redis: Any, job_types: None) -> None:
+    declare_types()
+    got: list[Any] = []
+    with broker() as connection:
+        channel: Any = connection.default_channel
+        consumer = Consumer(channel, [Queue("default")], on_message=got.append, accept=["json"])
+        spare_hints(channel.qos)
+        with consumer:
+            assert Publisher().send([Hint(type="t.note", queue="default", list=6, ids=[uuid4()])])
+            connection.drain_events(timeout=10)
+            assert not redis.exists(unacked())
+            got.pop().ack()
+
+            assert Publisher().send([Hint(type="somebody.elses", queue="default", list=6, ids=[uuid4()])])
+            connection.drain_events(timeout=10)
+            assert redis.hlen(unacked()) == 1
+            got.pop().ack()
+
+            assert not redis.exists(unacked())
+
+
+def unacked() -> str:
+    return f"{settings.REDIS_PREFIX}{UNACKED}"
 
 
 def test_a_hint_is_written_as_kombu_writes_it(redis: Any) -> None:
