@@ -2,7 +2,7 @@
 # target makes .venv, puts the locked dependencies into it, and does so again whenever uv.lock changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos kills bench fmt up down logs scale password backup restore lock clean
+.PHONY: help run test check chaos kills bench fmt up down logs scale password backup restore upgrade rollback rotate lock clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -64,8 +64,7 @@ fmt: .venv/.synced ## Format the code and mend what can be mended
 
 ##@ Containers
 up: ## The whole stack in containers, ready when this returns; STACK=dev for work on the code
-	@docker compose up -d --wait --build
-	@docker compose ps --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'
+	@compose/up
 
 down: ## Stop and remove the containers; the data stays in its volumes
 	@docker compose down
@@ -74,17 +73,26 @@ logs: ## Follow what all parts say; ARGS=worker for one
 	@docker compose logs -f --tail 50 $(ARGS)
 
 scale: ## Run this many workers: make scale WORKERS=4
-	@docker compose up -d --wait --no-recreate --scale worker=$(WORKERS)
+	@docker compose up -d --wait --no-deps --no-recreate --scale worker=$(WORKERS) worker
+	@docker compose ps worker --format 'table {{.Name}}\t{{.Status}}'
 
-password: ## Show the passwords of the first account and of Flower, as this installation made them
-	@echo "http://127.0.0.1:$${PORT:-8000}  admin / $$(docker compose exec -T web cat /keys/django/admin_password)"
-	@echo "http://127.0.0.1:$${FLOWER_PORT:-5555}  $$(docker compose exec -T flower cat /keys/flower/flower_basic_auth | tr ':' '/' | sed 's:/: / :')"
+password: ## Show addresses, and the passwords that this installation made or was given
+	@compose/addresses passwords
 
 backup: ## Everything that PostgreSQL holds, in one file below backups/
 	@compose/backup
 
 restore: ## Put a backup back, in place or into a new volume: make restore FILE=backups/esteira-….dump
 	@compose/restore $(FILE)
+
+upgrade: ## Build the images, back up, migrate, replace one container after the other; IMAGES=pull BACKUP=no
+	@compose/upgrade
+
+rollback: ## Go back to the images that ran before the last upgrade
+	@VERSION=previous IMAGES=there BACKUP=no compose/upgrade
+
+rotate: ## A new password: make rotate WHAT=postgres, redis, flower, admin or secret_key
+	@compose/rotate $(WHAT)
 
 ##@ Ship
 lock: $(UV) ## Move the locked dependencies to the newest that pyproject.toml allows

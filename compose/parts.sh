@@ -3,7 +3,7 @@
 
 compose() { docker compose --progress quiet "$@"; }
 say() { printf '%s\n' "$@"; }
-fail() { printf '%s\n' "$*" >&2; exit 1; }
+fail() { printf '%s\n' "$@" >&2; exit 1; }
 
 # The containers of a service that run, one id a line.
 running() { compose ps -q --status running "$1"; }
@@ -32,18 +32,47 @@ wait_healthy() {
   tries=240
   until [ "$(docker inspect -f '{{.State.Health.Status}}' "$1")" = healthy ]; do
     tries=$((tries - 1))
-    [ "$tries" -gt 0 ] || fail "$(docker inspect -f '{{.Name}}' "$1") is not healthy: docker logs $1"
+    [ "$tries" -gt 0 ] || fail "$(name "$1") is not healthy: docker logs $(name "$1")"
     sleep 0.5
   done
 }
 
-# Restarts every container of the services, one after the other; each has its grace, and is healthy before the next.
+# Restarts services side by side, the containers of each one after the other: healthy before the next one goes.
 restart() {
+  jobs=''
   for service; do
-    for id in $(running "$service"); do
-      docker restart "$id" >/dev/null
-      wait_healthy "$id"
-      say "  restarted $(docker inspect -f '{{.Name}}' "$id" | cut -c2-)"
-    done
+    restart_each "$service" &
+    jobs="$jobs $!"
+  done
+  for job in $jobs; do wait "$job"; done
+}
+
+restart_each() {
+  for id in $(running "$1"); do
+    docker restart "$id" >/dev/null
+    wait_healthy "$id"
+    say "  restarted $(name "$id")"
   done
 }
+
+# Replaces the containers of a service by what its image and the settings say now, one after the other. $2 = spare: a new
+# one works before an old one goes. Each has its grace to finish what it does.
+replace() {
+  old=$(running "$1")
+  many=$(printf '%s\n' "$old" | grep -c . || true)
+  stopped=$(compose ps -aq --status exited "$1")
+  # shellcheck disable=SC2086  # one word each
+  [ -z "$stopped" ] || docker rm $stopped >/dev/null
+  for id in $old; do
+    [ "${2:-}" != spare ] || scale "$1" $((many + 1))
+    was=$(name "$id")
+    docker stop "$id" >/dev/null
+    docker rm "$id" >/dev/null
+    [ "${2:-}" = spare ] || scale "$1" "$many"
+    say "  replaced $was"
+  done
+}
+
+scale() { compose up -d --no-deps --no-build --no-recreate --wait --scale "$1=$2" "$1"; }
+
+name() { docker inspect -f '{{.Name}}' "$1" | cut -c2-; }

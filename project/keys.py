@@ -3,6 +3,9 @@
 Each secret comes from the environment, else from a file of its name below /given, else from what an earlier start
 made, else it is made now. They are written below /keys, one folder for each group of readers, so that nobody mounts
 what they need not know. Nothing is replaced by nothing: what is there stays. Needs no Django and no network.
+
+A change has two steps, `prepare NAME…` and `adopt NAME…`: the next value lies beside the one in use until its server
+knows it. Killed in between, `prepare` finds it again, so whoever changes a password can simply begin anew.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -28,10 +31,17 @@ class Secret:
     readers: str
     make: Callable[[], str]
     shortest: int = SHORTEST
+    elsewhere: str = (
+        ""  # the variable by which a server that is not ours is named, with a password of its own
+    )
 
     @property
     def file(self) -> Path:
         return KEYS / self.readers / self.name
+
+    @property
+    def next(self) -> Path:
+        return KEYS / self.readers / f".{self.name}.next"
 
 
 def _password() -> str:
@@ -41,9 +51,9 @@ def _password() -> str:
 SECRETS = (
     Secret(name="secret_key", readers="django", make=lambda: secrets.token_urlsafe(50), shortest=32),
     Secret(name="admin_password", readers="django", make=lambda: secrets.token_urlsafe(12)),
-    Secret(name="postgres_password", readers="postgres", make=_password),
-    Secret(name="redis_password", readers="redis", make=_password),
-    Secret(name="redis_admin_password", readers="redis-admin", make=_password),
+    Secret(name="postgres_password", readers="postgres", make=_password, elsewhere="DATABASE_URL"),
+    Secret(name="redis_password", readers="redis", make=_password, elsewhere="REDIS_URL"),
+    Secret(name="redis_admin_password", readers="redis-admin", make=_password, elsewhere="REDIS_URL"),
     Secret(name="flower_basic_auth", readers="flower", make=lambda: f"admin:{secrets.token_urlsafe(12)}"),
 )
 
@@ -52,21 +62,65 @@ class BadSecret(Exception):
     """What was given cannot be a secret; the message says which and what to do."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     try:
-        values = settle()
+        match arguments:
+            case []:
+                settle()
+            case ["prepare", *names]:
+                prepare(names)
+            case ["adopt", *names]:
+                adopt(names)
+            case _:
+                sys.exit("Say nothing, or prepare or adopt and names of secrets.")
     except BadSecret as error:
         sys.exit(str(error))
-    write(KEYS / "django" / "database_url", database_url(values["postgres_password"]))
-    write(KEYS / "redis" / "redis_url", redis_url(values["redis_password"]))
 
 
-def settle() -> dict[str, str]:
+def settle() -> None:
     """Find or make every secret and write it where its readers look; raises BadSecret before anything is written."""
-    found = {secret.name: given(secret) or kept(secret) or secret.make() for secret in SECRETS}
+    found = {secret: given(secret) or kept(secret) or secret.make() for secret in SECRETS}
+    for secret, value in found.items():
+        _refuse_what_the_server_does_not_know(secret, value)
+    for secret, value in found.items():
+        write(secret.file, value)
+    write_urls()
+
+
+def _refuse_what_the_server_does_not_know(secret: Secret, value: str) -> None:
+    """PostgreSQL keeps its password with its data; Redis reads the file whenever it starts."""
+    if secret.name == "postgres_password" and kept(secret) not in ("", value):
+        raise BadSecret(
+            "POSTGRES_PASSWORD or secrets/postgres_password is not what PostgreSQL knows. Take it away and start; then "
+            "put it back and run `make rotate WHAT=postgres`."
+        )
+
+
+def prepare(names: Sequence[str]) -> None:
+    """Lay the next value beside the one in use: what is given, else what an interrupted change made, else a new one."""
+    wanted = [secret for secret in SECRETS if secret.name in names]
+    for secret in wanted:
+        if secret.elsewhere and os.environ.get(secret.elsewhere):
+            raise BadSecret(
+                f"{secret.elsewhere} names a server that is not of this stack: change the password there and in "
+                f"{secret.elsewhere}, then run `make up`."
+            )
+    following = {secret: given(secret) for secret in wanted}
+    for secret, value in following.items():
+        if value and value == kept(secret):
+            print(
+                f"{secret.name} is given, and is the one in use: it is set once more. Give another for a new one."
+            )
+        _put(secret.next, value or _read(secret.next) or secret.make())
+
+
+def adopt(names: Sequence[str]) -> None:
+    """Put what was prepared into use."""
     for secret in SECRETS:
-        write(secret.file, found[secret.name])
-    return found
+        if secret.name in names and secret.next.exists():
+            secret.next.replace(secret.file)
+            print(f"wrote {secret.file}", flush=True)
+    write_urls()
 
 
 def given(secret: Secret) -> str:
@@ -94,32 +148,38 @@ def _checked(secret: Secret, value: str, where: str) -> str:
 
 def kept(secret: Secret) -> str:
     """Return what an earlier start wrote; empty if there was none."""
-    return secret.file.read_text() if secret.file.exists() else ""
+    return _read(secret.file)
+
+
+def _read(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 def write(file: Path, value: str) -> None:
+    """Write what is new, and say so."""
+    if _read(file) != value:
+        _put(file, value)
+        print(f"wrote {file}", flush=True)
+
+
+def _put(file: Path, value: str) -> None:
     """Write a file whole or not at all: readers never see half a secret."""
-    if file.exists() and file.read_text() == value:
-        return
     fresh = file.with_name(f".{file.name}.new")
     fresh.unlink(missing_ok=True)
     fresh.touch(mode=0o600)
     fresh.write_text(value)
     fresh.chmod(MODE)
     fresh.replace(file)
-    print(f"wrote {file}", flush=True)
 
 
-def database_url(password: str) -> str:
-    return (
-        os.environ.get("DATABASE_URL")
-        or f"postgresql://esteira:{quote(password, safe='')}@postgres:5432/esteira"
-    )
-
-
-def redis_url(password: str) -> str:
-    return os.environ.get("REDIS_URL") or f"redis://esteira:{quote(password, safe='')}@redis:6379/0"
+def write_urls() -> None:
+    """Write the addresses that hold a password, as they are now."""
+    passwords = {secret.name: quote(kept(secret), safe="") for secret in SECRETS}
+    database = f"postgresql://esteira:{passwords['postgres_password']}@postgres:5432/esteira"
+    redis = f"redis://esteira:{passwords['redis_password']}@redis:6379/0"
+    write(KEYS / "django" / "database_url", os.environ.get("DATABASE_URL") or database)
+    write(KEYS / "redis" / "redis_url", os.environ.get("REDIS_URL") or redis)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
