@@ -2,7 +2,7 @@
 # target makes .venv, puts the locked dependencies into it, and does so again whenever uv.lock changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos kills bench fmt up down logs scale password backup restore upgrade rollback rotate lock clean
+.PHONY: help run test check chaos kills chaos-compose bench fmt up down logs scale password backup restore upgrade rollback rotate lock clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -21,7 +21,7 @@ unexport VIRTUAL_ENV
 help:
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 } \
+		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 } \
 		END { print "" }' Makefile
 
 ##@ Run
@@ -53,7 +53,14 @@ kills: export REPEAT := 5
 kills: export OUTAGES := 3,15
 kills: export BEATS_SECONDS := 60
 kills: .venv/.synced ## Each part is killed five times among 2,000 jobs; one table of the seconds to recover (40 minutes)
-	@$(PY) -m pytest tests/chaos -k "kill or freeze or flush or db_restart or zombie" $(ARGS)
+	@$(PY) -m pytest tests/chaos --ignore tests/chaos/containers -k "kill or freeze or flush or db_restart or zombie" $(ARGS)
+
+chaos-compose: export WHOLE := 1
+chaos-compose: export JOBS := 2000
+chaos-compose: export REPEAT := 5
+chaos-compose: export LEASE := 10
+chaos-compose: .venv/.synced ## The kills in containers, networks and volumes too: JOBS=2000 REPEAT=5 LEASE=10 MINUTES=2 SEED=7 (2 hours)
+	@$(PY) -m pytest tests/chaos/containers -s $(ARGS)
 
 bench: .venv/.synced ## Jobs per second and latency, with plain Celery beside it as the yardstick
 	@$(PY) bench/run.py $(ARGS)

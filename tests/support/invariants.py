@@ -7,6 +7,7 @@ to five jobs, so that a failure can be followed in the logs.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from esteira.record.rescue import MAX_SUSPICION
@@ -15,6 +16,19 @@ from tests.support.observer import Observer
 SHOWN = 5
 #: Events that end an attempt, or take it from its owner; an attempt has at most one of them.
 ENDS_OF_AN_ATTEMPT = ["retry", "rescued", "failed", "dead", "cancelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How many jobs a check was about, and what had become of them."""
+
+    accepted: int
+    lost: int
+    doubled: int
+
+
+#: What was checked so far, for the table that the chaos tests print.
+TALLIES: list[Tally] = []
 
 
 def check(
@@ -27,9 +41,9 @@ def check(
     crashed: bool = True,
 ) -> None:
     """Raise AssertionError with all that is wrong; `may_…` are the types which were made to end so."""
-    found = {
-        name: rows for name, rows in _findings(db, list(acknowledged), may_die, may_fail, may_cancel) if rows
-    }
+    known = list(acknowledged)
+    TALLIES.append(_tally(db, known))
+    found = {name: rows for name, rows in _findings(db, known, may_die, may_fail, may_cancel) if rows}
     if not crashed:
         found |= {n: r for n, r in [("suspected although nothing crashed", _suspected(db))] if r}
     assert not found, "\n".join(_said(db, name, rows) for name, rows in found.items())
@@ -142,6 +156,19 @@ def _findings(
                  OR claimed_at < created_at"""
         ),
     )
+
+
+def _tally(db: Observer, acknowledged: list[str]) -> Tally:
+    """Count what was acknowledged; all rows, if nobody kept what they were told."""
+    ((accepted, ended, doubled),) = db.fetch(
+        """SELECT count(*), count(*) FILTER (WHERE j.state NOT IN ('queued', 'running')),
+             count(*) FILTER (WHERE (SELECT count(*) FROM effect e WHERE e.job_id = a.id) > 1)
+           FROM (SELECT DISTINCT unnest(%(ids)s::uuid[]) AS id
+                 UNION SELECT id FROM esteira_job WHERE cardinality(%(ids)s::uuid[]) = 0) a
+           LEFT JOIN esteira_job j ON j.id = a.id""",
+        {"ids": acknowledged},
+    )
+    return Tally(accepted=accepted, lost=accepted - ended, doubled=doubled)
 
 
 def _suspected(db: Observer) -> list[Any]:

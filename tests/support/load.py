@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-
-from tests.support.stack import Stack
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 #: Jobs a test submits; JOBS=2000 for the long way.
 JOBS = int(os.environ.get("JOBS", "240"))
@@ -15,7 +14,13 @@ JOBS = int(os.environ.get("JOBS", "240"))
 Measured = Callable[..., None]
 
 
-def mixed(stack: Stack, n: int = JOBS) -> list[str]:
+class Takes(Protocol):
+    """A stack of whatever kind."""
+
+    def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]: ...
+
+
+def mixed(stack: Takes, n: int = JOBS) -> list[str]:
     """Submit jobs that complete in every way: with an effect at the end, in one transaction, in batches."""
     return [
         *stack.submit("effects.work", n // 2),
