@@ -1,0 +1,72 @@
+"""One stack of containers that all tests look at, and more for those that need settings or a start of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.containers import Containers
+from tests.support.waiting import Stopwatch
+
+#: What looks at a fresh stack comes first; what has stacks of its own comes last, when the shared one is gone.
+ORDER = ("test_start", "test_journey", "test_health", "test_servers", "test_dev", "test_scale")
+SHARED = {"JOB_PACKAGES": "jobs,tests.support.chaos_jobs,tests.support.ticking_jobs"}
+TICK = "ticking_jobs.tick"
+#: Runs beside each other on one machine have projects of their own.
+RUN = f"esteira-e2e-{os.getpid()}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        name = item.path.stem
+        return ORDER.index(name) if item.path.parent.name == "e2e" and name in ORDER else -1
+
+    items.sort(key=place)
+
+
+class Shared(Containers):
+    """The shared stack, and how long it took to start from nothing."""
+
+    started_in_s = 0.0
+
+
+@pytest.fixture(scope="session")
+def stack(images: None) -> Iterator[Shared]:
+    """A stack with the settings of an installation, and jobs for tests; a test leaves it healthy."""
+    stack = Shared(RUN, **SHARED)
+    try:
+        watch = Stopwatch()
+        stack.up()
+        stack.started_in_s = watch.seconds
+        yield stack
+    finally:
+        stack.down()
+    assert not stack.leftovers()
+
+
+@pytest.fixture
+def make_stack(images: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Containers]]:
+    """Make a stack of the test's own; what to start of it is the test's to say."""
+    made: list[Containers] = []
+
+    def make(name: str, **settings: Any) -> Containers:
+        made.append(Containers(f"{RUN}-{name}", **settings))
+        return made[-1]
+
+    yield make
+    for stack in made:
+        stack.down()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Add what the containers said last to the report of a test that failed."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Containers):
+        report.sections.append(("containers", stack.logs("--tail=25")))
+    return report
