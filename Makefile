@@ -2,7 +2,7 @@
 # target makes .venv, puts the locked dependencies into it, and does so again whenever uv.lock changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos kills chaos-compose bench fmt up down logs scale password backup restore upgrade rollback rotate lock clean
+.PHONY: help run test check chaos kills chaos-compose bench sizes fmt up down logs scale password backup restore upgrade rollback rotate lock clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -64,6 +64,9 @@ chaos-compose: .venv/.synced ## The kills in containers, networks and volumes to
 
 bench: .venv/.synced ## Jobs per second and latency, with plain Celery beside it as the yardstick
 	@$(PY) bench/run.py $(ARGS)
+
+sizes: .venv/.synced ## Images, memory and starts of a container stack of its own: the tables of docs/images.md
+	@$(PY) -m bench.images
 
 fmt: .venv/.synced ## Format the code and mend what can be mended
 	$(PY) -m ruff check --fix --exit-zero .

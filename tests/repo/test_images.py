@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import images as sizes
 from tests.repo.test_package import PROJECT
 from tests.repo.tools import run
 from tests.repo.tree import ROOT, files, text
@@ -151,3 +152,21 @@ def test_the_builder_sees_only_what_is_copied() -> None:
 
     assert allowed == copied | {"pyproject.toml", "uv.lock"}
     assert text(".dockerignore").splitlines()[1] == "*"
+
+
+def test_the_tables_of_the_images_are_those_that_make_sizes_prints() -> None:
+    """Every row is there, in its order; the figures are one machine's."""
+    times = dict.fromkeys((sizes.ANEW, sizes.CHANGED, sizes.SAME, sizes.COLD, sizes.WARM), 0.0)
+    printed = [
+        *sizes.size_table(dict.fromkeys(sizes.ROLES, (0, 0))),
+        *sizes.memory_table(dict.fromkeys(sizes.PARTS, 0.0)),
+        *sizes.time_table(times),
+    ]
+    shown = text("docs/images.md").partition("make sizes")[2].splitlines()
+
+    rows = [line for line in shown if line.startswith("|")]
+    assert [_label(row) for row in rows] == [_label(row) for row in printed]
+
+
+def _label(row: str) -> str:
+    return row.split("|")[1].strip()
