@@ -70,7 +70,7 @@ def test_the_runner_does_what_ci_does_here_on_the_oldest_and_the_newest_python()
     job = jobs(CI)["check"]
     low, high = re.findall(r"3\.(\d+)", tomllib.loads(text("pyproject.toml"))["project"]["requires-python"])
 
-    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert job["steps"][-1]["run"] == ".ci/run"
     assert job["strategy"]["matrix"]["python"] == [f"3.{low}", f"3.{int(high) - 1}"]
     assert steps(job, "actions/setup-python") == [{"python-version": "${{ matrix.python }}"}]
 
