@@ -58,10 +58,11 @@ def test_the_addresses_hold_the_passwords_quoted() -> None:
 
     keys.settle()
 
+    postgres, redis = "p%40ss%3Aword%2F1", "r%23d%3Fs%20word"
     assert everything()[str(keys.KEYS / "django/database_url")] == (
-        "postgresql://esteira:p%40ss%3Aword%2F1@postgres:5432/esteira"
+        f"postgresql://esteira:{postgres}@postgres:5432/esteira"
     )
-    assert everything()[str(keys.KEYS / "redis/redis_url")] == "redis://esteira:r%23d%3Fs%20word@redis:6379/0"
+    assert everything()[str(keys.KEYS / "redis/redis_url")] == f"redis://esteira:{redis}@redis:6379/0"
 
 
 def test_a_second_start_keeps_everything() -> None:
