@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from tests.repo.test_images import ROLES
 from tests.repo.test_style import SECRETS
-from tests.repo.tools import judge
+from tests.repo.tools import has_wheel, judge
 from tests.repo.tree import text
 
 BASE = os.environ.get("PYTHON_IMAGE", "python:3.13-slim-trixie")
@@ -217,7 +217,7 @@ def _is_private(path: str) -> bool:
 
 
 def test_trivy_finds_no_secret_in_what_is_ours(image: Image, tmp_path: Path) -> None:
-    if os.uname().sysname != "Linux" or os.uname().machine != "x86_64":
+    if not has_wheel("trivy"):
         pytest.skip("trivy has no wheel for this machine")
     for path, content in {**image.texts, "configuration.json": json.dumps(image.config)}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

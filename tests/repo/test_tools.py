@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.repo.tools import judge
+from tests.repo.tools import has_wheel, judge
 from tests.repo.tree import ROOT, text
 
 WORKFLOW = text(".github/workflows/ci.yml")
@@ -32,6 +31,11 @@ FAULTS = {
     ),
     "yamllint": ("x.yaml", "a: 1\na: 2\n", ["yamllint", "--strict", "-c", str(ROOT / ".yamllint.yaml"), "x.yaml"]),
     "actionlint": ("ci.yml", WORKFLOW.replace("matrix.python", "matrix.pythons"), ["actionlint", "ci.yml"]),
+    "shellcheck in a workflow": (
+        "ci.yml",
+        WORKFLOW.replace("run: .ci/run", "run: cd $HOME/$RUNNER && rm -r $1/*"),
+        ["actionlint", "-shellcheck", f"{Path(sys.executable).parent}/shellcheck", "ci.yml"],
+    ),
     "zizmor": (
         ".github/workflows/ci.yml",
         WORKFLOW.replace("run: .ci/run", "run: echo ${{ github.head_ref }}"),
@@ -47,9 +51,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault: str, tmp_path: Path) -> None:
-    if fault == "trivy" and not (sys.platform == "linux" and os.uname().machine == "x86_64"):
-        pytest.skip("trivy has no wheel for this machine")
     name, content, (tool, *arguments) = FAULTS[fault]
+    if not has_wheel(tool) or not has_wheel(fault.split(maxsplit=1)[0]):
+        pytest.skip(f"{tool} has no wheel for this machine")
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(content)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.repo.test_images import ROLES
-from tests.repo.tools import run
+from tests.repo.tools import has_wheel, path_of, run
 from tests.repo.tree import files, text
 
 WORKFLOWS = [path for path in files() if path.parts[:2] == (".github", "workflows")]
@@ -29,7 +29,8 @@ def steps(job: dict[str, Any], action: str) -> list[dict[str, Any]]:
 
 
 def test_github_would_understand_them() -> None:
-    run("actionlint", "-shellcheck", "shellcheck", *map(str, WORKFLOWS))
+    shellcheck = str(path_of("shellcheck")) if has_wheel("shellcheck") else ""
+    run("actionlint", "-shellcheck", shellcheck, *map(str, WORKFLOWS))
     run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS))
     run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
 
