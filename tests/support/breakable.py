@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -19,10 +19,12 @@ import redis as redis_client
 from project.embedded import free_port
 from tests.support.api import ApiClient
 from tests.support.containers import PARTS, Containers
-from tests.support.waiting import until
+from tests.support.waiting import Stopwatch, until
 
 #: Jobs that are under way when something breaks.
 LOAD = int(os.environ.get("JOBS", "160"))
+#: Beside a lease, from the moment when a part is back, or another can take over.
+GRACE_S = 2.0
 #: Emptied between two tests, with what refers to them; accounts, workers and schedules stay.
 EMPTIED = "esteira_job, esteira_stat, esteira_file, esteira_idempotencykey, effect"
 MEMORY = "256mb"
@@ -44,7 +46,8 @@ class Breakable(Containers):
 
     def start(self, *services: str) -> None:
         """Start what does not run, without touching what does, and return once it is healthy."""
-        self.compose("up", "-d", "--no-recreate", "--wait", "--scale=worker=2", *(services or PARTS))
+        wanted = services or ("--scale=worker=2", *PARTS)
+        self.compose("up", "-d", "--no-recreate", "--wait", *wanted)
 
     def renew(self) -> None:
         """Mend whatever a test has left broken, and empty both servers."""
@@ -63,6 +66,13 @@ class Breakable(Containers):
         self.db.fetch("SET lock_timeout = '20s'")
         self.db.fetch(f"TRUNCATE {EMPTIED} RESTART IDENTITY CASCADE")
         self.killed.clear()
+
+    def flows_again(self, *, timeout: float = 60) -> float:
+        """Wait until a job that was claimed from now on has ended; return after how many seconds."""
+        watch, now = Stopwatch(), self.db.one("SELECT clock_timestamp()")
+        new = "SELECT EXISTS (SELECT 1 FROM esteira_job WHERE claimed_at > %s AND finished_at IS NOT NULL)"
+        until(lambda: self.db.one(new, [now]), "jobs are claimed and end", timeout=timeout, every=0.02)
+        return watch.seconds
 
     def parts(self) -> dict[str, tuple[str, str]]:
         """Return each container's service and state."""
@@ -101,11 +111,12 @@ class Breakable(Containers):
         """SIGKILL all that runs in containers, as a crash would end it; Docker starts them again."""
         pids = {container: self.pid(container) for container in containers}
         self.killed |= pids
-        kill(*pids.values())
+        kill(*[pid for pid in pids.values() if pid])  # 0: it is down already
 
     def pool(self, worker: str) -> list[int]:
-        """Return the ids, on this host, of a worker's pool processes."""
-        return [child.pid for child in psutil.Process(self.pid(worker)).children()]
+        """Return the ids, on this host, of a worker's pool processes; none if it is down."""
+        pid = self.pid(worker)
+        return [child.pid for child in psutil.Process(pid).children()] if pid else []
 
     @contextmanager
     def paused(self, *containers: str) -> Iterator[None]:
@@ -113,7 +124,9 @@ class Breakable(Containers):
         try:
             yield
         finally:
-            self.docker("unpause", *containers)
+            frozen = [one for one in containers if self.inspect(one)["State"]["Paused"]]
+            if frozen:  # one that was killed meanwhile is not
+                self.docker("unpause", *frozen)
 
     @contextmanager
     def cut(self, container: str, service: str) -> Iterator[None]:
@@ -128,34 +141,34 @@ class Breakable(Containers):
         try:
             yield
         finally:
-            as_root("nsenter", "-t", pid, "-n", "nft", f"delete table inet {CUT}")
+            if psutil.pid_exists(int(pid)):  # its network ended with it
+                as_root("nsenter", "-t", pid, "-n", "nft", f"delete table inet {CUT}")
 
     def addresses(self, service: str) -> list[str]:
         found = [self.inspect(one)["NetworkSettings"]["Networks"].values() for one in self.ids(service)]
-        return sorted(str(network["IPAddress"]) for networks in found for network in networks)
+        return sorted({str(one["IPAddress"]) for networks in found for one in networks if one["IPAddress"]})
 
     # --- Come back -----------------------------------------------------------------------------------------------------
 
     def wait_back(self, service: str, *, timeout: float = 90) -> None:
         """Wait until a part serves again; a container that was killed, in a new life."""
-        until(lambda: self.serves(service), f"{service} serves", timeout=timeout, every=0.05)
+        until(lambda: self.serves(service), f"{service} serves", timeout=timeout, every=0.1)
 
     def serves(self, service: str) -> bool:
-        containers = [(one, self.inspect(one)["State"]) for one in self.ids(service)]
-        alive = all(
-            state["Running"] and state["Pid"] and state["Pid"] != self.killed.get(one)
-            for one, state in containers
-        )
-        return bool(containers) and alive and self._answers(service, containers)
+        """Whether what runs of a service answers, and nothing of it is left from before its end."""
+        mine = [one for one, (name, state) in self.parts().items() if (name, state) == (service, "running")]
+        states = {one: self.inspect(one)["State"] for one in mine}
+        new = all(state["Pid"] not in (0, self.killed.get(one)) for one, state in states.items())
+        return bool(states) and new and self._answers(service, states)
 
-    def _answers(self, service: str, containers: list[tuple[str, dict[str, Any]]]) -> bool:
+    def _answers(self, service: str, states: dict[str, dict[str, Any]]) -> bool:
         asked: dict[str, Callable[[], bool]] = {
             "postgres": lambda: self.db.one("SELECT true"),
             "redis": self._redis_answers,
             "web": lambda: ApiClient(self.web_url, "").request("/readyz").status == 200,
             "flower": lambda: ApiClient(self.flower_url, "").request("/").status == 401,
-            "beat": lambda: all(self._has_turned(one) for one, _ in containers),
-            "worker": lambda: all(self._is_ready(one, state["StartedAt"]) for one, state in containers),
+            "beat": lambda: all(self._has_turned(one) for one in states),
+            "worker": lambda: all(self._is_ready(one, state["StartedAt"]) for one, state in states.items()),
         }
         return asked[service]()
 
@@ -188,7 +201,13 @@ class Breakable(Containers):
 
 def kill(*pids: int) -> None:
     """SIGKILL processes at once, and wait until they are gone."""
-    as_root("kill", "-s", "KILL", *map(str, pids))
+    assert all(pid > 1 for pid in pids), pids
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            try:
+                psutil.Process(pid).kill()
+            except psutil.AccessDenied:
+                as_root("kill", "-s", "KILL", str(pid))
     until(lambda: not any(psutil.pid_exists(pid) for pid in pids), f"{pids} are gone")
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.breakable import LOAD, Breakable, kill
+from tests.support.breakable import GRACE_S, LOAD, Breakable, kill
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
 from tests.support.waiting import Stopwatch
 
 CLIENTS = 4
-#: From the moment when the part is back, or another can take over.
-GRACE_S = 2.0
 
 
 def test_kill_a_worker_beside_another(stack: Breakable, measured: Measured) -> None:
