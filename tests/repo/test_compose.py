@@ -287,9 +287,9 @@ def test_limits_can_be_changed() -> None:
     found = services(WORKER_CPUS="4", WORKER_MEMORY="3g", WEB_MEMORY="1g", POSTGRES_CPUS="8")
     limits = {name: part["deploy"]["resources"]["limits"] for name, part in found.items()}
 
-    assert (limits["worker"]["cpus"], int(limits["worker"]["memory"])) == (4, bytes_of("3g"))
+    assert (float(limits["worker"]["cpus"]), int(limits["worker"]["memory"])) == (4, bytes_of("3g"))
     assert int(limits["web"]["memory"]) == bytes_of("1g")
-    assert limits["postgres"]["cpus"] == 8
+    assert float(limits["postgres"]["cpus"]) == 8
 
 
 def test_servers_are_set_up_for_the_memory_that_they_may_use() -> None:
