@@ -18,6 +18,7 @@ from tests.repo.tree import ROOT, files, text
 
 FILES = [path for path in files() if path == Path("compose.yaml") or path.match("compose/*.yaml")]
 BEGIN = re.compile(r"\$\{([A-Z][A-Z0-9_]*)")
+INNERMOST = re.compile(r"\$\{[A-Z][A-Z0-9_]*:-([^{}]*)\}")
 
 
 def variables(source: str) -> list[tuple[str, str]]:
@@ -37,6 +38,13 @@ def _until_its_brace(rest: str) -> str:
         if depth == 0:
             return rest[:i]
     raise AssertionError(f"a brace is not closed: {rest[:40]}")
+
+
+def filled(source: str) -> str:
+    """Return it with the default in the place of each variable."""
+    while (inner := INNERMOST.sub(r"\1", source)) != source:
+        source = inner
+    return source
 
 
 def _all_variables() -> dict[str, set[str]]:
