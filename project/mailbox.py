@@ -23,11 +23,8 @@ async def serve(port: int, folder: str, address: str = "127.0.0.1") -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    for part in (
-        "tmp",
-        "new",
-        "cur",
-    ):  # a Maildir makes them only together with a folder that is not there yet
+    # A Maildir makes its folders only together with one that is not there yet; a mounted one is there.
+    for part in ("tmp", "new", "cur"):
         (Path(folder) / part).mkdir(parents=True, exist_ok=True)
     handler = Mailbox(Path(folder))
 

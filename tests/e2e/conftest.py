@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests.support.containers import Containers
 from tests.support.waiting import Stopwatch
 
-#: What looks at a fresh stack comes first; what has stacks of its own comes last, when the shared one is gone.
+#: What looks at a fresh stack comes before what breaks it, and what has a stack of its own comes after both.
 ORDER = ("test_start", "test_journey", "test_health", "test_servers", "test_dev", "test_scale")
 SHARED = {"JOB_PACKAGES": "jobs,tests.support.chaos_jobs,tests.support.ticking_jobs"}
 TICK = "ticking_jobs.tick"
@@ -23,7 +24,9 @@ RUN = f"esteira-e2e-{os.getpid()}"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         name = item.path.stem
-        return ORDER.index(name) if item.path.parent.name == "e2e" and name in ORDER else -1
+        if item.path.parent != Path(__file__).parent:
+            return -1  # others keep their place, before these
+        return ORDER.index(name) if name in ORDER else len(ORDER)
 
     items.sort(key=place)
 
