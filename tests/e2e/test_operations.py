@@ -1,0 +1,391 @@
+"""What operators do, by the commands that they type: back up, restore, change passwords, upgrade and go back.
+
+A copy of the checkout is the installation: it is changed and built as a new release would be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from threading import Event
+
+import psycopg
+import pytest
+import redis
+
+from tests.e2e.test_dev import PASSWORD, copy_of_the_checkout
+from tests.e2e.test_journey import done, download, submit, upload
+from tests.support.api import ApiClient
+from tests.support.browser import Browser
+from tests.support.containers import Containers
+from tests.support.invariants import check
+
+OLD = '''"""A shop, as the older release has it."""
+
+import time
+
+from esteira import Context, cron, job
+
+
+@job(queue="orders", retries=0)
+def order(ctx: Context, n: int) -> dict[str, object]:
+    """Take an order."""
+    return {"n": n, "by": "old"}
+
+
+@job(retries=0)
+def pack(ctx: Context, n: int, seconds: float = 0.2) -> dict[str, object]:
+    """Pack a parcel."""
+    time.sleep(seconds)
+    return {"n": n}
+
+
+@job(schedule=cron("0 3 * * *"))
+def count(ctx: Context) -> None:
+    """Count what is there."""
+'''
+NEW = (
+    OLD.replace("n: int) -> dict", "n: int, gift: bool = False) -> dict", 1).replace('"old"', '"new"')
+    + '''
+
+@job(queue="orders", retries=0)
+def refund(ctx: Context, n: int) -> dict[str, object]:
+    """Give the money back."""
+    return {"n": n, "by": "new"}
+'''
+)
+#: The stack of a server, and the ports through which the tests look at its data.
+STACK = """
+name: esteira-operated
+include:
+  - path: [compose/data.yaml, compose/app.yaml, compose/prod.yaml, ports.yaml]
+    project_directory: .
+"""
+PORTS = """
+services:
+  postgres: {ports: ["127.0.0.1:${POSTGRES_PORT}:5432"], networks: [front, back]}
+  redis: {ports: ["127.0.0.1:${REDIS_PORT}:6379"], networks: [front, back]}
+"""
+
+
+class Installation(Containers):
+    """A stack that is run by `make` in a folder of its own."""
+
+    def __init__(self, code: Path) -> None:
+        project = f"esteira-ops-{os.getpid()}"
+        self.code = code
+        (code / "operated.yaml").write_text(STACK)
+        (code / "ports.yaml").write_text(PORTS)
+        super().__init__(
+            project,
+            file=code / "operated.yaml",
+            COMPOSE_FILE=str(code / "operated.yaml"),
+            IMAGE_PREFIX=f"{project}/",
+            JOB_PACKAGES="jobs",
+            CONCURRENCY="2",
+            DRAIN_SECONDS="8",
+        )
+
+    def release(self, shop: str) -> None:
+        (self.code / "jobs" / "shop.py").write_text(shop)
+
+    def tried_make(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `make …` as an operator does, however it ends."""
+        self._forget()
+        ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+        env = {name: value for name, value in os.environ.items() if name not in ours}
+        return subprocess.run(
+            ["make", *words],
+            cwd=self.code,
+            env={**env, **self.settings},
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+
+    def make(self, *words: str) -> str:
+        told = self.tried_make(*words)
+        assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-3000:]
+        return told.stdout
+
+    def content(self) -> dict[str, str]:
+        """Return a checksum of every table's rows."""
+        tables = [
+            row[0] for row in self.db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        ]
+        return {
+            table: self.db.one(
+                f"SELECT count(*) || ' ' || md5(coalesce(string_agg(md5(t::text), '' ORDER BY t::text), '')) FROM {table} t"
+            )
+            for table in tables
+        }
+
+    def pause(self, queue: str) -> None:
+        self.manage("shell", "-c", f"from esteira.operate import pause; pause({queue!r}, by='tests')")
+
+    def resume(self, queue: str) -> None:
+        self.manage("shell", "-c", f"from esteira.operate import resume; resume({queue!r}, by='tests')")
+
+    def made_by(self, ids: list[str]) -> set[str]:
+        rows = self.db.fetch(
+            "SELECT DISTINCT result->>'by' FROM esteira_job WHERE id = ANY(%s::uuid[])", [ids]
+        )
+        return {row[0] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation that `make up` has started, with the older release."""
+    code = copy_of_the_checkout(tmp_path_factory.mktemp("installation") / "esteira")
+    stack = Installation(code)
+    stack.release(OLD)
+    try:
+        told = stack.make("up")
+        assert f"    jobs       {stack.web_url}/\n" in told
+        assert f"    Flower     {stack.flower_url}/\n" in told
+        _ = stack.db
+        yield stack
+    finally:
+        stack.down()
+        images = stack.docker("images", "-q", f"{stack.settings['IMAGE_PREFIX']}*").split()
+        if images:
+            stack.docker("rmi", "-f", *set(images))
+    assert not stack.leftovers()
+
+
+@pytest.fixture(scope="module")
+def api(stack: Installation) -> ApiClient:
+    return stack.api()
+
+
+@contextmanager
+def submitting(api: ApiClient) -> Iterator[list[str]]:
+    """Submit over HTTP all the while, each job with a key; afterwards the list holds what was accepted."""
+    ids: list[str] = []
+    over = Event()
+
+    def go_on() -> None:
+        for n in count():
+            if over.is_set():
+                return
+            ids.append(api.submit(f"{id(ids)}-{n}", "shop.pack", {"n": n}))
+            over.wait(0.1)
+
+    with ThreadPoolExecutor(1) as pool:
+        submits = pool.submit(go_on)
+        try:
+            yield ids
+        finally:
+            over.set()
+        submits.result()
+    assert len(ids) > 20
+
+
+def signed_in(browser: Browser, password: str) -> bool:
+    """Sign in as admin; return whether that worked."""
+    browser.sign_in("admin", password)
+    return inside(browser)
+
+
+def inside(browser: Browser) -> bool:
+    return 'action="/logout/"' in browser.get("/").body.decode()
+
+
+def test_the_passwords_that_make_shows_open_the_doors(stack: Installation) -> None:
+    told = stack.make("password")
+
+    (password,) = re.findall(rf"jobs +{stack.web_url}/ +admin · (\S+)", told)
+    (flower,) = re.findall(rf"Flower +{stack.flower_url}/ +admin · (\S+)", told)
+    assert signed_in(Browser(stack.web_url), password)
+    assert Browser(stack.flower_url, f"admin:{flower}").get("/api/workers").status == 200
+
+
+@pytest.fixture(scope="module")
+def backup(stack: Installation, api: ApiClient) -> tuple[str, dict[str, str], str, str]:
+    """A backup while it runs, and another one when nothing writes; what the latter holds; a job, its file's checksum."""
+    orders = [submit(api, "shop.order", n=n) for n in range(20)]
+    picture = submit(api, "images.thumbnails", picture=upload(api), sizes=[64])
+    done(api, picture)
+    stack.wait_ended()
+    stack.make("backup")
+
+    refused = stack.tried_make("restore", "FILE=backups/none.dump")
+    assert "backups/none.dump is not there" in refused.stderr
+    stack.compose("stop", "beat")
+    told = stack.make("backup")
+    (file,) = re.findall(r"make restore FILE=(\S+)", told)
+    refused = stack.tried_make("restore", f"FILE={file}")
+    assert refused.returncode and "stop them first: docker compose stop web worker beat" in refused.stderr
+
+    checksum = hashlib.sha256(download(api, picture, "coffee-64.webp").read()).hexdigest()
+    stack.compose("stop", "web", "worker")
+    told = stack.make("backup")
+    (file,) = re.findall(r"make restore FILE=(\S+)", told)
+    assert re.search(rf"^  esteira_job +{len(orders) + 1}$", told, re.MULTILINE)
+    return file, stack.content(), picture, checksum
+
+
+def whole_again(stack: Installation, api: ApiClient, picture: str, checksum: str) -> None:
+    """Check over HTTP, with the token of before, that files are what they were and jobs run."""
+    assert hashlib.sha256(download(api, picture, "coffee-64.webp").read()).hexdigest() == checksum
+    found = api.request(f"/api/v1/jobs/{picture}/files").json()["items"]
+    assert [file["sha256"] for file in found] == [checksum]
+    assert stack.db.fetch("SELECT name FROM esteira_schedule WHERE enabled") == [("shop.count",)]
+    done(api, submit(api, "shop.order", n=99))
+
+
+def test_a_backup_is_restored_in_place(
+    stack: Installation, api: ApiClient, backup: tuple[str, dict[str, str], str, str]
+) -> None:
+    file, content, picture, checksum = backup
+    stack.db.fetch("TRUNCATE esteira_job, auth_user CASCADE")
+    stack.db.fetch("CREATE TABLE of_a_later_release (id int)")
+    damaged = stack.content()
+    (stack.code / "cut.dump").write_bytes((stack.code / file).read_bytes()[:-2000])
+
+    refused = stack.tried_make("restore", "FILE=cut.dump")
+    assert refused.returncode and "nothing was touched" in refused.stderr
+    assert stack.content() == damaged
+
+    stack.make("restore", f"FILE={file}")
+
+    assert stack.content() == content
+    stack.compose("start", "web", "worker", "beat")
+    stack.wait_healthy("web", "worker", "beat")
+    whole_again(stack, api, picture, checksum)
+
+
+def test_a_backup_is_restored_into_new_volumes(
+    stack: Installation, api: ApiClient, backup: tuple[str, dict[str, str], str, str]
+) -> None:
+    file, content, picture, checksum = backup
+    stack.down()
+    assert not stack.leftovers()
+
+    stack.make("restore", f"FILE={file}")
+
+    assert stack.content() == content
+    stack.make("up")
+    whole_again(stack, api, picture, checksum)
+    assert signed_in(Browser(stack.web_url), PASSWORD)
+
+
+def test_rotating_postgresql_s_password_loses_no_job(stack: Installation, api: ApiClient) -> None:
+    old = stack.database_url()
+
+    with submitting(api) as ids:
+        stack.make("rotate", "WHAT=postgres")
+
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(old)
+    stack.wait_ended()
+    check(stack.db, ids, crashed=False)
+
+
+def test_a_change_that_was_killed_half_way_can_be_run_again(stack: Installation, api: ApiClient) -> None:
+    """PostgreSQL knows the new password already, and nobody else does."""
+    keys = ("run", "--rm", "--no-deps", "-T", "secrets", "python", "-m", "project.keys")
+    stack.compose(*keys, "prepare", "postgres_password")
+    stack.compose("exec", "-T", "postgres", "sh", "/esteira/password")
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(stack.database_url())
+
+    stack.make("rotate", "WHAT=postgres")
+
+    done(api, submit(api, "shop.order", n=1))
+
+
+def test_rotating_the_passwords_of_redis_loses_no_job(stack: Installation, api: ApiClient) -> None:
+    old = [stack.redis_url("esteira"), stack.redis_url("admin")]
+
+    with submitting(api) as ids:
+        stack.make("rotate", "WHAT=redis")
+
+    for address in old:
+        with redis.Redis.from_url(address) as client, pytest.raises(redis.AuthenticationError):
+            client.ping()
+    stack.wait_ended()
+    check(stack.db, ids, crashed=False)
+
+
+def test_a_new_secret_key_and_a_new_admin_password_sign_out_but_keep_tokens(
+    stack: Installation, api: ApiClient
+) -> None:
+    browser = Browser(stack.web_url)
+    assert signed_in(browser, PASSWORD)
+    (stack.code / "secrets" / "admin_password").write_text("given by the operator\n")
+
+    stack.make("rotate", "WHAT=secret_key")
+    assert not inside(browser)
+    stack.make("rotate", "WHAT=admin")
+
+    assert not signed_in(browser, PASSWORD)
+    assert signed_in(browser, "given by the operator")
+    done(api, submit(api, "shop.order", n=1))
+
+
+def test_flower_opens_with_its_new_password_only(stack: Installation) -> None:
+    old = stack.secret("flower_basic_auth", "flower", "flower")
+
+    stack.make("rotate", "WHAT=flower")
+
+    new = stack.secret("flower_basic_auth", "flower", "flower")
+    assert Browser(stack.flower_url, old).get("/api/workers").status == 401
+    assert Browser(stack.flower_url, new).get("/api/workers").status == 200
+    stack.compose("stop", "flower")
+
+
+def test_a_new_release_runs_what_the_old_one_queued_and_the_old_one_comes_back(
+    stack: Installation, api: ApiClient
+) -> None:
+    stack.pause("orders")
+    waiting = [submit(api, "shop.order", n=n) for n in range(50)]
+    stack.release(NEW)
+
+    with submitting(api) as ids:
+        stack.make("upgrade")
+
+    stack.resume("orders")
+    stack.wait_ended()
+    check(stack.db, [*waiting, *ids], crashed=False)
+    assert stack.made_by(waiting) == {"new"}
+
+    stack.pause("orders")
+    gifts = [submit(api, "shop.order", n=n, gift=True) for n in range(10)]
+    refunds = [submit(api, "shop.refund", n=n) for n in range(10)]
+    stack.make("rollback")
+    stack.resume("orders")
+    plain = [submit(api, "shop.order", n=n) for n in range(10)]
+    stack.wait_ended(plain)
+
+    assert stack.made_by(plain) == {"old"}
+    assert stack.db.counts([*gifts, *refunds]) == {"queued": 20}
+
+    stack.make("upgrade", "IMAGES=there", "BACKUP=no")
+
+    stack.wait_ended()
+    check(stack.db, [*gifts, *refunds, *plain], crashed=False)
+    assert stack.made_by([*gifts, *refunds]) == {"new"}
+
+
+def test_a_server_of_somebody_else_is_used_by_its_address(stack: Installation, api: ApiClient) -> None:
+    """Another database in the same server, reached by another name: what is given in DATABASE_URL, and nothing else."""
+    stack.db.fetch("CREATE ROLE manager LOGIN PASSWORD 'managed-elsewhere'")
+    stack.db.fetch("CREATE DATABASE managed OWNER manager")
+    url = f"postgresql://manager:managed-elsewhere@{stack.project}-postgres-1:5432/managed"
+    stack.settings["DATABASE_URL"] = url
+
+    stack.compose("up", "-d", "--wait", "--force-recreate", "web")
+
+    found = stack.api()
+    assert found.request("/api/v1/jobs").json()["items"] == []
+    refused = [stack.tried_make("backup"), stack.tried_make("rotate", "WHAT=postgres")]
+    assert all(each.returncode and "DATABASE_URL names a server" in each.stderr for each in refused)
