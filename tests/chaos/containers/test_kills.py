@@ -99,11 +99,17 @@ def test_kill_web(stack: Breakable, measured: Measured) -> None:
 
 
 def test_kill_redis(stack: Breakable, measured: Measured) -> None:
-    survives(stack, measured, "redis")
+    """Leases are kept in PostgreSQL: nobody is suspected."""
+    survives(stack, measured, "redis", crashed=False)
 
 
 def test_kill_postgres(stack: Breakable, measured: Measured) -> None:
-    survives(stack, measured, "postgres")
+    """Suspected is at most what a process had claimed without hearing so: its lease ends, and it runs."""
+    survives(stack, measured, "postgres", crashed=True)
+
+    reasons = stack.db.fetch("SELECT detail->>'reason' FROM esteira_jobevent WHERE kind = 'rescued'")
+    assert len(reasons) <= 2 * int(stack.settings["CONCURRENCY"])
+    assert set(reasons) <= {("lease ended",)}
 
 
 def test_kill_flower(stack: Breakable, measured: Measured) -> None:
@@ -121,8 +127,8 @@ def test_kill_flower(stack: Breakable, measured: Measured) -> None:
     check(stack.db, ids, crashed=False)
 
 
-def survives(stack: Breakable, measured: Measured, service: str) -> None:
-    """Kill a part that runs no job: work goes on, and nobody is suspected."""
+def survives(stack: Breakable, measured: Measured, service: str, *, crashed: bool) -> None:
+    """Kill a server; once it is back, work goes on."""
     worker, _ = stack.ids("worker")
     (victim,) = stack.ids(service)
     ids = mixed(stack, LOAD)
@@ -135,7 +141,7 @@ def survives(stack: Breakable, measured: Measured, service: str) -> None:
 
     measured(stack.flows_again(), stack.lease_s + GRACE_S, away=away)
     stack.wait_ended()
-    check(stack.db, ids, crashed=False)
+    check(stack.db, ids, crashed=crashed)
 
 
 def test_flushall(stack: Breakable, measured: Measured) -> None:
