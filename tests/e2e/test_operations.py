@@ -6,14 +6,11 @@ A copy of the checkout is the installation: it is changed and built as a new rel
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from threading import Event
 
 import psycopg
@@ -24,121 +21,8 @@ from tests.e2e.test_dev import PASSWORD, copy_of_the_checkout
 from tests.e2e.test_journey import done, download, submit, upload
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
-from tests.support.containers import Containers
+from tests.support.installation import NEW, OLD, Installation
 from tests.support.invariants import check
-
-OLD = '''"""A shop, as the older release has it."""
-
-import time
-
-from esteira import Context, cron, job
-
-
-@job(queue="orders", retries=0)
-def order(ctx: Context, n: int) -> dict[str, object]:
-    """Take an order."""
-    return {"n": n, "by": "old"}
-
-
-@job(retries=0)
-def pack(ctx: Context, n: int, seconds: float = 0.2) -> dict[str, object]:
-    """Pack a parcel."""
-    time.sleep(seconds)
-    return {"n": n}
-
-
-@job(schedule=cron("0 3 * * *"))
-def count(ctx: Context) -> None:
-    """Count what is there."""
-'''
-NEW = (
-    OLD.replace("n: int) -> dict", "n: int, gift: bool = False) -> dict", 1).replace('"old"', '"new"')
-    + '''
-
-@job(queue="orders", retries=0)
-def refund(ctx: Context, n: int) -> dict[str, object]:
-    """Give the money back."""
-    return {"n": n, "by": "new"}
-'''
-)
-#: The stack of a server, and the ports through which the tests look at its data.
-STACK = """
-name: esteira-operated
-include:
-  - path: [compose/data.yaml, compose/app.yaml, compose/prod.yaml, ports.yaml]
-    project_directory: .
-"""
-PORTS = """
-services:
-  postgres: {ports: ["127.0.0.1:${POSTGRES_PORT}:5432"], networks: [front, back]}
-  redis: {ports: ["127.0.0.1:${REDIS_PORT}:6379"], networks: [front, back]}
-"""
-
-
-class Installation(Containers):
-    """A stack that is run by `make` in a folder of its own."""
-
-    def __init__(self, code: Path) -> None:
-        project = f"esteira-ops-{os.getpid()}"
-        self.code = code
-        (code / "operated.yaml").write_text(STACK)
-        (code / "ports.yaml").write_text(PORTS)
-        super().__init__(
-            project,
-            file=code / "operated.yaml",
-            COMPOSE_FILE=str(code / "operated.yaml"),
-            IMAGE_PREFIX=f"{project}/",
-            JOB_PACKAGES="jobs",
-            CONCURRENCY="2",
-            DRAIN_SECONDS="8",
-        )
-
-    def release(self, shop: str) -> None:
-        (self.code / "jobs" / "shop.py").write_text(shop)
-
-    def tried_make(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run `make …` as an operator does, however it ends."""
-        self._forget()
-        ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-        env = {name: value for name, value in os.environ.items() if name not in ours}
-        return subprocess.run(
-            ["make", *words],
-            cwd=self.code,
-            env={**env, **self.settings},
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
-
-    def make(self, *words: str) -> str:
-        told = self.tried_make(*words)
-        assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-3000:]
-        return told.stdout
-
-    def content(self) -> dict[str, str]:
-        """Return a checksum of every table's rows."""
-        tables = [
-            row[0] for row in self.db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        ]
-        return {
-            table: self.db.one(
-                f"SELECT count(*) || ' ' || md5(coalesce(string_agg(md5(t::text), '' ORDER BY t::text), '')) FROM {table} t"
-            )
-            for table in tables
-        }
-
-    def pause(self, queue: str) -> None:
-        self.manage("shell", "-c", f"from esteira.operate import pause; pause({queue!r}, by='tests')")
-
-    def resume(self, queue: str) -> None:
-        self.manage("shell", "-c", f"from esteira.operate import resume; resume({queue!r}, by='tests')")
-
-    def made_by(self, ids: list[str]) -> set[str]:
-        rows = self.db.fetch(
-            "SELECT DISTINCT result->>'by' FROM esteira_job WHERE id = ANY(%s::uuid[])", [ids]
-        )
-        return {row[0] for row in rows}
 
 
 @pytest.fixture(scope="module")
