@@ -18,11 +18,11 @@ import pytest
 import redis
 
 from tests.e2e.test_dev import PASSWORD, copy_of_the_checkout
-from tests.e2e.test_journey import done, download, submit, upload
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
 from tests.support.installation import NEW, OLD, Installation
 from tests.support.invariants import check
+from tests.support.journey import done, download, submit, upload
 from tests.support.waiting import until
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 import redis as redis_client
 
-from tests.e2e.test_journey import done, submit
 from tests.support.containers import Containers
+from tests.support.journey import done, submit
 
 REDIS_STACK, REDIS = "redis/redis-stack-server:7.4.0-v8", "redis:8.2"
 USUAL = os.environ.get("REDIS_IMAGE") or REDIS_STACK
