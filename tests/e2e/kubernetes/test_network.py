@@ -27,11 +27,8 @@ for target in sys.argv[1:]:
 @pytest.fixture(scope="module")
 def targets(stack: Installed) -> dict[str, str]:
     """Everything that listens, by the address of a pod: names need a server of names, which not everybody may ask."""
-    ports = {"web": 8000, "metrics": 9090, "flower": 5555, "postgres": 5432, "redis": 6379}
-    found = {
-        name: f"{stack.pods('web' if name == 'metrics' else name)[0]['status']['podIP']}:{port}"
-        for name, port in ports.items()
-    }
+    ports = {"web": 8000, "flower": 5555, "postgres": 5432, "redis": 6379}
+    found = {name: f"{stack.pods(name)[0]['status']['podIP']}:{port}" for name, port in ports.items()}
     (slice_,) = json.loads(
         stack.kubectl(
             "get",
