@@ -117,6 +117,7 @@ def test_jobs_are_accepted_while_there_is_no_redis(stack: Installed) -> None:
 
     assert api.request("/readyz").json()["status"] == "warn"
     assert stack.db.counts(ids) == {"queued": 20}
+    until(lambda: not stack.ready("worker"), "the worker says that it takes no jobs", timeout=60)
     assert not any(
         status["restartCount"]
         for pod in stack.pods("worker")
