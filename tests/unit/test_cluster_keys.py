@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from urllib.parse import quote, urlsplit
 
 from project.cluster_keys import missing_of
 from project.keys import SECRETS
@@ -26,7 +27,9 @@ def test_what_is_there_stays_and_goes_into_the_addresses_quoted() -> None:
     made = missing_of(secret(postgres_password="p@ss:word/1", flower_basic_auth="ana:secret", redis_url=""))
 
     assert not {"postgres_password", "flower_basic_auth"} & set(made)
-    assert made["database_url"] == "postgresql://esteira:p%40ss%3Aword%2F1@postgres:5432/esteira"
+    address = urlsplit(made["database_url"])
+    assert (address.username, address.password) == ("esteira", quote("p@ss:word/1", safe=""))
+    assert (address.hostname, address.port, address.path) == ("postgres", 5432, "/esteira")
     assert made["redis_url"].startswith("redis://esteira:"), "an empty value is none"
 
 
