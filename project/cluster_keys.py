@@ -50,7 +50,7 @@ class Api:
         namespace = (ACCOUNT / "namespace").read_text().strip()
         self._url = f"https://{address}:{port}/api/v1/namespaces/{namespace}/secrets/{NAME}"
         self._trust = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
-        # Many a cluster's authority says less about itself than Python 3.13 asks for; it is trusted for being this file.
+        # Many a cluster's authority says less of itself than Python 3.13 asks for; it is trusted for being this file.
         self._trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
 
     def get(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from functools import cached_property
@@ -132,7 +133,7 @@ class Cluster(Reached):
         The pods' grace follows DRAIN_SECONDS, as the manifests have it.
         """
         self.settings |= settings
-        self.kubectl("apply", "-f", str(EXTRAS))
+        self.open_doors()
         self.kubectl("apply", "-f", "-", stdin=json.dumps(self._tests()))
         self.patch("secret", "esteira", {"stringData": {"email_url": "smtp://mail:1025"}})
         self.patch("configmap", "esteira", {"data": {"JOB_PACKAGES": CHAOS_JOBS, **self.settings}})
@@ -141,6 +142,12 @@ class Cluster(Reached):
         self.kubectl("rollout", "restart", *(f"deploy/{role}" for role in ROLES))
         self.rolled_out(*(f"deploy/{role}" for role in (*ROLES, "mail")))
         self._forget()
+
+    def open_doors(self) -> None:
+        """Publish the ports of web, Flower and the servers on the node, and return once they answer."""
+        self.kubectl("apply", "-f", str(EXTRAS))
+        for name in ("web", "flower", "postgres", "redis"):
+            until(lambda: is_open(self.port(name)), f"{name} answers on the node")  # noqa: B023
 
     def patch(self, kind: str, name: str, body: dict[str, Any], how: str = "strategic") -> None:
         self.kubectl("patch", kind, name, f"--type={how}", "-p", json.dumps(body))
@@ -232,6 +239,14 @@ class Cluster(Reached):
     def redis_url(self, user: str = "esteira") -> str:
         key = {"esteira": "redis_password", "admin": "redis_admin_password"}[user]
         return f"redis://{user}:{self.secret(key)}@{NODE}:{self.port('redis')}/0"
+
+
+def is_open(port: int) -> bool:
+    try:
+        with socket.create_connection((NODE, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _test_files() -> dict[str, str]:

@@ -74,7 +74,8 @@ class Journey:
     """Submit, look, fetch, cancel, retry."""
 
     @pytest.fixture(scope="class")
-    def api(self, stack: Reached) -> ApiClient:
+    @classmethod
+    def api(cls, stack: Reached) -> ApiClient:
         return stack.api()
 
     def test_a_mail_arrives(self, stack: Reached, api: ApiClient) -> None:

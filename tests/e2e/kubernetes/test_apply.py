@@ -6,7 +6,6 @@ import pytest
 
 from tests.e2e.kubernetes.conftest import Installed
 from tests.support.browser import Browser
-from tests.support.cluster import EXTRAS
 from tests.support.waiting import until
 
 #: Seconds; warm, with images that the node has.
@@ -68,8 +67,11 @@ def test_a_second_apply_changes_nothing(fresh: Installed) -> None:
     said = fresh.apply()
 
     assert state() == before
-    changed = [line for line in said.splitlines() if not line.endswith(" unchanged")]
-    assert all(line.startswith("job.batch/keys ") for line in changed), changed
+    # kubectl says "configured" of budgets and volumes too: the server fills in more than it is asked to keep.
+    changed = [line.split()[0] for line in said.splitlines() if not line.endswith(" unchanged")]
+    assert not [
+        one for one in changed if not one.startswith(("job.batch/keys", "poddisruption", "statefulset"))
+    ]
     until(lambda: not fresh.get("jobs") or _ended(fresh), "the Job of the keys has ended", timeout=60)
     difference = fresh.tried("diff", "-f", "k8s/", timeout=120).stdout
     assert all(".Job." in line for line in difference.splitlines() if line.startswith("diff ")), difference
@@ -80,7 +82,7 @@ def _ended(fresh: Installed) -> bool:
 
 
 def test_both_doors_ask_who_is_there(fresh: Installed) -> None:
-    fresh.kubectl("apply", "-f", str(EXTRAS))
+    fresh.open_doors()
     web, flower = Browser(fresh.web_url), Browser(fresh.flower_url)
     known = Browser(fresh.flower_url, fresh.secret("flower_basic_auth"))
 

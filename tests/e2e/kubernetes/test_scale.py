@@ -48,5 +48,5 @@ def jobs_a_second(stack: Installed, many: int) -> float:
     watch = Stopwatch()
     first = stack.db.counts(ids).get("succeeded", 0)
     stack.wait_ended(ids, timeout=120)
-    check(stack.db, ids, crashed=False)
+    check(stack.db, ids, may_fail=["demo.failing"], may_cancel=["demo.slow"], crashed=False)  # of the journey
     return (many - first) / watch.seconds
