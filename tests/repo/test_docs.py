@@ -23,7 +23,14 @@ LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Files that appear when somebody runs or tries things.
-MADE_BY_RUNNING = (".esteira", ".venv", ".env", "backups", "jobs/greetings.py")
+MADE_BY_RUNNING = (
+    ".esteira",
+    ".venv",
+    ".env",
+    "backups",
+    "deploy/prod/secrets.env",
+    "jobs/greetings.py",
+)
 SUFFIXES = (".example", ".lock", ".md", ".pid", ".py", ".toml", ".yaml")
 OURS = ("esteira", "web", "jobs", "project", "tests")
 
