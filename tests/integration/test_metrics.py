@@ -18,6 +18,7 @@ from esteira.record import rescue as rescues
 from esteira.retention import Retention
 from esteira.stats import BOUNDS_S, Stats
 from tests.integration.test_record_plans import Explained
+from tests.support.alerts import metrics_used
 from tests.support.jobs import TYPE, elapse, look, running, stored
 from web import measures
 from web.metrics import Page
@@ -152,6 +153,12 @@ def test_bytes_of_files_are_added_up(page: Page, core: Core) -> None:
     )
 
     assert scraped(page)("files_bytes") == 300
+
+
+def test_alerts_and_dashboard_ask_for_what_is_measured_and_all_of_it_is_used(page: Page) -> None:
+    measured = {sample.name for family in scraped(page).families.values() for sample in family.samples}
+
+    assert metrics_used() == measured
 
 
 # --- Counters ------------------------------------------------------------------------------------------------------------
