@@ -117,19 +117,37 @@ def wait_until_migrated(timeout_s: float | None = None, *, turn: Callable[[], ob
     Says in the log what it waits for. Calls `turn` every half second or so (a liveness file wants to be touched).
     Leaves no connection open: a worker's parent may call it before it forks.
     """
+    _wait_while(_missing, timeout_s, turn)
+
+
+def wait_for_database(timeout_s: float) -> None:
+    """Return once the database answers; raises NotMigrated after `timeout_s`, and says in the log what it waits for."""
+    _wait_while(_silent, timeout_s, lambda: None)
+
+
+def _wait_while(missing: Callable[[Core], str], timeout_s: float | None, turn: Callable[[], object]) -> None:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     core, remind = Core("gate", timeout_s=3), _Reminder(log.warning)
     try:
-        while missing := _missing(core):
+        while what := missing(core):
             if deadline is not None and time.monotonic() >= deadline:
-                raise NotMigrated(missing)
-            remind(missing)
+                raise NotMigrated(what)
+            remind(what)
             turn()
             time.sleep(TURN_S)
     finally:
         core.close()
     if remind.said:
         log.info("The database is ready.")
+
+
+def _silent(db: Db) -> str:
+    """Say that the database does not answer, or nothing."""
+    try:
+        db.fetch("SELECT 1")
+    except Gone as error:
+        return away(error)
+    return ""
 
 
 def _missing(db: Db) -> str:

@@ -113,9 +113,9 @@ def say_goodbye(identity: Identity) -> None:
         )
 
 
-def touch(name: str) -> None:
-    """Show that a loop turns: health checks look at the age of this file in RUN_DIR."""
-    file = Path(settings.RUN_DIR) / f"{name}.alive"
+def touch(name: str, sign: str = "alive") -> None:
+    """Show that a loop turns (alive) or does its work (ready): checks look at the age of these files in RUN_DIR."""
+    file = Path(settings.RUN_DIR) / f"{name}.{sign}"
     try:
         file.touch()
     except FileNotFoundError:

@@ -68,6 +68,7 @@ class Keeper:
             if self._was_away:
                 log.info("the database answers again")
             self._was_away, self._swept = False, now
+            touch("beat", "ready")
             more = write_ticks(self._db)
         if now - self._checked >= CHECK_S:
             more = self._checker.check(self._db) or more

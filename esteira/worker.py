@@ -128,9 +128,9 @@ class SteadyConsumer(Consumer):
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
-        identity.touch("worker")
+        _show_life()
         self._announce()  # timers begin anew with each connection: a Redis that dies every 4 s must not silence us
-        hub.timer.call_repeatedly(TOUCH_S, identity.touch, ("worker",))
+        hub.timer.call_repeatedly(TOUCH_S, _show_life)
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
         hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
 
@@ -218,6 +218,12 @@ class Name(StartStopStep):
             except Gone as error:
                 log.warning("waiting for the database: %s", error)
                 time.sleep(LONGEST_PAUSE_S)
+
+
+def _show_life() -> None:
+    """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
+    identity.touch("worker")
+    identity.touch("worker", "ready")
 
 
 def _queues(app: Any) -> list[str]:

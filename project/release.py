@@ -1,39 +1,65 @@
 """What a release does once, before its processes start: migrate, and make the first account on a new installation.
 
+It may run in any number of places at once (see `esteira.gate`): Kubernetes runs it before every pod's process, where
+`patiently` waits for a database that starts at the same time.
+
 The account `admin` is made only while there is no superuser at all, with the password that the installation made or
 was given; whoever changes or removes it later is not overruled, unless they ask with `password`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import django
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
+from django.db import IntegrityError, transaction
+
+from esteira import gate
 
 PASSWORD = Path("/keys/django/admin_password")
 FIRST = "admin"
+#: A database on a new disk takes its time; after that the container runtime begins anew.
+PATIENCE_S = 300.0
 
 
 def main(arguments: Sequence[str]) -> None:
     django.setup()
     match arguments:
         case []:
-            call_command("migrate", interactive=False, verbosity=0)
-            make_first_account(PASSWORD.read_text())
+            release()
+        case ["patiently"]:
+            gate.wait_for_database(PATIENCE_S)
+            release()
         case ["password"]:
-            change_password(PASSWORD.read_text())
+            change_password(admin_password())
         case _:
-            sys.exit("Say nothing, or `password`.")
+            sys.exit("Say nothing, `patiently` or `password`.")
+
+
+def release() -> None:
+    """Migrate, and make the first account where its password is known."""
+    call_command("migrate", interactive=False, verbosity=0)
+    if password := admin_password():
+        make_first_account(password)
+
+
+def admin_password() -> str:
+    """Return what the environment or the installation's file says; empty if this process is not told."""
+    return os.environ.get("ADMIN_PASSWORD") or (PASSWORD.read_text() if PASSWORD.exists() else "")
 
 
 def make_first_account(password: str) -> None:
     """Make the first superuser, if there is none."""
     users = get_user_model()
-    if not users.objects.filter(is_superuser=True).exists():
+    if users.objects.filter(is_superuser=True).exists():
+        return
+    with suppress(IntegrityError), transaction.atomic():  # another pod may be as far as this one
         users.objects.create_superuser(FIRST, f"{FIRST}@localhost", password)
         print(f"made the account {FIRST}; `make password` shows its password", flush=True)
 
