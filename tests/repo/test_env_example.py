@@ -19,7 +19,16 @@ SETTINGS, OPTIONS, PARTS = (
 HEADING = re.compile(r"^# --- (.+?) -{3,}$", re.MULTILINE)
 VARIABLE = re.compile(r"^#?([A-Z][A-Z0-9_]*)=(.*)$")
 #: Read from the environment, but nobody's to set in .env: conventions of the system, and what our own parts hand on.
-NOT_OURS = {"PATH", "NO_COLOR", "DJANGO_SETTINGS_MODULE", "PYTHONWARNINGS", "DEV_PASSWORD", "CI"}
+NOT_OURS = {
+    "PATH",
+    "NO_COLOR",
+    "DJANGO_SETTINGS_MODULE",
+    "PYTHONWARNINGS",
+    "DEV_PASSWORD",
+    "CI",
+    "KUBERNETES_SERVICE_HOST",
+    "KUBERNETES_SERVICE_PORT",
+}
 #: What compose sets for itself if nobody else does: an address made of its ports, a secret, a build's name for itself.
 OTHERWISE = {"WEB_URL", "FLOWER_URL", "REDIS_URL", "VERSION"}
 
