@@ -2,7 +2,7 @@
 # target makes .venv, puts the locked dependencies into it, and does so again whenever uv.lock changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos kills chaos-compose bench sizes fmt up down logs scale password backup restore upgrade rollback rotate lock clean
+.PHONY: help run test check chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup restore upgrade rollback rotate lock clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -21,7 +21,7 @@ unexport VIRTUAL_ENV
 help:
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 } \
+		/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 } \
 		END { print "" }' Makefile
 
 ##@ Run
@@ -61,6 +61,13 @@ chaos-compose: export REPEAT := 5
 chaos-compose: export LEASE := 10
 chaos-compose: .venv/.synced ## The kills in containers, networks and volumes too: JOBS=2000 REPEAT=5 LEASE=10 MINUTES=2 SEED=7 (2 hours)
 	@$(PY) -m pytest tests/chaos/containers -s $(ARGS)
+
+chaos-k8s: export WHOLE := 1
+chaos-k8s: export JOBS := 2000
+chaos-k8s: export REPEAT := 5
+chaos-k8s: export LEASE := 10
+chaos-k8s: .venv/.synced ## The same on Kubernetes: pods, roll-outs, scaling, drains; JOBS=2000 REPEAT=5 LEASE=10 (2 hours)
+	@$(PY) -m pytest tests/chaos/kubernetes -s $(ARGS)
 
 bench: .venv/.synced ## Jobs per second and latency, with plain Celery beside it as the yardstick
 	@$(PY) bench/run.py $(ARGS)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from esteira.registry import registry
-from tests.support.containers import ENGINE, HOW_TO_GET_ONE, build_images, engine_answers
+from tests.support import cluster, containers
 from tests.support.servers import SuiteServers
 
 if settings.configured:
@@ -43,37 +44,78 @@ def pytest_configure(config: pytest.Config) -> None:
     django.setup()
 
 
-#: Folders whose tests run containers.
-WITH_CONTAINERS = tuple(Path(__file__).parent / name for name in ("e2e", "chaos/containers"))
-LEFT_OUT = pytest.StashKey[int]()
+TESTS = Path(__file__).parent
+LEFT_OUT = pytest.StashKey[list[str]]()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What the tests of some folders need beside Python: their mark, whether it is there, and how to get it.
+
+    Where nobody asks for it, and it is not there, the tests are left out; where somebody does, that is an error.
+    """
+
+    mark: str
+    folders: Sequence[str]
+    is_there: Callable[[], bool]
+    asked_for_by: str  # a variable of the environment
+    what: str
+    how: str
+
+    def has(self, item: pytest.Item) -> bool:
+        return any(item.path.is_relative_to(TESTS / folder) for folder in self.folders)
+
+
+NEEDS = (
+    Need(
+        mark="containers",
+        folders=["e2e", "chaos/containers", "chaos/kubernetes"],
+        is_there=containers.engine_answers,
+        asked_for_by="CI",
+        what=containers.ENGINE,
+        how=containers.HOW_TO_GET_ONE,
+    ),
+    Need(
+        mark="cluster",
+        folders=["e2e/kubernetes", "chaos/kubernetes"],
+        is_there=cluster.cluster_answers,
+        asked_for_by="TEST_KUBECONFIG",
+        what=cluster.CLUSTER,
+        how=cluster.HOW_TO_GET_ONE,
+    ),
+)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Mark the tests that need containers; where no engine answers leave them out, or fail if this is CI."""
+    """Mark the tests that need more than Python; where it is not there leave them out, or fail if this is CI."""
     for item in items:
-        if any(item.path.is_relative_to(folder) for folder in WITH_CONTAINERS):
-            item.add_marker("containers")
+        for need in NEEDS:
+            if need.has(item):
+                item.add_marker(need.mark)
     yield
-    needy = [item for item in items if item.get_closest_marker("containers")]
-    if not needy or engine_answers():
-        return
-    if os.environ.get("CI"):
-        raise pytest.UsageError(f"{len(needy)} tests need {ENGINE}, and none answers: {HOW_TO_GET_ONE}.")
-    config.stash[LEFT_OUT] = len(needy)
-    config.hook.pytest_deselected(items=needy)
-    items[:] = [item for item in items if item not in needy]
+    for need in NEEDS:
+        needy = [item for item in items if item.get_closest_marker(need.mark)]
+        if not needy or need.is_there():
+            continue
+        if os.environ.get(need.asked_for_by):
+            raise pytest.UsageError(f"{len(needy)} tests need {need.what}, and none answers: {need.how}.")
+        config.stash.setdefault(LEFT_OUT, []).append(
+            f"{len(needy)} tests were left out: they need {need.what}; {need.how}."
+        )
+        config.hook.pytest_deselected(items=needy)
+        items[:] = [item for item in items if item not in needy]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if left_out := config.stash.get(LEFT_OUT, 0):
-        terminalreporter.line(f"{left_out} tests were left out: they need {ENGINE}; {HOW_TO_GET_ONE}.")
+    for sentence in config.stash.get(LEFT_OUT, []):
+        terminalreporter.line(sentence)
 
 
 @pytest.fixture(scope="session")
 def images() -> None:
     """The images of the stack, built from this checkout."""
-    build_images()
+    containers.build_images()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

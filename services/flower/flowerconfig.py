@@ -2,6 +2,7 @@
 
 Flower itself answers /metrics to everybody. Here only what arrives at our address of the back network gets them, to
 which no published port leads: the address that is called `flower-metrics`, else the one from which Redis is reached.
+Where there is one network only, FLOWER_METRICS=False keeps them to this container.
 """
 
 import os
@@ -17,13 +18,16 @@ from tornado.web import HTTPError
 sys.path.insert(0, str(Path(__file__).parent))
 from credentials import credentials
 
+NO = ("0", "false", "no")
+
 port = 5555
 basic_auth = [credentials()]
-read_only = os.environ.get("FLOWER_READ_ONLY", "").lower() not in ("0", "false", "no")
+read_only = os.environ.get("FLOWER_READ_ONLY", "").lower() not in NO
 persistent = True
 db = "/data/flower"
 state_save_interval = 10_000  # ms
 purge_offline_workers = 3600  # s
+metrics = os.environ.get("FLOWER_METRICS", "").lower() not in NO
 
 
 METRICS_NAME = "flower-metrics"
@@ -49,7 +53,7 @@ def _address_towards_redis() -> str:
 
 def _only_at_the_back(handler: monitor.Metrics) -> None:
     stream = handler.request.connection.stream
-    if stream.socket.getsockname()[0] not in (_back_address(), "127.0.0.1"):
+    if stream.socket.getsockname()[0] not in {"127.0.0.1", *([_back_address()] if metrics else [])}:
         raise HTTPError(404)
 
 

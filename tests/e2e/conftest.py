@@ -15,7 +15,6 @@ from tests.support.waiting import Stopwatch
 #: What looks at a fresh stack comes before what breaks it, and what has a stack of its own comes after both.
 ORDER = ("test_start", "test_journey", "test_health", "test_servers", "test_dev", "test_scale")
 SHARED = {"JOB_PACKAGES": "jobs,tests.support.chaos_jobs,tests.support.ticking_jobs"}
-TICK = "ticking_jobs.tick"
 #: Runs beside each other on one machine have projects of their own.
 RUN = f"esteira-e2e-{os.getpid()}"
 

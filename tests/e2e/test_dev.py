@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.test_journey import done, submit
 from tests.support.browser import Browser
 from tests.support.containers import Containers
+from tests.support.journey import done, submit
 from tests.support.processes import ROOT
 from tests.support.waiting import until
 

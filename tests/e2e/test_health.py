@@ -106,15 +106,16 @@ print(statistics.median(walls) * 1000, (used.ru_utime + used.ru_stime) / 21 * 10
 """
 
 
+@pytest.mark.parametrize(("asked", "sign"), [("healthy", "alive"), ("ready", "ready")])
 @pytest.mark.parametrize("part", ["worker", "beat"])
-def test_an_old_sign_of_life_or_none_is_unhealthy(stack: Shared, part: str) -> None:
-    check = f"RUN_DIR=/tmp/looked-at sh /services/{part}/healthy; echo $?"
+def test_an_old_sign_of_life_or_none_is_unhealthy(stack: Shared, part: str, asked: str, sign: str) -> None:
+    check = f"RUN_DIR=/tmp/looked-at sh /services/{part}/{asked}; echo $?"
     told = stack.execute(
         part,
         "sh",
         "-c",
-        f"mkdir /tmp/looked-at; {check}; touch -d '1 minute ago' /tmp/looked-at/{part}.alive; {check}; "
-        f"touch /tmp/looked-at/{part}.alive; {check}; rm -r /tmp/looked-at",
+        f"mkdir /tmp/looked-at; {check}; touch -d '1 minute ago' /tmp/looked-at/{part}.{sign}; {check}; "
+        f"touch /tmp/looked-at/{part}.{sign}; {check}; rm -r /tmp/looked-at",
     )
 
     assert told.split() == ["1", "1", "0"]

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from project.embedded import free_port
-from tests.e2e.conftest import RUN, TICK
-from tests.e2e.test_journey import submit
+from tests.e2e.conftest import RUN
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
-from tests.support.containers import CHAOS_JOBS, Containers
+from tests.support.containers import Containers
 from tests.support.invariants import check, check_ticks
+from tests.support.journey import TICK, submit
+from tests.support.reached import CHAOS_JOBS
 from tests.support.waiting import until
 
 WORKERS = 4

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 import redis as redis_client
 
-from tests.e2e.test_journey import done, submit
 from tests.support.containers import Containers
+from tests.support.journey import done, submit
 
 REDIS_STACK, REDIS = "redis/redis-stack-server:7.4.0-v8", "redis:8.2"
 USUAL = os.environ.get("REDIS_IMAGE") or REDIS_STACK
@@ -56,10 +56,14 @@ def test_redis_keeps_hints_over_a_restart(make_stack: Callable[..., Containers])
 
     with redis_client.Redis.from_url(stack.redis_url("admin")) as admin:
         admin.set("kept", "yes")
+        with redis_client.Redis.from_url(stack.redis_url()) as ours, ours.pipeline(transaction=True) as both:
+            both.lpush("together", "one").lpush("together", "two").execute()  # hints are written so
         stack.compose("restart", "redis")
         stack.wait_healthy("redis")
 
         assert admin.get("kept") == b"yes"
+        assert admin.lrange("together", 0, -1) == [b"two", b"one"]
+    assert "CRITICAL" not in stack.logs("redis")
 
 
 def volume_of_root(stack: Containers, image: str) -> None:

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 import redis as redis_client
 
-from tests.e2e.conftest import TICK, Shared
+from tests.e2e.conftest import Shared
 from tests.support.browser import Browser
 from tests.support.containers import PARTS, Containers
+from tests.support.journey import TICK
 from tests.support.waiting import until
 
 #: With what is cached, the images built before; STRICT=1 holds a busy machine to it too.

@@ -45,11 +45,11 @@ def address(servers: SuiteServers) -> Iterator[str]:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def start(*arguments: str, address: str) -> subprocess.Popen[str]:
+def start(*arguments: str, address: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": address, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "DATABASE_URL": address, "PYTHONUNBUFFERED": "1", **more},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -98,6 +98,27 @@ def test_who_waits_says_so_and_holds_no_transaction(address: str) -> None:
         assert waiter.poll() is None
         holder.execute("SELECT pg_advisory_unlock(%s)", [gate.LOCK_KEY])
         assert "No migrations to apply" in finished(waiter)
+
+
+def test_a_patient_release_waits_for_a_database_that_is_not_there_yet(address: str) -> None:
+    """Any number of pods does so at once; each ends when the tables and the first account are there."""
+    base, name = address.rsplit("/", 1)
+    later = f"{name}_later"
+    pods = [
+        start("-m", "project.release", "patiently", address=f"{base}/{later}", ADMIN_PASSWORD="a long one")
+        for _ in range(2)
+    ]
+    for pod in pods:
+        read_until(pod, "does not answer")
+    with psycopg.connect(address, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {later}")
+        said = "".join(finished(pod) for pod in pods)
+        with psycopg.connect(f"{base}/{later}") as db:
+            accounts = db.execute("SELECT username FROM auth_user").fetchall()
+        admin.execute(f"DROP DATABASE {later} WITH (FORCE)")
+
+    assert accounts == [("admin",)]
+    assert said.count("made the account admin") == 1
 
 
 def test_a_killed_migrator_lets_the_next_one_in(address: str) -> None:

@@ -449,8 +449,11 @@ def test_the_plain_beat_command_runs_the_keeper_and_survives_its_errors(
     assert 0 <= scheduler.tick() <= 0.5
     assert (tmp_path / "beat.alive").exists()
 
+    (tmp_path / "beat.ready").unlink()  # one that does not sweep lives, but is not ready
     monkeypatch.setattr("esteira.keeper.sweep", _broken)
+    monkeypatch.setattr("esteira.keeper.SWEEP_S", 0.0)
     assert 0 <= scheduler.tick() <= 0.5
+    assert not (tmp_path / "beat.ready").exists()
     monkeypatch.undo()
     scheduler.sync()
     scheduler.close()

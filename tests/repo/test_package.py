@@ -19,7 +19,7 @@ LOCK = tomllib.loads(text("uv.lock"))
 
 def targets() -> dict[str, str]:
     """Makefile targets with what their line says they do."""
-    return dict(re.findall(r"^([a-z-]+):.*?## (.+)$", text("Makefile"), re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9-]+):.*?## (.+)$", text("Makefile"), re.MULTILINE))
 
 
 def test_make_alone_prints_every_target_with_a_sentence() -> None:

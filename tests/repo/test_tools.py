@@ -46,6 +46,12 @@ FAULTS = {
         "FROM python:3.13\nUSER root\nCMD [\"python\"]\n",
         ["trivy", "config", "--quiet", "--skip-check-update", "--skip-version-check", "--exit-code=1", "."],
     ),
+    "kubectl": ("kustomization.yaml", "resources: [kustomization.yaml]\n", ["kubectl", "kustomize", "."]),
+    "trivy on Kubernetes": (
+        "pod.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {hostPID: true, containers: [{name: x, image: x}]}\n",
+        ["trivy", "config", "--quiet", "--skip-check-update", "--skip-version-check", "--exit-code=1", "."],
+    ),
 }  # fmt: skip
 
 

@@ -9,22 +9,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from project.embedded import free_port
-from tests.support.api import ApiClient
-from tests.support.observer import Observer
-from tests.support.processes import ROOT, Submitter, environment
+from tests.support.processes import ROOT
+from tests.support.reached import CHAOS_JOBS, Reached
 from tests.support.waiting import until
-from tests.support.watch import Watch
 
 FILE = ROOT / "tests" / "support" / "compose.yaml"
 ENGINE = "a Docker engine with Compose 2"
 HOW_TO_GET_ONE = "install and start Docker, so that `docker compose ls` answers"
-CHAOS_JOBS = "jobs,tests.support.chaos_jobs"
 #: The order of a stack's parts; one-shots and the mail catcher aside.
 PARTS = ("postgres", "redis", "web", "worker", "beat", "flower")
 
@@ -45,7 +40,7 @@ def build_images() -> None:
     Containers("esteira-tests-build").compose("build", timeout=1200)
 
 
-class Containers(Watch):
+class Containers(Reached):
     """One project of compose, with settings as its `.env` would have them."""
 
     def __init__(self, project: str, *, file: Path = FILE, **settings: str) -> None:
@@ -100,13 +95,6 @@ class Containers(Watch):
         self._forget()
         self.compose("down")
 
-    def _forget(self) -> None:
-        """Let go of what knows the servers' ports: a new container has others."""
-        if db := self.__dict__.pop("db", None):
-            db.close()
-        if submitter := self.__dict__.pop("submitter", None):
-            submitter.stop()
-
     def leftovers(self) -> list[str]:
         """Name the containers, volumes and networks of this project that exist."""
         mine = f"label=com.docker.compose.project={self.project}"
@@ -124,10 +112,6 @@ class Containers(Watch):
     def logs(self, *services: str) -> str:
         """Return what services have said, one line each behind its container's name."""
         return self.compose("logs", "--no-color", *services).replace("\x1b[2K", "")
-
-    def manage(self, *arguments: str, service: str = "web") -> str:
-        """Run one of Django's commands in a container."""
-        return self.compose("exec", "-T", service, "manage", *arguments)
 
     # --- Containers ----------------------------------------------------------------------------------------------------
 
@@ -169,6 +153,9 @@ class Containers(Watch):
         told = self.compose("port", "--index", str(index), service, str(port))
         return int(told.strip().rpartition(":")[2])
 
+    def admin_password(self) -> str:
+        return self.secret("admin_password", "django", "web")
+
     @property
     def web_url(self) -> str:
         return f"http://127.0.0.1:{self.settings['PORT']}"
@@ -176,16 +163,6 @@ class Containers(Watch):
     @property
     def flower_url(self) -> str:
         return f"http://127.0.0.1:{self.settings['FLOWER_PORT']}"
-
-    @cached_property
-    def db(self) -> Observer:  # type: ignore[override]
-        """Looks at the database; the table of effects that chaos jobs write to exists from then on."""
-        observer = Observer(self.database_url())
-        observer.fetch(
-            """CREATE TABLE IF NOT EXISTS effect (id bigserial PRIMARY KEY, job_id uuid NOT NULL,
-                 attempt int NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())"""
-        )
-        return observer
 
     def database_url(self) -> str:
         password = self.secret("postgres_password", "postgres", "postgres")
@@ -197,35 +174,6 @@ class Containers(Watch):
             "admin": ("redis_admin_password", "redis-admin"),
         }[user]
         return f"redis://{user}:{self.secret(name, readers, 'redis')}@127.0.0.1:{self.published('redis', 6379)}/0"
-
-    def api(self, role: str = "operator") -> ApiClient:
-        """Make a token and return a client of the API with it."""
-        token = json.loads(self.manage("jobs", "token", "tests", "--role", role, "--json"))["token"]
-        return ApiClient(self.web_url, token)
-
-    @cached_property
-    def submitter(self) -> Submitter:
-        """A program on this host that submits through the servers' published ports, as Django code would."""
-        env = environment(
-            DATABASE_URL=self.database_url(),
-            REDIS_URL=self.redis_url(),
-            JOB_PACKAGES="tests.support.chaos_jobs",
-            EMAIL_URL="memorymail://",
-            LEASE_SECONDS=self.settings.get("LEASE_SECONDS", "10"),
-        )
-        logs = ROOT / ".esteira"
-        logs.mkdir(exist_ok=True)
-        return Submitter(env, logs)
-
-    def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]:
-        """Submit chaos jobs from this host."""
-        _ = self.db
-        if self.submitter.popen is None:
-            self.submitter.start()
-        wanted = [{} for _ in range(many)] if isinstance(many, int) else list(many)
-        ids = self.submitter.submit(name, wanted, **options)
-        assert len(ids) == len(wanted), self.submitter.refused
-        return ids
 
     def names_of(self, worker: str) -> str:
         return f"celery@{worker[:12]}"

@@ -1,0 +1,50 @@
+"""One installation for all tests here, mended and emptied before each.
+
+The usual run deletes a worker's pod and Redis' pod. `make chaos-k8s` sets WHOLE=1 and runs everything, with longer leases.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.support.cluster import IMAGES, load
+from tests.support.disturbed import Disturbed
+
+LEASE_S = os.environ.get("LEASE", "3")
+#: Collected only for the whole table, or if they are named on the command line.
+collect_ignore = (
+    [] if os.environ.get("WHOLE") else ["test_more_pods.py", "test_releases.py", "test_scale_in.py"]
+)
+
+
+@pytest.fixture(scope="session")
+def shared(images: None) -> Iterator[Disturbed]:
+    load(*(f"{image}:latest" for image in IMAGES))
+    cluster = Disturbed(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="8.0")
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def stack(shared: Disturbed) -> Disturbed:
+    """Two workers, two webs, two beats, Flower and both servers, all ready, without a job."""
+    shared.renew()
+    return shared
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the pods look like and have said."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and report.when == "call" and isinstance(stack, Disturbed):
+        report.sections.append(("pods", stack.tried("get", "pods", "-o", "wide").stdout))
+        said = stack.tried("logs", "-l", "app.kubernetes.io/part-of=esteira", "--tail=25", "--prefix")
+        report.sections.append(("logs", said.stdout))
+    return report

@@ -1,0 +1,66 @@
+"""One installation for all tests of Kubernetes here, in a namespace that allows restricted pods only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import IMAGES, Cluster, load
+from tests.support.reached import CHAOS_JOBS
+from tests.support.waiting import Stopwatch
+
+RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+#: What looks at a fresh installation comes before what changes it.
+ORDER = ("test_apply", "test_journey", "test_network", "test_scale")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mine = [item for item in items if item.get_closest_marker("cluster") and item.path.stem in ORDER]
+    ordered = iter(sorted(mine, key=lambda item: ORDER.index(item.path.stem)))
+    items[:] = [next(ordered) if item in mine else item for item in items]
+
+
+class Installed(Cluster):
+    """The installation, and how long it took from nothing."""
+
+    available_in_s = 0.0
+
+
+@pytest.fixture(scope="session")
+def fresh(images: None) -> Iterator[Installed]:
+    """`kubectl apply -f k8s/`, and nothing else."""
+    load(*(f"{image}:latest" for image in IMAGES))
+    cluster = Installed(f"esteira-e2e-{os.getpid()}")
+    try:
+        cluster.create(**RESTRICTED)
+        watch = Stopwatch()
+        cluster.apply()
+        cluster.available()
+        cluster.available_in_s = watch.seconds
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def stack(fresh: Installed) -> Installed:
+    """The same with the tests' job types and a mail server."""
+    fresh.configure(JOB_PACKAGES=f"{CHAOS_JOBS},tests.support.ticking_jobs")
+    return fresh
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Add what the pods look like and said last to the report of a test that failed."""
+    report = yield
+    for cluster in {one for one in getattr(item, "funcargs", {}).values() if isinstance(one, Cluster)}:
+        if report.failed:
+            report.sections.append(("pods", cluster.tried("get", "pods", "-o", "wide").stdout))
+            report.sections.append(("events", cluster.tried("get", "events").stdout[-4000:]))
+            said = cluster.tried("logs", "-l", "app.kubernetes.io/part-of=esteira", "--tail=15", "--prefix")
+            report.sections.append(("logs", said.stdout[-6000:]))
+    return report

@@ -1,0 +1,99 @@
+"""`kubectl apply -f k8s/` into an empty namespace is a working system; a second time it changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.kubernetes.conftest import Installed
+from tests.support.browser import Browser
+from tests.support.waiting import until
+
+#: Seconds; warm, with images that the node has.
+READY_S = 180
+KEYS = {
+    "secret_key",
+    "admin_password",
+    "postgres_password",
+    "redis_password",
+    "redis_admin_password",
+    "flower_basic_auth",
+    "database_url",
+    "redis_url",
+}
+KINDS = "deploy,sts,svc,pdb,netpol,cm,secret,sa,role,rolebinding,pvc"
+
+
+def test_it_is_available_without_a_warning(fresh: Installed) -> None:
+    assert fresh.available_in_s <= READY_S
+    assert fresh.warnings == ""
+    assert len(fresh.ready("web")) == 2 and len(fresh.ready("beat")) == 2
+    assert len(fresh.ready("worker")) == len(fresh.ready("flower")) == 1
+
+
+def test_its_pods_are_what_the_strictest_namespace_allows(fresh: Installed) -> None:
+    """They run there; and the words that Kubernetes checks are not all that is meant."""
+    for pod in fresh.get("pods", **{"app.kubernetes.io/part-of": "esteira"}):
+        spec, name = pod["spec"], pod["metadata"]["name"]
+        asks = any("serviceAccountToken" in str(volume) for volume in spec["volumes"])
+        assert asks == name.startswith("keys-"), name
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            assert container["securityContext"]["readOnlyRootFilesystem"], name
+
+
+def test_every_key_is_made_and_no_pod_knows_more_than_it_needs(fresh: Installed) -> None:
+    assert set(fresh.get("secret", "esteira")["data"]) == KEYS
+    in_flower = fresh.execute("flower", "sh", "-c", "cat /proc/1/environ | tr '\\0' '\\n'")
+    assert fresh.secret("redis_password") in in_flower
+    for key in ("postgres_password", "secret_key", "admin_password", "redis_admin_password"):
+        assert fresh.secret(key) not in in_flower
+    assert fresh.secret("admin_password") not in fresh.execute(
+        "worker", "sh", "-c", "env; cat /proc/1/environ"
+    )
+
+
+def test_a_second_apply_changes_nothing(fresh: Installed) -> None:
+    def state() -> dict[str, tuple[str, object]]:
+        """A version tells of changes of any kind where no controller writes; generations, of what was asked for."""
+        return {
+            f"{one['kind']}/{one['metadata']['name']}": (
+                one["metadata"]["uid"],
+                one["metadata"].get("generation", one["metadata"]["resourceVersion"]),
+            )
+            for one in fresh.get(KINDS)
+            if not one["metadata"]["name"].startswith("kube-root")
+        }
+
+    before = state()
+    said = fresh.apply()
+
+    assert state() == before
+    # kubectl says "configured" of budgets and volumes too: the server fills in more than it is asked to keep.
+    changed = [line.split()[0] for line in said.splitlines() if not line.endswith(" unchanged")]
+    assert not [
+        one for one in changed if not one.startswith(("job.batch/keys", "poddisruption", "statefulset"))
+    ]
+    until(lambda: not fresh.get("jobs") or _ended(fresh), "the Job of the keys has ended", timeout=60)
+    difference = fresh.tried("diff", "-f", "k8s/", timeout=120).stdout
+    assert all(".Job." in line for line in difference.splitlines() if line.startswith("diff ")), difference
+
+
+def _ended(fresh: Installed) -> bool:
+    return all(job["status"].get("succeeded") for job in fresh.get("jobs"))
+
+
+def test_both_doors_ask_who_is_there(fresh: Installed) -> None:
+    fresh.open_doors()
+    web, flower = Browser(fresh.web_url), Browser(fresh.flower_url)
+    known = Browser(fresh.flower_url, fresh.secret("flower_basic_auth"))
+
+    assert web.get("/readyz").json()["status"] == "pass"
+    assert "password" in web.get("/").body.decode()
+    assert flower.get("/").status == 401
+    assert known.get("/").status == 200
+    assert known.get("/metrics").status == 404
+    assert web.sign_in("admin", fresh.admin_password()).status == 200
+
+
+@pytest.mark.parametrize("part", ["web", "worker", "beat", "flower", "redis", "postgres"])
+def test_it_runs_as_a_numbered_user(fresh: Installed, part: str) -> None:
+    assert fresh.execute(part, "id", "-u").strip() == ("999" if part in ("redis", "postgres") else "10001")

@@ -1,0 +1,129 @@
+"""Nobody talks to anybody without need: tried from each part, and from a pod that does not belong to us."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.kubernetes.conftest import Installed
+from tests.support.waiting import until
+
+STRANGER = "stranger"
+#: Waits a second; a dropped packet says nothing.
+TRY = """
+import socket, sys
+for target in sys.argv[1:]:
+    host, port = target.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+        print(target)
+    except OSError:
+        pass
+"""
+
+
+@pytest.fixture(scope="module")
+def targets(stack: Installed) -> dict[str, str]:
+    """Everything that listens, by the address of a pod: names need a server of names, which not everybody may ask."""
+    ports = {"web": 8000, "flower": 5555, "postgres": 5432, "redis": 6379}
+    found = {name: f"{stack.pods(name)[0]['status']['podIP']}:{port}" for name, port in ports.items()}
+    (slice_,) = json.loads(
+        stack.kubectl(
+            "get",
+            "endpointslices",
+            "-n",
+            "default",
+            "-l",
+            "kubernetes.io/service-name=kubernetes",
+            "-o",
+            "json",
+        )
+    )["items"]
+    return {**found, "kubernetes": f"{slice_['endpoints'][0]['addresses'][0]}:{slice_['ports'][0]['port']}"}
+
+
+@pytest.fixture(scope="module")
+def stranger(stack: Installed) -> Iterator[str]:
+    """A pod in the same namespace without our labels."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": STRANGER},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 10001,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "stranger",
+                    "image": "esteira-web:latest",
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["sleep", "600"],
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
+    stack.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    stack.kubectl("wait", "--for=condition=Ready", f"pod/{STRANGER}", "--timeout=60s", timeout=70)
+    yield f"pod/{STRANGER}"
+    stack.kubectl("delete", "pod", STRANGER, "--grace-period=1")
+
+
+def reached(stack: Installed, source: str, targets: dict[str, str]) -> set[str]:
+    """Return what a pod can connect to."""
+    told = stack.kubectl("exec", source, "--", "python3", "-c", TRY, *targets.values()).split()
+    return {name for name, target in targets.items() if target in told}
+
+
+@pytest.mark.parametrize(
+    ("part", "needs"),
+    [
+        ("web", {"postgres", "redis"}),
+        ("worker", {"postgres", "redis"}),
+        ("beat", {"postgres", "redis"}),
+        ("flower", {"redis"}),
+    ],
+)
+def test_a_part_reaches_what_it_needs_and_nothing_else(
+    stack: Installed, targets: dict[str, str], part: str, needs: set[str]
+) -> None:
+    own = {f"{pod['status']['podIP']}" for pod in stack.pods(part)}
+    others = {name: target for name, target in targets.items() if target.rsplit(":", 1)[0] not in own}
+
+    # The web's public port is open for everybody to come in; that nobody of ours goes there is their own policy.
+    assert reached(stack, f"deploy/{part}", others) == needs
+
+
+def test_a_stranger_reaches_the_public_port_only(
+    stack: Installed, targets: dict[str, str], stranger: str
+) -> None:
+    ours = {name: target for name, target in targets.items() if name != "kubernetes"}
+
+    assert reached(stack, stranger, ours) == {"web"}
+
+
+def test_jobs_are_accepted_while_there_is_no_redis(stack: Installed) -> None:
+    api = stack.api()
+    stack.kubectl("scale", "statefulset/redis", "--replicas=0")
+    until(lambda: not stack.get("pods", **{"app.kubernetes.io/name": "redis"}), "Redis is gone", timeout=60)
+    ids = [api.submit(f"no-redis-{number}", "effects.work", {}) for number in range(20)]
+
+    assert api.request("/readyz").json()["status"] == "warn"
+    assert stack.db.counts(ids) == {"queued": 20}
+    until(lambda: not stack.ready("worker"), "the worker says that it takes no jobs", timeout=60)
+    assert not any(
+        status["restartCount"]
+        for pod in stack.pods("worker")
+        for status in pod["status"]["containerStatuses"]
+    )
+    stack.kubectl("scale", "statefulset/redis", "--replicas=1")
+    stack.wait_ended(ids)
+    assert stack.db.counts(ids) == {"succeeded": 20}
+    until(lambda: stack.ready("worker"), "the worker is ready again", timeout=60)
