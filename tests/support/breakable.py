@@ -15,8 +15,6 @@ from uuid import UUID
 
 import psutil
 import redis as redis_client
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 
 from project.embedded import free_port
 from tests.support.api import ApiClient
@@ -86,9 +84,7 @@ class Breakable(Containers):
     def redis(self, user: str = "esteira") -> redis_client.Redis:
         if user not in self.redis_urls:
             self.redis_urls[user] = self.redis_url(user)
-        # A Redis without memory lets clients go, whoever they are; who mends it comes again.
-        patience = {"retry": Retry(ConstantBackoff(0.1), 30)} if user == "admin" else {}
-        return redis_client.Redis.from_url(self.redis_urls[user], socket_timeout=5, **patience)
+        return redis_client.Redis.from_url(self.redis_urls[user], socket_timeout=5)
 
     # --- Break ---------------------------------------------------------------------------------------------------------
 
