@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import redis as redis_client
 
-from tests.support.breakable import GRACE_S, LOAD, MEMORY, Breakable
+from tests.support.breakable import MEMORY, Breakable
+from tests.support.broken import GRACE_S, LOAD
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed, outage
 from tests.support.waiting import Stopwatch
