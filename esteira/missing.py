@@ -115,7 +115,7 @@ def _published(
     rows = db.fetch(
         f"""SELECT j.published_at, j.id FROM esteira_job j
             WHERE j.state = 'queued' AND j.published_at IS NOT NULL
-              AND j.published_at <= clock_timestamp() - %(grace)s * interval '1 second' {beyond}
+              AND j.published_at <= (SELECT clock_timestamp()) - %(grace)s * interval '1 second' {beyond}
             ORDER BY j.published_at, j.id LIMIT %(limit)s""",
         {
             "grace": grace_s,

@@ -53,7 +53,7 @@ def _jobs(db: Db, keep_s: float) -> int:
             row[0]
             for row in db.fetch(
                 """SELECT id FROM esteira_job WHERE finished_at IS NOT NULL
-                     AND finished_at < clock_timestamp() - %s * interval '1 second'
+                     AND finished_at < (SELECT clock_timestamp()) - %s * interval '1 second'
                    ORDER BY finished_at LIMIT %s FOR UPDATE SKIP LOCKED""",
                 [keep_s, BATCH],
             )
@@ -77,8 +77,8 @@ def _files(db: Db, keep_s: float) -> int:
             row[0]
             for row in db.fetch(
                 """SELECT f.id FROM esteira_file f LEFT JOIN esteira_job j ON j.id = f.job_id
-                   WHERE (f.created_at < clock_timestamp() - %s * interval '1 second' AND f.job_id IS NULL)
-                      OR (f.created_at < clock_timestamp() - %s * interval '1 second' AND f.attached_at IS NULL
+                   WHERE (f.created_at < (SELECT clock_timestamp()) - %s * interval '1 second' AND f.job_id IS NULL)
+                      OR (f.created_at < (SELECT clock_timestamp()) - %s * interval '1 second' AND f.attached_at IS NULL
                           AND (f.sha256 = '' OR f.job_id IS NOT NULL)
                           AND (j.id IS NULL OR j.state <> 'running' OR j.attempt <> f.attempt))
                    ORDER BY f.created_at LIMIT %s FOR UPDATE OF f SKIP LOCKED""",
@@ -94,7 +94,7 @@ def _files(db: Db, keep_s: float) -> int:
 def _rows(db: Db, table: str, key: str, stamp: str, keep_s: float) -> int:
     rows = db.fetch(
         f"""DELETE FROM {table} WHERE {key} IN (
-              SELECT {key} FROM {table} WHERE {stamp} < clock_timestamp() - %s * interval '1 second' LIMIT %s)
+              SELECT {key} FROM {table} WHERE {stamp} < (SELECT clock_timestamp()) - %s * interval '1 second' LIMIT %s)
             RETURNING 1""",
         [keep_s, BATCH],
     )

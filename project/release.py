@@ -37,7 +37,9 @@ def main(arguments: Sequence[str]) -> None:
             gate.wait_for_database(PATIENCE_S)
             release()
         case ["password"]:
-            change_password(admin_password())
+            change_password(
+                admin_password() or sys.exit(f"No new password: set ADMIN_PASSWORD, or write {PASSWORD}.")
+            )
         case _:
             sys.exit("Say nothing, `patiently` or `password`.")
 
@@ -61,7 +63,7 @@ def make_first_account(password: str) -> None:
         return
     with suppress(IntegrityError), transaction.atomic():  # another pod may be as far as this one
         users.objects.create_superuser(FIRST, f"{FIRST}@localhost", password)
-        print(f"made the account {FIRST}; `make password` shows its password", flush=True)
+        print(f"made the account {FIRST}, with the admin_password of this installation", flush=True)
 
 
 def change_password(password: str) -> None:

@@ -50,11 +50,15 @@ LEFT_OUT = pytest.StashKey[list[str]]()
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """What the tests of some folders need beside Python: their mark, whether it is there, and how to get it."""
+    """What the tests of some folders need beside Python: their mark, whether it is there, and how to get it.
+
+    Where nobody asks for it, and it is not there, the tests are left out; where somebody does, that is an error.
+    """
 
     mark: str
     folders: Sequence[str]
     is_there: Callable[[], bool]
+    asked_for_by: Sequence[str]  # variables of the environment, one of which is enough
     what: str
     how: str
 
@@ -67,6 +71,7 @@ NEEDS = (
         mark="containers",
         folders=["e2e", "chaos/containers", "chaos/kubernetes"],
         is_there=containers.engine_answers,
+        asked_for_by=["CI"],
         what=containers.ENGINE,
         how=containers.HOW_TO_GET_ONE,
     ),
@@ -74,6 +79,7 @@ NEEDS = (
         mark="cluster",
         folders=["e2e/kubernetes", "chaos/kubernetes"],
         is_there=cluster.cluster_answers,
+        asked_for_by=["CI", "TEST_KUBECONFIG"],
         what=cluster.CLUSTER,
         how=cluster.HOW_TO_GET_ONE,
     ),
@@ -92,7 +98,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         needy = [item for item in items if item.get_closest_marker(need.mark)]
         if not needy or need.is_there():
             continue
-        if os.environ.get("CI"):
+        if any(map(os.environ.get, need.asked_for_by)):
             raise pytest.UsageError(f"{len(needy)} tests need {need.what}, and none answers: {need.how}.")
         config.stash.setdefault(LEFT_OUT, []).append(
             f"{len(needy)} tests were left out: they need {need.what}; {need.how}."

@@ -163,7 +163,8 @@ def expire(db: Db, *, limit: int = 1000) -> int:
             f"""
             WITH locked AS MATERIALIZED (
               SELECT j.id FROM esteira_job j
-              WHERE j.state = 'queued' AND j.expires_at IS NOT NULL AND j.expires_at <= clock_timestamp()
+              WHERE j.state = 'queued' AND j.expires_at IS NOT NULL
+                AND j.expires_at <= (SELECT clock_timestamp())
               ORDER BY j.expires_at LIMIT %s FOR UPDATE SKIP LOCKED),
             moved AS (
               UPDATE esteira_job j SET state = 'expired', finished_at = clock_timestamp(), published_at = NULL

@@ -122,7 +122,8 @@ class Fed:
     timeout_s: float
 
 
-_DUE = """f.run_at <= clock_timestamp()
+# What bounds an index is read from the clock once: compared with the function itself, all that is for later is read.
+_DUE = """f.run_at <= (SELECT clock_timestamp())
       AND (f.hold_until IS NULL OR f.hold_until <= clock_timestamp())
       AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())"""
 

@@ -1,15 +1,18 @@
-"""A private connection to the empty database, as leases, flushes and the keeper use, and a pool process's runner."""
+"""A private connection to the empty database, as leases, flushes and the keeper use, a pool process's runner, an API."""
 
 from __future__ import annotations
 
 import logging
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from esteira.db import Core
+from project import cluster_api
+from tests.support.kubernetes import Kubernetes
 
 if TYPE_CHECKING:  # models may be imported once Django is set up, and this file is read before
     from esteira.run import Runner
@@ -43,3 +46,14 @@ def runner(the_runner: Runner, database: None) -> Runner:
     the_runner.core.close()
     logging.getLogger("jobs").setLevel(logging.INFO)
     return the_runner
+
+
+@pytest.fixture
+def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
+    """Kubernetes' API, as this process sees it if it is a pod."""
+    kubernetes = Kubernetes(tmp_path / "serviceaccount")
+    monkeypatch.setattr(cluster_api, "ACCOUNT", kubernetes.account)
+    for name, value in kubernetes.env.items():
+        monkeypatch.setenv(name, value)
+    yield kubernetes
+    kubernetes.stop()

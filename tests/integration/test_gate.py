@@ -121,6 +121,17 @@ def test_a_patient_release_waits_for_a_database_that_is_not_there_yet(address: s
     assert said.count("made the account admin") == 1
 
 
+def test_the_account_keeps_its_password_where_no_new_one_is_known(address: str) -> None:
+    finished(start("-m", "project.release", address=address, ADMIN_PASSWORD="a long one"))
+    with psycopg.connect(address, autocommit=True) as db:
+        kept = db.execute("SELECT password FROM auth_user").fetchall()
+        change = start("-m", "project.release", "password", address=address, ADMIN_PASSWORD="")
+        said, _ = change.communicate(timeout=60)
+
+        assert (change.returncode, db.execute("SELECT password FROM auth_user").fetchall()) == (1, kept)
+    assert "ADMIN_PASSWORD" in said
+
+
 def test_a_killed_migrator_lets_the_next_one_in(address: str) -> None:
     first = start("-c", HOLD_THE_GATE, address=address)
     read_until(first, "inside")

@@ -11,27 +11,21 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from uuid import UUID
 
 import psutil
 import redis as redis_client
 
 from project.embedded import free_port
 from tests.support.api import ApiClient
+from tests.support.broken import EMPTIED, Broken
 from tests.support.containers import PARTS, Containers
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import until
 
-#: Jobs that are under way when something breaks.
-LOAD = int(os.environ.get("JOBS", "160"))
-#: Beside a lease, from the moment when a part is back, or another can take over.
-GRACE_S = 2.0
-#: Emptied between two tests, with what refers to them; accounts, workers and schedules stay.
-EMPTIED = "esteira_job, esteira_stat, esteira_file, esteira_idempotencykey, effect"
 MEMORY = "256mb"
 CUT = "esteira_cut"
 
 
-class Breakable(Containers):
+class Breakable(Broken, Containers):
     """Two workers and one of each other part."""
 
     def __init__(self, project: str, **settings: str) -> None:
@@ -39,10 +33,6 @@ class Breakable(Containers):
         super().__init__(project, **{"LEASE_SECONDS": "3", "CONCURRENCY": "2", **ports, **settings})
         self.killed: dict[str, int] = {}
         self.redis_urls: dict[str, str] = {}
-
-    @property
-    def lease_s(self) -> float:
-        return float(self.settings["LEASE_SECONDS"])
 
     def start(self, *services: str) -> None:
         """Start what does not run, without touching what does, and return once it is healthy."""
@@ -67,13 +57,6 @@ class Breakable(Containers):
         self.db.fetch(f"TRUNCATE {EMPTIED} RESTART IDENTITY CASCADE")
         self.killed.clear()
 
-    def flows_again(self, *, timeout: float = 60) -> float:
-        """Wait until a job that was claimed from now on has ended; return after how many seconds."""
-        watch, now = Stopwatch(), self.db.one("SELECT clock_timestamp()")
-        new = "SELECT EXISTS (SELECT 1 FROM esteira_job WHERE claimed_at > %s AND finished_at IS NOT NULL)"
-        until(lambda: self.db.one(new, [now]), "jobs are claimed and end", timeout=timeout, every=0.02)
-        return watch.seconds
-
     def parts(self) -> dict[str, tuple[str, str]]:
         """Return each container's service and state."""
         mine = f"label=com.docker.compose.project={self.project}"
@@ -87,25 +70,6 @@ class Breakable(Containers):
         return redis_client.Redis.from_url(self.redis_urls[user], socket_timeout=5)
 
     # --- Break ---------------------------------------------------------------------------------------------------------
-
-    def catch(self, ids: list[str], *workers: str) -> dict[UUID, int]:
-        """Wait until a fifth is done, a fifth is not, and each worker holds jobs that are not about to end.
-
-        Return the attempts of those; they become part of `ids`.
-        """
-        self.halfway(ids, *map(str, workers))
-        long = self.submit("effects.deaf", [{"seconds": 2}] * 6, priority="high")
-        ids += long
-
-        def held() -> list[list[UUID]]:
-            each = [[one for one in self.held(worker) if str(one) in long] for worker in workers]
-            return each if all(each) else []
-
-        caught = until(held, f"{workers} hold long jobs", every=0.01)
-        return self.db.attempts([one for each in caught for one in each])
-
-    def held(self, worker: str) -> list[UUID]:
-        return self.db.held_by(self.names_of(worker))
 
     def kill(self, *containers: str) -> None:
         """SIGKILL all that runs in containers, as a crash would end it; Docker starts them again."""

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from uuid import UUID
 
 import redis as redis_client
 
+from tests.support.broken import EMPTIED, Broken
 from tests.support.cluster import Cluster
-from tests.support.waiting import Stopwatch, until
+from tests.support.waiting import until
 
-#: Jobs that are under way when something breaks.
-LOAD = int(os.environ.get("JOBS", "160"))
-#: Beside a lease, from the moment when a part is back, or another can take over.
-GRACE_S = 2.0
 WORKERS = 2
-#: Emptied between two tests, with what refers to them; accounts, workers and schedules stay.
-EMPTIED = "esteira_job, esteira_stat, esteira_file, esteira_idempotencykey, effect"
 
 
-class Disturbed(Cluster):
+class Disturbed(Broken, Cluster):
     """Two workers of two processes, and what the manifests say of everything else."""
-
-    @property
-    def lease_s(self) -> float:
-        return float(self.settings["LEASE_SECONDS"])
 
     def start(self) -> None:
         self.create()
@@ -48,32 +37,6 @@ class Disturbed(Cluster):
         self.db.fetch(f"TRUNCATE {EMPTIED} RESTART IDENTITY CASCADE")
         with redis_client.Redis.from_url(self.redis_url("admin"), socket_timeout=5) as admin:
             admin.flushall()
-
-    def catch(self, ids: list[str], *workers: str, seconds: float = 2) -> dict[UUID, int]:
-        """Wait until a fifth is done, a fifth is not, and each worker holds jobs that are not about to end.
-
-        Return the attempts of those; they become part of `ids`.
-        """
-        self.halfway(ids, *workers)
-        long = self.submit("effects.deaf", [{"seconds": seconds}] * 6, priority="high")
-        ids += long
-
-        def held() -> list[list[UUID]]:
-            each = [[one for one in self.held(worker) if str(one) in long] for worker in workers]
-            return each if all(each) else []
-
-        caught = until(held, f"{workers} hold long jobs", every=0.01)
-        return self.db.attempts([one for each in caught for one in each])
-
-    def held(self, worker: str) -> list[UUID]:
-        return self.db.held_by(self.names_of(worker))
-
-    def flows_again(self, *, timeout: float = 120) -> float:
-        """Wait until a job that was claimed from now on has ended; return after how many seconds."""
-        watch, now = Stopwatch(), self.db.one("SELECT clock_timestamp()")
-        new = "SELECT EXISTS (SELECT 1 FROM esteira_job WHERE claimed_at > %s AND finished_at IS NOT NULL)"
-        until(lambda: self.db.one(new, [now]), "jobs are claimed and end", timeout=timeout, every=0.02)
-        return watch.seconds
 
     def evict(self, pod: str) -> bool:
         """Ask for a pod's eviction, as a drain does; return whether the disruption budget allowed it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -16,31 +17,36 @@ from tests.support.watch import Watch
 CHAOS_JOBS = "jobs,tests.support.chaos_jobs"
 
 
-class Reached(Watch):
+class Reached(Watch, ABC):
     """An installation with the settings that it was given; subclasses say where it is."""
 
     settings: dict[str, str]
 
     @property
+    @abstractmethod
     def web_url(self) -> str:
-        raise NotImplementedError
+        """Where web answers this host."""
 
     @property
+    @abstractmethod
     def flower_url(self) -> str:
-        raise NotImplementedError
+        """Where Flower answers this host."""
 
+    @abstractmethod
     def database_url(self) -> str:
-        raise NotImplementedError
+        """Return PostgreSQL's address for this host."""
 
+    @abstractmethod
     def redis_url(self, user: str = "esteira") -> str:
-        raise NotImplementedError
+        """Return the address of Redis for this host, with one of its two logins."""
 
+    @abstractmethod
     def execute(self, service: str, *command: str) -> str:
         """Run a command beside a part that runs; return what it printed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def admin_password(self) -> str:
-        raise NotImplementedError
+        """Return the password of the first account."""
 
     def manage(self, *arguments: str, service: str = "web") -> str:
         """Run one of Django's commands in a container."""

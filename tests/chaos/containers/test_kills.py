@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.breakable import GRACE_S, LOAD, Breakable, kill
+from tests.support.breakable import Breakable, kill
+from tests.support.broken import GRACE_S, LOAD
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
 from tests.support.waiting import Stopwatch

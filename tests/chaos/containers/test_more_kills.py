@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support.breakable import GRACE_S, LOAD, Breakable
+from tests.support.breakable import Breakable
+from tests.support.broken import GRACE_S, LOAD
 from tests.support.containers import PARTS
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed

@@ -15,9 +15,7 @@ from tests.support.disturbed import Disturbed
 
 LEASE_S = os.environ.get("LEASE", "3")
 #: Collected only for the whole table, or if they are named on the command line.
-collect_ignore = (
-    [] if os.environ.get("WHOLE") else ["test_more_pods.py", "test_releases.py", "test_scale_in.py"]
-)
+collect_ignore = [] if os.environ.get("WHOLE") else ["test_more_pods.py", "test_releases.py"]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.kubernetes.test_pods import server_goes
-from tests.support.disturbed import GRACE_S, LOAD, WORKERS, Disturbed
+from tests.support.broken import GRACE_S, LOAD
+from tests.support.disturbed import WORKERS, Disturbed
 from tests.support.invariants import check, check_ticks
 from tests.support.journey import TICK
 from tests.support.load import Measured, mixed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support.disturbed import GRACE_S, LOAD, Disturbed
+from tests.support.broken import GRACE_S, LOAD
+from tests.support.disturbed import Disturbed
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
 from tests.support.waiting import Stopwatch

@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
+from tests.support.broken import GRACE_S
 from tests.support.cluster import ROLES, load
-from tests.support.disturbed import GRACE_S, Disturbed
+from tests.support.disturbed import Disturbed
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
 from tests.support.waiting import Stopwatch
