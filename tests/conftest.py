@@ -78,7 +78,7 @@ NEEDS = (
     Need(
         mark="cluster",
         folders=["e2e/kubernetes", "chaos/kubernetes"],
-        is_there=cluster.cluster_answers,
+        is_there=lambda: cluster.is_coming() or cluster.cluster_answers(),
         asked_for_by=["CI", "TEST_KUBECONFIG"],
         what=cluster.CLUSTER,
         how=cluster.HOW_TO_GET_ONE,
@@ -88,7 +88,10 @@ NEEDS = (
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Mark the tests that need more than Python; where it is not there leave them out, or fail if this is CI."""
+    """Mark the tests that need more than Python; where it is not there leave them out, or fail if this is CI.
+
+    Those that need a cluster are the last, folder by folder: it may still be coming up, and has room for one at a time.
+    """
     for item in items:
         for need in NEEDS:
             if need.has(item):
@@ -105,6 +108,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
         config.hook.pytest_deselected(items=needy)
         items[:] = [item for item in items if item not in needy]
+    on_cluster = {item: str(item.path.parent) for item in items if item.get_closest_marker("cluster")}
+    items.sort(key=lambda item: on_cluster.get(item, ""))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -116,6 +121,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def images() -> None:
     """The images of the stack, built from this checkout."""
     containers.build_images()
+
+
+@pytest.fixture(scope="session")
+def loaded_images(images: None) -> None:
+    """The same in the cluster, once it is there."""
+    cluster.wait_for_it()
+    cluster.load(*(f"{image}:latest" for image in cluster.IMAGES))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -138,7 +138,8 @@ def test_variables_are_shown_in_env_example(doc: Path) -> None:
 
 
 #: Django's, and what tells the tests where they may break things.
-OTHER_NAMES = {"DJANGO_SETTINGS_MODULE", "TEST_KUBECONFIG", "TEST_CLUSTER_LOAD", "TEST_NODE_ADDRESS"}
+TEST_NAMES = {f"TEST_{name}" for name in ("KUBECONFIG", "CLUSTER_LOAD", "CLUSTER_WITHIN", "NODE_ADDRESS")}
+OTHER_NAMES = {"DJANGO_SETTINGS_MODULE", *TEST_NAMES}
 
 LIFECYCLE = Path("docs/lifecycle.md")
 ARCHITECTURE = Path("docs/architecture.md")

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.support.processes import ROOT
 from tests.support.reached import CHAOS_JOBS, Reached
@@ -33,13 +33,23 @@ PART = "app.kubernetes.io/part-of=esteira"
 
 def cluster_answers() -> bool:
     """Whether TEST_KUBECONFIG names a cluster, and it answers."""
-    if not os.environ.get("TEST_KUBECONFIG"):
+    if not Path(os.environ.get("TEST_KUBECONFIG", "")).is_file():
         return False
     try:
         asked = _kubectl("get", "nodes", "--request-timeout=10s")
     except (OSError, subprocess.TimeoutExpired):
         return False
     return asked.returncode == 0
+
+
+def is_coming() -> bool:
+    """Whether somebody is bringing up the cluster, and writes TEST_KUBECONFIG when it is there."""
+    return bool(os.environ.get("TEST_CLUSTER_WITHIN"))
+
+
+def wait_for_it() -> None:
+    """Wait for the cluster as many seconds as TEST_CLUSTER_WITHIN allows."""
+    until(cluster_answers, CLUSTER, timeout=float(os.environ.get("TEST_CLUSTER_WITHIN") or 10), every=1)
 
 
 def load(*images: str) -> None:
@@ -65,7 +75,9 @@ def _kubectl(
 
 
 class Cluster(Reached):
-    """One namespace, with settings as its ConfigMap has them."""
+    """One namespace, with settings as its ConfigMap has them; there is one at a time, for a node has little room."""
+
+    standing: ClassVar[Cluster | None] = None
 
     def __init__(self, namespace: str, **settings: str) -> None:
         self.namespace = namespace
@@ -96,7 +108,10 @@ class Cluster(Reached):
         return told if name else told["items"]
 
     def create(self, **labels: str) -> None:
-        """Make the namespace."""
+        """Make the namespace, in place of the one that was made before."""
+        if Cluster.standing:
+            Cluster.standing.remove()
+        Cluster.standing = self
         namespace = {
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -122,8 +137,13 @@ class Cluster(Reached):
 
     def remove(self) -> None:
         """Remove the namespace and all in it; call it at the end, however it went."""
+        if Cluster.standing is not self:
+            return
         self._forget()
-        _kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=150s", timeout=180)
+        _kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
+        self.tried("delete", "pods", "--all", "--grace-period=1", "--wait=false")
+        _kubectl("wait", "--for=delete", f"namespace/{self.namespace}", "--timeout=150s", timeout=180)
+        Cluster.standing = None
 
     # --- Settings ------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.support.cluster import IMAGES, load
 from tests.support.disturbed import Disturbed
 
 LEASE_S = os.environ.get("LEASE", "3")
@@ -19,8 +18,7 @@ collect_ignore = [] if os.environ.get("WHOLE") else ["test_more_pods.py", "test_
 
 
 @pytest.fixture(scope="session")
-def shared(images: None) -> Iterator[Disturbed]:
-    load(*(f"{image}:latest" for image in IMAGES))
+def shared(loaded_images: None) -> Iterator[Disturbed]:
     cluster = Disturbed(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="8.0")
     try:
         cluster.start()

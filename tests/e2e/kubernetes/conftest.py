@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import IMAGES, Cluster, load
+from tests.support.cluster import Cluster
 from tests.support.reached import CHAOS_JOBS
 from tests.support.waiting import Stopwatch
 
@@ -31,9 +31,8 @@ class Installed(Cluster):
 
 
 @pytest.fixture(scope="session")
-def fresh(images: None) -> Iterator[Installed]:
+def fresh(loaded_images: None) -> Iterator[Installed]:
     """`kubectl apply -f k8s/`, and nothing else."""
-    load(*(f"{image}:latest" for image in IMAGES))
     cluster = Installed(f"esteira-e2e-{os.getpid()}")
     try:
         cluster.create(**RESTRICTED)
