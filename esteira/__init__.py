@@ -10,6 +10,8 @@ from esteira.errors import Cancelled, EsteiraError, GiveUp, Retry, TimeLimitExce
 from esteira.params import FileRef, Secret
 from esteira.registry import JobType
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Cancelled",
     "Context",

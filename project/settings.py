@@ -146,6 +146,7 @@ LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
 WEB_URL = env.str("WEB_URL", default="")
 WEB_THREADS = env.int("WEB_THREADS", default=8)
+METRICS_PORT = env.int("METRICS_PORT", default=9090)
 FLOWER_URL = env.str("FLOWER_URL", default="")
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024**2
 

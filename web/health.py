@@ -94,7 +94,8 @@ def _redis() -> str:
     return "pass"
 
 
-CHECKS = (Check("database", Database()), Check("redis", _redis))
+REDIS = Check("redis", _redis)
+CHECKS = (Check("database", Database()), REDIS)
 ANSWERS: dict[str, Callable[[], tuple[int, Body]]] = {"/livez": livez, "/readyz": readyz}
 
 

@@ -4,7 +4,8 @@ Django gives each ASGI request a new thread, and with it a new database connecti
 do. Here a fixed number of threads serve, and each keeps its connection (CONN_MAX_AGE). A request borrows one from the
 moment its body has arrived until its answer is ready, so slow senders and readers hold none; a streamed answer borrows
 one for each piece. Health is answered before Django, by path alone: it needs no thread of a request, no host name and
-no account. Bodies over their limit are refused as they arrive, before they fill the disk.
+no account. What arrives at METRICS_PORT gets metrics and nothing else, and nobody gets them elsewhere. Bodies over
+their limit are refused as they arrive, before they fill the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from servestatic.asgi import FileServerASGI
 from servestatic.middleware import ServeStaticMiddleware
 
 from esteira.files import MAX_BYTES
-from web import health
+from web import health, metrics
 from web.edge import request_id_of
 from web.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem
 
@@ -37,6 +38,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 UPLOADS = "/api/v1/files"
+LIVEZ = "/livez"
 #: What multipart adds around a file.
 MULTIPART_BYTES = 64 * 1024
 #: A request that finds no free thread for this long is told to come again.
@@ -124,6 +126,8 @@ class Handler(ASGIHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
+        if _port(scope) == settings.METRICS_PORT:
+            return await _measured(scope, send)
         if scope["path"] in health.ANSWERS:
             status, body = await asyncio.to_thread(health.ANSWERS[scope["path"]])
             return await _send_json(scope, send, status, body)
@@ -179,6 +183,24 @@ class Handler(ASGIHandler):
             yield piece
 
 
+def _port(scope: Scope) -> int | None:
+    """Return the port that the connection came in by, whatever the request says; a socket file has none."""
+    port: int | None = (scope.get("server") or (None, None))[1]
+    return port
+
+
+async def _measured(scope: Scope, send: Send) -> None:
+    """Answer at the port for metrics: it asks for no account, so there is nothing but numbers."""
+    if scope["path"] == metrics.PATH:
+        status, text = await asyncio.to_thread(metrics.answer)
+        content_type = metrics.CONTENT_TYPE if status == 200 else "text/plain; charset=utf-8"
+        return await _send(scope, send, status, text.encode(), content_type)
+    if scope["path"] == LIVEZ:
+        return await _send_json(scope, send, *health.livez())
+    there = f"This port has {metrics.PATH} and {LIVEZ} only."
+    return await _refuse(scope, send, Problem(code="not-found", status=404, detail=there))
+
+
 def _limited(scope: Scope, receive: Receive) -> Receive:
     """Refuse a body that says, or turns out, to be over its limit."""
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -214,7 +236,12 @@ async def _send_json(
     content_type: str = "application/json",
     headers: Any = (),
 ) -> None:
-    content = json.dumps(body).encode()
+    await _send(scope, send, status, json.dumps(body).encode(), content_type, headers)
+
+
+async def _send(
+    scope: Scope, send: Send, status: int, content: bytes, content_type: str, headers: Any = ()
+) -> None:
     told = {
         "Content-Type": content_type,
         "Content-Length": str(len(content)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from esteira.models.clock import ClockTimestamp
 from esteira.models.files import File, FileChunk
 from esteira.models.jobs import Job, JobEvent, JobLog
-from esteira.models.running import IdempotencyKey, Keeper, Queue, Stat, Worker
+from esteira.models.running import IdempotencyKey, Keeper, Queue, Stat, StatTotal, Worker
 from esteira.models.schedules import Schedule, ScheduleSkip
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "Schedule",
     "ScheduleSkip",
     "Stat",
+    "StatTotal",
     "Worker",
 ]

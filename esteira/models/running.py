@@ -67,6 +67,8 @@ class IdempotencyKey(models.Model):
 class Stat(models.Model):
     """Ended attempts per minute, type, queue and state: one UPSERT per process every 5 s, never per job.
 
+    Jobs that end without an attempt's end (dead, expired) are counted by `esteira.record`, without run times.
+
     `buckets` counts run times below 1, 10, 50, 100, 500 ms, 1, 5, 10, 60, 300, 3600 s, and the rest.
     """
 
@@ -81,3 +83,18 @@ class Stat(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["minute", "type", "queue", "state"], name="stat_once")]
+
+
+class StatTotal(models.Model):
+    """All that `Stat` ever held of a type, queue and state; a trigger keeps it, and retention leaves it alone."""
+
+    id = models.BigAutoField(primary_key=True)
+    type = models.CharField(max_length=120)
+    queue = models.CharField(max_length=60)
+    state = models.CharField(max_length=10)
+    n = models.BigIntegerField(default=0)
+    sum_ms = models.FloatField(default=0)
+    buckets = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["type", "queue", "state"], name="stat_total_once")]

@@ -14,3 +14,14 @@ statement here: each is one transaction, and what the next process needs is in t
 #: whole table, if the planner last saw it empty, and that costs 1000 times as much.
 QUEUED = "(j.state || '') = 'queued'"
 RUNNING = "(j.state || '') = 'running'"
+
+#: Ends that no process measures are counted by the statement that writes them: one row for each type, queue and state,
+#: with no run times. Put it behind `moved`, in statements that commit at once: the row is shared by all processes. That
+#: is why T11 does not count: it may stand in somebody's long transaction.
+COUNTED = """counted AS (
+  INSERT INTO esteira_stat AS s (minute, type, queue, state, n, sum_ms, buckets)
+  SELECT date_trunc('minute', clock_timestamp()), type, queue, state, count(*), 0,
+    '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]'
+  FROM moved WHERE state IN ('failed', 'dead', 'cancelled', 'expired')
+  GROUP BY type, queue, state ORDER BY type, queue, state
+  ON CONFLICT (minute, type, queue, state) DO UPDATE SET n = s.n + excluded.n)"""

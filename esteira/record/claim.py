@@ -13,7 +13,7 @@ from uuid import UUID
 from psycopg.errors import UniqueViolation
 
 from esteira.db import Db
-from esteira.record import QUEUED, RUNNING
+from esteira.record import COUNTED, QUEUED, RUNNING
 
 #: How long a refused job rests before it is offered again.
 REFUSED_HOLD_S = 0.5
@@ -92,15 +92,19 @@ def settle(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
               SELECT j.id, j.expires_at <= clock_timestamp() AS over
               FROM esteira_job j
               WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL
-              ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
-            UPDATE esteira_job j SET published_at = NULL,
-              state = CASE WHEN locked.over THEN 'expired' ELSE 'queued' END,
-              finished_at = CASE WHEN locked.over THEN clock_timestamp() END,
-              hold_until = CASE WHEN locked.over THEN NULL
-                WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp()
-                  + greatest(%(hold)s, CASE WHEN j.in_turn THEN 1 ELSE 0 END) * interval '1 second'
-                ELSE j.hold_until END
-            FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[]) RETURNING 1""",
+              ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
+            moved AS (
+              UPDATE esteira_job j SET published_at = NULL,
+                state = CASE WHEN locked.over THEN 'expired' ELSE 'queued' END,
+                finished_at = CASE WHEN locked.over THEN clock_timestamp() END,
+                hold_until = CASE WHEN locked.over THEN NULL
+                  WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp()
+                    + greatest(%(hold)s, CASE WHEN j.in_turn THEN 1 ELSE 0 END) * interval '1 second'
+                  ELSE j.hold_until END
+              FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
+              RETURNING j.type, j.queue, j.state),
+            {COUNTED}
+            SELECT 1 FROM moved""",
             {"ids": list(ids), "hold": float(hold_s)},
         )
     )
@@ -134,7 +138,8 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
                 error = CASE WHEN over AND NOT cancelled THEN jsonb_build_object('kind', 'refused',
                   'type', 'InvalidParameters', 'message', locked.reason) ELSE j.error END
               FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
-              RETURNING j.id, j.attempt, j.state, locked.reason, locked.first)
+              RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.reason, locked.first),
+            {COUNTED}
             INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
             SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'refused' ELSE state END, attempt, %(worker)s,
               '', jsonb_build_object('reason', reason) FROM moved WHERE first OR state <> 'queued'
@@ -155,14 +160,17 @@ def expire(db: Db, *, limit: int = 1000) -> int:
     """T15: end queued jobs whose time to start has passed."""
     return len(
         db.fetch(
-            """
+            f"""
             WITH locked AS MATERIALIZED (
               SELECT j.id FROM esteira_job j
               WHERE j.state = 'queued' AND j.expires_at IS NOT NULL
                 AND j.expires_at <= (SELECT clock_timestamp())
-              ORDER BY j.expires_at LIMIT %s FOR UPDATE SKIP LOCKED)
-            UPDATE esteira_job j SET state = 'expired', finished_at = clock_timestamp(), published_at = NULL
-            WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1""",
+              ORDER BY j.expires_at LIMIT %s FOR UPDATE SKIP LOCKED),
+            moved AS (
+              UPDATE esteira_job j SET state = 'expired', finished_at = clock_timestamp(), published_at = NULL
+              WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING j.type, j.queue, j.state),
+            {COUNTED}
+            SELECT 1 FROM moved""",
             [limit],
         )
     )

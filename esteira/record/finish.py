@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record import RUNNING
+from esteira.record import COUNTED, RUNNING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,12 +173,15 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
               SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
               JOIN esteira_job j ON j.id = v.id
               WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
-              ORDER BY j.id FOR UPDATE OF j)
-            UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
-              solo = j.solo OR %(solo)s,
-              state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
-              finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
-            WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1""",
+              ORDER BY j.id FOR UPDATE OF j),
+            moved AS (
+              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+                solo = j.solo OR %(solo)s,
+                state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
+                finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
+              WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING j.type, j.queue, j.state),
+            {COUNTED}
+            SELECT 1 FROM moved""",
             {"ids": [i for i, _ in mine], "attempts": [a for _, a in mine], "solo": solo},
         )
     )
@@ -191,7 +194,9 @@ def kill(db: Db, job_id: UUID, attempt: int) -> bool:
         WITH moved AS (
           UPDATE esteira_job j SET state = 'cancelled', finished_at = clock_timestamp(), worker = NULL,
             lease_until = NULL
-          WHERE j.id = %s AND j.attempt = %s AND {RUNNING} RETURNING j.id, j.attempt, j.cancel_by)
+          WHERE j.id = %s AND j.attempt = %s AND {RUNNING}
+          RETURNING j.id, j.attempt, j.type, j.queue, j.state, j.cancel_by),
+        {COUNTED}
         INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
         SELECT id, clock_timestamp(), 'cancelled', attempt, '', cancel_by, '{{"force": true}}' FROM moved
         RETURNING 1""",

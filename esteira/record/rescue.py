@@ -13,16 +13,17 @@ from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
+from esteira.record import COUNTED
 
 MAX_SUSPICION = 6
 PROCESS_LOST, WORKER_LOST, DRAINED = 2, 1, 0
 LONGEST_REST_S = 30.0
 
-_RESCUE = """
+_RESCUE = f"""
 WITH locked AS MATERIALIZED (
   SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
     NOT j.batched AND %(count)s > 0 AND j.suspicion + %(count)s >= %(limit)s AS dead
-  FROM esteira_job j WHERE j.state = 'running' AND {which}
+  FROM esteira_job j WHERE j.state = 'running' AND {{which}}
   ORDER BY j.id LIMIT 1000 FOR UPDATE OF j SKIP LOCKED),
 moved AS (
   UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
@@ -37,11 +38,12 @@ moved AS (
         || ' points of suspicion; it may use too much memory or crash. Retry it once the cause is found.')
       ELSE j.error END
   FROM locked WHERE j.id = locked.id AND j.id = ANY(ARRAY(SELECT id FROM locked))
-  RETURNING j.id, j.attempt, j.state, locked.worker),
+  RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
 noted AS (
   INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
   SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'rescued' ELSE state END, attempt, worker, '',
-    jsonb_build_object('reason', %(reason)s::text) FROM moved)
+    jsonb_build_object('reason', %(reason)s::text) FROM moved),
+{COUNTED}
 SELECT id, state FROM moved
 """
 

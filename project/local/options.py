@@ -16,11 +16,12 @@ BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The choices of one start. An empty address means: run the embedded server."""
+    """The choices of one start. An empty address means: run the embedded server; port 0 means none."""
 
     data_dir: Path
     port: int
     flower_port: int
+    metrics_port: int
     concurrency: str
     lease_seconds: float
     drain_seconds: float
@@ -51,6 +52,7 @@ def read() -> Options:
         data_dir=Path(text("DATA_DIR", str(BASE_DIR / ".esteira"))).absolute(),
         port=_port("PORT", text("PORT", "8000")),
         flower_port=_port("FLOWER_PORT", text("FLOWER_PORT", "5555")),
+        metrics_port=_port_or_none("METRICS_PORT", text("METRICS_PORT")),
         concurrency=_concurrency(text("CONCURRENCY", "2")),
         lease_seconds=_seconds("LEASE_SECONDS", text("LEASE_SECONDS", "10"), least=1),
         drain_seconds=_seconds("DRAIN_SECONDS", text("DRAIN_SECONDS", "25"), least=0),
@@ -98,6 +100,11 @@ def _port(name: str, value: str) -> int:
     if not value.isdecimal() or not 1 <= int(value) <= 65535:
         raise EmbeddedError(f"{name}={value} is not a port: give a number from 1 to 65535.")
     return int(value)
+
+
+def _port_or_none(name: str, value: str) -> int:
+    """Return 0 for none: on a laptop there is rarely a Prometheus, and one port less can be taken."""
+    return 0 if value in ("", "0") else _port(name, value)
 
 
 def _concurrency(value: str) -> str:

@@ -57,7 +57,9 @@ def app_parts(options: Options, home: Home, env: dict[str, str]) -> list[Part]:
     began = time.time()
     celery = ("celery", "--quiet", "-A", "project")  # without the banners
     gunicorn = ("gunicorn", "project.asgi", "-k", "asgi", "--no-control-socket")
-    web = (*gunicorn, "--bind", f"127.0.0.1:{options.port}", "--graceful-timeout", str(WEB_DRAIN_SECONDS))
+    ports = [port for port in (options.port, options.metrics_port) if port]
+    binds = [word for port in ports for word in ("--bind", f"127.0.0.1:{port}")]
+    web = (*gunicorn, *binds, "--graceful-timeout", str(WEB_DRAIN_SECONDS))
     return [
         Part(
             name="web",
@@ -96,6 +98,7 @@ def environment(options: Options, addresses: dict[str, str]) -> dict[str, str]:
         "LEASE_SECONDS": f"{options.lease_seconds:g}",
         "DRAIN_SECONDS": f"{options.drain_seconds:g}",
         "JOB_PACKAGES": ",".join(options.job_packages),
+        "METRICS_PORT": str(options.metrics_port),
         "FLOWER_URL": options.flower_url,
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_PORT": str(options.flower_port),

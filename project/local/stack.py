@@ -108,6 +108,8 @@ class Stack:
             self.output.say(f"An earlier start was killed; what it left has been ended: {', '.join(left)}")
         require_free("PORT", self.options.port)
         require_free("FLOWER_PORT", self.options.flower_port)
+        if self.options.metrics_port:
+            require_free("METRICS_PORT", self.options.metrics_port)
 
     def _supervised(self, part: Part) -> Supervised:
         supervised = Supervised(part, self.home, self.output)

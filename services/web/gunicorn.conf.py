@@ -2,7 +2,14 @@
 
 import os
 
-bind = "0.0.0.0:8000"  # the container's own network; what others reach is published by compose or a Service
+port = 8000
+metrics_port = int(os.environ.get("METRICS_PORT") or 9090)  # 0 means none
+if metrics_port == port:
+    raise SystemExit(
+        f"METRICS_PORT={port} is the port of the pages, which would be gone: choose another, or 0."
+    )
+# The container's own network; what others reach is published by compose or a Service, which is never the second one.
+bind = [f"0.0.0.0:{each}" for each in (port, metrics_port) if each]
 worker_class = "asgi"
 workers = int(os.environ.get("WEB_PROCESSES") or 2)
 worker_tmp_dir = "/dev/shm"  # signs of life that never wait for a disk

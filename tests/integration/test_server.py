@@ -32,13 +32,22 @@ class Site:
 
     web: Process
     port: int
+    metrics_port: int
     postgres: Postgres
     valkey: Valkey
     token: str
 
-    def ask(self, method: str, path: str, body: Any = None, timeout: float = 20, **headers: str) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        timeout: float = 20,
+        port: int | None = None,
+        **headers: str,
+    ) -> Any:
         """Send a request on a connection of its own; return the answer with its body as `.text`."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=timeout)
         try:
             content = json.dumps(body).encode() if isinstance(body, dict) else body
             connection.request(method, path, content, {"Authorization": f"Bearer {self.token}", **headers})
@@ -47,6 +56,10 @@ class Site:
             return response
         finally:
             connection.close()
+
+    def measure(self, path: str = "/metrics", method: str = "GET") -> Any:
+        """Ask at the port for metrics, as nobody in particular."""
+        return self.ask(method, path, port=self.metrics_port, Authorization="", Host="10.1.2.3")
 
     def submit(self) -> int:
         return int(self.ask("POST", "/api/v1/jobs", {"type": "demo.greet"}).status)
@@ -63,7 +76,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for folder in (home, *home.parents):
         if folder.stat().st_uid == os.getuid() and folder != folder.parent and "pytest" in folder.name:
             folder.chmod(0o711)  # PostgreSQL refuses root and then runs as somebody who must get through
-    postgres, valkey, port = Postgres(home / "postgres"), Valkey(home / "redis"), free_port()
+    postgres, valkey = Postgres(home / "postgres"), Valkey(home / "redis")
+    port, metrics_port = free_port(), free_port()
     postgres.start()
     valkey.start()
     env = {
@@ -71,9 +85,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "DATABASE_URL": postgres.url,
         "REDIS_URL": valkey.url,
         "WEB_THREADS": "4",
+        "METRICS_PORT": str(metrics_port),
     }
     manage("migrate", "--verbosity", "0", env=env)
-    bind = f"127.0.0.1:{port}"
     arguments = [
         "gunicorn",
         "project.asgi",
@@ -81,7 +95,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "asgi",
         "--no-control-socket",
         "--bind",
-        bind,
+        f"127.0.0.1:{port}",
+        "--bind",
+        f"127.0.0.1:{metrics_port}",
         "--workers",
         "1",
     ]
@@ -89,7 +105,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     web = Process("web", arguments, env, home / "logs")
     web.start()
     try:
-        site = Site(web=web, port=port, postgres=postgres, valkey=valkey, token=_token(env))
+        site = Site(
+            web=web,
+            port=port,
+            metrics_port=metrics_port,
+            postgres=postgres,
+            valkey=valkey,
+            token=_token(env),
+        )
         until(lambda: _ready(site), "web is ready", timeout=60)
         yield site
     finally:
@@ -150,6 +173,40 @@ def test_health_ignores_the_host_name(site: Site) -> None:
     assert site.ask("GET", "/livez", Host="10.1.2.3").status == 200
     assert site.ask("GET", "/readyz", Host="10.1.2.3").status == 200
     assert site.ask("GET", "/login/", Host="evil.example").status == 400
+
+
+def test_metrics_are_at_their_port_and_nowhere_else(site: Site) -> None:
+    measured, live = site.measure(), site.measure("/livez")
+    public = [site.ask("GET", path) for path in ("/metrics", "/metrics/")]
+    lie = site.ask("GET", "/metrics", Host=f"localhost:{site.metrics_port}")
+
+    assert (measured.status, live.status) == (200, 200)
+    assert measured.headers["Content-Type"].startswith("text/plain; version=1.0.0")
+    assert b'\nesteira_jobs_waiting{queue="default"} ' in measured.text
+    assert [answer.status for answer in (*public, lie)] == [404] * 3
+    assert not [answer for answer in (*public, lie) if b"esteira_jobs_waiting" in answer.text]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/readyz", "/login/", "/api/v1/jobs", "/admin/", "/static/web/style.css"]
+)
+def test_the_port_for_metrics_has_nothing_else(site: Site, path: str) -> None:
+    answers = [site.measure(path, method) for method in ("GET", "HEAD", "POST")]
+
+    assert [answer.status for answer in answers] == [404] * 3
+    assert json.loads(answers[0].text)["detail"] == "This port has /metrics and /livez only."
+
+
+def test_many_scrapes_take_one_connection(site: Site) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: site.measure().status, range(64)))
+    with psycopg.connect(site.postgres.url) as db:
+        row = db.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'esteira metrics'"
+        ).fetchone()
+
+    assert answers == [200] * 64
+    assert row == (1,)
 
 
 def test_requests_keep_their_database_connections(site: Site) -> None:
@@ -226,6 +283,9 @@ def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site
         )
         upload = site.ask("POST", "/api/v1/files?name=a", b"x" * 300_000)
         ready, live = site.ask("GET", "/readyz"), site.ask("GET", "/livez")
+        measured = until(
+            lambda: site.measure().status == 503 and site.measure(), "what was kept is told no more"
+        )
         took = time.monotonic() - started
     finally:
         site.postgres.start()
@@ -235,8 +295,10 @@ def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site
     assert api.headers["Retry-After"]
     assert page.headers["Retry-After"]
     assert b"does not answer" in page.text
+    assert b"does not answer" in measured.text
     assert took < 10
     until(lambda: site.ask("GET", "/readyz").status == 200, "web is ready again", timeout=10)
+    until(lambda: site.measure().status == 200, "web measures again", timeout=10)
     assert [site.submit() for _ in range(8)] == [202] * 8
     assert site.jobs() == before + 8
 
@@ -246,6 +308,7 @@ def test_without_redis_jobs_are_accepted_and_health_says_so(site: Site) -> None:
     try:
         ready = site.ask("GET", "/readyz")
         accepted = [site.submit() for _ in range(3)]
+        until(lambda: b"\nesteira_redis_up 0.0\n" in site.measure().text, "the metrics say so", timeout=10)
     finally:
         site.valkey.start()
 

@@ -156,12 +156,15 @@ def test_an_overlay_without_secrets_leaves_the_secret_to_the_job_that_fills_it()
         assert not {"data", "stringData"} & set(secret)
 
 
+def all_that_goes_together() -> str:
+    return re.sub(r"  - \.\./\.\./k8s/(backup|hpa) ", "#", all_taken_in("prod"))
+
+
 def test_what_prod_has_commented_out_builds_when_it_is_taken_in() -> None:
     """All but what excludes each other; the example stands for the file of secrets."""
     with copied() as here:
         folder = here / "deploy" / "prod"
-        whole = all_taken_in("prod").replace("  - ../../k8s/backup ", "#")
-        (folder / "kustomization.yaml").write_text(whole)
+        (folder / "kustomization.yaml").write_text(all_that_goes_together())
         given = text("deploy/prod/secrets.env.example").replace("#redis_url=", "redis_url=")
         (folder / "secrets.env").write_text(given)
         objects = build(folder)
@@ -179,7 +182,7 @@ def test_what_prod_has_commented_out_builds_when_it_is_taken_in() -> None:
 def test_a_missing_file_of_secrets_is_named() -> None:
     with copied() as here:
         file = here / "deploy" / "prod" / "kustomization.yaml"
-        file.write_text(all_taken_in("prod").replace("  - ../../k8s/backup ", "#"))
+        file.write_text(all_that_goes_together())
 
         with pytest.raises(DoesNotBuild, match=r"secrets\.env"):
             build(file.parent)

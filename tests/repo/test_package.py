@@ -11,6 +11,7 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
+import esteira
 from tests.repo.tree import ROOT, text
 
 PROJECT = tomllib.loads(text("pyproject.toml"))
@@ -78,7 +79,9 @@ def test_the_licence_is_mit_everywhere() -> None:
     assert "[MIT](LICENSE)" in text("README.md")
 
 
-def test_the_changelog_knows_this_version() -> None:
+def test_the_changelog_and_the_code_know_this_version() -> None:
     version = PROJECT["project"]["version"]
+
+    assert esteira.__version__ == version
 
     assert re.search(rf"^## \[?{re.escape(version)}\]?", text("CHANGELOG.md"), re.MULTILINE)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.e2e.kubernetes.conftest import Installed
 from tests.support.waiting import until
 
-STRANGER = "stranger"
+READ = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
 #: Waits a second; a dropped packet says nothing.
 TRY = """
 import socket, sys
@@ -29,6 +30,7 @@ def targets(stack: Installed) -> dict[str, str]:
     """Everything that listens, by the address of a pod: names need a server of names, which not everybody may ask."""
     ports = {"web": 8000, "flower": 5555, "postgres": 5432, "redis": 6379}
     found = {name: f"{stack.pods(name)[0]['status']['podIP']}:{port}" for name, port in ports.items()}
+    found["metrics"] = found["web"].replace(":8000", ":9090")
     (slice_,) = json.loads(
         stack.kubectl(
             "get",
@@ -44,13 +46,13 @@ def targets(stack: Installed) -> dict[str, str]:
     return {**found, "kubernetes": f"{slice_['endpoints'][0]['addresses'][0]}:{slice_['ports'][0]['port']}"}
 
 
-@pytest.fixture(scope="module")
-def stranger(stack: Installed) -> Iterator[str]:
-    """A pod in the same namespace without our labels."""
-    pod = {
+@contextmanager
+def pod(stack: Installed, pod_name: str, **labels: str) -> Iterator[str]:
+    """A pod in the same namespace that is none of ours."""
+    manifest = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": STRANGER},
+        "metadata": {"name": pod_name, "labels": labels},
         "spec": {
             "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": False,
@@ -61,7 +63,7 @@ def stranger(stack: Installed) -> Iterator[str]:
             },
             "containers": [
                 {
-                    "name": "stranger",
+                    "name": pod_name,
                     "image": "esteira-web:latest",
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["sleep", "600"],
@@ -70,10 +72,10 @@ def stranger(stack: Installed) -> Iterator[str]:
             ],
         },
     }
-    stack.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
-    stack.kubectl("wait", "--for=condition=Ready", f"pod/{STRANGER}", "--timeout=60s", timeout=70)
-    yield f"pod/{STRANGER}"
-    stack.kubectl("delete", "pod", STRANGER, "--grace-period=1")
+    stack.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+    stack.kubectl("wait", "--for=condition=Ready", f"pod/{pod_name}", "--timeout=60s", timeout=70)
+    yield f"pod/{pod_name}"
+    stack.kubectl("delete", "pod", pod_name, "--grace-period=1")
 
 
 def reached(stack: Installed, source: str, targets: dict[str, str]) -> set[str]:
@@ -101,12 +103,26 @@ def test_a_part_reaches_what_it_needs_and_nothing_else(
     assert reached(stack, f"deploy/{part}", others) == needs
 
 
-def test_a_stranger_reaches_the_public_port_only(
-    stack: Installed, targets: dict[str, str], stranger: str
+def test_only_the_monitor_reaches_the_metrics_and_a_stranger_the_public_port(
+    stack: Installed, targets: dict[str, str]
 ) -> None:
+    """The other objects of k8s/monitoring are of kinds that only the operator of Prometheus knows."""
     ours = {name: target for name, target in targets.items() if name != "kubernetes"}
+    with (
+        pod(stack, "stranger") as stranger,
+        pod(stack, "monitor", **{"app.kubernetes.io/name": "prometheus"}) as monitor,
+    ):
+        assert reached(stack, stranger, ours) == reached(stack, monitor, ours) == {"web"}
 
-    assert reached(stack, stranger, ours) == {"web"}
+        stack.apply("-f", "k8s/monitoring/network.yaml")
+        until(lambda: reached(stack, monitor, ours) == {"web", "metrics"}, "the monitor is let in", every=1)
+        assert reached(stack, stranger, ours) == {"web"}
+        told = stack.kubectl(
+            "exec", monitor, "--", "python3", "-c", READ, f"http://{ours['metrics']}/metrics"
+        )
+
+    assert 'esteira_workers{state="up"}' in told
+    assert "esteira_redis_up 1.0" in told.splitlines()
 
 
 def test_jobs_are_accepted_while_there_is_no_redis(stack: Installed) -> None:
