@@ -67,7 +67,7 @@ chaos-k8s: export JOBS := 2000
 chaos-k8s: export REPEAT := 5
 chaos-k8s: export LEASE := 10
 chaos-k8s: .venv/.synced ## The same on Kubernetes: pods, roll-outs, scaling, drains; JOBS=2000 REPEAT=5 LEASE=10 (2 hours)
-	@$(PY) -m pytest tests/chaos/kubernetes -s $(ARGS)
+	@$(PY) -m pytest tests/chaos/kubernetes tests/e2e/kubernetes -s $(ARGS)
 
 bench: .venv/.synced ## Jobs per second and latency, with plain Celery beside it as the yardstick
 	@$(PY) bench/run.py $(ARGS)

@@ -11,10 +11,13 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
+
+import yaml
 
 from tests.support.processes import ROOT
 from tests.support.reached import CHAOS_JOBS, Reached
@@ -107,11 +110,15 @@ class Cluster(Reached):
         told = json.loads(self.kubectl("get", kind, *([name] if name else []), *chosen, "-o", "json"))
         return told if name else told["items"]
 
-    def create(self, **labels: str) -> None:
-        """Make the namespace, in place of the one that was made before."""
+    def take_place(self) -> None:
+        """Remove the installation that stands, for another that is about to."""
         if Cluster.standing:
             Cluster.standing.remove()
         Cluster.standing = self
+
+    def create(self, **labels: str) -> None:
+        """Make the namespace, in place of the one that was made before."""
+        self.take_place()
         namespace = {
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -122,6 +129,26 @@ class Cluster(Reached):
     def apply(self, *what: str) -> str:
         """Apply files of the repository; the base if nothing is said."""
         return self.kubectl("apply", *(what or ("-f", "k8s/")), timeout=120)
+
+    def add(self, component: str) -> list[Any]:
+        """Apply what a component of k8s/ adds to the base; return those objects."""
+        with tempfile.TemporaryDirectory() as folder:
+            base = os.path.relpath(BASE, folder)
+            overlay = {
+                "namespace": self.namespace,
+                "resources": [base],
+                "components": [f"{base}/{component}"],
+            }
+            (Path(folder) / "kustomization.yaml").write_text(json.dumps(overlay))
+            built = list(yaml.safe_load_all(self.kubectl("kustomize", folder)))
+        bare = list(yaml.safe_load_all(self.kubectl("kustomize", str(BASE))))
+        there = [(one["kind"], one["metadata"]["name"]) for one in bare]
+        added = [one for one in built if (one["kind"], one["metadata"]["name"]) not in there]
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(added))
+        return added
+
+    def take_away(self, objects: list[Any]) -> None:
+        self.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
     def available(self, *names: str, timeout: int = 180) -> None:
         """Wait until Deployments are available, as the documentation has it."""
@@ -158,7 +185,7 @@ class Cluster(Reached):
         self.patch("secret", "esteira", {"stringData": {"email_url": "smtp://mail:1025"}})
         self.patch("configmap", "esteira", {"data": {"JOB_PACKAGES": CHAOS_JOBS, **self.settings}})
         for role in ROLES:
-            self.patch("deployment", role, {"spec": {"template": self._with_tests(role)}})
+            self.patch("deployment", role, {"spec": {"template": self.with_tests(role)}})
         self.kubectl("rollout", "restart", *(f"deploy/{role}" for role in ROLES))
         self.rolled_out(*(f"deploy/{role}" for role in (*ROLES, "mail")))
         self._forget()
@@ -181,14 +208,14 @@ class Cluster(Reached):
             "data": {key: (ROOT / path).read_text() for key, path in _test_files().items()},
         }
 
-    def _with_tests(self, role: str) -> dict[str, Any]:
+    def with_tests(self, role: str) -> dict[str, Any]:
         mount = {"name": "tests", "mountPath": "/app/tests", "readOnly": True}
         items = [{"key": key, "path": path.removeprefix("tests/")} for key, path in _test_files().items()]
         spec: dict[str, Any] = {
             "volumes": [{"name": "tests", "configMap": {"name": "tests", "items": items}}],
             "containers": [{"name": role, "volumeMounts": [mount]}],
         }
-        if role != "flower":
+        if role in ("web", "worker", "beat"):
             spec["initContainers"] = [{"name": "migrate", "volumeMounts": [mount]}]
         if role == "worker" and "DRAIN_SECONDS" in self.settings:
             spec["terminationGracePeriodSeconds"] = int(float(self.settings["DRAIN_SECONDS"])) + 10

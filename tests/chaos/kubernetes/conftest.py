@@ -14,7 +14,9 @@ from tests.support.disturbed import Disturbed
 
 LEASE_S = os.environ.get("LEASE", "3")
 #: Collected only for the whole table, or if they are named on the command line.
-collect_ignore = [] if os.environ.get("WHOLE") else ["test_more_pods.py", "test_releases.py"]
+collect_ignore = (
+    [] if os.environ.get("WHOLE") else [f"test_{name}.py" for name in ("more_pods", "releases", "scaling")]
+)
 
 
 @pytest.fixture(scope="session")

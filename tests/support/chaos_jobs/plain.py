@@ -26,3 +26,11 @@ def nap(ctx: Context, seconds: float = 0.2) -> dict[str, int]:
         ctx.progress(seconds - left, seconds)
         time.sleep(min(0.05, left))
     return {"attempt": ctx.attempt}
+
+
+@job(retries=5, backoff=0.2)
+def burn(ctx: Context, seconds: float = 1.0) -> None:
+    """Keep a processor busy."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(10_000))

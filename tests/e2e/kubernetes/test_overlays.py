@@ -1,0 +1,187 @@
+"""The overlays of deploy/, as docs/kubernetes.md has them: each in a namespace of its own, with what it can take in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.processes import ROOT
+
+PASSWORD = "given-by-somebody-else"
+
+
+class Placed(Cluster):
+    """An overlay in a copy of the folders, which is where somebody changes what docs/kubernetes.md says."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(f"esteira-{name}-{os.getpid()}")
+        self.overlay = folder / "deploy" / name
+        for each in ("k8s", "deploy"):
+            shutil.copytree(ROOT / each, folder / each, ignore=shutil.ignore_patterns("secrets.env"))
+        self.change("kustomization.yaml", r"(?m)^namespace: .*", f"namespace: {self.namespace}")
+        self.change("namespace.yaml", r"(?m)^  name: .*", f"  name: {self.namespace}")
+
+    def change(self, file: str, pattern: str, replacement: str) -> None:
+        path = self.overlay / file
+        text, changes = re.subn(pattern, replacement, path.read_text())
+        assert changes, f"{file} has no {pattern}"
+        path.write_text(text)
+
+    def take_in(self, *components: str) -> None:
+        for component in components:
+            self.change("kustomization.yaml", rf"(?m)^#(  - \.\./\.\./k8s/{component} )", r"\1")
+
+    def give(self, **secrets: str) -> None:
+        """Write secrets.env, and take in what reads it."""
+        shutil.copy(self.overlay / "secrets.env.example", self.overlay / "secrets.env")
+        for name, value in secrets.items():
+            self.change("secrets.env", rf"(?m)^#{name}=.*", f"{name}={value}")
+        self.change("kustomization.yaml", r"(?m)^#(  - name: esteira\n)#(.*\n)#(.*\n)#(.*\n)", r"\1\2\3\4")
+
+    def up(self) -> None:
+        self.apply("-k", str(self.overlay))
+        self.available()
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """Run a job to its end by the command line in a pod."""
+        told = self.kubectl("exec", "deploy/web", "--", *arguments, "--wait", "--json", timeout=120)
+        return dict(json.loads(told))
+
+    def greet(self, name: str) -> str:
+        found = self.run("manage", "jobs", "submit", "demo.greet", f"name={name}")
+        assert found["state"] == "succeeded", found
+        return str(found["id"])
+
+    def knows(self, job: str) -> bool:
+        return self.tried("exec", "deploy/web", "--", "manage", "jobs", "show", job).returncode == 0
+
+    def do(self, job: str, form: str) -> None:
+        """Run a Job that a CronJob is the form of."""
+        self.kubectl("create", "job", job, f"--from=cronjob/{form}")
+        self.kubectl("wait", "--for=condition=Complete", f"job/{job}", "--timeout=100s", timeout=120)
+
+
+@contextmanager
+def placed(name: str, folder: Path) -> Iterator[Placed]:
+    stack = Placed(name, folder)
+    stack.take_place()
+    try:
+        yield stack
+    finally:
+        stack.remove()
+
+
+@pytest.mark.usefixtures("loaded_images")
+def test_prod_is_backed_up_and_restored(tmp_path: Path) -> None:
+    with placed("prod", tmp_path) as stack:
+        stack.take_in("backup", "scale-in")
+        stack.up()
+        assert stack.warnings == ""
+        kept = stack.greet("Ana")
+        stack.do("backup-now", "backup")
+        after = stack.greet("Rui")
+        assert stack.knows(kept) and stack.knows(after)
+
+        clients = ("web", "worker", "beat", "scale-in")
+        stack.kubectl("scale", *(f"deploy/{name}" for name in clients), "--replicas=0")
+        stack.kubectl(
+            "wait",
+            "--for=delete",
+            "pod",
+            "-l",
+            f"app.kubernetes.io/name in ({', '.join(clients)})",
+            "--timeout=60s",
+        )
+        stack.do("restore-now", "restore")
+        stack.apply("-k", str(stack.overlay))
+        stack.scale("worker", 1)
+        stack.available()
+
+        assert stack.knows(kept) and not stack.knows(after)
+        stack.greet("Eva")
+
+
+@pytest.mark.usefixtures("loaded_images")
+def test_prod_uses_servers_of_somebody_else(tmp_path: Path) -> None:
+    with placed("prod", tmp_path) as stack, theirs(f"{stack.namespace}-theirs") as addresses:
+        stack.take_in("external-postgres", "external-redis")
+        stack.give(**addresses)
+        stack.up()
+
+        stack.greet("Ana")
+        assert not stack.get("statefulsets")
+        assert stack.secret("database_url") == addresses["database_url"]
+        assert '"redis": "pass"' in stack.kubectl(
+            "exec", "deploy/web", "--", "python", "-c", READY, "http://127.0.0.1:8000/readyz"
+        )
+
+
+@pytest.mark.usefixtures("loaded_images")
+def test_dev_keeps_mail_to_itself(tmp_path: Path) -> None:
+    with placed("dev", tmp_path) as stack:
+        stack.up()
+        assert len(stack.ready("web")) == len(stack.ready("beat")) == 1
+
+        sent = stack.run(
+            "manage", "jobs", "submit", "email.send", "to=ana@example.com", "subject=Hi", "text=Hi"
+        )
+        assert sent["state"] == "succeeded", sent
+
+
+READY = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+
+
+@contextmanager
+def theirs(namespace: str) -> Iterator[dict[str, str]]:
+    """A PostgreSQL and a Redis in another namespace; gives their addresses as secrets.env takes them."""
+    servers = Cluster(namespace)
+    kubectl = servers.kubectl
+    kubectl("create", "namespace", namespace)
+    try:
+        for objects in (
+            server(
+                "postgres", "postgres:17-trixie", 5432, {"POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": "jobs"}
+            ),
+            server("redis", "redis:8.2", 6379, {}, "redis-server", "--requirepass", PASSWORD),
+        ):
+            kubectl("apply", "-f", "-", stdin=json.dumps(objects))
+        kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", timeout=70)
+        yield {
+            "database_url": f"postgresql://postgres:{PASSWORD}@postgres.{namespace}.svc:5432/jobs",
+            "redis_url": f"redis://:{PASSWORD}@redis.{namespace}.svc:6379/0",
+        }
+    finally:
+        kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def server(name: str, image: str, port: int, env: Mapping[str, str], *command: str) -> dict[str, Any]:
+    labels = {"server": name}
+    pod = {
+        "containers": [
+            {
+                "name": name,
+                "image": image,
+                "args": list(command),
+                "env": [{"name": key, "value": value} for key, value in env.items()],
+                "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
+            }
+        ]
+    }
+    service = {"selector": labels, "ports": [{"port": port}]}
+    return {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": pod},
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": service},
+        ],
+    }
