@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -84,10 +85,17 @@ class Breakable(Broken, Containers):
 
     @contextmanager
     def paused(self, *containers: str) -> Iterator[None]:
+        """`docker pause`, and its end.
+
+        If a health check was starting in what froze, Docker waits for it, and would for ever: the kernel thaws first.
+        """
+        switches = [_switch(self.pid(one)) for one in containers]
         self.docker("pause", *containers)
         try:
             yield
         finally:
+            for file, thawed in switches:  # one whose processes were killed is gone
+                as_root("sh", "-c", f"! [ -e {file} ] || echo {thawed} > {file}")
             frozen = [one for one in containers if self.inspect(one)["State"]["Paused"]]
             if frozen:  # one that was killed meanwhile is not
                 self.docker("unpause", *frozen)
@@ -179,3 +187,11 @@ def as_root(*command: str) -> None:
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
     done = subprocess.run([*sudo, *command], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, f"{' '.join([*sudo, *command])}: {done.stderr}"
+
+
+def _switch(pid: int) -> tuple[str, str]:
+    """Return the file by which the kernel thaws a process with its control group, and what to write to it."""
+    groups = dict(line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
+    if "freezer" in groups:
+        return f"/sys/fs/cgroup/freezer{groups['freezer']}/freezer.state", "THAWED"
+    return f"/sys/fs/cgroup{groups['']}/cgroup.freeze", "0"
