@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import redis as redis_client
 
 from tests.support.broken import EMPTIED, Broken
 from tests.support.cluster import Cluster
-from tests.support.waiting import until
+from tests.support.waiting import Stopwatch, until
 
 WORKERS = 2
 
@@ -68,14 +67,16 @@ class Disturbed(Broken, Cluster):
         wrong: list[str] = []
         enough = threading.Event()
         asked = [0] * many
+        watch = Stopwatch()
 
         def visit(number: int) -> None:
             while not enough.is_set():
+                began = watch.seconds
                 try:
                     with urllib.request.urlopen(f"{self.web_url}/login/", timeout=10) as answer:
                         answer.read()
                 except OSError as error:
-                    wrong.append(f"{time.monotonic():.1f}: {error!r}")
+                    wrong.append(f"{began:.2f} to {watch.seconds:.2f} s: {error!r}")
                 asked[number] += 1
 
         threads = [threading.Thread(target=visit, args=(number,)) for number in range(many)]
