@@ -23,7 +23,8 @@ from django.core.management import call_command
 from django.db import connection
 
 from esteira.registry import registry
-from tests.support import cluster, containers
+from tests.support import containers, namespace
+from tests.support.cluster import IMAGES
 from tests.support.servers import SuiteServers
 
 if settings.configured:
@@ -78,10 +79,10 @@ NEEDS = (
     Need(
         mark="cluster",
         folders=["e2e/kubernetes", "chaos/kubernetes"],
-        is_there=lambda: cluster.is_coming() or cluster.cluster_answers(),
+        is_there=lambda: namespace.is_coming() or namespace.cluster_answers(),
         asked_for_by=["CI", "TEST_KUBECONFIG"],
-        what=cluster.CLUSTER,
-        how=cluster.HOW_TO_GET_ONE,
+        what=namespace.CLUSTER,
+        how=namespace.HOW_TO_GET_ONE,
     ),
 )
 
@@ -126,8 +127,8 @@ def images() -> None:
 @pytest.fixture(scope="session")
 def loaded_images(images: None) -> None:
     """The same in the cluster, once it is there."""
-    cluster.wait_for_it()
-    cluster.load(*(f"{image}:latest" for image in cluster.IMAGES))
+    namespace.wait_for_it()
+    namespace.load(*(f"{image}:latest" for image in IMAGES))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

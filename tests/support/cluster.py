@@ -1,8 +1,4 @@
-"""An installation in Kubernetes for tests: `kubectl` in a namespace of its own, reached by node ports.
-
-Only a cluster that TEST_KUBECONFIG names is touched, never the one that somebody happens to be signed in to. Everything
-is in namespaces that the tests make and remove.
-"""
+"""An installation in Kubernetes for tests: in a namespace that they make and remove, reached by node ports."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import base64
 import json
 import os
 import socket
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,12 +14,11 @@ from typing import Any, ClassVar
 
 import yaml
 
+from tests.support.namespace import Namespace, kubectl
 from tests.support.processes import ROOT
 from tests.support.reached import CHAOS_JOBS, Reached
 from tests.support.waiting import until
 
-CLUSTER = "a Kubernetes cluster that tests may break"
-HOW_TO_GET_ONE = "name its kubeconfig in TEST_KUBECONFIG and a command that loads images in TEST_CLUSTER_LOAD"
 BASE = ROOT / "k8s"
 EXTRAS = Path(__file__).with_name("cluster.yaml")
 ROLES = ("web", "worker", "beat", "flower")
@@ -34,81 +28,14 @@ NODE = os.environ.get("TEST_NODE_ADDRESS", "127.0.0.1")
 PART = "app.kubernetes.io/part-of=esteira"
 
 
-def cluster_answers() -> bool:
-    """Whether TEST_KUBECONFIG names a cluster, and it answers."""
-    if not Path(os.environ.get("TEST_KUBECONFIG", "")).is_file():
-        return False
-    try:
-        asked = _kubectl("get", "nodes", "--request-timeout=10s")
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return asked.returncode == 0
-
-
-def is_coming() -> bool:
-    """Whether somebody is bringing up the cluster, and writes TEST_KUBECONFIG when it is there."""
-    return bool(os.environ.get("TEST_CLUSTER_WITHIN"))
-
-
-def wait_for_it() -> None:
-    """Wait for the cluster as many seconds as TEST_CLUSTER_WITHIN allows."""
-    until(cluster_answers, CLUSTER, timeout=float(os.environ.get("TEST_CLUSTER_WITHIN") or 10), every=1)
-
-
-def load(*images: str) -> None:
-    """Make images of the local engine known to the cluster."""
-    command = os.environ["TEST_CLUSTER_LOAD"].split()
-    subprocess.run([*command, *images], check=True, timeout=600, capture_output=True)
-
-
-def _kubectl(
-    *arguments: str, stdin: str | None = None, timeout: float = 60
-) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "KUBECONFIG": os.environ["TEST_KUBECONFIG"]}
-    return subprocess.run(
-        ["kubectl", *arguments],
-        input=stdin,
-        env=env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-class Cluster(Reached):
+class Cluster(Namespace, Reached):
     """One namespace, with settings as its ConfigMap has them; there is one at a time, for a node has little room."""
 
     standing: ClassVar[Cluster | None] = None
 
     def __init__(self, namespace: str, **settings: str) -> None:
-        self.namespace = namespace
+        super().__init__(namespace)
         self.settings = settings
-        self.warnings = ""
-
-    # --- kubectl -------------------------------------------------------------------------------------------------------
-
-    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
-        """Run `kubectl …` in the namespace; return what it printed on stdout, keep its warnings."""
-        done = self.tried(*arguments, stdin=stdin, timeout=timeout)
-        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr[-3000:]}"
-        self.warnings += done.stderr
-        return done.stdout
-
-    def tried(
-        self, *arguments: str, stdin: str | None = None, timeout: float = 60
-    ) -> subprocess.CompletedProcess[str]:
-        """Run `kubectl …` in the namespace, however it ends."""
-        return _kubectl("--namespace", self.namespace, *arguments, stdin=stdin, timeout=timeout)
-
-    def get(self, kind: str, name: str = "", **labels: str) -> Any:
-        """Return an object, or the list of those with some labels."""
-        chosen = (
-            [f"--selector={','.join(f'{key}={value}' for key, value in labels.items())}"] if labels else []
-        )
-        told = json.loads(self.kubectl("get", kind, *([name] if name else []), *chosen, "-o", "json"))
-        return told if name else told["items"]
 
     def take_place(self) -> None:
         """Remove the installation that stands, for another that is about to."""
@@ -167,9 +94,9 @@ class Cluster(Reached):
         if Cluster.standing is not self:
             return
         self._forget()
-        _kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
+        kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
         self.tried("delete", "pods", "--all", "--grace-period=1", "--wait=false")
-        _kubectl("wait", "--for=delete", f"namespace/{self.namespace}", "--timeout=150s", timeout=180)
+        kubectl("wait", "--for=delete", f"namespace/{self.namespace}", "--timeout=150s", timeout=180)
         Cluster.standing = None
 
     # --- Settings ------------------------------------------------------------------------------------------------------
@@ -195,9 +122,6 @@ class Cluster(Reached):
         self.kubectl("apply", "-f", str(EXTRAS))
         for name in ("web", "flower", "postgres", "redis"):
             until(lambda: is_open(self.port(name)), f"{name} answers on the node")  # noqa: B023
-
-    def patch(self, kind: str, name: str, body: dict[str, Any], how: str = "strategic") -> None:
-        self.kubectl("patch", kind, name, f"--type={how}", "-p", json.dumps(body))
 
     def _tests(self) -> dict[str, Any]:
         """The job types of the tests, as pods mount them."""

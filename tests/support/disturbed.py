@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-import urllib.request
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,9 +11,31 @@ import redis as redis_client
 
 from tests.support.broken import EMPTIED, Broken
 from tests.support.cluster import Cluster
-from tests.support.waiting import Stopwatch, until
+from tests.support.namespace import environment
+from tests.support.waiting import until
 
 WORKERS = 2
+#: Four threads, until nobody has anything to say any more; how often they asked, and each failure on a line.
+VISIT = """
+import sys, threading, time, urllib.request
+page = urllib.request.Request(f"http://{sys.argv[1]}:8000/login/", headers={"Host": "localhost"})
+began, over, asked, wrong = time.monotonic(), threading.Event(), [], []
+def visit():
+    while not over.is_set():
+        at = time.monotonic()
+        try:
+            with urllib.request.urlopen(page, timeout=10) as answer:
+                answer.read()
+        except OSError as error:
+            wrong.append(f"{at - began:.2f} to {time.monotonic() - began:.2f} s: {error!r}")
+        asked.append(at)
+threads = [threading.Thread(target=visit) for _ in range(4)]
+for thread in threads: thread.start()
+sys.stdin.read()
+over.set()
+for thread in threads: thread.join()
+print(len(asked), *wrong, sep="\\n")
+"""
 
 
 class Disturbed(Broken, Cluster):
@@ -62,30 +83,22 @@ class Disturbed(Broken, Cluster):
         )  # type: ignore[return-value]
 
     @contextmanager
-    def visitors(self, many: int = 4) -> Iterator[list[str]]:
-        """Ask the Service for a page again and again, a new connection each time; gives what went wrong."""
+    def visitors(self) -> Iterator[list[str]]:
+        """Ask the Service for a page again and again, a new connection each time; afterwards has what went wrong.
+
+        They come from a pod: the way from a node's port into it is not ours.
+        """
         wrong: list[str] = []
-        enough = threading.Event()
-        asked = [0] * many
-        watch = Stopwatch()
-
-        def visit(number: int) -> None:
-            while not enough.is_set():
-                began = watch.seconds
-                try:
-                    with urllib.request.urlopen(f"{self.web_url}/login/", timeout=10) as answer:
-                        answer.read()
-                except OSError as error:
-                    wrong.append(f"{began:.2f} to {watch.seconds:.2f} s: {error!r}")
-                asked[number] += 1
-
-        threads = [threading.Thread(target=visit, args=(number,)) for number in range(many)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield wrong
-        finally:
-            enough.set()
-            for thread in threads:
-                thread.join()
-        assert all(asked), "a visitor asked nothing"
+        address = self.get("service", "web")["spec"]["clusterIP"]
+        with self.pod("visitor") as pod:
+            visit = ["kubectl", "-n", self.namespace, "exec", "-i", pod, "--", "python", "-c", VISIT, address]
+            visiting = subprocess.Popen(
+                visit, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            try:
+                yield wrong
+            finally:
+                told, _ = visiting.communicate(timeout=60)  # which ends what they read, and that ends them
+            asked, *refused = told.splitlines()
+            assert visiting.returncode == 0 and int(asked) > 0, told
+            wrong += refused

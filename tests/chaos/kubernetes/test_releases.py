@@ -8,10 +8,11 @@ import subprocess
 import pytest
 
 from tests.support.broken import GRACE_S
-from tests.support.cluster import ROLES, load
+from tests.support.cluster import ROLES
 from tests.support.disturbed import Disturbed
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
+from tests.support.namespace import load
 from tests.support.waiting import Stopwatch
 
 JOBS = int(os.environ.get("JOBS", "2000"))

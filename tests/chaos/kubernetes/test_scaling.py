@@ -76,7 +76,7 @@ def test_an_hpa_scales_on_processors(stack: Disturbed) -> None:
     stack.scale("worker", 1)
     with added(stack, "hpa"):
         faster("hpa", stack, {"stabilizationWindowSeconds": SETTLED, "policies": [ONE_AT_A_TIME]})
-        ids = stack.submit("plain.burn", [{"seconds": 2}] * 60)
+        ids = stack.submit("plain.burn", [{"seconds": 2}] * 120)
         stack.until(lambda: len(stack.ready("worker")) > 1, "there are more workers", timeout=120)
         ids += (long := stack.submit("effects.deaf", [{"seconds": 150}]))
         stack.until(lambda: len(stack.names("worker")) == 1, "there is one again", timeout=300)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -46,38 +44,6 @@ def targets(stack: Installed) -> dict[str, str]:
     return {**found, "kubernetes": f"{slice_['endpoints'][0]['addresses'][0]}:{slice_['ports'][0]['port']}"}
 
 
-@contextmanager
-def pod(stack: Installed, pod_name: str, **labels: str) -> Iterator[str]:
-    """A pod in the same namespace that is none of ours."""
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": pod_name, "labels": labels},
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "automountServiceAccountToken": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 10001,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": pod_name,
-                    "image": "esteira-web:latest",
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["sleep", "600"],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                }
-            ],
-        },
-    }
-    stack.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
-    stack.kubectl("wait", "--for=condition=Ready", f"pod/{pod_name}", "--timeout=60s", timeout=70)
-    yield f"pod/{pod_name}"
-    stack.kubectl("delete", "pod", pod_name, "--grace-period=1")
-
-
 def reached(stack: Installed, source: str, targets: dict[str, str]) -> set[str]:
     """Return what a pod can connect to."""
     told = stack.kubectl("exec", source, "--", "python3", "-c", TRY, *targets.values()).split()
@@ -109,8 +75,8 @@ def test_only_the_monitor_reaches_the_metrics_and_a_stranger_the_public_port(
     """The other objects of k8s/monitoring are of kinds that only the operator of Prometheus knows."""
     ours = {name: target for name, target in targets.items() if name != "kubernetes"}
     with (
-        pod(stack, "stranger") as stranger,
-        pod(stack, "monitor", **{"app.kubernetes.io/name": "prometheus"}) as monitor,
+        stack.pod("stranger") as stranger,
+        stack.pod("monitor", **{"app.kubernetes.io/name": "prometheus"}) as monitor,
     ):
         assert reached(stack, stranger, ours) == reached(stack, monitor, ours) == {"web"}
 
