@@ -135,7 +135,7 @@ class Breaks:
         self._kill(self._one("worker"))
 
     def _kill_a_pool_process(self) -> None:
-        """Nothing happens to a worker that is down, or has no pool yet, or is paused and could not reap it."""
+        """Nothing happens to a worker that is down, or has no pool yet, or is stopped and could not reap it."""
         worker = self._one("worker")
         if not self._harmed(worker) and (processes := self.stack.pool(worker)):
             kill(self.chance.choice(processes))
@@ -160,15 +160,15 @@ class Breaks:
 
     def _pause_a_worker(self) -> None:
         worker = self._one("worker")
-        self._for_a_while(worker, lambda: self.stack.paused(worker), self.stack.lease_s * 2.5)
+        self._for_a_while(worker, lambda: self.stack.stopped(worker), self.stack.lease_s * 2.5)
 
     def _pause_beat(self) -> None:
         beat = self._one("beat")
-        self._for_a_while(beat, lambda: self.stack.paused(beat), 8)
+        self._for_a_while(beat, lambda: self.stack.stopped(beat), 8)
 
     def _pause_redis(self) -> None:
         redis = self._one("redis")
-        self._for_a_while(redis, lambda: self.stack.paused(redis), 4)
+        self._for_a_while(redis, lambda: self.stack.stopped(redis), 4)
 
     def _wipe_redis(self) -> None:
         """As its admin; one that is down is wiped already."""
@@ -189,7 +189,7 @@ class Breaks:
             self._for_a_while(worker, lambda: self.stack.cut(worker, service), self.stack.lease_s * 2)
 
     def _kill(self, *containers: str) -> None:
-        """Whatever is paused is let go first: Docker loses track of what dies in its pause."""
+        """Whatever is stopped is let go first: its next life is harmed anew or not at all."""
         for one in [one for one in self.healing if one[1] in containers]:
             self.healing.remove(one)
             one[2].close()
