@@ -95,7 +95,7 @@ def test_keda_scales_on_work_to_none_and_back(stack: Disturbed) -> None:
         faster("scaledobject", stack, {"stabilizationWindowSeconds": SETTLED, "policies": [ALL_AT_ONCE]})
         stack.until(lambda: not stack.names("worker"), "nobody waits for work", timeout=180)
 
-        ids = (long := stack.submit("effects.deaf", [{"seconds": 100}]))
+        long = stack.submit("effects.deaf", [{"seconds": 100}])
         ids = [*long, *stack.submit("effects.deaf", [{"seconds": 3}] * 24)]
         stack.until(lambda: len(stack.ready("worker")) > 1, "work has woken workers", timeout=120)
         stack.until(lambda: len(stack.names("worker")) == 1, "one is left", timeout=180)
