@@ -103,9 +103,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not needy or need.is_there():
             continue
         if any(map(os.environ.get, need.asked_for_by)):
-            raise pytest.UsageError(f"{len(needy)} tests need {need.what}, and none answers: {need.how}.")
+            raise pytest.UsageError(f"Tests ({len(needy)}) need {need.what}, and none answers: {need.how}.")
         config.stash.setdefault(LEFT_OUT, []).append(
-            f"{len(needy)} tests were left out: they need {need.what}; {need.how}."
+            f"Tests left out for want of {need.what}: {len(needy)}; {need.how}."
         )
         config.hook.pytest_deselected(items=needy)
         items[:] = [item for item in items if item not in needy]
