@@ -20,6 +20,7 @@ import redis
 from tests.e2e.test_dev import PASSWORD, copy_of_the_checkout
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
+from tests.support.containers import build_postgres_18
 from tests.support.installation import NEW, OLD, Installation
 from tests.support.invariants import check
 from tests.support.journey import done, download, submit, upload
@@ -148,6 +149,28 @@ def test_a_backup_is_restored_in_place(
     stack.compose("start", "web", "worker", "beat")
     stack.wait_healthy("web", "worker", "beat")
     whole_again(stack, api, picture, checksum)
+
+
+def test_a_backup_is_the_way_to_another_major_version(
+    stack: Installation, api: ApiClient, backup: tuple[str, dict[str, str], str, str]
+) -> None:
+    """And back: PostgreSQL 18 has its data and its image's volume elsewhere, compose where they were."""
+    file, content, picture, checksum = backup
+    stack.rest()
+    stack.docker("volume", "rm", f"{stack.project}_postgres")
+    stack.settings["POSTGRES_IMAGE"] = build_postgres_18()
+
+    stack.make("restore", f"FILE={file}")
+
+    assert stack.content() == content
+    assert stack.db.one("SHOW server_version").startswith("18.")
+    stack.make("up")
+    whole_again(stack, api, picture, checksum)
+    (container,) = stack.ids("postgres")
+    mounts = stack.inspect(container)["Mounts"]
+    volumes = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
+    assert volumes == {f"{stack.project}_postgres", f"{stack.project}_keys-postgres"}
+    del stack.settings["POSTGRES_IMAGE"]
 
 
 def test_a_backup_is_restored_into_new_volumes(

