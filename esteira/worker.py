@@ -16,6 +16,7 @@ from uuid import UUID
 
 from celery import signals
 from celery.bootsteps import StartStopStep
+from celery.events import EventDispatcher
 from celery.exceptions import WorkerLostError, WorkerShutdown, WorkerTerminate
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
@@ -36,6 +37,8 @@ REQUEST = "esteira.worker:JobRequest"
 TOUCH_S = 1.0
 #: Celery's own events (what Flower shows) go out together, this often.
 EVENTS_S = 0.1
+#: What could not be sent is not tried again before this: each try may take as long as Redis is waited for.
+QUIET_S = 5.0
 #: kombu waits 2, 4, … 30 s between attempts to reconnect; nobody is helped by that.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 #: Hints of unknown types are put right together, at most this much later.
@@ -49,6 +52,26 @@ def runner() -> Runner:
     """Return the pool process's runner."""
     assert _runner is not None, "hints run in a worker's pool processes only"
     return _runner
+
+
+class BriefDispatcher(EventDispatcher):
+    """Celery's sender of events, which waits for Redis once in a while at most, and keeps what it cannot send.
+
+    Stock Celery 5.7 tries to send a heartbeat until it succeeds. While Redis takes connections and answers nothing, the
+    event loop would stand still, and a health check would have the worker restarted (there is a test for it).
+    """
+
+    _outbound_buffer: Any  # Celery's own, which its published types leave out
+    _quiet_until = 0.0
+
+    def _publish(self, event: Any, producer: Any, routing_key: str, **_: Any) -> None:
+        kept = len(self._outbound_buffer)
+        if time.monotonic() < self._quiet_until:
+            self._outbound_buffer.append((event, routing_key))
+            return
+        super()._publish(event, producer, routing_key)  # type: ignore[misc]  # likewise
+        if len(self._outbound_buffer) > kept:
+            self._quiet_until = time.monotonic() + QUIET_S
 
 
 class SteadyConsumer(Consumer):
@@ -74,6 +97,7 @@ class SteadyConsumer(Consumer):
         }
         kwargs["worker_options"] = options
         super().__init__(*args, **kwargs)
+        self.app.events.dispatcher_cls = BriefDispatcher  # type: ignore[assignment]  # a class will do as well as its name
 
     def start(self) -> None:
         while True:
@@ -88,6 +112,7 @@ class SteadyConsumer(Consumer):
                 time.sleep(FIRST_PAUSE_S)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
+        identity.touch("worker")  # a turn that failed is a turn
         try:
             super().on_connection_error_after_connected(exc)
         except Exception as error:

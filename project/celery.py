@@ -26,7 +26,7 @@ app.conf.update(
         "visibility_timeout": 60,  # for tasks that are not ours: hints are not acknowledged
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
-        "socket_timeout": 5,
+        "socket_timeout": 2,  # the event loop waits for so long several times in a row if Redis is frozen
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 5,

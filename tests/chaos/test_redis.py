@@ -21,6 +21,9 @@ from tests.support.waiting import Stopwatch
 #: How often Redis is killed under one worker, and how long it is away; KILLS=20 OUTAGE=60 for the long way.
 KILLS, OUTAGE_S = int(os.environ.get("KILLS", "4")), float(os.environ.get("OUTAGE", "6"))
 
+#: A loop that shows no sign for so long is taken for stuck (services/worker/healthy); and how long Redis is frozen.
+SIGN_S, FROZEN_S = 15.0, 30.0
+
 
 @pytest.fixture
 def steady(stack: Stack) -> Iterator[Stack]:
@@ -107,6 +110,29 @@ def test_redis_freezes(steady: Stack, measured: Measured) -> None:
     measured(steady.flows_again(), 3.0)
     steady.wait_ended()
     check(steady.db, ids, crashed=False)
+
+
+def test_a_frozen_redis_makes_nobody_look_stuck(stack: Stack, measured: Measured) -> None:
+    """Or health checks would restart all workers, and cut off what they run; a pool process that dies meanwhile is replaced."""
+    parts = {"worker": stack.worker("w1"), "beat": stack.beat()}
+    ids = mixed(stack)
+    stack.halfway(ids, "w1")
+    many = len(parts["worker"].children())
+    oldest, watch = dict.fromkeys(parts, 0.0), Stopwatch()
+
+    with frozen(stack.valkey.pid):
+        outage(1)
+        parts["worker"].children()[0].send_signal(signal.SIGKILL)
+        while watch.seconds < FROZEN_S:
+            outage(0.2)
+            for name, process in parts.items():
+                oldest[name] = max(oldest[name], process.age_of(name))
+
+    assert all(age < SIGN_S for age in oldest.values()), oldest
+    measured(stack.flows_again(), 3.0)
+    stack.until(lambda: len(parts["worker"].children()) == many, "the pool is whole again")
+    stack.wait_ended()
+    check(stack.db, ids)
 
 
 def test_redis_is_full(steady: Stack) -> None:

@@ -17,6 +17,7 @@ import psutil
 import redis as redis_client
 
 from project.embedded import free_port
+from project.embedded_server import is_alive
 from tests.support.api import ApiClient
 from tests.support.broken import EMPTIED, Broken
 from tests.support.containers import PARTS, Containers
@@ -177,12 +178,14 @@ class Breakable(Broken, Containers):
 
 
 def kill(*pids: int) -> None:
-    """SIGKILL processes at once, and wait until they are gone."""
+    """SIGKILL processes at once, and wait until they are dead: a worker that waits for Redis buries its own later."""
     assert all(pid > 1 for pid in pids), pids
+    victims = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
-            _signal("KILL", [psutil.Process(pid)])
-    until(lambda: not any(psutil.pid_exists(pid) for pid in pids), f"{pids} are gone")
+            victims.append(psutil.Process(pid))
+    _signal("KILL", victims)
+    until(lambda: not any(map(is_alive, victims)), f"{pids} are dead")
 
 
 def _signal(name: str, processes: list[psutil.Process]) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,10 @@ class Process:
         if not self.alive():
             raise AssertionError(f"{self.name} ended while starting:\n{self.last_words()}")
         return (self.run_dir / f"{sign}.alive").exists()
+
+    def age_of(self, sign: str) -> float:
+        """Return how many seconds ago its loop turned last."""
+        return time.time() - (self.run_dir / f"{sign}.alive").stat().st_mtime
 
     def family(self) -> list[psutil.Process]:
         """Return the process and its offspring, those seen earlier and orphaned since included."""
