@@ -90,6 +90,7 @@ class SteadyConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._strays: list[UUID] = []
+        self._connected_at = float("-inf")
         options = {
             **(kwargs.pop("worker_options", None) or {}),
             "without_gossip": True,
@@ -118,6 +119,15 @@ class SteadyConsumer(Consumer):
         except Exception as error:
             log.warning("cleaning up the broken connection to Redis failed as well: %r", error)
             self.connection = None
+        self._breathe()
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        super().on_connection_error_before_connected(exc)
+        self._breathe()
+
+    def _breathe(self) -> None:
+        """A Redis that connects and refuses what comes next is full, and the attempts themselves take its memory."""
+        time.sleep(max(0.0, min(LONGEST_PAUSE_S, self._connected_at + LONGEST_PAUSE_S - time.monotonic())))
 
     def _forget_connection(self) -> None:
         self.connection = None
@@ -139,6 +149,7 @@ class SteadyConsumer(Consumer):
                     max_retries=1, interval_start=0, interval_step=0, reraise_as_library_errors=False
                 )
                 self.first_connection_attempt = False
+                self._connected_at = time.monotonic()
                 return conn
             except (*conn.recoverable_connection_errors, *conn.recoverable_channel_errors, OSError) as error:
                 if not told:

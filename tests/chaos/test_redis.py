@@ -24,6 +24,9 @@ KILLS, OUTAGE_S = int(os.environ.get("KILLS", "4")), float(os.environ.get("OUTAG
 #: A loop that shows no sign for so long is taken for stuck (services/worker/healthy); and how long Redis is frozen.
 SIGN_S, FROZEN_S = 15.0, 30.0
 
+#: A worker opens a few connections whenever it connects, and does so once a second at most.
+MOST_PER_S = 6
+
 
 @pytest.fixture
 def steady(stack: Stack) -> Iterator[Stack]:
@@ -147,6 +150,19 @@ def test_redis_is_full(steady: Stack) -> None:
 
     steady.wait_ended()
     check(steady.db, ids, crashed=False)
+
+
+def test_a_full_redis_is_not_stormed(stack: Stack) -> None:
+    """A worker that is refused at once connects anew, and each connection takes memory that the others lack."""
+    stack.worker("w1")
+    stack.redis.config_set("maxmemory", "1")
+    before, watch = stack.redis.info("stats")["total_connections_received"], Stopwatch()
+    stack.redis.client_kill_filter(skipme=True)
+
+    outage(10)
+
+    made = stack.redis.info("stats")["total_connections_received"] - before
+    assert made < MOST_PER_S * watch.seconds, f"{made} connections in {watch.seconds:.0f} s"
 
 
 def test_a_monitor_that_stopped_reading_fills_redis(

@@ -182,7 +182,7 @@ def test_sigterm_drain(make_stack: Callable[..., Stack], measured: Measured) -> 
     stack = make_stack(LEASE_SECONDS="30", DRAIN_SECONDS="2")
     leaving, _ = stack.worker("w1"), stack.beat()
     short = stack.submit("effects.deaf", [{"seconds": 1}])
-    long = stack.submit("effects.work", [{"seconds": 5}])
+    long = stack.submit("effects.work", [{"seconds": 8}])
     stack.until(lambda: len(stack.db.held_by("w1@")) == 2, "both jobs run")
     was = stack.db.attempts([UUID(job) for job in (*short, *long)])
     stack.worker("w2")
