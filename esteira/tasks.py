@@ -11,7 +11,7 @@ from typing import Any
 from celery import current_app, shared_task
 from kombu import Queue
 
-from esteira import worker
+from esteira import delivery, worker
 from esteira.depth import known_queues
 from esteira.registry import registry
 
@@ -22,7 +22,7 @@ def door(task: Any, *ids: str) -> None:
 
 _register: Any = shared_task  # its published types do not know `Request`
 for _kind in registry.all():
-    _register(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=worker.REQUEST)
+    _register(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=delivery.REQUEST)
 
 current_app.conf.task_queues = [Queue(name, routing_key=name) for name in known_queues()]
 current_app.steps["worker"].add(worker.Name)

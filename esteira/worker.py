@@ -16,15 +16,14 @@ from uuid import UUID
 
 from celery import signals
 from celery.bootsteps import StartStopStep
-from celery.events import EventDispatcher
-from celery.exceptions import WorkerLostError, WorkerShutdown, WorkerTerminate
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.worker.consumer import Consumer
-from celery.worker.request import Request
 from celery.worker.state import maybe_shutdown
 from django.conf import settings
 
 from esteira import gate, identity
 from esteira.db import Gone
+from esteira.events import BriefDispatcher
 from esteira.identity import ANNOUNCE_S, Identity, briefly
 from esteira.record import rescue
 from esteira.record.claim import settle
@@ -33,12 +32,9 @@ from esteira.unacked import spare_hints
 
 log = logging.getLogger("esteira.worker")
 
-REQUEST = "esteira.worker:JobRequest"
 TOUCH_S = 1.0
 #: Celery's own events (what Flower shows) go out together, this often.
 EVENTS_S = 0.1
-#: What could not be sent is not tried again before this: each try may take as long as Redis is waited for.
-QUIET_S = 5.0
 #: kombu waits 2, 4, … 30 s between attempts to reconnect; nobody is helped by that.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 #: Hints of unknown types are put right together, at most this much later.
@@ -52,26 +48,6 @@ def runner() -> Runner:
     """Return the pool process's runner."""
     assert _runner is not None, "hints run in a worker's pool processes only"
     return _runner
-
-
-class BriefDispatcher(EventDispatcher):
-    """Celery's sender of events, which waits for Redis once in a while at most, and keeps what it cannot send.
-
-    Stock Celery 5.7 tries to send a heartbeat until it succeeds. While Redis takes connections and answers nothing, the
-    event loop would stand still, and a health check would have the worker restarted (there is a test for it).
-    """
-
-    _outbound_buffer: Any  # Celery's own, which its published types leave out
-    _quiet_until = 0.0
-
-    def _publish(self, event: Any, producer: Any, routing_key: str, **_: Any) -> None:
-        kept = len(self._outbound_buffer)
-        if time.monotonic() < self._quiet_until:
-            self._outbound_buffer.append((event, routing_key))
-            return
-        super()._publish(event, producer, routing_key)  # type: ignore[misc]  # likewise
-        if len(self._outbound_buffer) > kept:
-            self._quiet_until = time.monotonic() + QUIET_S
 
 
 class SteadyConsumer(Consumer):
@@ -201,36 +177,6 @@ class SteadyConsumer(Consumer):
                 identity.announce(db, _me, queues=_queues(self.app), slots=self.pool.num_processes)
         except Gone as error:
             log.warning("the database does not know that this worker lives: %s", error)
-
-
-class JobRequest(Request):
-    """Celery's request, which tells the truth about a pool process that is gone."""
-
-    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Celery calls this for lost processes, and if the core itself fails; a job's own errors never come here."""
-        answer = super().on_failure(exc_info, send_failed_event, return_ok)
-        error = getattr(exc_info.exception, "exc", exc_info.exception)
-        if isinstance(error, WorkerLostError | SystemExit):
-            self._process_lost()
-        return answer
-
-    def on_timeout(self, soft: bool, timeout: float) -> None:
-        super().on_timeout(soft, timeout)
-        if not soft:
-            self._process_lost()
-
-    def _process_lost(self) -> None:
-        """T7: what this delivery still runs is rescued at once; if the database is slow, its leases end."""
-        try:
-            with briefly("worker lost") as db:
-                rescued = rescue.process_lost(db, self.id)
-        except Gone as error:
-            log.warning(
-                "a pool process is lost and the database away (%s); the leases of its jobs end", error
-            )
-            return
-        for job_id, state in rescued.items():
-            log.warning("the pool process of job %s is lost; the job is %s", job_id, state)
 
 
 class Name(StartStopStep):

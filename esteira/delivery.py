@@ -1,0 +1,47 @@
+"""One hint on its way through a worker's pool, and what becomes of its jobs if the pool process is lost."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.exceptions import WorkerLostError
+from celery.worker.request import Request
+
+from esteira.db import Gone
+from esteira.identity import briefly
+from esteira.record import rescue
+
+log = logging.getLogger("esteira.worker")
+
+REQUEST = "esteira.delivery:JobRequest"
+
+
+class JobRequest(Request):
+    """Celery's request, which tells the truth about a pool process that is gone."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Celery calls this for lost processes, and if the core itself fails; a job's own errors never come here."""
+        answer = super().on_failure(exc_info, send_failed_event, return_ok)
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, WorkerLostError | SystemExit):
+            self._process_lost()
+        return answer
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        super().on_timeout(soft, timeout)
+        if not soft:
+            self._process_lost()
+
+    def _process_lost(self) -> None:
+        """T7: what this delivery still runs is rescued at once; if the database is slow, its leases end."""
+        try:
+            with briefly("worker lost") as db:
+                rescued = rescue.process_lost(db, self.id)
+        except Gone as error:
+            log.warning(
+                "a pool process is lost and the database away (%s); the leases of its jobs end", error
+            )
+            return
+        for job_id, state in rescued.items():
+            log.warning("the pool process of job %s is lost; the job is %s", job_id, state)
