@@ -15,9 +15,11 @@ class EsteiraConfig(AppConfig):
 
     def ready(self) -> None:
         from esteira import checks, discover  # noqa: F401  (Django learns of the checks by the import)
+        from esteira.db import settle_orm_connections
         from esteira.registry import registry
         from esteira.submit import submit
 
+        settle_orm_connections()
         discover.load(settings.JOB_PACKAGES)
         registry.install(submit)
         post_migrate.connect(_write_schedules, sender=self, dispatch_uid="esteira.schedules")

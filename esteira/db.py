@@ -4,6 +4,10 @@
 `Core` owns one private psycopg connection: leases, flushes and the keeper must not meet a job's own transaction. A
 broken private connection is closed and opened again by the next call; the call that met the break raises
 `Gone`, and only the caller knows whether repeating is safe. Every connection notices a dead peer within one lease.
+
+Only three classes of SQLSTATE blame what was written: 22 (data), 23 (integrity) and 54 (limits). Every other error
+says that the server cannot do its work now: it is read-only, shutting down, or its tables were changed under a
+prepared statement. All of those are `Gone`, and a new connection is opened.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from typing import Any, Protocol
 import psycopg
 from django.conf import settings
 from django.db import InterfaceError as DjangoInterfaceError
+from django.db import InternalError as DjangoInternalError
+from django.db import NotSupportedError as DjangoNotSupportedError
 from django.db import OperationalError as DjangoOperationalError
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -24,11 +30,32 @@ from django.db.backends.signals import connection_created
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 
-#: What a lost or refused connection raises, on either kind of connection.
-Gone = (psycopg.OperationalError, psycopg.InterfaceError, DjangoOperationalError, DjangoInterfaceError)
+#: What an unavailable server raises, on either kind of connection; the value that was written is not to blame.
+Gone = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    psycopg.NotSupportedError,
+    DjangoOperationalError,
+    DjangoInterfaceError,
+    DjangoInternalError,
+    DjangoNotSupportedError,
+)
+#: Classes of SQLSTATE that blame the value: data exception, integrity violation, program limit exceeded.
+VALUE_CLASSES = ("22", "23", "54")
+#: Somebody holds a lock: the server works, and so does the connection.
+BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 DEADLOCK_TRIES = 5
 #: As often a statement comes before a connection of Django prepares it; Django itself never does.
 PREPARE_AFTER = 5
+
+
+class Unavailable(psycopg.OperationalError):
+    """The server refused a statement although the value is not to blame; the cause is the driver's error."""
+
+
+class LimitExceeded(psycopg.DataError):
+    """A value is larger than PostgreSQL's own limits (SQLSTATE class 54); the cause is the driver's error."""
 
 
 class Db(Protocol):
@@ -50,7 +77,12 @@ class Orm:
         if raw.prepare_threshold is None and not django.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
             raw.prepare_threshold = PREPARE_AFTER
         with django.wrap_database_errors, psycopg.Cursor(raw) as cursor:
-            cursor.execute(sql, params)
+            try:
+                cursor.execute(sql, params)
+            except psycopg.Error as error:
+                if _class_of(error) == "54":
+                    raise LimitExceeded(str(error)) from error
+                raise
             return cursor.fetchall() if cursor.description else []
 
     @contextmanager
@@ -100,6 +132,10 @@ class Core:
             try:
                 with connection.transaction():
                     yield
+            except psycopg.Error as error:
+                if not self._in_transaction():
+                    self._drop_after(error)
+                raise
             finally:
                 self._drop_if_broken()
 
@@ -122,8 +158,19 @@ class Core:
         try:
             cursor = connection.execute(sql, params)
             return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            if not self._in_transaction():
+                self._drop_after(error)
+            if (judged := _judged(error)) is error:
+                raise
+            raise judged from error
         finally:
             self._drop_if_broken()
+
+    def _drop_after(self, error: psycopg.Error) -> None:
+        """Leave a connection whose server cannot do its work: the next one may reach another, or a mended one."""
+        if _class_of(error) not in VALUE_CLASSES and not isinstance(error, BUSY):
+            self.close()
 
     def _in_transaction(self) -> bool:
         status = self._connection.info.transaction_status if self._connection else None
@@ -140,6 +187,19 @@ class Core:
         return self._connection
 
 
+def _class_of(error: psycopg.Error) -> str:
+    return (error.sqlstate or "")[:2]
+
+
+def _judged(error: psycopg.Error) -> psycopg.Error:
+    """Return an error as its class says: one of `Gone` unless the value is to blame, and then none of them."""
+    if _class_of(error) == "54":
+        return LimitExceeded(str(error))
+    if _class_of(error) in VALUE_CLASSES or isinstance(error, Gone):
+        return error
+    return Unavailable(str(error))
+
+
 def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
     """Open a private connection with Django's address; statements and a silent peer end after `timeout_s`."""
     asked = dict(connections["default"].get_connection_params())
@@ -154,10 +214,23 @@ def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
     connection.execute(
         "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
         " set_config('tcp_user_timeout', %s, false), set_config('plan_cache_mode', 'force_generic_plan', false),"
-        " set_config('enable_seqscan', 'off', false)",
+        " set_config('enable_seqscan', 'off', false), set_config('TimeZone', 'UTC', false),"
+        # Every plan above looks expensive with seqscan off, so a stock server would compile each of them anew.
+        " set_config('jit', 'off', false)",
         [str(millis)] * 3,
     )
     return connection
+
+
+def settle_orm_connections() -> None:
+    """Let the ORM's connections of this process plan as ours do: statements of milliseconds gain nothing from jit."""
+    connection_created.connect(_switch_jit_off, dispatch_uid="esteira.jit")
+
+
+def _switch_jit_off(connection: Any, **_: Any) -> None:
+    if connection.alias == "default":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('jit', 'off', false)")
 
 
 def watch_orm_connections(timeout_s: float) -> None:

@@ -75,7 +75,7 @@ def _scheduled(row: tuple[Any, ...]) -> Scheduled:
 def _write(db: Db, schedule_id: int, now: datetime) -> bool:
     with db.transaction():
         rows = db.fetch(
-            f"SELECT {_COLUMNS} FROM esteira_schedule WHERE id = %s AND enabled FOR UPDATE SKIP LOCKED",
+            f"SELECT {_COLUMNS} FROM esteira_schedule WHERE id = %s AND enabled FOR NO KEY UPDATE SKIP LOCKED",
             [schedule_id],
         )
         if not rows:

@@ -47,7 +47,7 @@ WITH due AS MATERIALIZED (
     AND NOT EXISTS (SELECT 1 FROM esteira_queue q WHERE q.name = j.queue AND q.paused_at IS NOT NULL)
     AND (NOT j.in_turn OR NOT EXISTS (
       SELECT 1 FROM esteira_job r WHERE r.schedule_id = j.schedule_id AND r.state = 'running' AND r.in_turn))
-  ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
 UPDATE esteira_job j SET state = 'running', attempt = j.attempt + 1, worker = %(worker)s, delivery = %(delivery)s,
   batched = %(batched)s, claimed_at = clock_timestamp(), started_at = NULL,
   lease_until = clock_timestamp() + j.lease_s * interval '1 second', hold_until = NULL,
@@ -92,7 +92,7 @@ def settle(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
               SELECT j.id, j.expires_at <= clock_timestamp() AS over
               FROM esteira_job j
               WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL
-              ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
+              ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
             moved AS (
               UPDATE esteira_job j SET published_at = NULL,
                 state = CASE WHEN locked.over THEN 'expired' ELSE 'queued' END,
@@ -127,7 +127,7 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
                 coalesce(j.refused_since < clock_timestamp() - %(give_up)s * interval '1 second', false) AS over
               FROM v JOIN esteira_job j ON j.id = v.id
               WHERE j.id = ANY(%(ids)s::uuid[]) AND {RUNNING} AND j.attempt = v.attempt
-                AND j.started_at IS NULL ORDER BY j.id FOR UPDATE OF j),
+                AND j.started_at IS NULL ORDER BY j.id FOR NO KEY UPDATE OF j),
             moved AS (
               UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
                 refused_since = locked.since,
@@ -165,7 +165,7 @@ def expire(db: Db, *, limit: int = 1000) -> int:
               SELECT j.id FROM esteira_job j
               WHERE j.state = 'queued' AND j.expires_at IS NOT NULL
                 AND j.expires_at <= (SELECT clock_timestamp())
-              ORDER BY j.expires_at LIMIT %s FOR UPDATE SKIP LOCKED),
+              ORDER BY j.expires_at LIMIT %s FOR NO KEY UPDATE SKIP LOCKED),
             moved AS (
               UPDATE esteira_job j SET state = 'expired', finished_at = clock_timestamp(), published_at = NULL
               WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING j.type, j.queue, j.state),

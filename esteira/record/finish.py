@@ -43,7 +43,7 @@ locked AS MATERIALIZED (
          WHEN v.kind = 'failed' AND j.failures + 1 < j.max_failures THEN 'queued'
          ELSE 'failed' END AS next
   FROM v JOIN esteira_job j ON j.id = v.id
-  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j),
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR NO KEY UPDATE OF j),
 moved AS (
   UPDATE esteira_job j SET state = locked.next, worker = NULL, lease_until = NULL,
     failures = j.failures + (locked.kind IN ('failed', 'given_up'))::int,
@@ -135,7 +135,8 @@ def extend(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, b
         WITH locked AS MATERIALIZED (
           SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
           JOIN esteira_job j ON j.id = v.id
-          WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR UPDATE OF j)
+          WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
+          ORDER BY j.id FOR NO KEY UPDATE OF j)
         UPDATE esteira_job j SET lease_until = clock_timestamp() + j.lease_s * interval '1 second'
         WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
         RETURNING j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force""",
@@ -173,7 +174,7 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
               SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
               JOIN esteira_job j ON j.id = v.id
               WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
-              ORDER BY j.id FOR UPDATE OF j),
+              ORDER BY j.id FOR NO KEY UPDATE OF j),
             moved AS (
               UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
                 solo = j.solo OR %(solo)s,

@@ -131,7 +131,7 @@ _MARK = f"""
 locked AS MATERIALIZED (
   SELECT j.id FROM esteira_job j
   WHERE j.id = ANY(ARRAY(SELECT id FROM next)) AND {QUEUED} AND j.published_at IS NULL
-  ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
 UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
 WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
 RETURNING j.id, j.type, j.queue, j.priority, j.solo,
@@ -188,7 +188,7 @@ def unpublish(db: Db, ids: Sequence[UUID], stamps: Sequence[datetime]) -> int:
             WITH locked AS MATERIALIZED (
               SELECT j.id FROM esteira_job j
               WHERE j.id = ANY(%s::uuid[]) AND {QUEUED} AND j.published_at = ANY(%s::timestamptz[])
-              ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
+              ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
             UPDATE esteira_job j SET published_at = NULL
             WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1""",
             [list(ids), list(stamps)],

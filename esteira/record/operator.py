@@ -11,7 +11,7 @@ def cancel(db: Db, job_id: UUID, *, by: str, force: bool) -> str | None:
     """T11: end a waiting job; T12: ask a running one to stop. Return its state afterwards, None if there is none."""
     rows = db.fetch(
         """
-        WITH locked AS MATERIALIZED (SELECT j.id, j.state FROM esteira_job j WHERE j.id = %(id)s FOR UPDATE),
+        WITH locked AS MATERIALIZED (SELECT j.id, j.state FROM esteira_job j WHERE j.id = %(id)s FOR NO KEY UPDATE),
         moved AS (
           UPDATE esteira_job j SET cancel_requested_at = coalesce(j.cancel_requested_at, clock_timestamp()),
             cancel_by = %(by)s, cancel_force = j.cancel_force OR %(force)s,
@@ -41,7 +41,7 @@ def retry(db: Db, job_id: UUID, *, by: str) -> str | None:
         db.fetch("SELECT set_config('esteira.transition', 'T13', true)")
         rows = db.fetch(
             """
-            WITH locked AS MATERIALIZED (SELECT j.id, j.state FROM esteira_job j WHERE j.id = %(id)s FOR UPDATE),
+            WITH locked AS MATERIALIZED (SELECT j.id, j.state FROM esteira_job j WHERE j.id = %(id)s FOR NO KEY UPDATE),
             moved AS (
               UPDATE esteira_job j SET state = 'queued', run_at = clock_timestamp(), finished_at = NULL,
                 started_at = NULL, claimed_at = NULL, failures = 0, suspicion = 0, solo = false, error = NULL,

@@ -24,7 +24,7 @@ WITH locked AS MATERIALIZED (
   SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
     NOT j.batched AND %(count)s > 0 AND j.suspicion + %(count)s >= %(limit)s AS dead
   FROM esteira_job j WHERE j.state = 'running' AND {{which}}
-  ORDER BY j.id LIMIT 1000 FOR UPDATE OF j SKIP LOCKED),
+  ORDER BY j.id LIMIT 1000 FOR NO KEY UPDATE OF j SKIP LOCKED),
 moved AS (
   UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
     state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
+import string
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -113,13 +116,113 @@ def test_a_connection_that_breaks_in_a_transaction_takes_it_all_back(core: Core)
     assert core.fetch(QUEUES) == []
 
 
-def test_a_mistake_in_a_statement_costs_no_connection(core: Core) -> None:
+def test_a_value_that_is_refused_costs_no_connection_and_is_no_absence(core: Core) -> None:
     pid = core.fetch(MY_PID)
+    core.fetch(NEW_QUEUE, ["reports"])
 
-    with pytest.raises(psycopg.errors.UndefinedTable):
-        core.fetch("SELECT * FROM nowhere")
+    for sql, params in (
+        (NEW_QUEUE, ["reports"]),  # class 23
+        ("SELECT %s::text::int", ["x"]),  # class 22
+    ):
+        with pytest.raises(psycopg.Error) as raised:
+            core.fetch(sql, params)
+        assert not isinstance(raised.value, Gone)
 
     assert core.fetch(MY_PID) == pid
+
+
+def test_a_key_that_is_longer_than_an_index_takes_is_the_values_fault(core: Core) -> None:
+    """Class 54 is an OperationalError to the driver, as a lost connection is."""
+    pid = core.fetch(MY_PID)
+    too_long = "".join(random.Random(1).choices(string.printable[:90], k=9000))
+
+    for db in (core, Orm()):
+        with pytest.raises(Exception) as raised:
+            db.fetch("INSERT INTO esteira_worker (name, incarnation, host, pid, queues, types, slots, state)"
+                     " VALUES (%s, '', '', 0, '[]', '[]', 0, 'up')", [too_long])  # fmt: skip
+        assert not isinstance(raised.value, Gone)
+
+    assert core.fetch(MY_PID) == pid
+
+
+def test_a_read_only_server_is_an_absence_and_gets_a_new_connection(core: Core) -> None:
+    pid = core.fetch(MY_PID)
+    core.fetch("SET default_transaction_read_only = on")
+
+    with pytest.raises(Gone):
+        core.fetch(NEW_QUEUE, ["reports"])
+
+    assert core.fetch(MY_PID) != pid
+    core.fetch(NEW_QUEUE, ["reports"])
+
+
+def test_a_read_only_server_is_an_absence_in_a_transaction_too(core: Core) -> None:
+    pid = core.fetch(MY_PID)
+    core.fetch("SET default_transaction_read_only = on")
+
+    with pytest.raises(Gone), core.transaction():
+        core.fetch(NEW_QUEUE, ["reports"])
+
+    assert core.fetch(MY_PID) != pid
+
+
+def test_a_read_only_server_is_an_absence_for_the_orms_statements(core: Core) -> None:
+    Orm().fetch("SET default_transaction_read_only = on")
+    try:
+        with pytest.raises(Gone):
+            Orm().fetch(NEW_QUEUE, ["reports"])
+    finally:
+        connection.close()
+
+
+def test_a_column_that_changes_under_a_prepared_statement_is_an_absence_of_one_statement(core: Core) -> None:
+    for _ in range(10):
+        core.fetch("SELECT name, reason FROM esteira_queue")
+    Orm().fetch("ALTER TABLE esteira_queue ALTER COLUMN name TYPE varchar(61)")
+    try:
+        with suppress(*Gone):
+            core.fetch("SELECT name, reason FROM esteira_queue")
+
+        assert core.fetch("SELECT name, reason FROM esteira_queue") == []
+    finally:
+        core.close()
+        Orm().fetch("ALTER TABLE esteira_queue ALTER COLUMN name TYPE varchar(60)")
+
+
+def test_a_statement_that_does_not_fit_the_tables_is_an_absence(core: Core) -> None:
+    """A migration of another release may have changed them; what was to be written is kept until they fit."""
+    with pytest.raises(Gone, match="nowhere"):
+        core.fetch("SELECT * FROM nowhere")
+
+
+def test_somebodys_lock_costs_no_connection(core: Core) -> None:
+    pid = core.fetch(MY_PID)
+    core.fetch("SET lock_timeout = '50ms'")
+
+    with transaction.atomic():
+        Orm().fetch("LOCK TABLE esteira_queue")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            core.fetch(QUEUES)
+
+    assert core.fetch(MY_PID) == pid
+
+
+def test_every_connection_says_utc_and_compiles_no_statement(core: Core) -> None:
+    """Whatever the server's own settings are: managed ones have jit on, and some have a zone of their own."""
+    name = core.fetch("SELECT current_database()")[0][0]
+    core.fetch(f"ALTER DATABASE {name} SET timezone = 'America/New_York'")
+    core.fetch(f"ALTER DATABASE {name} SET jit = on")
+    core.close()
+    connection.close()
+    try:
+        for db in (core, Orm()):
+            assert db.fetch("SELECT current_setting('TimeZone'), current_setting('jit')") == [("UTC", "off")]
+            assert db.fetch("SELECT clock_timestamp()")[0][0].utcoffset() == timedelta(0)
+    finally:
+        core.fetch(f"ALTER DATABASE {name} RESET timezone")
+        core.fetch(f"ALTER DATABASE {name} RESET jit")
+        core.close()
+        connection.close()
 
 
 def test_a_closed_connection_opens_again_when_it_is_used(core: Core) -> None:
