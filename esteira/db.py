@@ -46,6 +46,8 @@ VALUE_CLASSES = ("22", "23", "54")
 #: Somebody holds a lock: the server works, and so does the connection.
 BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 DEADLOCK_TRIES = 5
+#: The server's own limits come first; so much later a client stops waiting for a server that has stopped working.
+SERVER_FIRST_S = 1.0
 #: As often a statement comes before a connection of Django prepares it; Django itself never does.
 PREPARE_AFTER = 5
 
@@ -208,6 +210,7 @@ def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
     asked.update(application_name=f"esteira {name}"[:63], connect_timeout=max(2, min(3, int(timeout_s))))
     asked.update(liveness(timeout_s), autocommit=True)
     connection: psycopg.Connection[Row] = psycopg.connect(**asked)
+    limit_waits(connection, timeout_s + SERVER_FIRST_S)
     millis = int(timeout_s * 1000)
     # The core's statements name rows by key, so one plan is right for all lists, and reading a whole table never is,
     # however small the planner believes it to be.
@@ -220,6 +223,25 @@ def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
         [str(millis)] * 3,
     )
     return connection
+
+
+def limit_waits(connection: psycopg.Connection[Any], patience_s: float) -> None:
+    """Let no call on a connection wait longer for the server; the one that does raises, and the connection is closed.
+
+    A server whose processes are stopped, or whose disk does not answer, keeps its connections alive without a word:
+    neither its own timeouts nor those of TCP end the wait.
+    """
+    wait = connection.wait
+
+    def limited(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return wait(gen, interval, patience_s if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                connection.close()
+            raise
+
+    connection.wait = limited  # type: ignore[method-assign]  # Django makes its connections itself
 
 
 def settle_orm_connections() -> None:
@@ -246,6 +268,28 @@ def watch_orm_connections(timeout_s: float) -> None:
 def _watch_server_side(connection: Any, timeout_s: float) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('tcp_user_timeout', %s, false)", [str(int(timeout_s * 1000))])
+
+
+def answer_within(statement_s: float, lock_s: float) -> None:
+    """Let no statement of this process's ORM connections take longer, whatever the server or the network does.
+
+    For processes that answer somebody who waits. Locks have a shorter limit, so that who waits for one is told so.
+    """
+    watch_orm_connections(statement_s)
+    connection_created.connect(
+        lambda connection, **_: _limit_statements(connection, statement_s, lock_s),
+        weak=False,
+        dispatch_uid="esteira.answer",
+    )
+
+
+def _limit_statements(connection: Any, statement_s: float, lock_s: float) -> None:
+    limit_waits(connection.connection, statement_s + SERVER_FIRST_S)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
+            [str(int(statement_s * 1000)), str(int(lock_s * 1000))],
+        )
 
 
 def liveness(timeout_s: float) -> dict[str, int]:

@@ -141,6 +141,16 @@ class DatabaseAway(EsteiraError):
         super().__init__(str(self.__doc__))
 
 
+class DatabaseBusy(EsteiraError):
+    """Somebody's transaction holds a lock that this needs; nothing was changed. Try again in a few seconds."""
+
+    code = "database-busy"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(str(self.__doc__))
+
+
 class Retry(Exception):
     """Raise in a job to try again later: counts as a try, without an error being logged.
 

@@ -14,8 +14,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from psycopg.errors import UndefinedColumn, UndefinedTable
 
-from esteira.db import Gone
-from esteira.errors import DatabaseAway, EsteiraError, IdempotencyInProgress
+from esteira.db import BUSY, Gone
+from esteira.errors import DatabaseAway, DatabaseBusy, EsteiraError, IdempotencyInProgress
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -39,6 +39,7 @@ TITLES: dict[str, str] = {
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
+    "database-busy": "Another transaction holds a lock that this needs. Nothing was changed; try again.",
     "not-migrated": "Migrations are pending. Nothing was accepted; try again after Retry-After.",
     "busy": "All request threads are taken. Nothing was done; try again after Retry-After.",
     "files-full": "The space for files is used up.",
@@ -111,7 +112,8 @@ def of(error: BaseException) -> Problem | None:
             code=error.code, status=error.status, detail=str(error), errors=errors, headers=headers
         )
     if isinstance(error, Gone):
-        return database_away()
+        busy = isinstance(error, BUSY) or isinstance(error.__cause__, BUSY)
+        return database_busy() if busy else database_away()
     if isinstance(error.__cause__, UndefinedTable | UndefinedColumn):
         return not_migrated()
     return None
@@ -123,6 +125,16 @@ def not_migrated() -> Problem:
         code="not-migrated",
         status=503,
         detail="The database is not yet at this release: run `manage.py migrate`. Nothing was stored.",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
+
+
+def database_busy() -> Problem:
+    """What is said of a lock that was waited for as long as a request may wait."""
+    return Problem(
+        code=DatabaseBusy.code,
+        status=DatabaseBusy.status,
+        detail=str(DatabaseBusy.__doc__),
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 

@@ -26,6 +26,7 @@ from django.http.response import HttpResponseBase
 from servestatic.asgi import FileServerASGI
 from servestatic.middleware import ServeStaticMiddleware
 
+from esteira.db import answer_within
 from esteira.files import MAX_BYTES
 from web import health, metrics
 from web.edge import request_id_of
@@ -42,7 +43,9 @@ LIVEZ = "/livez"
 #: What multipart adds around a file.
 MULTIPART_BYTES = 64 * 1024
 #: A request that finds no free thread for this long is told to come again.
-PATIENCE_S = 10.0
+PATIENCE_S = 5.0
+#: What a request may wait for the database in one statement, and in it for somebody's lock.
+STATEMENT_S, LOCK_S = 5.0, 2.0
 
 
 class TooMuch(Exception):
@@ -115,6 +118,7 @@ class Handler(ASGIHandler):
 
     def __init__(self) -> None:
         super().__init__()
+        answer_within(STATEMENT_S, LOCK_S)
         self._threads = Threads(settings.WEB_THREADS)
         self._assets = ServeStaticMiddleware(
             _unused

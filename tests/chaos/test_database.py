@@ -9,11 +9,16 @@ import pytest
 
 from tests.support.invariants import check
 from tests.support.load import JOBS, Measured, mixed, outage
+from tests.support.mishaps import frozen, read_only, snapshot_held
 from tests.support.proxy import Proxy
 from tests.support.stack import Stack
+from tests.support.waiting import Stopwatch
 
 #: How long PostgreSQL is away, in seconds; OUTAGES=3,15 for the long way.
 OUTAGES = [float(one) for one in os.environ.get("OUTAGES", "3").split(",")]
+
+#: How long it takes no writes: six leases.
+READ_ONLY_S = 12.0
 
 
 @pytest.mark.parametrize("seconds", OUTAGES)
@@ -74,6 +79,73 @@ def test_every_connection_is_cut_again_and_again(stack: Stack) -> None:
 
     stack.wait_ended()
     check(stack.db, ids, crashed=False)
+
+
+def test_the_server_takes_no_writes_for_a_while(stack: Stack, measured: Measured) -> None:
+    """A fail-over, or a managed server's full disk: six leases long, and no healthy job is taken from its worker."""
+    stack.worker("w1")
+    stack.worker("w2")
+    stack.beat()
+    ids = mixed(stack)
+    stack.halfway(ids, "w1", "w2")
+    long = [
+        *stack.submit("plain.nap", [{"seconds": READ_ONLY_S + 3}], priority="high"),
+        *stack.submit("plain.nap", [{"seconds": 2}], priority="high"),
+    ]
+    stack.until(lambda: stack.db.counts(long).get("running") == len(long), "the long jobs run")
+
+    with read_only(stack.db):
+        outage(READ_ONLY_S)
+
+    measured(stack.flows_again(), 3.0, away=READ_ONLY_S)
+    stack.wait_ended()
+    check(stack.db, [*ids, *long], crashed=False)
+    again = "SELECT type FROM esteira_job WHERE attempt > 1 AND starts_with(type, 'plain.')"
+    assert stack.db.fetch(again) == [], "jobs without effects ran again although their workers lived"
+    rescued = "SELECT kind, detail FROM esteira_jobevent WHERE kind <> 'retry'"  # a job's own write may fail meanwhile
+    assert stack.db.fetch(rescued) == []
+
+
+def test_freeze_db_with_warm_connections(stack: Stack, measured: Measured) -> None:
+    """It answers nothing for three leases and closes nothing: everybody waits for seconds, then asks anew."""
+    stack.worker("w1")
+    beat, web = stack.beat(), stack.web()
+    api = stack.api()
+    ids = mixed(stack)
+    long = stack.submit("plain.nap", [{"seconds": 3 * stack.lease_s + 2}], priority="high")
+    stack.halfway(ids, "w1")
+    accepted = [api.submit(str(n), "effects.work", {"seconds": 0}) for n in range(8)]
+
+    watch = Stopwatch()
+    with frozen(stack.postgres.pid):
+        refused = api.request("/api/v1/jobs", {"type": "effects.work"}, key="refused", timeout=30)
+        live = api.request("/livez")
+        outage(max(0.0, 3 * stack.lease_s - watch.seconds))
+
+    assert (refused.status, live.status) == (503, 200)
+    measured(stack.flows_again(), stack.lease_s + 3.0, away=watch.seconds)
+    accepted.append(api.submit("refused", "effects.work", {}))
+    stack.wait_ended()
+    check(stack.db, [*ids, *long, *accepted], crashed=False)
+    assert stack.db.one("SELECT count(*) FROM esteira_job") == len({*ids, *long, *accepted})
+    assert beat.alive() and web.alive()
+
+
+def test_kill_a_worker_under_a_snapshot_of_the_whole_run(stack: Stack, measured: Measured) -> None:
+    """A backup reads all the while: nothing that ended is cleaned up, and what dies is found as fast."""
+    victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
+    with snapshot_held(stack.postgres.url):
+        many = stack.submit("plain.nothing", JOBS * 20)
+        stack.wait_ended(many)
+        ids = mixed(stack)
+        lost = stack.halfway(ids, "w1")
+        was = stack.db.attempts(lost)
+
+        victim.kill()
+
+        measured(stack.run_again(lost, was), stack.lease_s + 1.5)
+        stack.wait_ended()
+    check(stack.db, [*many, *ids])
 
 
 @pytest.fixture

@@ -12,13 +12,15 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import psutil
+import psycopg
 import pytest
 
 from tests.support.invariants import check
 from tests.support.load import outage
+from tests.support.mishaps import MovableClock, frozen, movable_clock, read_only, snapshot_held
 from tests.support.processes import Process
 from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
@@ -34,25 +36,28 @@ PER_SECOND = 25.0
 def test_random_chaos(make_stack: Callable[..., Stack]) -> None:
     print(f"\nrandom chaos for {SECONDS:.0f} s, SEED={SEED}")
     stack = make_stack(LEASE_SECONDS="3", DRAIN_SECONDS="4")
-    chaos = Chaos(stack, random.Random(SEED))
-    chaos.start()
-    try:
-        chaos.rage(SECONDS)
-        chaos.calm()
-        stack.wait_ended(timeout=90)
-        check(stack.db, chaos.acknowledged())
-    except AssertionError as error:
-        pytest.fail(f"SEED={SEED}, logs in {stack.logs}\n{error}\n" + "\n".join(chaos.told[-30:]))
-    finally:
-        chaos.enough.set()
-    chaos.report()
+    with movable_clock(stack.db) as clock:
+        chaos = Chaos(stack, random.Random(SEED), clock)
+        chaos.start()
+        try:
+            chaos.rage(SECONDS)
+            chaos.calm()
+            stack.wait_ended(timeout=90)
+            check(stack.db, chaos.acknowledged())
+        except AssertionError as error:
+            pytest.fail(f"SEED={SEED}, logs in {stack.logs}\n{error}\n" + "\n".join(chaos.told[-30:]))
+        finally:
+            chaos.enough.set()
+            chaos.let_go_of_the_snapshot()
+        chaos.report()
 
 
 class Chaos:
     """Two workers, two beats and web; somebody who submits, and somebody who breaks things."""
 
-    def __init__(self, stack: Stack, chance: random.Random) -> None:
+    def __init__(self, stack: Stack, chance: random.Random, clock: MovableClock) -> None:
         self.stack, self.chance, self.enough = stack, chance, threading.Event()
+        self.clock, self.snapshot = clock, ExitStack()
         self.watch = Stopwatch()
         self.told: list[str] = []
         self.restarts: list[tuple[float, Process]] = []
@@ -132,6 +137,11 @@ class Chaos:
             self._freeze_redis,
             self._restart_postgres,
             self._cut_connections,
+            self._stop_all_processes_of_a_worker,
+            self._take_no_writes,
+            self._freeze_postgres,
+            self._step_the_clock,
+            self._take_a_snapshot,
         ]
 
     def _one(self, processes: list[Process]) -> Process | None:
@@ -189,6 +199,29 @@ class Chaos:
                WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < 0.5"""
         )
 
+    def _stop_all_processes_of_a_worker(self) -> None:
+        self._end(self._one(self.workers), lambda process: process.signal_all(signal.SIGTERM))
+
+    def _take_no_writes(self) -> None:
+        with read_only(self.stack.db):
+            outage(self.chance.uniform(1, 12))
+
+    def _freeze_postgres(self) -> None:
+        with frozen(self.stack.postgres.pid):
+            outage(self.chance.uniform(0.5, 8))
+
+    def _step_the_clock(self) -> None:
+        self.clock.step(30)
+
+    def _take_a_snapshot(self) -> None:
+        """Hold one until the next is taken, or PostgreSQL restarts."""
+        self.let_go_of_the_snapshot()
+        self.snapshot.enter_context(snapshot_held(self.stack.postgres.url))
+
+    def let_go_of_the_snapshot(self) -> None:
+        with suppress(psycopg.OperationalError):  # a restart of the server has ended it
+            self.snapshot.close()
+
     def _end(self, process: Process | None, how: Callable[[Process], None]) -> None:
         if process:
             how(process)
@@ -233,6 +266,8 @@ def an_order(chance: random.Random) -> tuple[str, dict[str, object]]:
         ("effects.transfer", {"seconds": 0.05}),
         ("effects.deaf", {"seconds": 0.3}),
         ("effects.flaky", {"times": 1}),
+        ("effects.hooked", {"seconds": 0.05}),
+        ("effects.forks", {"seconds": 0.05}),
         ("plain.nap", {"seconds": 0.05}),
         ("plain.nothing", {}),
         ("plain.nothing", {}),

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
+import psutil
 import psycopg
 import pytest
 from django.conf import settings
@@ -205,6 +206,21 @@ def test_somebodys_lock_costs_no_connection(core: Core) -> None:
             core.fetch(QUEUES)
 
     assert core.fetch(MY_PID) == pid
+
+
+def test_a_frozen_server_is_an_absence_although_its_connection_stays_open() -> None:
+    core = Core("frozen", timeout_s=1)
+    pid = core.fetch(MY_PID)[0][0]
+    backend = psutil.Process(pid)
+    backend.suspend()
+    try:
+        with pytest.raises(Gone):
+            core.fetch(QUEUES)
+
+        assert core.fetch(MY_PID) != [(pid,)]
+    finally:
+        backend.resume()
+        core.close()
 
 
 def test_every_connection_says_utc_and_compiles_no_statement(core: Core) -> None:

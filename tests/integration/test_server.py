@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -301,6 +303,59 @@ def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site
     until(lambda: site.measure().status == 200, "web measures again", timeout=10)
     assert [site.submit() for _ in range(8)] == [202] * 8
     assert site.jobs() == before + 8
+
+
+def test_a_frozen_database_with_warm_connections_is_503_to_everybody_within_seconds(site: Site) -> None:
+    """Its connections stay open and silent: no timeout of the server or of TCP ends the wait."""
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: site.submit(), range(16))) == [202] * 16
+        before = site.jobs()
+        with frozen(site.postgres.pid):
+            started = time.monotonic()
+            many = [
+                pool.submit(site.ask, "POST", "/api/v1/jobs", {"type": "demo.greet"}, 60) for _ in range(12)
+            ]
+            page = site.ask("GET", "/", timeout=60, Cookie="sessionid=" + "x" * 32)
+            answers = [one.result(timeout=60) for one in many]
+            took = time.monotonic() - started
+
+    assert {answer.status for answer in answers} == {503}
+    assert {json.loads(answer.text)["type"] for answer in answers} <= {
+        "/problems/database-away",
+        "/problems/busy",
+    }
+    assert page.status == 503
+    assert took < 30, "three seconds to connect, six for a statement, and five for a thread are usual"
+    until(lambda: site.ask("GET", "/readyz").status == 200, "web is ready again", timeout=10)
+    assert [site.submit() for _ in range(8)] == [202] * 8
+    assert site.jobs() >= before + 8
+
+
+def test_a_request_that_waits_for_somebodys_lock_is_answered(site: Site) -> None:
+    job = json.loads(site.ask("POST", "/api/v1/jobs", {"type": "demo.greet"}).text)["id"]
+    with psycopg.connect(site.postgres.url) as other:
+        other.execute("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [job])
+        answer = site.ask("POST", f"/api/v1/jobs/{job}/cancel", {}, timeout=30)
+        other.rollback()
+
+    assert (answer.status, json.loads(answer.text)["type"]) == (503, "/problems/database-busy")
+    assert answer.headers["Retry-After"]
+    assert site.ask("POST", f"/api/v1/jobs/{job}/cancel", {}).status == 202
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Stop a server with all its processes, as a disk that does not answer would, and let it go on."""
+    main = psutil.Process(pid)
+    family = [main, *main.children(recursive=True)]
+    for one in family:
+        one.suspend()
+    try:
+        yield
+    finally:
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                one.resume()
 
 
 def test_without_redis_jobs_are_accepted_and_health_says_so(site: Site) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 
-from django.db import connection
+from django.db import connection, transaction
 
 from esteira import Context, Retry, job
 
@@ -48,6 +50,39 @@ def flaky(ctx: Context, times: int = 1) -> None:
         if ctx.try_number <= times:
             raise Retry("not yet", after=0.1) if ctx.try_number % 2 else ValueError("not yet")
         done.result = {"tries": ctx.try_number}
+
+
+@job(retries=5, backoff=0.2)
+def hooked(ctx: Context, seconds: float = 0.05) -> None:
+    """Complete with an effect and a hook that raises after the commit, and complete again because of that."""
+    time.sleep(seconds)
+    for _ in range(2):
+        try:
+            with ctx.completing() as done:
+                _effect(ctx)
+                transaction.on_commit(_raise)
+                done.result = {"attempt": ctx.attempt}
+        except ConnectionError:
+            continue
+
+
+@job(retries=5, backoff=0.2)
+def forks(ctx: Context, seconds: float = 0.05) -> None:
+    """Fork a child that returns from the function, then complete with an effect."""
+    child = os.fork()
+    if child == 0:
+        if seconds:
+            return
+        sys.exit(0)
+    time.sleep(seconds)
+    os.waitpid(child, 0)
+    with ctx.completing() as done:
+        _effect(ctx)
+        done.result = {"attempt": ctx.attempt}
+
+
+def _raise() -> None:
+    raise ConnectionError("the cache is away")
 
 
 def _effect(ctx: Context) -> None:
