@@ -48,13 +48,15 @@ PUT_BACK_S = 1.0
 class Walk:
     """Visits all of an index in slices, the newest first, and begins again when it is through."""
 
-    def __init__(self, visit: Visit) -> None:
-        self._visit = visit
+    def __init__(self, visit: Visit, *, box_s: float = FIRST_BOX_S) -> None:
+        self._visit, self._box_s = visit, box_s
         self.start_over()
 
     def start_over(self) -> None:
         """Begin a first walk, because anything may be anywhere."""
         self._at: float | None = None
+        #: Whether the next slice begins a walk; and whether one has been through since the start.
+        self.between = True
         self._width = self._opening = math.inf
         self.been_through = False
         self._rests_until = float("-inf")
@@ -70,14 +72,14 @@ class Walk:
         while True:
             left = self._slice(db, newest, newest if end is None else end)
             took = time.monotonic() - began
-            if left or self.been_through or took > FIRST_BOX_S:
+            if left or self.been_through or took > self._box_s:
                 break
         if self.been_through:
             self._rests_until = time.monotonic() + took * RESTS
         return left
 
     def _slice(self, db: Db, newest: float, end: float) -> bool:
-        opens = self._at is None
+        opens, self.between = self._at is None, False
         until = end if self._at is None else self._at
         after = min(newest, until) - self._width
 
@@ -94,7 +96,8 @@ class Walk:
             return bool(left)
         self._at = after
         if after == -math.inf:
-            self._at, self._width, self.been_through = None, self._opening, True
+            self._at, self._width = None, self._opening
+            self.between = self.been_through = True
         return False
 
     def _adapt(self, took: float) -> None:
