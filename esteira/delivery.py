@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from uuid import UUID
 
 from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
@@ -37,7 +38,7 @@ class JobRequest(Request):
         """T7: what this delivery still runs is rescued at once; if the database is slow, its leases end."""
         try:
             with briefly("worker lost") as db:
-                rescued = rescue.process_lost(db, self.id)
+                rescued = rescue.process_lost(db, self.id, _ids(self.args))
         except Gone as error:
             log.warning(
                 "a pool process is lost and the database away (%s); the leases of its jobs end", error
@@ -45,3 +46,11 @@ class JobRequest(Request):
             return
         for job_id, state in rescued.items():
             log.warning("the pool process of job %s is lost; the job is %s", job_id, state)
+
+
+def _ids(args: Any) -> list[UUID] | None:
+    """Return the jobs of a hint; None if somebody else wrote it."""
+    try:
+        return [UUID(one) for one in args]
+    except (ValueError, TypeError, AttributeError):
+        return None

@@ -29,6 +29,8 @@ from esteira.models import File
 CHUNK_BYTES = 256 * 1024
 MAX_BYTES = 100 * 1024**2
 MAX_NAME = 255
+#: So many chunks, 20 MiB, are deleted by one statement of retention.
+DELETE_CHUNKS = 80
 UNKNOWN_TYPE = "application/octet-stream"
 USED_CACHE_S = 5.0
 _CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*(; ?charset=[a-z0-9_-]+)?")
@@ -40,9 +42,9 @@ def save_upload(name: str, content_type: str | None, chunks: Iterable[bytes]) ->
     At most 100 MiB. Raises TooLarge, or FilesFull when the space for all files is used up.
     """
     db = Orm()
-    with db.transaction():
+    with used.by_open_transaction() as space, db.transaction():
         safe = safe_name(name)
-        writer = ChunkWriter(db, _new_row(db, safe, safe_type(content_type, safe)))
+        writer = ChunkWriter(db, _new_row(db, safe, safe_type(content_type, safe)), space)
         for chunk in chunks:
             writer.write(chunk)
         writer.finish()
@@ -108,10 +110,10 @@ def chunks_of(file: File, *, db: Db | None = None) -> Iterator[bytes]:
 class ChunkWriter(io.RawIOBase):
     """Cuts what is written into chunks; nothing is readable before `finish`."""
 
-    def __init__(self, db: Db, file_id: UUID) -> None:
+    def __init__(self, db: Db, file_id: UUID, space: Space | None = None) -> None:
         super().__init__()
         self.file_id = file_id
-        self._db = db
+        self._db, self._space = db, space
         self._buffer = bytearray()
         self._digest = hashlib.sha256()
         self._size = self._seq = 0
@@ -130,7 +132,7 @@ class ChunkWriter(io.RawIOBase):
             length = view.nbytes
             if self._size + length > MAX_BYTES:
                 raise TooLarge("file", f"{MAX_BYTES // 1024**2} MiB")
-            used.refuse_more_than_fits(self._db, length)
+            used.refuse_more_than_fits(self._db, length, self._space)
             self._buffer += view.cast("B") if length else b""
         self._size += length
         while len(self._buffer) >= CHUNK_BYTES:
@@ -148,9 +150,11 @@ class ChunkWriter(io.RawIOBase):
 
     def _store(self, length: int) -> None:
         chunk = bytes(self._buffer[:length])
+        # The size grows with the chunks, so that the space of a writer that dies counts until it is removed.
         self._db.fetch(
-            "INSERT INTO esteira_filechunk (file_id, seq, data) VALUES (%s, %s, %s)",
-            [self.file_id, self._seq, chunk],
+            """WITH grown AS (UPDATE esteira_file SET size = size + %s WHERE id = %s)
+               INSERT INTO esteira_filechunk (file_id, seq, data) VALUES (%s, %s, %s)""",
+            [length, self.file_id, self.file_id, self._seq, chunk],
         )
         self._digest.update(chunk)
         self._seq += 1
@@ -195,25 +199,55 @@ class ChunkReader(io.RawIOBase):
         return len(piece)
 
 
+class Space:
+    """Bytes that an open transaction of this process has written, and that no other connection sees yet."""
+
+    bytes = 0
+
+
 class Used:
-    """What all files take together, in bytes; asked at most every 5 s, so writers at the same time may overshoot."""
+    """What all files take together, unfinished ones included, in bytes; asked at most every 5 s.
+
+    Writers at the same time may overshoot: by what other processes wrote since they were asked, and by what stands in
+    their open transactions, which is at most a file for each upload under way.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._open: list[Space] = []
         self.forget()
 
     def forget(self) -> None:
         self._bytes, self._asked = 0, float("-inf")
 
-    def refuse_more_than_fits(self, db: Db, length: int) -> None:
-        """Count bytes that are about to be written; raises FilesFull."""
+    @contextmanager
+    def by_open_transaction(self) -> Iterator[Space]:
+        """Count what a transaction writes until it is over."""
+        space = Space()
+        with self._lock:
+            self._open.append(space)
+        try:
+            yield space
+        finally:
+            with self._lock:
+                self._open.remove(space)
+
+    def refuse_more_than_fits(self, db: Db, length: int, space: Space | None = None) -> None:
+        """Count bytes that are about to be written, those of an open transaction in its `space`; raises FilesFull."""
         if time.monotonic() - self._asked > USED_CACHE_S:
-            self._bytes = int(db.fetch("SELECT coalesce(sum(size), 0) FROM esteira_file")[0][0])
-            self._asked = time.monotonic()
+            self._ask(db, space)
         with self._lock:
             if self._bytes + length > settings.FILES_MAX_TOTAL:
                 raise FilesFull
             self._bytes += length
+            if space is not None:
+                space.bytes += length
+
+    def _ask(self, db: Db, mine: Space | None) -> None:
+        stored = int(db.fetch("SELECT coalesce(sum(size), 0) FROM esteira_file")[0][0])
+        with self._lock:  # one's own transaction is seen by the statement above
+            self._bytes = stored + sum(space.bytes for space in self._open if space is not mine)
+            self._asked = time.monotonic()
 
 
 used = Used()
@@ -265,6 +299,29 @@ def _delete_namesakes(db: Db, job_id: UUID, attempt: int, name: str) -> None:
 def _delete(db: Db, file_ids: list[UUID]) -> None:
     db.fetch("DELETE FROM esteira_filechunk WHERE file_id = ANY(%s)", [file_ids])
     db.fetch("DELETE FROM esteira_file WHERE id = ANY(%s)", [file_ids])
+
+
+def delete_some(db: Db, file_ids: list[Any]) -> bool:
+    """Delete files, at most 20 MiB of them at a time; return whether that was all.
+
+    The first statement hides them, so that nobody reads half a file; whoever deletes holds their locks.
+    """
+    if not file_ids:
+        return True
+    db.fetch(
+        """UPDATE esteira_file SET sha256 = '', attached_at = NULL
+           WHERE id = ANY(%s) AND (sha256 <> '' OR attached_at IS NOT NULL)""",
+        [file_ids],
+    )
+    gone = db.fetch(
+        """DELETE FROM esteira_filechunk WHERE id = ANY(ARRAY(
+             SELECT c.id FROM esteira_filechunk c WHERE c.file_id = ANY(%s) LIMIT %s)) RETURNING 1""",
+        [file_ids, DELETE_CHUNKS],
+    )
+    if len(gone) == DELETE_CHUNKS:
+        return False
+    db.fetch("DELETE FROM esteira_file WHERE id = ANY(%s)", [file_ids])
+    return True
 
 
 def _chunk(db: Db, file_id: UUID, seq: int) -> bytes:

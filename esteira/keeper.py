@@ -20,7 +20,7 @@ from esteira.identity import touch
 from esteira.missing import Checker
 from esteira.publish import Publisher
 from esteira.retention import Retention
-from esteira.sweep import sweep
+from esteira.sweep import Sweeper
 from esteira.ticks import write_ticks
 
 log = logging.getLogger("esteira.keeper")
@@ -42,7 +42,7 @@ class Keeper:
         self._db = Core("keeper", timeout_s=DATABASE_TIMEOUT_S)
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
         self._checker, self._feeder = Checker(self._publisher), Feeder(self._publisher)
-        self._retention = Retention()
+        self._sweeper, self._retention = Sweeper(), Retention()
         self._swept = self._checked = float("-inf")
         self._relieved = float("-inf")
         self._was_away = False
@@ -64,7 +64,7 @@ class Keeper:
     def _turn(self) -> float:
         now, more = time.monotonic(), False
         if now - self._swept >= SWEEP_S:
-            sweep(self._db, was_away=self._was_away)
+            self._sweeper.sweep(self._db, was_away=self._was_away)
             if self._was_away:
                 log.info("the database answers again")
             self._was_away, self._swept = False, now

@@ -33,11 +33,13 @@ def _file_id(value: str) -> str:
         raise ValueError("is not a file's id; upload the file first and use the id of the answer") from None
 
 
+#: How a schema says that a text is a file's id.
+FILE_FORMAT = "esteira-file"
 #: A parameter that names an uploaded file by its id; `ctx.open()` reads it.
 FileRef = Annotated[
     str,
     AfterValidator(_file_id),
-    Field(json_schema_extra={"format": "esteira-file"}, min_length=1, max_length=64),
+    Field(json_schema_extra={"format": FILE_FORMAT}, min_length=1, max_length=64),
 ]
 #: A parameter that is stored but never shown.
 Secret = SecretStr

@@ -7,6 +7,7 @@ Pure: importable before Django. Submitting needs the database, so the core insta
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,10 +15,12 @@ from functools import cached_property
 from typing import Any, NoReturn, Protocol
 from uuid import UUID
 
+from pydantic import PydanticUserError
+
 from esteira.cadence import Cadence
 from esteira.context import Context, LocalContext
 from esteira.errors import DeclarationError, UnknownJobType
-from esteira.params import Params, check
+from esteira.params import FILE_FORMAT, Params, check
 
 PRIORITIES = {"high": 3, "normal": 6, "low": 9}
 PRIORITY_NAMES = {number: name for name, number in PRIORITIES.items()}
@@ -121,6 +124,14 @@ class JobType:
         """Call the function with parameters that were checked."""
         return self.fn(ctx, **{name: getattr(checked, name) for name in type(checked).model_fields})
 
+    @cached_property
+    def takes_files(self) -> bool:
+        """Whether a parameter, or a part of one, names an uploaded file."""
+        try:
+            return FILE_FORMAT in json.dumps(self.model.model_json_schema())
+        except PydanticUserError:  # a type of somebody's own that has no schema may hold anything
+            return True
+
     @property
     def goes_alone(self) -> bool:
         """Whether a hint must carry one job of this type only: a batch would widen its transaction's window."""
@@ -189,6 +200,10 @@ class Registry:
             return self._types[name]
         except KeyError:
             raise UnknownJobType(name, sorted(self._types)) from None
+
+    def takes_files(self, name: str) -> bool:
+        """Whether a type's parameters name files; of a type that nobody here knows, nothing is known."""
+        return name in self._types and self._types[name].takes_files
 
     def all(self) -> list[JobType]:
         return [self._types[name] for name in sorted(self._types)]

@@ -82,7 +82,7 @@ GROUP BY f.queue"""
 
 _RUNNING = f"""
 SELECT r.queue, count(*) FROM (
-  SELECT j.queue FROM esteira_job j WHERE j.state = 'running' ORDER BY j.id LIMIT {MOST}) AS r
+  SELECT j.queue FROM esteira_job j WHERE j.state = 'running' ORDER BY j.claimed_at LIMIT {MOST}) AS r
 GROUP BY r.queue"""
 
 _WORKERS = """

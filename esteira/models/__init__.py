@@ -8,7 +8,7 @@ them, so extending a lease touches no index. Nothing here changes a job's state:
 from __future__ import annotations
 
 from esteira.models.clock import ClockTimestamp
-from esteira.models.files import File, FileChunk
+from esteira.models.files import File, FileChunk, FileUse
 from esteira.models.jobs import Job, JobEvent, JobLog
 from esteira.models.running import IdempotencyKey, Keeper, Queue, Stat, StatTotal, Worker
 from esteira.models.schedules import Schedule, ScheduleSkip
@@ -17,6 +17,7 @@ __all__ = [
     "ClockTimestamp",
     "File",
     "FileChunk",
+    "FileUse",
     "IdempotencyKey",
     "Job",
     "JobEvent",

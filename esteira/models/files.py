@@ -36,7 +36,15 @@ class File(models.Model):
                 name="file_one_name_per_attempt",
             ),
         ]
-        indexes = [models.Index(fields=["created_at"], name="file_created")]
+        # What retention looks for: old uploads, and what no completion attached.
+        indexes = [
+            models.Index(fields=["created_at"], condition=Q(job__isnull=True), name="file_upload"),
+            models.Index(
+                fields=["created_at"],
+                condition=Q(attached_at__isnull=True) & (Q(sha256="") | Q(job__isnull=False)),
+                name="file_loose",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -52,3 +60,14 @@ class FileChunk(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["file", "seq"], name="chunk_once")]
+
+
+class FileUse(models.Model):
+    """A file that a job's parameters name; as long as the job exists, retention leaves the file alone."""
+
+    id = models.BigAutoField(primary_key=True)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_index=False, related_name="uses")
+    file = models.ForeignKey(File, on_delete=models.CASCADE, related_name="uses")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["job", "file"], name="file_use_once")]

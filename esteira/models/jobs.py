@@ -128,7 +128,8 @@ class Job(models.Model):
                 condition=Q(state="queued", published_at__isnull=False),
                 name="job_window",
             ),
-            models.Index(fields=["id"], condition=Q(state="running"), name="job_running"),
+            # By the moment of the claim, so that the keeper reads each claim's entry once; see `esteira.walk`.
+            models.Index(fields=["claimed_at"], condition=_RUNNING, name="job_claimed"),
             models.Index(
                 fields=["expires_at"],
                 condition=Q(state="queued", expires_at__isnull=False),

@@ -6,6 +6,7 @@ of the hint is then put right: expired rows end, the others wait for the feed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -19,6 +20,8 @@ from esteira.record import COUNTED, QUEUED, RUNNING
 REFUSED_HOLD_S = 0.5
 #: Parameters that every worker refuses for this long fail the job.
 REFUSED_FOR_S = 600.0
+#: So many are expired by one statement.
+EXPIRE_MOST = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,21 +159,22 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
     )
 
 
-def expire(db: Db, *, limit: int = 1000) -> int:
-    """T15: end queued jobs whose time to start has passed."""
+def expire(db: Db, *, after: float = -math.inf, until: float = math.inf, limit: int = EXPIRE_MOST) -> int:
+    """T15: end queued jobs whose time to start passed after one moment and not after another (seconds since 1970)."""
     return len(
         db.fetch(
             f"""
             WITH locked AS MATERIALIZED (
               SELECT j.id FROM esteira_job j
               WHERE j.state = 'queued' AND j.expires_at IS NOT NULL
-                AND j.expires_at <= (SELECT clock_timestamp())
-              ORDER BY j.expires_at LIMIT %s FOR NO KEY UPDATE SKIP LOCKED),
+                AND j.expires_at > to_timestamp(%(after)s::float8)
+                AND j.expires_at <= (SELECT least(clock_timestamp(), to_timestamp(%(until)s::float8)))
+              ORDER BY j.expires_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED),
             moved AS (
               UPDATE esteira_job j SET state = 'expired', finished_at = clock_timestamp(), published_at = NULL
               WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING j.type, j.queue, j.state),
             {COUNTED}
             SELECT 1 FROM moved""",
-            [limit],
+            {"after": after, "until": until, "limit": limit},
         )
     )

@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 
 from esteira.db import Db, Row
-from esteira.record import QUEUED
+from esteira.record import QUEUED, uses
 
 log = logging.getLogger("esteira.record")
 
@@ -102,6 +102,16 @@ def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     Rows that meet a held unique key or an existing tick are left out. At most SLICE rows a call keep it one quick
     statement; callers cut longer lists.
     """
+    with_files = uses.naming_files(jobs)
+    if not with_files:
+        return _insert(db, jobs)
+    with db.transaction():
+        stored = _insert(db, jobs)
+        uses.note(db, [job for job in with_files if job.id in stored])
+    return stored
+
+
+def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     if len(jobs) == 1:
         rows = db.fetch(_INSERT_ONE, [getattr(jobs[0], name) for name in _COLUMNS])
     else:

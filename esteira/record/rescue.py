@@ -9,22 +9,37 @@ and changes nothing.
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record import COUNTED
+from esteira.record import COUNTED, RUNNING
+from esteira.walk import Walk, clock
 
 MAX_SUSPICION = 6
 PROCESS_LOST, WORKER_LOST, DRAINED = 2, 1, 0
 LONGEST_REST_S = 30.0
+MOST = 1000
+#: A worker that starts or goes looks so long for jobs of its name; the leases of what it does not find end.
+PATIENCE_S = 1.0
+
+# Two ways to what runs: by key, and in a stretch of time by the index of claims.
+_BY_KEY = f"{RUNNING} AND j.id = ANY(%(ids)s::uuid[])"
+_CLAIMED = """j.state = 'running' AND j.claimed_at > to_timestamp(%(after)s::float8)
+  AND j.claimed_at <= to_timestamp(%(until)s::float8)"""
+_OVER = "j.lease_until < clock_timestamp()"
+# Nobody who lives leaves a lease as far ahead as a clock that was put back does.
+_TOO_FAR = "j.lease_until > clock_timestamp() + 1.5 * j.lease_s * interval '1 second'"
 
 _RESCUE = f"""
 WITH locked AS MATERIALIZED (
   SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
     NOT j.batched AND %(count)s > 0 AND j.suspicion + %(count)s >= %(limit)s AS dead
-  FROM esteira_job j WHERE j.state = 'running' AND {{which}}
-  ORDER BY j.id LIMIT 1000 FOR NO KEY UPDATE OF j SKIP LOCKED),
+  FROM esteira_job j WHERE {{which}}
+  ORDER BY j.id LIMIT {MOST} FOR NO KEY UPDATE OF j SKIP LOCKED),
 moved AS (
   UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
     state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
@@ -61,30 +76,63 @@ def _rescue(db: Db, which: str, *, count: int, reason: str, **params: Any) -> di
     return {row[0]: row[1] for row in db.fetch(_RESCUE.format(which=which), asked)}
 
 
-def process_lost(db: Db, delivery: str) -> dict[UUID, str]:
-    """T7: the pool process that ran this delivery is gone."""
-    return _rescue(
-        db, "j.delivery = %(delivery)s", count=PROCESS_LOST, reason="process lost", delivery=delivery
-    )
+def process_lost(db: Db, delivery: str, ids: Sequence[UUID] | None = None) -> dict[UUID, str]:
+    """T7: the pool process that ran this delivery is gone; `ids` are the jobs of its hint, among which to look."""
+    asked: dict[str, Any] = {"count": PROCESS_LOST, "reason": "process lost", "delivery": delivery}
+    if ids is None:
+        return _of_worker(db, "j.delivery = %(delivery)s", **asked)
+    return _rescue(db, f"{_BY_KEY} AND j.delivery = %(delivery)s", ids=list(ids), **asked)
 
 
-def leases_ended(db: Db) -> dict[UUID, str]:
-    """T8: nobody extended these leases; call it only while no sweep hold is in force."""
-    return _rescue(db, "j.lease_until < clock_timestamp()", count=WORKER_LOST, reason="lease ended")
+def leases_ended(db: Db, ids: Sequence[UUID] | None = None) -> dict[UUID, str]:
+    """T8: nobody extended these leases; call it only while no sweep hold is in force.
+
+    `ids` are jobs that somebody watched for a lease: of those, one that ends far too late is rescued as well, because a
+    clock that was put back left it. Without `ids`, all that runs is read.
+    """
+    asked: dict[str, Any] = {"count": WORKER_LOST, "reason": "lease ended"}
+    if ids is None:
+        return _rescue(db, f"{_CLAIMED} AND {_OVER}", after=-math.inf, until=math.inf, **asked)
+    return _rescue(db, f"{_BY_KEY} AND ({_OVER} OR {_TOO_FAR})", ids=list(ids), **asked)
+
+
+def leases(db: Db, ids: Sequence[UUID]) -> dict[UUID, float]:
+    """Return which of these jobs run, and when to look at them again: when the lease ends, a lease ahead at most."""
+    rows = db.fetch(f"{_LEASES} WHERE {_BY_KEY}", {"ids": list(ids)})
+    return {row[0]: row[1] for row in rows}
+
+
+def claimed(db: Db, after: float, until: float) -> dict[UUID, float]:
+    """Return the same for the jobs that were claimed after one moment and not after another, and run still."""
+    rows = db.fetch(f"{_LEASES} WHERE {_CLAIMED}", {"after": after, "until": until})
+    return {row[0]: row[1] for row in rows}
+
+
+_LEASES = """SELECT j.id, extract(epoch FROM least(j.lease_until,
+  clock_timestamp() + j.lease_s * interval '1 second'))::float8 FROM esteira_job j"""
 
 
 def worker_restarted(db: Db, *, name: str, me: str) -> dict[UUID, str]:
     """T9: jobs of an earlier incarnation of this worker, whose process is known to be gone."""
-    return _rescue(
-        db,
-        "starts_with(j.worker, %(prefix)s) AND j.worker <> %(me)s",
-        count=WORKER_LOST,
-        reason="worker restarted",
-        prefix=f"{name}/",
-        me=me,
-    )
+    which = "starts_with(j.worker, %(prefix)s) AND j.worker <> %(me)s"
+    return _of_worker(db, which, count=WORKER_LOST, reason="worker restarted", prefix=f"{name}/", me=me)
 
 
 def drained(db: Db, *, me: str) -> dict[UUID, str]:
     """T10: this worker must go before its jobs are done; nothing is counted."""
-    return _rescue(db, "j.worker = %(me)s", count=DRAINED, reason="drained", me=me)
+    return _of_worker(db, "j.worker = %(me)s", count=DRAINED, reason="drained", me=me)
+
+
+def _of_worker(db: Db, which: str, **params: Any) -> dict[UUID, str]:
+    """Look for a worker's jobs, the latest claims first, because below them may lie what a million jobs left."""
+    rescued: dict[UUID, str] = {}
+
+    def visit(db: Db, after: float, until: float) -> bool:
+        found = _rescue(db, f"{_CLAIMED} AND {which}", after=after, until=until, **params)
+        rescued.update(found)
+        return len(found) == MOST
+
+    walk, now, began = Walk(visit), clock(db), time.monotonic()
+    while not walk.been_through and time.monotonic() - began < PATIENCE_S:
+        walk.step(db, now)
+    return rescued

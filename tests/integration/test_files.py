@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 from zipfile import ZipFile
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from esteira import files
 from esteira.db import Core, Orm
@@ -238,3 +239,44 @@ def test_an_upload_belongs_to_no_job() -> None:
 
     assert isinstance(file.pk, UUID)
     assert (file.job_id, file.attempt, file.attached_at) == (None, None, None)
+
+
+def test_the_space_of_writers_that_died_counts(job: Job, core: Core, settings) -> None:
+    settings.FILES_MAX_TOTAL = 5 * CHUNK_BYTES
+    for n in range(2):
+        files.used.forget()  # as in a process of its own
+        row = files._new_row(core, None, "text/plain", job.pk, n)
+        files.ChunkWriter(core, row).write(b"x" * 2 * CHUNK_BYTES)  # and here the process dies
+
+    files.used.forget()
+    with pytest.raises(FilesFull):
+        save_upload("more.bin", None, [b"x" * 2 * CHUNK_BYTES])
+
+    assert save_upload("fits.bin", None, [b"x" * CHUNK_BYTES]).size == CHUNK_BYTES
+
+
+def test_the_space_of_uploads_under_way_counts(settings) -> None:
+    settings.FILES_MAX_TOTAL = 5 * CHUNK_BYTES
+    refused: list[str] = []
+
+    def meanwhile() -> Iterator[bytes]:
+        """Bytes of a first upload, in whose midst another thread sends a second one."""
+        yield b"x" * 3 * CHUNK_BYTES
+        files.used._asked = float("-inf")  # the time to ask again has come
+        second = threading.Thread(target=send_another)
+        second.start()
+        second.join(20)
+
+    def send_another() -> None:
+        try:
+            save_upload("second.bin", None, [b"x" * 3 * CHUNK_BYTES])
+        except FilesFull as error:
+            refused.append(error.code)
+        finally:
+            connection.close()
+
+    first = save_upload("first.bin", None, meanwhile())
+
+    assert first.size == 3 * CHUNK_BYTES
+    assert refused == [FilesFull().code]
+    assert [file.name for file in File.objects.all()] == ["first.bin"]

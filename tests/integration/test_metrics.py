@@ -319,7 +319,7 @@ def cost(core: Core) -> int:
     assert {scan.rpartition(" ")[2] for scan in explained.scans()} <= {
         "job_feed",
         "job_window",
-        "job_running",
+        "job_claimed",
     }
     return explained.buffers
 

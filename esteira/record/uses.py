@@ -1,0 +1,51 @@
+"""Which files a job's parameters name: noted when the job is stored, so that retention spares them.
+
+Every id in the parameters' text that is a file's counts, however deep it stands. To note one too many costs nothing but
+time until the file goes; only job types that declare a `FileRef` are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+from uuid import UUID
+
+from esteira.db import Db
+from esteira.registry import registry
+
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Stored(Protocol):
+    """What is looked at of a job."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def params(self) -> str: ...
+
+
+def naming_files(jobs: Sequence[Stored]) -> list[Stored]:
+    """Return those of a type that takes files."""
+    types = {name for name in {job.type for job in jobs} if registry.takes_files(name)}
+    return [job for job in jobs if job.type in types] if types else []
+
+
+def note(db: Db, jobs: Iterable[Stored]) -> None:
+    """Note the files that stored jobs name; belongs into the transaction that stores them.
+
+    The lock makes retention, which is about to remove such a file, come after this or find it noted.
+    """
+    pairs = [(job.id, UUID(found)) for job in jobs for found in set(_ID.findall(job.params))]
+    if pairs:
+        db.fetch(
+            """INSERT INTO esteira_fileuse (job_id, file_id)
+               SELECT v.job_id, f.id FROM unnest(%(jobs)s::uuid[], %(files)s::uuid[]) AS v(job_id, file_id)
+               JOIN esteira_file f ON f.id = v.file_id
+               WHERE f.id = ANY(%(files)s::uuid[]) AND f.sha256 <> '' FOR SHARE OF f
+               ON CONFLICT DO NOTHING""",
+            {"jobs": [job for job, _ in pairs], "files": [file for _, file in pairs]},
+        )

@@ -1,0 +1,198 @@
+"""Reading an index of moments at a bounded cost, however many dead entries it holds.
+
+An index keeps the entry of a row that has left it until VACUUM removes it, and while anybody holds an old snapshot (a
+backup of hours does) VACUUM may not. Whoever reads such an index from its beginning pays for all that ever stood in it.
+So its ranges are read instead: `Trail` reads each stretch of time once, soon after it has passed; `Walk` goes through
+all of it, again and again, in slices that take a few milliseconds and a small share of the time. A trail is quick and
+may miss what a walk then finds: a row whose commit came late, that was locked, or that a clock that stepped back wrote.
+
+A `Survey` is both. Moments are seconds since 1970 by the database's clock. All of it lives in memory: a process that
+dies loses nothing but reads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import psycopg
+
+from esteira.db import Db
+
+T = TypeVar("T")
+
+#: Reads what lies after one moment, and not after another; returns whether it left some of that for another visit.
+Visit = Callable[[Db, float, float], bool]
+
+#: No slice takes longer; one that would is given up and tried again narrower.
+SLICE_LIMIT_S = 0.25
+#: A slice that took less is followed by a wider one, one that took more by a narrower one.
+QUICK_S, SLOW_S = 0.005, 0.03
+#: The first walk takes this long a turn until it is through, so that a new keeper soon knows everything.
+FIRST_BOX_S = 0.25
+#: Later a walk rests this many times as long as its last slice took.
+RESTS = 19
+#: Where a walk begins that cannot read everything at once, and beyond what it reads all the rest at once, in seconds.
+MINUTE_S, AGES_S = 60.0, 90 * 86400.0
+NARROWER, WIDER, NARROWEST_S = 4.0, 4.0, 0.01
+#: A trail that is so far behind leaves the distance to the walk.
+LOST_TRAIL_S = 60.0
+#: The late trail reads everything once more after this time: by then its commit is visible, its lock released.
+LATE_S, LATE_EVERY_S = 15.0, 2.5
+#: A clock that fell behind ours by so much between two looks was put back.
+PUT_BACK_S = 1.0
+
+
+class Walk:
+    """Visits all of an index in slices, the newest first, and begins again when it is through."""
+
+    def __init__(self, visit: Visit, *, box_s: float = FIRST_BOX_S) -> None:
+        self._visit, self._box_s = visit, box_s
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Begin a first walk, because anything may be anywhere."""
+        self._at: float | None = None
+        #: Whether the next slice begins a walk; and whether one has been through since the start.
+        self.between = True
+        self._width = self._opening = math.inf
+        self.been_through = False
+        self._rests_until = float("-inf")
+
+    def step(self, db: Db, newest: float, *, end: float | None = None) -> bool:
+        """Visit a slice, or a few on the first walk; return whether the next should follow at once.
+
+        The first slice of a walk reads from before the moment `newest` to `end`, which is `newest` if not given.
+        """
+        began = time.monotonic()
+        if began < self._rests_until:
+            return False
+        while True:
+            left = self._slice(db, newest, newest if end is None else end)
+            took = time.monotonic() - began
+            if left or self.been_through or took > self._box_s:
+                break
+        if self.been_through:
+            self._rests_until = time.monotonic() + took * RESTS
+        return left
+
+    def _slice(self, db: Db, newest: float, end: float) -> bool:
+        opens, self.between = self._at is None, False
+        until = end if self._at is None else self._at
+        after = min(newest, until) - self._width
+
+        def visit() -> tuple[bool, float]:
+            began = time.monotonic()
+            left = self._visit(db, after, until)
+            return left, time.monotonic() - began
+
+        left, took = within(db, SLICE_LIMIT_S, visit) or (None, math.inf)
+        self._adapt(took)
+        if opens:
+            self._opening = self._width
+        if left is None or left:
+            return bool(left)
+        self._at = after
+        if after == -math.inf:
+            self._at, self._width = None, self._opening
+            self.between = self.been_through = True
+        return False
+
+    def _adapt(self, took: float) -> None:
+        if took > SLOW_S:
+            narrower = MINUTE_S if self._width == math.inf else self._width / NARROWER
+            self._width = max(NARROWEST_S, narrower)
+        elif took < QUICK_S:
+            self._width = self._width * WIDER if self._width < AGES_S else math.inf
+
+
+class Trail:
+    """Visits each stretch of time once, `delay_s` after it has passed; stretches are at least `every_s` long."""
+
+    def __init__(self, visit: Visit, *, delay_s: float, every_s: float = 0.0) -> None:
+        self._visit, self._delay_s, self._every_s = visit, delay_s, every_s
+        self._floor: float | None = None
+
+    def start_over(self) -> None:
+        """Forget where the trail was; what lies before its next step is left to a walk."""
+        self._floor = None
+
+    def step(self, db: Db, clock: float) -> bool:
+        """Visit what has passed since the last step; return False if a walk must look for what was left out."""
+        until = clock - self._delay_s
+        floor = self._floor
+        if floor is None or until - floor > LOST_TRAIL_S:
+            self._floor = until
+            return floor is None
+        if until - floor < self._every_s:
+            return True
+        try:
+            left = self._visit(db, floor, until)
+        except psycopg.errors.QueryCanceled:
+            self._floor = until
+            return False
+        self._floor = floor if left else until
+        return True
+
+
+def within(db: Db, limit_s: float, work: Callable[[], T]) -> T | None:
+    """Do some work in a transaction whose statements end after `limit_s`; return None, and undo it, if one did."""
+    with db.transaction():
+        db.fetch("SELECT set_config('statement_timeout', %s, true)", [str(int(limit_s * 1000))])
+        # Rolled back here, the timeout is no error to the connection, which would be given up for it.
+        try:
+            return work()
+        except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
+            raise psycopg.Rollback from error
+    return None
+
+
+class Survey:
+    """A trail, a late trail and a walk over one index: new rows soon, all others in time."""
+
+    def __init__(self, visit: Visit, *, delay_s: float) -> None:
+        self._delay_s = delay_s
+        self._trails = [
+            Trail(visit, delay_s=delay_s),
+            Trail(visit, delay_s=LATE_S, every_s=LATE_EVERY_S),
+        ]
+        self._walk = Walk(visit)
+
+    def start_over(self) -> None:
+        """Read everything again: it may be another server, or another clock."""
+        self._walk.start_over()
+        for trail in self._trails:
+            trail.start_over()
+
+    def step(self, db: Db, now: float) -> None:
+        """Visit what is due at the moment `now` of the database's clock."""
+        for trail in self._trails:
+            if not trail.step(db, now):
+                self._walk.start_over()
+        # After a clock was put back, there are claims in its future.
+        self._walk.step(db, now - self._delay_s, end=math.inf)
+
+
+class Clock:
+    """The database's clock, as one process follows it."""
+
+    def __init__(self) -> None:
+        self._seen = self._at = float("-inf")
+
+    def look(self, db: Db) -> tuple[float, bool]:
+        """Return the moment, and whether the clock was put back since the last look.
+
+        A slow answer may look like that as well; whoever then reads everything again has lost nothing.
+        """
+        now = clock(db)
+        passed, at = now - self._seen, time.monotonic()
+        went_back = passed < 0 or passed < at - self._at - PUT_BACK_S
+        self._seen, self._at = now, at
+        return now, went_back
+
+
+def clock(db: Db) -> float:
+    """Return the database's clock."""
+    return float(db.fetch("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0])

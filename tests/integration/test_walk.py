@@ -1,0 +1,232 @@
+"""Trails and walks: every moment is visited, whatever is slow, late, locked or put back."""
+
+from __future__ import annotations
+
+import math
+from uuid import UUID
+
+import pytest
+
+from esteira.db import Core, Db
+from esteira.record.claim import claim
+from esteira.record.finish import extend
+from esteira.sweep import Expirer, Rescuer
+from esteira.walk import LOST_TRAIL_S, Trail, Walk
+from tests.support.jobs import elapse, look, running, stored
+from tests.support.waiting import until
+
+#: Moments between these two are dense: to read one second of them takes so long.
+DENSE_FROM, DENSE_TO, SECOND_S = 1000.0, 1200.0, 0.003
+
+
+class Visitor:
+    """Notes what it visited, and takes its time where the index is dense."""
+
+    def __init__(self, left: int = 0) -> None:
+        self.visits: list[tuple[float, float]] = []
+        self._left = left
+
+    def __call__(self, db: Db, after: float, until: float) -> bool:
+        dense_s = max(0.0, min(until, DENSE_TO) - max(after, DENSE_FROM))
+        db.fetch("SELECT pg_sleep(%s)", [dense_s * SECOND_S])
+        self._left -= 1
+        if self._left < 0:
+            self.visits.append((after, until))
+        return self._left >= 0
+
+    def assert_without_gap(self) -> None:
+        for later, earlier in zip(self.visits, self.visits[1:], strict=False):
+            assert earlier[1] == later[0]
+
+
+def test_a_trail_visits_each_moment_once(core: Core) -> None:
+    visitor = Visitor()
+    trail = Trail(visitor, delay_s=1)
+
+    assert all(trail.step(core, now) for now in (100.0, 100.5, 102.0, 102.0, 103.0))
+
+    assert visitor.visits == [(99.0, 99.5), (99.5, 101.0), (101.0, 101.0), (101.0, 102.0)]
+
+
+def test_a_trail_comes_back_for_what_a_visit_left(core: Core) -> None:
+    visitor = Visitor(left=1)
+    trail = Trail(visitor, delay_s=0)
+
+    assert all(trail.step(core, now) for now in (100.0, 101.0, 102.0))
+
+    assert visitor.visits == [(100.0, 102.0)]
+
+
+def test_a_trail_that_was_left_behind_says_that_a_walk_is_needed(core: Core) -> None:
+    trail = Trail(Visitor(), delay_s=0)
+    trail.step(core, 100.0)
+
+    assert trail.step(core, 101.0 + LOST_TRAIL_S) is False
+    assert trail.step(core, 102.0 + LOST_TRAIL_S) is True
+
+
+def test_a_trail_that_takes_too_long_says_that_a_walk_is_needed() -> None:
+    hasty = Core("hasty", timeout_s=0.05)
+    trail = Trail(Visitor(), delay_s=0)
+    trail.step(hasty, DENSE_FROM)
+
+    assert trail.step(hasty, DENSE_FROM + 50) is False
+    assert trail.step(hasty, DENSE_FROM + 51) is True
+    hasty.close()
+
+
+def test_a_walk_that_cannot_read_all_at_once_reads_all_in_slices(core: Core) -> None:
+    visitor = Visitor()
+    walk = Walk(visitor)
+
+    until(lambda: walk.step(core, DENSE_TO, end=math.inf) or walk.been_through, "the walk is through")
+
+    assert (visitor.visits[0][1], visitor.visits[-1][0]) == (math.inf, -math.inf)
+    visitor.assert_without_gap()
+
+
+def test_a_walk_begins_again_after_a_rest(core: Core) -> None:
+    visitor = Visitor()
+    walk = Walk(visitor)
+    until(lambda: walk.step(core, DENSE_TO) or walk.been_through, "the walk is through")
+    first = len(visitor.visits)
+
+    walk.step(core, DENSE_TO)
+    assert len(visitor.visits) == first
+    until(
+        lambda: walk.step(core, DENSE_TO) or [v for v in visitor.visits[first:] if v[0] == -math.inf],
+        "a second walk is through",
+    )
+
+    visitor.visits = visitor.visits[first:]
+    visitor.assert_without_gap()
+    assert visitor.visits[0][1] == DENSE_TO
+
+
+def test_a_walk_stays_where_a_visit_left_something(core: Core) -> None:
+    visitor = Visitor(left=2)
+    walk = Walk(visitor)
+
+    assert [walk.step(core, 10.0) for _ in range(3)] == [True, True, False]
+    until(lambda: walk.step(core, 10.0) or walk.been_through, "the walk is through")
+    assert visitor.visits[0][1] == 10.0
+    visitor.assert_without_gap()
+
+
+# --- what the keeper makes of them ------------------------------------------------------------------------------------
+
+
+def rescued(rescuer: Rescuer, core: Core, job_id: UUID) -> bool:
+    rescuer.step(core)
+    return bool(look(core, job_id).state == "queued")
+
+
+def test_a_lease_that_ends_while_it_is_watched_is_rescued(core: Core) -> None:
+    rescuer = Rescuer()
+    rescuer.step(core)
+    dead = running(core, lease_s=0.3)[0]
+
+    until(lambda: rescued(rescuer, core, dead.id), "the job is rescued")
+
+
+def test_a_lease_that_is_extended_while_it_is_watched_is_left_alone(core: Core) -> None:
+    rescuer = Rescuer()
+    dead, alive = running(core, lease_s=0.5)[0], running(core, lease_s=0.5)[0]
+    rescuer.step(core)
+
+    def step() -> bool:
+        extend(core, [(alive.id, 1)])
+        return rescued(rescuer, core, dead.id)
+
+    until(step, "the other is rescued")
+    assert look(core, alive.id).state == "running"
+
+
+def test_a_row_that_is_locked_is_rescued_later(core: Core) -> None:
+    rescuer, other = Rescuer(), Core("other")
+    dead = running(core)[0]
+    elapse(core, dead.id, "lease_until")
+    with other.transaction():
+        other.fetch("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [dead.id])
+        assert not rescued(rescuer, core, dead.id)
+    other.close()
+
+    assert rescued(rescuer, core, dead.id)
+
+
+def test_a_claim_that_was_committed_late_is_found(core: Core) -> None:
+    rescuer, other = Rescuer(), Core("other")
+    (job_id,) = stored(core, lease_s=0.3)
+    with other.transaction():
+        claim(other, [job_id], worker="w1/boot", delivery="d")
+        seen = rescuer._claims._trails[0]
+        until(
+            lambda: rescuer.step(core) == 0 and seen._floor and seen._floor > _claimed(other, job_id),
+            "the trail has passed the claim",
+        )
+    other.close()
+
+    until(lambda: rescued(rescuer, core, job_id), "the job is rescued")
+
+
+def _claimed(db: Db, job_id: UUID) -> float:
+    return float(
+        db.fetch("SELECT extract(epoch FROM claimed_at)::float8 FROM esteira_job WHERE id = %s", [job_id])[0][
+            0
+        ]
+    )
+
+
+def test_after_the_clock_was_put_back_the_dead_do_not_wait_for_the_old_time(core: Core) -> None:
+    rescuer = Rescuer()
+    dead, alive = running(core, lease_s=0.5)[0], running(core, lease_s=0.5)[0]
+    for job in (dead, alive):
+        for column in ("lease_until", "claimed_at"):
+            elapse(core, job.id, column, -3600)
+
+    def step() -> bool:
+        extend(core, [(alive.id, 1)])
+        return rescued(rescuer, core, dead.id)
+
+    assert not step(), "the living get a lease to write a better one"
+    until(step, "the dead is rescued")
+    assert look(core, alive.id).state == "running"
+
+
+def test_a_keeper_notices_a_clock_that_was_put_back(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    rescuer = Rescuer()
+    rescuer.step(core)
+    rescuer._clock._seen += 3600
+    monkeypatch.setattr(rescuer._claims._walk, "_rests_until", math.inf)
+    dead = running(core)[0]
+    elapse(core, dead.id, "lease_until")
+    elapse(core, dead.id, "claimed_at", 100)
+
+    assert rescued(rescuer, core, dead.id)
+
+
+def test_what_comes_back_to_the_queue_after_its_expiry_ends(core: Core) -> None:
+    expirer = Expirer()
+    (job,) = running(core, expires_in_s=3600)
+    elapse(core, job.id, "expires_at", 7200)
+    expirer.step(core)
+
+    core.fetch(
+        "UPDATE esteira_job SET state = 'queued', worker = NULL, lease_until = NULL WHERE id = %s", [job.id]
+    )
+
+    until(lambda: expirer.step(core) and look(core, job.id).state == "expired", "the job has expired")
+
+
+def test_many_that_expire_at_once_all_end(core: Core) -> None:
+    expirer = Expirer()
+    for _ in range(3):
+        stored(core, 1000, expires_in_s=0.001)
+
+    until(
+        lambda: (
+            [expirer.step(core)]
+            and core.fetch("SELECT count(*) FROM esteira_job WHERE state <> 'expired'") == [(0,)]
+        ),
+        "all have expired",
+    )

@@ -1,0 +1,58 @@
+"""What ran while somebody held an old snapshot: indexes full of entries that VACUUM may not remove, and their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from django.conf import settings
+
+from esteira.db import Core, Row
+from tests.support.jobs import TYPE
+
+_RAN = (
+    """INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, expires_at)
+       SELECT gen_random_uuid(), %(type)s, '{}', 'default', 6, 4, 2, 10, 600, clock_timestamp() + interval '1 hour'
+       FROM generate_series(1, %(n)s)""",
+    "UPDATE esteira_job SET published_at = clock_timestamp() WHERE state = 'queued'",
+    """UPDATE esteira_job SET state = 'running', attempt = 1, worker = 'w1/gone', delivery = 'd', claimed_at = clock_timestamp(),
+         lease_until = clock_timestamp() + interval '1 hour' WHERE state = 'queued'""",
+    """UPDATE esteira_job SET state = 'succeeded', worker = NULL, lease_until = NULL, published_at = NULL,
+         finished_at = clock_timestamp() WHERE state = 'running'""",
+)
+
+
+@contextmanager
+def old_snapshot() -> Iterator[None]:
+    """Hold a snapshot of the database as it is now, as a backup does for hours."""
+    with psycopg.connect(settings.DATABASE_URL) as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM esteira_job")
+        yield
+        holder.rollback()
+
+
+def ran(core: Core, jobs: int) -> None:
+    """Let so many jobs go through all their states."""
+    for statement in _RAN:
+        core.fetch(statement, {"type": TYPE, "n": jobs} if "%(" in statement else ())
+    core.fetch("ANALYZE esteira_job")
+
+
+class Counted(Core):
+    """A private connection that counts the blocks that its statements read, by executing each of them twice."""
+
+    blocks = 0
+
+    def fetch(self, sql: str, params: Any = ()) -> list[Row]:
+        if "set_config" not in sql:
+            self._count(sql, params)
+        return super().fetch(sql, params)
+
+    def _count(self, sql: str, params: Any) -> None:
+        with self.transaction():
+            plan = super().fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", params)[0][0][0]["Plan"]
+            self.blocks += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+            raise psycopg.Rollback
