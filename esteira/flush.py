@@ -2,24 +2,27 @@
 
 Completions go off the job's path: the heart thread writes them while the next job runs, and the main thread writes the
 last ones before it takes another hint. Everything here may be repeated after a lost connection, because each write
-names its attempt. A value that the database refuses fails its own job only.
+names its attempt. A value that the database refuses harms its own job only, and an end that cannot be written at all
+breaks its attempt off: nothing that ended is forgotten.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
 from uuid import UUID
 
-import psycopg
-
-from esteira.db import Core, Gone
+from esteira.db import BUSY, Core, Gone
 from esteira.record import finish
-from esteira.record.finish import Outcome
+from esteira.record.finish import Break, Outcome
 from esteira.slot import Held, Pending, Slot
 from esteira.stats import Stats
 
 log = logging.getLogger("esteira.flush")
+
+#: A job that is broken off may still be locked by its own last transaction, until the server notices that it is over.
+BREAK_PATIENCE_MS = 500
 
 
 class Ledger:
@@ -29,59 +32,108 @@ class Ledger:
         self._core, self._slot, self._stats = core, slot, stats
 
     def flush(self, *, running_too: bool = False) -> None:
-        """Write all that waits; raises one of `db.Gone`, and then nothing is forgotten."""
+        """Write all that waits; raises one of `db.Gone`, and then nothing is forgotten.
+
+        What is broken off may still wait afterwards, for a lock.
+        """
         with self._core.lock:
             pending = self._slot.collect(running_too=running_too)
             if not pending:
                 return
             try:
                 self._write(pending)
-            except Gone:
+            finally:
                 self._slot.put_back(pending)
-                raise
 
     def _write(self, pending: Pending) -> None:
         """Logs before ends, so that whoever sees an end sees its log; what is written leaves the list at once."""
         self._write_logs(pending)
-        while pending.progress:
-            held, (done, total, text) = pending.progress[-1]
-            if not held.completed:
-                finish.progress(self._core, *held.mine, done, total, text)
-            pending.progress.pop()
+        self._write_progress(pending)
         if pending.ended:
-            self._write_ends(pending.ended)
-            pending.ended = []
+            self._write_ends(pending)
         if pending.returning:
             finish.hand_back(self._core, [held.mine for held in pending.returning])
             pending.returning = []
+        pending.broken = [(held, cause) for held, cause in pending.broken if not self._break_off(held, cause)]
 
     def _write_logs(self, pending: Pending) -> None:
         if not pending.logs:
             return
-        finish.log_lines(
-            self._core, [(*held.mine, text.replace("\0", "\ufffd")) for held, text in pending.logs]
-        )
+        lines = [(*held.mine, text.replace("\0", "\ufffd")) for held, text in pending.logs]
+        try:
+            finish.log_lines(self._core, lines)
+        except Gone:
+            raise
+        except Exception as error:  # a log is not worth an end
+            log.error("pieces of log of %s jobs cannot be stored: %s", len(lines), error)
         pending.logs = []
 
-    def _write_ends(self, ended: list[tuple[Held, Outcome]]) -> None:
+    def _write_progress(self, pending: Pending) -> None:
+        while pending.progress:
+            held, (done, total, text) = pending.progress[-1]
+            try:
+                if not held.completed:
+                    finish.progress(self._core, *held.mine, done, total, text)
+            except Gone:
+                raise
+            except Exception as error:  # nor is progress
+                log.error("the progress of job %s cannot be stored: %s", held.job.id, error)
+            pending.progress.pop()
+
+    def _write_ends(self, pending: Pending) -> None:
+        ended = pending.ended
         states = self.record([outcome for _, outcome in ended])
-        for held, outcome in ended:
+        while ended:
+            held, outcome = ended[-1]
             self.count(held, outcome, states.get(outcome.id))
+            ended.pop()
 
     def record(self, outcomes: list[Outcome]) -> dict[UUID, str]:
-        """Record ends; a value that PostgreSQL refuses turns its own attempt into a failure."""
+        """Record ends; a value that cannot be stored turns its own attempt into a failure."""
         try:
             return finish.finish(self._core, outcomes)
         except Gone:
             raise
-        except psycopg.Error as error:
+        except Exception as error:  # the driver's own kinds and those of encoding: whatever a value may cause
             if len(outcomes) > 1:
                 states: dict[UUID, str] = {}
                 for one in outcomes:
                     states.update(self.record([one]))
                 return states
-            log.error("job %s: the database refuses its end: %s", outcomes[0].id, error)
-            return finish.finish(self._core, [_unwritable(outcomes[0], error)])
+            return self._record_refused(outcomes[0], error)
+
+    def _record_refused(self, outcome: Outcome, error: Exception) -> dict[UUID, str]:
+        log.error("job %s: the database refuses its end: %s", outcome.id, error)
+        try:
+            return finish.finish(self._core, [_unwritable(outcome, error)])
+        except Gone:
+            raise
+        except Exception as worse:
+            log.exception("job %s: not even its failure can be written", outcome.id)
+            cause = Break(reason="its end cannot be written", type="Unwritable", message=_plain(worse))
+            state = finish.break_off(self._core, outcome.id, outcome.attempt, cause)
+            return {outcome.id: state} if state else {}
+
+    def _break_off(self, held: Held, cause: Break) -> bool:
+        """Hand back a started attempt that has no outcome; False if its row is locked, and it must wait."""
+        try:
+            with self._core.transaction():
+                self._core.fetch("SELECT set_config('lock_timeout', %s, true)", [str(BREAK_PATIENCE_MS)])
+                state = finish.break_off(self._core, *held.mine, cause)
+        except BUSY:
+            return False
+        if state is None and finish.state_of(self._core, *held.mine) == "succeeded":
+            log.info("job %s: %s, but its completion had gone through", held.job.id, cause.reason)
+            self._stats.add(held.job.type, held.job.queue, "succeeded", time.monotonic() - held.claimed)
+            return True
+        log.warning(
+            "job %s: %s (%s); it is %s",
+            held.job.id,
+            cause.reason,
+            cause.message,
+            state or "not ours any more",
+        )
+        return True
 
     def count(self, held: Held, outcome: Outcome, state: str | None) -> None:
         """Count an end for the statistics, or say loudly that it was refused."""
@@ -99,9 +151,8 @@ class Ledger:
         self._stats.add(held.job.type, held.job.queue, told, max(0.0, outcome.ended_s - outcome.started_s))
 
 
-def _unwritable(outcome: Outcome, error: psycopg.Error) -> Outcome:
-    said = str(error).encode("ascii", "replace").decode().replace("\0", "?")[:500]
-    message = f"What this attempt returned or raised cannot be stored: {said}"
+def _unwritable(outcome: Outcome, error: Exception) -> Outcome:
+    message = f"What this attempt returned or raised cannot be stored: {_plain(error)}"
     return Outcome(
         id=outcome.id,
         attempt=outcome.attempt,
@@ -110,3 +161,7 @@ def _unwritable(outcome: Outcome, error: psycopg.Error) -> Outcome:
         ended_s=outcome.ended_s,
         error=json.dumps({"kind": "unwritable", "type": type(error).__name__, "message": message}),
     )
+
+
+def _plain(error: Exception) -> str:
+    return str(error).encode("ascii", "replace").decode().replace("\0", "?")[:500]

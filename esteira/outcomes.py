@@ -1,42 +1,67 @@
-"""From what a job's function did to the outcome that is recorded: results, errors, retries."""
+"""From what a job's function did to the outcome that is recorded: results, errors, retries.
+
+An error's own class runs here (its text, its fields, its very name), and so does what it returned, and any of it may
+raise. Nothing of that leaves this module but as BadResult or BrokenResult: every attempt gets its outcome.
+"""
 
 from __future__ import annotations
 
 import json
 import random
 import traceback
+from contextlib import suppress
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
-from esteira.errors import GiveUp, NotFound, Retry, TimeLimitExceeded, TooLarge
+from esteira.errors import GiveUp, NotFound, Retry, TimeLimitExceeded, TooLarge, pause_s
+from esteira.params import NUL
 from esteira.record.finish import Outcome
 from esteira.slot import Held
 
 RESULT_MAX = 256 * 1024
-MESSAGE_MAX, TRACEBACK_MAX = 4 * 1024, 16 * 1024
+MESSAGE_MAX, TRACEBACK_MAX, NAME_MAX = 4 * 1024, 16 * 1024, 200
 BACKOFF_MAX_S = 3600.0
+
+
+class BadParameters(Exception):
+    """The check of stored parameters broke: it neither accepted nor refused them."""
 
 
 class BadResult(Exception):
     """What the function returned cannot be stored."""
 
 
+class BrokenResult(Exception):
+    """What the function returned raised an error while it was read, as a generator can."""
+
+
 #: Another try would meet these again: a file that is gone stays gone, one over the limit stays over it.
 HOPELESS = (GiveUp, BadResult, NotFound, TooLarge)
+#: What a function says by raising them, it says wherever its code runs: in a check of its parameters, in its result.
+SAID_ON_PURPOSE = (Retry, GiveUp, TimeLimitExceeded)
+
+_KINDS: tuple[tuple[type[BaseException], str], ...] = (
+    (TimeLimitExceeded, "timeout"),
+    (Retry, "retry"),
+    (GiveUp, "given up"),
+    (BadParameters, "parameters"),
+    (BadResult, "result"),
+    (BrokenResult, "result"),
+)
 
 
 def succeeded(held: Held, value: Any, *, ended: float) -> Outcome:
-    """Make the outcome of a function that returned; raises BadResult."""
+    """Make the outcome of a function that returned; raises BadResult, BrokenResult or what the function may raise."""
     return _outcome(held, "succeeded", ended, result=_result(value))
 
 
 def failed(held: Held, error: BaseException, *, ended: float) -> Outcome:
     """Make the outcome of a function that raised: it is tried again if tries are left, unless it gave up."""
-    kind = "given_up" if isinstance(error, HOPELESS) else "failed"
-    asked = error.after if isinstance(error, Retry) else None
-    delay = asked if asked is not None else backoff_s(held.job.backoff_s, held.job.failures + 1)
-    return _outcome(held, kind, ended, error=describe(error), delay_s=max(0.0, delay))
+    kind = "given_up" if is_a(error, *HOPELESS) else "failed"
+    return _outcome(
+        held, kind, ended, error=json.dumps(told(error), ensure_ascii=False), delay_s=_delay_s(held, error)
+    )
 
 
 def cancelled(held: Held, *, ended: float) -> Outcome:
@@ -57,24 +82,24 @@ def backoff_s(base_s: float, failures: int) -> float:
     return float(min(BACKOFF_MAX_S, base_s * 2 ** min(failures - 1, 40)) * random.uniform(0.5, 1.5))
 
 
-def describe(error: BaseException) -> str:
-    """Return the JSON that is kept of an error: kind, type, message and the traceback without core frames."""
-    kind = (
-        "timeout"
-        if isinstance(error, TimeLimitExceeded)
-        else "retry"
-        if isinstance(error, Retry)
-        else "given up"
-        if isinstance(error, GiveUp)
-        else "exception"
-    )
-    told = {
-        "kind": kind,
-        "type": type(error).__name__,
-        "message": clean(said(error))[:MESSAGE_MAX],
-        "traceback": "" if kind in ("retry", "given up") else clean(_trace(error))[-TRACEBACK_MAX:],
-    }
-    return json.dumps(told, ensure_ascii=False)
+def is_a(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """Say whether an error is of a kind; `isinstance` would ask the error itself, which may raise."""
+    return issubclass(type(error), kinds)
+
+
+def told(error: BaseException) -> dict[str, str]:
+    """Return what is kept of an error: kind, type, message and the traceback without core frames."""
+    kind = next((kind for of, kind in _KINDS if is_a(error, of)), "exception")
+    try:
+        return {
+            "kind": kind,
+            "type": clean(name_of(error))[:NAME_MAX],
+            "message": clean(said(error))[:MESSAGE_MAX],
+            "traceback": "" if kind in ("retry", "given up") else clean(_trace(error))[-TRACEBACK_MAX:],
+        }
+    except BaseException:  # its class may raise anything, SystemExit too
+        message = "What was raised cannot be told: its own class raises errors when it is asked."
+        return {"kind": kind, "type": "Exception", "message": message, "traceback": ""}
 
 
 def clean(text: str) -> str:
@@ -82,38 +107,69 @@ def clean(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
+def name_of(error: BaseException) -> str:
+    """Return the name of an exception's class, if it has one."""
+    try:
+        return str.__str__(type(error).__name__)
+    except BaseException:  # a metaclass may raise anything
+        return "Exception"
+
+
 def said(error: BaseException) -> str:
     """Return an exception's own words, if it can be made to speak."""
     try:
-        return str(error)
-    except Exception as worse:  # an exception's own __str__ may fail
-        return f"(its message cannot be read: {type(worse).__name__})"
+        return str.__str__(str(error))  # a subclass of text may raise as well
+    except BaseException as worse:  # an exception's own __str__ may raise anything, SystemExit too
+        return f"(its message cannot be read: {name_of(worse)})"
 
 
 def _trace(error: BaseException) -> str:
     try:
         frames = traceback.TracebackException.from_exception(error, compact=True)
         return "".join(line for line in frames.format() if "/esteira/run.py" not in line)
-    except Exception as worse:  # as above: the error's own code runs here
-        return f"(its traceback cannot be read: {type(worse).__name__})"
+    except BaseException as worse:  # as above: the error's own code runs here
+        return f"(its traceback cannot be read: {name_of(worse)})"
+
+
+def _delay_s(held: Held, error: BaseException) -> float:
+    """Return a Retry's own pause, if it can be used: a class of its own may have set it past Retry's check."""
+    with suppress(BaseException):  # that class may raise anything when it is asked
+        asked = getattr(error, "after", None) if is_a(error, Retry) else None
+        if asked is not None:
+            return pause_s(asked)
+    return backoff_s(held.job.backoff_s, held.job.failures + 1)
 
 
 def _result(value: Any) -> str | None:
     if value is None:
         return None
     try:
-        text = json.dumps(to_jsonable_python(value), allow_nan=False, separators=(",", ":"))
-    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
+        text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text) if text.isascii() else len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadResult(
             f"The result cannot be stored as JSON: {error}. Return dicts, lists, text and numbers."
         ) from None
-    if len(text) > RESULT_MAX:
+    if size > RESULT_MAX:
         raise BadResult(
-            "The result is larger than 256 KiB; write it with ctx.file() and return what a reader needs."
+            "The result is larger than 256 KiB of JSON; write it with ctx.file() and return what a reader needs."
         )
-    if "\\u0000" in text:
+    if "\\u0000" in text and NUL.search(text):
         raise BadResult("The result holds a NUL character, which cannot be stored; remove it.")
     return text
+
+
+def _plain(value: Any) -> Any:
+    """Turn a result into dicts, lists, text and numbers; a generator in it runs the function's own code only now."""
+    try:
+        return to_jsonable_python(value)
+    except SAID_ON_PURPOSE:
+        raise
+    except Exception as error:
+        own = error.__traceback__
+        if own is None or own.tb_next is None:  # raised by the conversion itself, not by code that it called
+            raise
+        raise BrokenResult(f"The result could not be read: {name_of(error)}: {said(error)}") from error
 
 
 def _outcome(held: Held, kind: str, ended: float, **rest: Any) -> Outcome:

@@ -24,14 +24,15 @@ from esteira import outcomes
 from esteira.capture import Capture
 from esteira.context import Context
 from esteira.db import Core, Gone, watch_orm_connections
-from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
+from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded, UnknownJobType
 from esteira.flush import Ledger
 from esteira.host import ConnectionLost, WorkerHost
 from esteira.lease import Heart
 from esteira.limits import Interrupt
+from esteira.lost import lost_connection
 from esteira.params import Params, problems
 from esteira.record.claim import claim, refuse
-from esteira.record.finish import Outcome, hand_back, refused, state_of
+from esteira.record.finish import Break, Outcome, refused
 from esteira.registry import JobType, registry
 from esteira.slot import Held, Slot
 from esteira.stats import Stats
@@ -80,9 +81,9 @@ class Runner:
         try:
             while held := self.slot.take():
                 self._run(held)
-        except BaseException:
+        except BaseException as error:
             log.exception("running a hint failed outside any job; what it holds goes back")
-            self.slot.give_back_all()
+            self.slot.give_back_all(_failed_core(error))
             raise
         finally:
             self._write_ends()
@@ -91,25 +92,23 @@ class Runner:
         for pause in _pauses():
             try:
                 self.ledger.flush()
-                return
+                if not self.slot.pending():
+                    return
             except Gone as error:
                 log.warning(
                     "the database is away (%s); ends of jobs wait to be written", type(error).__name__
                 )
-                time.sleep(pause)
+            time.sleep(pause)
 
     def _run(self, held: Held) -> None:
+        """Bring a started job to an end of its attempt, whatever its function and all that belongs to it may raise."""
         if held.cancelled:
             self.slot.end(held, outcomes.cancelled(held, ended=time.monotonic()))
             return
-        kind = registry.get(held.job.type)
         try:
-            params = kind.model.model_validate(json.loads(held.job.params))
-        except ValidationError as error:
-            self._refuse(held, error)
-            return
-        try:
-            self.slot.end(held, self._attempt(held, kind, params))
+            self.slot.end(held, self._attempt(held))
+        except _Refused as refusal:
+            self._refuse(held, refusal.why)
         except LeaseLost:
             log.warning(
                 "refused: attempt %s of job %s stops, another one owns it", held.job.attempt, held.job.id
@@ -118,92 +117,112 @@ class Runner:
             with suppress(*Gone):  # the log has told it
                 refused(self.core, *held.mine, "lease lost")
         except ConnectionLost as error:
-            self._after_lost_connection(held, error)
+            _close_connections()
+            self.slot.break_off(held, _lost(error.__cause__ or error))
         finally:
             _tidy_connections()
 
-    def _attempt(self, held: Held, kind: JobType, params: Params) -> Outcome | None:
+    def _attempt(self, held: Held) -> Outcome | None:
         """Call the function; return the outcome to record, or None if its completion was recorded with its effects."""
         host = WorkerHost(
             held, self.core, self.interrupt, time.monotonic, lambda o: self.ledger.count(held, o, "succeeded")
         )
-        context = Context(
-            job_id=held.job.id,
-            attempt=held.job.attempt,
-            try_number=held.job.failures + 1,
-            log=logging.getLogger(f"jobs.{kind.name}"),
-            host=host,
-        )
         try:
             with self.interrupt.inside(held):
-                value = _call(kind, context, params)
-        except (LeaseLost, ConnectionLost):
+                return _called(held, host)
+        except (_Refused, ConnectionLost):
             raise
-        except Cancelled:
-            error: BaseException | None = None
+        except Cancelled as raised:
+            error: BaseException = raised
         except BaseException as raised:  # SystemExit too: a job must not take its process along
+            if held.lost and outcomes.is_a(raised, LeaseLost):
+                raise
             error = raised
-        else:
-            return self._returned(held, value)
-        ended = time.monotonic()
+        return self._raised(held, error, time.monotonic())
+
+    def _raised(self, held: Held, error: BaseException, ended: float) -> Outcome | None:
         if held.completed:
-            said = outcomes.said(error) if error else "cancelled"
-            log.warning("job %s (%s) raised after its completion: %s", held.job.id, kind.name, said[:500])
+            said = outcomes.said(error)[:500]
+            log.warning("job %s (%s) raised after its completion: %s", held.job.id, held.job.type, said)
             return None
-        if error is None:
+        if outcomes.is_a(error, Cancelled):
             _close_connections()
             return outcomes.cancelled(held, ended=ended)
-        if isinstance(error, TimeLimitExceeded):
+        if not outcomes.is_a(error, *outcomes.SAID_ON_PURPOSE) and (
+            cause := lost_connection(error, held.core_errors)
+        ):
+            raise ConnectionLost from cause
+        if outcomes.is_a(error, TimeLimitExceeded):
             _close_connections()
-        return self._failed(held, kind, error, ended)
-
-    def _returned(self, held: Held, value: Any) -> Outcome | None:
-        ended = time.monotonic()
-        if held.completed:
-            if value is not None:
-                log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
-            return None
-        try:
-            return outcomes.succeeded(held, value, ended=ended)
-        except outcomes.BadResult as error:
-            return outcomes.failed(held, error, ended=ended)
-
-    def _failed(self, held: Held, kind: JobType, error: BaseException, ended: float) -> Outcome:
-        said = f"{type(error).__name__}: {outcomes.said(error)}"
+        outcome = outcomes.failed(held, error, ended=ended)
         log.info(
-            "job %s (%s) failed on try %s: %s", held.job.id, kind.name, held.job.failures + 1, said[:500]
+            "job %s (%s) failed on try %s: %s",
+            held.job.id,
+            held.job.type,
+            held.job.failures + 1,
+            f"{outcomes.name_of(error)}: {outcomes.said(error)}"[:500],
         )
-        return outcomes.failed(held, error, ended=ended)
+        return outcome
 
-    def _refuse(self, held: Held, error: ValidationError) -> None:
-        why = "; ".join(f"{p['pointer']}: {p['detail']}" for p in problems(error)[:5])
+    def _refuse(self, held: Held, why: str) -> None:
         log.warning(
             "job %s (%s): its parameters are refused by this release: %s", held.job.id, held.job.type, why
         )
-        try:
-            refuse(self.core, [(*held.mine, outcomes.clean(why))], worker=self.worker)
-        except Gone:
-            self.slot.give_back(held)  # then the next worker refuses it, or takes it
-            return
-        self.slot.end(held, None)
-
-    def _after_lost_connection(self, held: Held, error: ConnectionLost) -> None:
-        """Find out whether the completion was recorded; if not, the whole attempt runs again and nothing is counted.
-
-        Handing back first waits for a commit that is still under way; only then is the row's state the truth.
-        """
-        _close_connections()
         for pause in _pauses():
             try:
-                handed_back = hand_back(self.core, [held.mine])
-                state = state_of(self.core, *held.mine)
+                refuse(self.core, [(*held.mine, why)], worker=self.worker)
                 break
-            except Gone:
+            except Gone as error:
+                log.warning("the database is away (%s); a refusal waits to be written", type(error).__name__)
                 time.sleep(pause)
-        cause = type(error.__cause__).__name__
-        log.warning("job %s lost its connection while completing (%s): it is %s", held.job.id, cause, state)
-        held.completed = not handed_back
         self.slot.end(held, None)
+
+
+class _Refused(BaseException):
+    """The stored parameters are not what this release's signature wants; the function was not called."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def _called(held: Held, host: WorkerHost) -> Outcome | None:
+    """Everything that runs code of the job type's: the check of its parameters, its function, its result."""
+    kind = _known(held)
+    context = Context(
+        job_id=held.job.id,
+        attempt=held.job.attempt,
+        try_number=held.job.failures + 1,
+        log=logging.getLogger(f"jobs.{kind.name}"),
+        host=host,
+    )
+    value = _call(kind, context, _params(held, kind))
+    if not held.completed:
+        return outcomes.succeeded(held, value, ended=time.monotonic())
+    if value is not None:
+        log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
+    return None
+
+
+def _known(held: Held) -> JobType:
+    try:
+        return registry.get(held.job.type)
+    except UnknownJobType as error:
+        raise _Refused(outcomes.clean(str(error))) from None
+
+
+def _params(held: Held, kind: JobType) -> Params:
+    try:
+        try:
+            return kind.model.model_validate(json.loads(held.job.params))
+        except ValidationError as error:
+            why = "; ".join(f"{p['pointer']}: {p['detail']}" for p in problems(error)[:5])
+            raise _Refused(outcomes.clean(why)) from None
+    except outcomes.SAID_ON_PURPOSE:
+        raise
+    except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
+        said = f"{outcomes.name_of(error)}: {outcomes.said(error)}"
+        raise outcomes.BadParameters(f"The check of the stored parameters broke: {said}") from error
 
 
 def _call(kind: JobType, context: Context, params: Params) -> Any:
@@ -212,6 +231,31 @@ def _call(kind: JobType, context: Context, params: Params) -> Any:
     with context.completing() as done:
         done.result = kind.call(context, params)
     return None
+
+
+def _lost(error: BaseException) -> Break:
+    return Break(
+        reason="connection lost",
+        type="ConnectionLost",
+        message="This job lost its connection to the database while it ran, the last time by "
+        f"{outcomes.name_of(error)}: {_short(error)}. If the database was healthy, the job cuts its own connection: "
+        "by a query that crashes the server, or by a transaction that is idle for longer than the server allows.",
+    )
+
+
+def _failed_core(error: BaseException) -> Break | None:
+    """A stop of the process counts nothing; an error of the core does, because it may come again and again."""
+    if not isinstance(error, Exception):
+        return None
+    return Break(
+        reason="worker failed",
+        type="CoreError",
+        message=f"The worker itself failed around this job: {outcomes.name_of(error)}: {_short(error)}.",
+    )
+
+
+def _short(error: BaseException) -> str:
+    return outcomes.clean(outcomes.said(error)).strip().rstrip(".")[:500]
 
 
 def _tidy_connections() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from esteira.record.claim import Claimed
-from esteira.record.finish import Outcome
+from esteira.record.finish import Break, Outcome
 
 #: What an attempt may log, in bytes of UTF-8.
 LOG_MAX = 1024 * 1024
@@ -36,6 +36,7 @@ class Held:
     told_start: bool = False
     warned: bool = False
     progress: tuple[float, float | None, str] | None = None
+    core_errors: tuple[BaseException, ...] = ()
     log: list[str] = field(default_factory=list)
     log_bytes: int = 0
 
@@ -57,11 +58,12 @@ class Pending:
 
     ended: list[tuple[Held, Outcome]]
     returning: list[Held]
+    broken: list[tuple[Held, Break]]
     logs: list[tuple[Held, str]]
     progress: list[tuple[Held, tuple[float, float | None, str]]]
 
     def __bool__(self) -> bool:
-        return bool(self.ended or self.returning or self.logs or self.progress)
+        return bool(self.ended or self.returning or self.broken or self.logs or self.progress)
 
 
 class Slot:
@@ -74,6 +76,8 @@ class Slot:
         self._waiting: deque[Held] = deque()
         self._ended: list[tuple[Held, Outcome]] = []
         self._returning: list[Held] = []
+        self._broken: list[tuple[Held, Break]] = []
+        self._silent: list[Held] = []
 
     def begin(self, claimed: Sequence[Claimed]) -> None:
         self.began = time.monotonic()
@@ -89,18 +93,19 @@ class Slot:
             return self.running
 
     def end(self, held: Held, outcome: Outcome | None) -> None:
-        """The running job is over; without an outcome there is nothing left to write."""
+        """The running job is over; without an outcome there is nothing left to write but what it said."""
         with self.lock:
             self.running = None
             if outcome is not None:
                 self._ended.append((held, outcome))
+            elif held.log:
+                self._silent.append(held)
 
-    def give_back(self, held: Held) -> None:
-        """The running job, or one that waits, goes back to the queue."""
+    def break_off(self, held: Held, cause: Break) -> None:
+        """The running job goes back to the queue although it has started: that is counted."""
         with self.lock:
-            if self.running is held:
-                self.running = None
-            self._returning.append(held)
+            self.running = None
+            self._broken.append((held, cause))
 
     def give_back_waiting(self) -> None:
         """Nothing that has not started yet will start here."""
@@ -108,11 +113,15 @@ class Slot:
             self._returning.extend(self._waiting)
             self._waiting.clear()
 
-    def give_back_all(self) -> None:
-        """Nothing is run here any more, not even what was running."""
+    def give_back_all(self, cause: Break | None) -> None:
+        """Nothing is run here any more, not even what was running; without a cause, nothing is counted against it."""
         with self.lock:
             running, self.running = self.running, None
-            self._returning.extend([running] if running and not running.completed else [])
+            if running and not running.completed:
+                if cause is None:
+                    self._returning.append(running)
+                else:
+                    self._broken.append((running, cause))
         self.give_back_waiting()
 
     def drop_lost(self) -> None:
@@ -124,20 +133,23 @@ class Slot:
         """Everything whose lease is ours to extend."""
         with self.lock:
             running = [self.running] if self.running and not self.running.completed else []
-            return [*running, *self._waiting, *(held for held, _ in self._ended)]
+            return [*running, *self._waiting, *(held for held, _ in [*self._ended, *self._broken])]
 
     def has_waiting(self) -> bool:
         return bool(self._waiting)
 
     def pending(self) -> bool:
-        return bool(self._ended or self._returning)
+        return bool(self._ended or self._returning or self._broken or self._silent)
 
     def collect(self, *, running_too: bool) -> Pending:
         """Take out what is to be written; `running_too`: the running job's log and progress as well."""
         with self.lock:
             ended, self._ended = self._ended, []
             returning, self._returning = self._returning, []
-            talkers = [held for held, _ in ended] + ([self.running] if self.running and running_too else [])
+            broken, self._broken = self._broken, []
+            silent, self._silent = self._silent, []
+            talkers = [*silent, *(held for held, _ in [*ended, *broken])]
+            talkers += [self.running] if self.running and running_too else []
             logs, progress = [], []
             for held in talkers:
                 if held.log:
@@ -146,13 +158,16 @@ class Slot:
                 if held.progress is not None:
                     progress.append((held, held.progress))
                     held.progress = None
-            return Pending(ended, returning, logs, progress)
+            return Pending(ended, returning, broken, logs, progress)
 
     def put_back(self, pending: Pending) -> None:
         """What could not be written waits for the next time, before what came since."""
         with self.lock:
             self._ended[:0] = pending.ended
             self._returning[:0] = pending.returning
+            self._broken[:0] = pending.broken
+            over = {id(held) for held, _ in [*pending.ended, *pending.broken]} | {id(self.running)}
+            self._silent[:0] = [held for held, _ in pending.logs if id(held) not in over]
             for held, text in pending.logs:
                 held.log.insert(0, text)
             for held, told in pending.progress:

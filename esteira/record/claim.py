@@ -117,6 +117,7 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
     """T14 after the claim: this release's signature refuses the stored parameters (id, attempt, why).
 
     The job rests and is offered again, because another release may know it; after ten minutes it fails and says so.
+    A check that took its time has been told as the start by then; but the function was not called, so that is undone.
     """
     ids, attempts, reasons = zip(*jobs, strict=True)
     return len(
@@ -130,9 +131,9 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
                 coalesce(j.refused_since < clock_timestamp() - %(give_up)s * interval '1 second', false) AS over
               FROM v JOIN esteira_job j ON j.id = v.id
               WHERE j.id = ANY(%(ids)s::uuid[]) AND {RUNNING} AND j.attempt = v.attempt
-                AND j.started_at IS NULL ORDER BY j.id FOR NO KEY UPDATE OF j),
+              ORDER BY j.id FOR NO KEY UPDATE OF j),
             moved AS (
-              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, started_at = NULL,
                 refused_since = locked.since,
                 state = CASE WHEN cancelled THEN 'cancelled' WHEN over THEN 'failed' ELSE 'queued' END,
                 finished_at = CASE WHEN cancelled OR over THEN clock_timestamp() END,

@@ -1,7 +1,8 @@
 """T4 extend, T5 succeed, T6 fail or retry, T10 hand back one's own: what the process that runs a job may write.
 
 Every statement names the attempt, so a process whose lease was taken over changes nothing: that is the fence. Repeating
-`finish` after a lost connection is safe; a repeat that finds its own outcome recorded counts as recorded.
+`finish` after a lost connection is safe; a repeat that finds its own outcome recorded counts as recorded. `complete` is
+never repeated, because effects hang on it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from esteira.db import Db
 from esteira.record import COUNTED, RUNNING
+from esteira.record.rescue import LONGEST_REST_S, MAX_SUSPICION, WORKER_LOST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +32,15 @@ class Outcome:
     error: str | None = None
     delay_s: float = 0.0
     files: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Break:
+    """Why a started attempt has no outcome: `reason` is for the event, `type` and `message` for the last error."""
+
+    reason: str
+    type: str
+    message: str
 
 
 _FINISH = f"""
@@ -70,17 +81,29 @@ SELECT id, next FROM moved
 def finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
     """T5, T6: record how attempts ended; return the recorded ids with the state each job is in now.
 
-    An id that is missing from the answer was refused: another attempt owns the job. In a job's own transaction this
-    must be the last statement before the commit, and a missing id must roll it back.
+    An id that is missing from the answer was refused: another attempt owns the job. For ends without effects only,
+    because a repeat counts as recorded.
     """
-    if any(o.files for o in outcomes):
-        with db.transaction():
-            done = _finish(db, outcomes)
-            _attach(db, [o for o in outcomes if done.get(o.id) == "succeeded"])
-    else:
-        done = _finish(db, outcomes)
+    done = _recorded(db, outcomes)
     missing = [o for o in outcomes if o.id not in done]
     return {**done, **already_recorded(db, missing)} if missing else done
+
+
+def complete(db: Db, outcome: Outcome) -> bool:
+    """T5 for a completion with effects: the last statement of their transaction; False must roll it back.
+
+    It is true only if this very statement moved the job: with a repeat, the effects of both would stay.
+    """
+    return outcome.id in _recorded(db, [outcome])
+
+
+def _recorded(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
+    if not any(o.files for o in outcomes):
+        return _finish(db, outcomes)
+    with db.transaction():
+        done = _finish(db, outcomes)
+        _attach(db, [o for o in outcomes if done.get(o.id) == "succeeded"])
+    return done
 
 
 def _finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
@@ -186,6 +209,41 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
             {"ids": [i for i, _ in mine], "attempts": [a for _, a in mine], "solo": solo},
         )
     )
+
+
+def break_off(db: Db, job_id: UUID, attempt: int, cause: Break) -> str | None:
+    """T10 for a started attempt that has no outcome: one point of suspicion; return the state that the job is in now.
+
+    It runs again after a moment, longer each time, and is dead at the sixth point. None: the attempt is over by now.
+    """
+    rows = db.fetch(
+        f"""
+        WITH locked AS MATERIALIZED (
+          SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
+            j.suspicion + {WORKER_LOST} >= {MAX_SUSPICION} AS dead
+          FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
+          FOR NO KEY UPDATE OF j),
+        moved AS (
+          UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+            state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
+            finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
+            suspicion = j.suspicion + {WORKER_LOST},
+            hold_until = CASE WHEN NOT (cancelled OR dead) THEN clock_timestamp()
+              + (0.5 + random() / 2) * least(power(2, j.suspicion), {LONGEST_REST_S}) * interval '1 second' END,
+            error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', %(type)s::text,
+              'message', %(why)s::text || ' That is ' || (j.suspicion + {WORKER_LOST})
+                || ' points of suspicion. Retry it once the cause is found.') ELSE j.error END
+          FROM locked WHERE j.id = locked.id AND j.id = %(id)s
+          RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
+        noted AS (
+          INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+          SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'rescued' ELSE state END, attempt, worker, '',
+            jsonb_build_object('reason', %(reason)s::text) FROM moved),
+        {COUNTED}
+        SELECT state FROM moved""",
+        {"id": job_id, "attempt": attempt, "reason": cause.reason, "type": cause.type, "why": cause.message},
+    )
+    return str(rows[0][0]) if rows else None
 
 
 def kill(db: Db, job_id: UUID, attempt: int) -> bool:

@@ -252,14 +252,15 @@ def test_a_success_forgets_that_an_older_release_refused(core: Core) -> None:
     assert look(core, job.id).refused_since is None
 
 
-def test_refusing_obeys_the_fence_the_start_and_a_cancel(core: Core) -> None:
+def test_refusing_obeys_the_fence_and_a_cancel_and_takes_back_a_start_that_was_told(core: Core) -> None:
     old, begun, unwanted = (running(core)[0] for _ in range(3))
     start(core, begun.id, 1, 0.0)
     cancel(core, unwanted.id, by="ana", force=False)
 
     refuse(core, [(old.id, 0, "r"), (begun.id, 1, "r"), (unwanted.id, 1, "r")], worker="w1")
 
-    assert states(core, [old.id, begun.id, unwanted.id]) == ["running", "running", "cancelled"]
+    assert states(core, [old.id, begun.id, unwanted.id]) == ["running", "queued", "cancelled"]
+    assert look(core, begun.id).started_at is None
     assert extend(core, [(old.id, 1)])
 
 

@@ -8,7 +8,16 @@ from django.db import transaction
 from esteira.db import Core, Orm
 from esteira.ids import uuid7
 from esteira.record.claim import claim
-from esteira.record.finish import already_recorded, extend, finish, hand_back, kill, progress, start
+from esteira.record.finish import (
+    already_recorded,
+    complete,
+    extend,
+    finish,
+    hand_back,
+    kill,
+    progress,
+    start,
+)
 from esteira.record.operator import cancel, retry
 from tests.support.jobs import elapse, ended, kinds, look, outcome, running, states, stored, version
 
@@ -207,6 +216,15 @@ def test_what_somebody_else_recorded_does_not_count_as_mine(core: Core) -> None:
     late = [outcome(back), outcome(back, "failed"), outcome(cancelled)]
 
     assert already_recorded(core, late) == {}
+
+
+def test_a_completion_with_effects_counts_only_what_its_own_statement_moved(core: Core) -> None:
+    """A repeat would commit its effects a second time; for ends without effects it counts as recorded."""
+    (job,) = running(core)
+
+    assert complete(core, outcome(job))
+    assert not complete(core, outcome(job))
+    assert finish(core, [outcome(job)]) == {job.id: "succeeded"}
 
 
 def test_files_of_the_attempt_that_succeeded_are_attached_and_no_others(core: Core) -> None:
