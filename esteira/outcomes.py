@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from esteira.bounds import clean, nests_too_deeply
 from esteira.errors import GiveUp, NotFound, Retry, TimeLimitExceeded, TooLarge
 from esteira.record.finish import Outcome
 from esteira.slot import Held
@@ -77,11 +78,6 @@ def describe(error: BaseException) -> str:
     return json.dumps(told, ensure_ascii=False)
 
 
-def clean(text: str) -> str:
-    """Replace what PostgreSQL cannot store as text: NUL and lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
 def said(error: BaseException) -> str:
     """Return an exception's own words, if it can be made to speak."""
     try:
@@ -113,6 +109,8 @@ def _result(value: Any) -> str | None:
         )
     if "\\u0000" in text:
         raise BadResult("The result holds a NUL character, which cannot be stored; remove it.")
+    if nests_too_deeply(text):
+        raise BadResult("The result is nested too deeply to be shown; return it as text, or flatten it.")
     return text
 
 

@@ -21,6 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from pydantic import ValidationError
 
 from esteira import outcomes
+from esteira.bounds import clean
 from esteira.capture import Capture
 from esteira.context import Context
 from esteira.db import Core, Gone, watch_orm_connections
@@ -181,7 +182,7 @@ class Runner:
             "job %s (%s): its parameters are refused by this release: %s", held.job.id, held.job.type, why
         )
         try:
-            refuse(self.core, [(*held.mine, outcomes.clean(why))], worker=self.worker)
+            refuse(self.core, [(*held.mine, clean(why))], worker=self.worker)
         except Gone:
             self.slot.give_back(held)  # then the next worker refuses it, or takes it
             return

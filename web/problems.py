@@ -6,7 +6,6 @@ few that only HTTP knows. Clients may rely on `type` and `status`; titles and de
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,9 @@ from django.http import HttpRequest, HttpResponse
 from psycopg.errors import UndefinedColumn, UndefinedTable
 
 from esteira.db import Gone
-from esteira.errors import DatabaseAway, EsteiraError, IdempotencyInProgress
+from esteira.errors import DatabaseAway, EsteiraError, Held, IdempotencyInProgress, UniqueInProgress
+from esteira.patience import is_held
+from esteira.readable import as_json
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -36,6 +37,7 @@ TITLES: dict[str, str] = {
     "too-large": "The request, or a part of it, is larger than its limit.",
     "state-conflict": "The job's state does not allow this.",
     "unique-conflict": "Another job holds the same unique key.",
+    "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
@@ -85,7 +87,7 @@ class Problem:
         return told
 
     def response(self, request: HttpRequest) -> HttpResponse:
-        content = json.dumps(self.body(getattr(request, "id", "")), ensure_ascii=False, default=str)
+        content = as_json(self.body(getattr(request, "id", "")))
         response = HttpResponse(content, status=self.status, content_type=CONTENT_TYPE)
         for name, value in self.headers.items():
             response[name] = value
@@ -105,11 +107,14 @@ def of(error: BaseException) -> Problem | None:
     if isinstance(error, Told):
         return error.problem
     if isinstance(error, EsteiraError):
-        headers = {"Retry-After": "1"} if isinstance(error, IdempotencyInProgress) else {}
+        again = isinstance(error, IdempotencyInProgress | UniqueInProgress | Held)
+        headers = {"Retry-After": "1"} if again else {}
         errors = getattr(error, "errors", ())
         return Problem(
             code=error.code, status=error.status, detail=str(error), errors=errors, headers=headers
         )
+    if is_held(error):
+        return locked()
     if isinstance(error, Gone):
         return database_away()
     if isinstance(error.__cause__, UndefinedTable | UndefinedColumn):
@@ -123,6 +128,16 @@ def not_migrated() -> Problem:
         code="not-migrated",
         status=503,
         detail="The database is not yet at this release: run `manage.py migrate`. Nothing was stored.",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
+
+
+def locked() -> Problem:
+    """What a request says that waited too long for a row which an open transaction holds."""
+    return Problem(
+        code=Held.code,
+        status=503,
+        detail="Another transaction holds what this request needs, and has not ended; nothing was changed. Try again.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 

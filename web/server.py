@@ -26,6 +26,7 @@ from django.http.response import HttpResponseBase
 from servestatic.asgi import FileServerASGI
 from servestatic.middleware import ServeStaticMiddleware
 
+from esteira.db import limit_lock_waits
 from esteira.files import MAX_BYTES
 from web import health, metrics
 from web.edge import request_id_of
@@ -43,6 +44,8 @@ LIVEZ = "/livez"
 MULTIPART_BYTES = 64 * 1024
 #: A request that finds no free thread for this long is told to come again.
 PATIENCE_S = 10.0
+#: No request waits longer than this for a row that some open transaction holds.
+LOCK_PATIENCE_S = 5.0
 
 
 class TooMuch(Exception):
@@ -115,6 +118,7 @@ class Handler(ASGIHandler):
 
     def __init__(self) -> None:
         super().__init__()
+        limit_lock_waits(LOCK_PATIENCE_S)
         self._threads = Threads(settings.WEB_THREADS)
         self._assets = ServeStaticMiddleware(
             _unused

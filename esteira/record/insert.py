@@ -135,7 +135,7 @@ locked AS MATERIALIZED (
 UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
 WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
 RETURNING j.id, j.type, j.queue, j.priority, j.solo,
-  j.attempt > j.failures AND j.refused_since IS NULL, j.timeout_s, j.run_at
+  j.attempt > j.failures AND j.refused_since IS NULL, j.timeout_s, extract(epoch FROM j.run_at)::float8
 """
 
 _FEED = f"""
