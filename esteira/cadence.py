@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from esteira.errors import DeclarationError
+from esteira.bounds import CRON, EVERY, ZONE, Span, Text
+from esteira.errors import DeclarationError, InvalidOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Cadence:
         return self._every(after, until, anchor) if self.every_s else self._cron(after, until)
 
     def _every(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
+        checked(self)  # a row's interval may be anything that somebody once stored
         step = timedelta(seconds=self.every_s)
         n = max((after - anchor) // step, 0) + 1
         while (tick := anchor + n * step) <= until:
@@ -51,7 +53,11 @@ class Cadence:
                 yield tick
 
     def words(self) -> str:
-        """Say it in English: "At 06:00 on the first day of every month (America/Sao_Paulo)"."""
+        """Say it in English: "At 06:00 on the first day of every month (America/Sao_Paulo)".
+
+        Raises DeclarationError for a row that cannot be kept.
+        """
+        checked(self)
         if self.every_s:
             return f"Every {timedelta(seconds=self.every_s)}"
         return f"{CronSim(self.cron, datetime.now(UTC)).explain()} ({self.tz})"
@@ -59,6 +65,8 @@ class Cadence:
 
 def cron(expression: str, *, tz: str = "UTC") -> Cadence:
     """Fire at the times of a five-field cron expression on the wall clocks of `tz`; raises DeclarationError."""
+    _within(CRON, "cron", expression)
+    _within(ZONE, "tz", tz)
     if len(expression.split()) != 5:  # the library would take a sixth field for seconds
         raise DeclarationError(f"schedule: cron {expression!r} cannot be read: it needs five fields.")
     try:
@@ -75,13 +83,30 @@ def cron(expression: str, *, tz: str = "UTC") -> Cadence:
 
 
 def every(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> Cadence:
-    """Fire at a fixed interval of at least one second; raises DeclarationError."""
+    """Fire at a fixed interval of one second to ten years; raises DeclarationError."""
     try:
         total = timedelta(seconds=seconds, minutes=minutes, hours=hours).total_seconds()
-    except (ValueError, OverflowError):
-        raise DeclarationError("schedule: an interval must be a finite number of seconds.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise DeclarationError(
+            f"schedule: an interval must be a number of seconds {EVERY.words()}."
+        ) from None
     if total < 1:
         raise DeclarationError(
             f"schedule: every {total} s is too often; one second is the shortest interval."
         )
-    return Cadence(every_s=total)
+    return checked(Cadence(every_s=total))
+
+
+def checked(cadence: Cadence) -> Cadence:
+    """Return it if it can be kept; raises DeclarationError."""
+    if cadence.cron:
+        return cron(cadence.cron, tz=cadence.tz)
+    _within(EVERY, "every", cadence.every_s)
+    return cadence
+
+
+def _within(allowed: Span | Text, field: str, value: object) -> None:
+    try:
+        allowed.check(field, value)
+    except InvalidOption as error:
+        raise DeclarationError(f"schedule: {error}") from None

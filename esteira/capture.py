@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from esteira.outcomes import clean
+from esteira.bounds import clean
 from esteira.slot import Slot
 
 #: The core's own words about a job are for the process's log.

@@ -16,6 +16,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, register
 from django.core.management import get_commands
 
+from esteira.bounds import LEASE
 from esteira.files import MAX_BYTES
 from esteira.registry import registry
 from esteira.wire import MARKER, UNACKED, UNACKED_INDEX, UNACKED_MUTEX
@@ -110,10 +111,9 @@ def _celery() -> Findings:
 
 def _durations() -> Findings:
     lease, drain, keeper = settings.LEASE_SECONDS, settings.DRAIN_SECONDS, settings.KEEPER_SECONDS
-    if lease < 1:
-        yield _error(
-            8, f"LEASE_SECONDS is {lease:g}.", "Write 1 or more: shorter leases end during ordinary pauses."
-        )
+    if not LEASE.least <= lease <= LEASE.most:
+        fix = f"Write {LEASE.least:g} to {LEASE.most:g}: shorter leases end during ordinary pauses."
+        yield _error(8, f"LEASE_SECONDS is {lease:g}.", fix)
     if not 0 < keeper <= lease / 2:
         fix = (
             f"Write {min(0.5, lease / 2):g}: lost jobs are found once in that time, beside the lease itself."
@@ -129,11 +129,6 @@ def _durations() -> Findings:
             "absence of the database and still hand its jobs back."
         )
         yield _warning(1, f"DRAIN_SECONDS ({drain:g}) is not longer than LEASE_SECONDS ({lease:g}).", fix)
-    for kind in registry.all():
-        if kind.lease_s is not None and kind.lease_s < 1:
-            yield _error(
-                11, f"{kind.name} has a lease of {kind.lease_s:g} s ({kind.where}).", "Give it 1 or more."
-            )
 
 
 def _limits() -> Findings:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Protocol, TypeVar
 from uuid import UUID, uuid4
 
+from esteira import bounds
 from esteira.errors import Cancelled, NotFound
 
 T = TypeVar("T")
@@ -64,9 +65,12 @@ class Context:
         return self.host.cancelled
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
-        """Tell how far the job is; stored and shown at most four times a second."""
+        """Tell how far the job is; stored and shown at most four times a second.
+
+        Raises TypeError for what is no number. NaN, an infinite number and one below 0 become the nearest that can be.
+        """
         self.host.check()
-        self.host.progress(done, total, text)
+        self.host.progress(*bounds.progress(done, total, text))
 
     def each(self, iterable: Iterable[T], text: str = "", *, total: int | None = None) -> Iterator[T]:
         """Yield the items, checking for cancellation and reporting progress on the way."""
@@ -75,7 +79,7 @@ class Context:
         for n, item in enumerate(iterable, 1):
             self.host.check()
             if time.monotonic() - told >= PROGRESS_SECONDS:
-                self.host.progress(n - 1, size, text)
+                self.host.progress(*bounds.progress(n - 1, size, text))
                 told = time.monotonic()
             yield item
         self.progress(n, size, text)

@@ -27,6 +27,8 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from esteira.readback import read_any_moment
+
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 
@@ -222,6 +224,7 @@ def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
         " set_config('jit', 'off', false)",
         [str(millis)] * 3,
     )
+    read_any_moment(connection, keep=False)
     return connection
 
 
@@ -245,8 +248,17 @@ def limit_waits(connection: psycopg.Connection[Any], patience_s: float) -> None:
 
 
 def settle_orm_connections() -> None:
-    """Let the ORM's connections of this process plan as ours do: statements of milliseconds gain nothing from jit."""
+    """Let the ORM's connections of this process plan and read as ours do.
+
+    Statements of milliseconds gain nothing from jit, and one odd moment must not fail a whole list.
+    """
     connection_created.connect(_switch_jit_off, dispatch_uid="esteira.jit")
+    connection_created.connect(_read_any_moment, dispatch_uid="esteira.moments")
+
+
+def _read_any_moment(connection: Any, **_: Any) -> None:
+    if connection.alias == "default":
+        read_any_moment(connection.connection, keep=True)
 
 
 def _switch_jit_off(connection: Any, **_: Any) -> None:

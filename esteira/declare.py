@@ -6,17 +6,19 @@ Pure: importable before Django. Declaration mistakes are refused here, at import
 from __future__ import annotations
 
 import inspect
-import math
 import string
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NoReturn, overload
 
-from esteira.cadence import Cadence
-from esteira.errors import DeclarationError
+from esteira import bounds
+from esteira.bounds import Span
+from esteira.cadence import Cadence, checked
+from esteira.errors import DeclarationError, InvalidOption
 from esteira.params import model_of
 from esteira.registry import DEFAULT_TIMEOUT_S, PRIORITIES, JobType, registry
+from esteira.secret import open_names
 
 #: A transaction that stays open for long holds up everybody's vacuum.
 ATOMIC_TIMEOUT_S = 60.0
@@ -80,23 +82,25 @@ def job(
             queue=queue,
             priority=priority,
             retries=retries,
-            backoff_s=_seconds(where, "backoff", backoff),
+            backoff_s=_seconds(where, "backoff", backoff, bounds.BACKOFF),
             timeout_s=_seconds(
                 where,
                 "timeout",
                 (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S) if timeout is None else timeout,
+                bounds.TIMEOUT,
             ),
-            lease_s=None if lease is None else _seconds(where, "lease", lease),
+            lease_s=None if lease is None else _seconds(where, "lease", lease, bounds.LEASE),
             atomic=atomic,
             alone=_uses(fn.__code__, "completing") if alone is None else alone,
             unique=unique,
             schedule=schedule,
             overlap=overlap,
             missed=missed,
-            grace_s=_seconds(where, "grace", grace),
+            grace_s=_seconds(where, "grace", grace, bounds.GRACE),
         )
+        _refuse_bad_schedule(new)
         _refuse_schedule_without_defaults(new)
-        _refuse_unknown_in_unique(new)
+        _refuse_bad_unique(new)
         registry.add(new)
         return new
 
@@ -113,14 +117,11 @@ def _uses(code: types.CodeType, attribute: str) -> bool:
     return attribute in code.co_names or any(_uses(c, attribute) for c in inner)
 
 
-def _seconds(where: str, field: str, value: float | timedelta) -> float:
+def _seconds(where: str, field: str, value: float | timedelta, allowed: Span) -> float:
     try:
-        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise DeclarationError(f"{where}: {field} must be a positive number of seconds, not {value!r}.")
-    return seconds
+        return allowed.check(field, value)
+    except InvalidOption as error:
+        raise DeclarationError(f"{where}: {str(error).replace(': ', ' ', 1)}") from None
 
 
 def _refuse_bad_options(
@@ -138,23 +139,37 @@ def _refuse_bad_options(
 
     if inspect.iscoroutinefunction(fn):
         refuse(f"{fn.__name__} is `async def`; job functions are plain `def` for now.")
-    if not name or len(name) > 120 or any(c.isspace() or not c.isprintable() for c in name):
-        refuse(f"name {name!r} must be 1 to 120 printable characters without spaces.")
-    if not queue or len(queue) > 60 or not queue.replace("-", "").replace("_", "").isalnum():
-        refuse(f"queue {queue!r} must be letters, digits, '-' and '_', at most 60.")
-    if priority not in PRIORITIES:
-        refuse(f"priority {priority!r} must be one of {', '.join(PRIORITIES)}.")
-    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= 1000:
-        refuse(f"retries must be 0 to 1000, not {retries!r}.")
+    if not _is_text(name, bounds.TYPE_NAME) or any(c.isspace() or not c.isprintable() for c in name):
+        refuse(f"name {bounds.shown(name)} must be 1 to 120 printable characters without spaces.")
+    if not _is_text(queue, bounds.QUEUE_NAME) or not queue.replace("-", "").replace("_", "").isalnum():
+        refuse(f"queue {bounds.shown(queue)} must be letters, digits, '-' and '_', at most 60.")
+    if not isinstance(priority, str) or priority not in PRIORITIES:
+        refuse(f"priority {bounds.shown(priority)} must be one of {', '.join(PRIORITIES)}.")
+    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= bounds.RETRIES.most:
+        refuse(f"retries must be 0 to {bounds.RETRIES.most}, not {bounds.shown(retries)}.")
     if overlap not in ("allow", "skip", "queue"):
         refuse(f"overlap {overlap!r} must be allow, skip or queue.")
     if missed not in ("skip", "once", "all"):
         refuse(f"missed {missed!r} must be skip, once or all.")
 
 
-def _refuse_schedule_without_defaults(new: JobType) -> None:
+def _is_text(value: Any, allowed: bounds.Text) -> bool:
+    return isinstance(value, str) and allowed.least <= len(value) <= allowed.most
+
+
+def _refuse_bad_schedule(new: JobType) -> None:
     if not isinstance(new.schedule, Cadence | None):
-        raise DeclarationError(f"{new.where}: schedule must be cron(…) or every(…), not {new.schedule!r}.")
+        raise DeclarationError(
+            f"{new.where}: schedule must be cron(…) or every(…), not {bounds.shown(new.schedule)}."
+        )
+    if new.schedule is not None:
+        try:
+            checked(new.schedule)  # it may have been made without cron(…) and every(…)
+        except DeclarationError as error:
+            raise DeclarationError(f"{new.where}: {error}") from None
+
+
+def _refuse_schedule_without_defaults(new: JobType) -> None:
     required = [name for name, field in new.model.model_fields.items() if field.is_required()]
     if new.schedule and required:
         raise DeclarationError(
@@ -163,16 +178,31 @@ def _refuse_schedule_without_defaults(new: JobType) -> None:
         )
 
 
-def _refuse_unknown_in_unique(new: JobType) -> None:
-    """The key is made when a job is submitted; what cannot be filled in is known now."""
+def _refuse_bad_unique(new: JobType) -> None:
+    """The key is made when a job is submitted; what cannot be filled in, or must not be seen, is known now."""
     if new.unique is None:
         return
+    said = bounds.shown(new.unique)
     try:
-        named = [field for _, field, _, _ in string.Formatter().parse(new.unique) if field is not None]
-    except ValueError as error:
-        raise DeclarationError(f"{new.where}: unique {new.unique!r} cannot be read: {error}.") from None
-    if unknown := set(named) - set(new.model.model_fields):
+        named = set(_fields_of(bounds.UNIQUE.check("unique", new.unique)))
+    except (ValueError, InvalidOption) as error:
+        raise DeclarationError(f"{new.where}: unique {said} cannot be read: {error}.") from None
+    if unknown := named - set(new.model.model_fields):
         raise DeclarationError(
-            f"{new.where}: unique {new.unique!r} names {', '.join(map(repr, sorted(unknown)))}, "
+            f"{new.where}: unique {said} names {', '.join(map(repr, sorted(unknown)))}, "
             f"which is no parameter of {new.name}."
         )
+    if hidden := named - open_names(new.model):
+        raise DeclarationError(
+            f"{new.where}: unique {said} names {', '.join(map(repr, sorted(hidden)))}, which holds a secret; "
+            "a secret is written as stars, so all jobs would share one key. Name another parameter."
+        )
+
+
+def _fields_of(template: str) -> Iterator[str]:
+    """Yield the names in a template, those inside of a format too: {total:{width}}."""
+    for _, field, form, _ in string.Formatter().parse(template):
+        if field is not None:
+            yield field
+        if form:
+            yield from _fields_of(form)

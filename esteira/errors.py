@@ -35,7 +35,7 @@ class UnknownJobType(EsteiraError):
 
     def __init__(self, name: str, known: Sequence[str] = ()) -> None:
         near = f" Known: {', '.join(known[:20])}." if known else ""
-        super().__init__(f"type: there is no job type {name!r}.{near}")
+        super().__init__(f"type: there is no job type {_cut(name)}.{near}")
         self.name = name
 
 
@@ -65,9 +65,10 @@ class InvalidOption(EsteiraError):
 class UnknownQueue(InvalidOption):
     code = "unknown-queue"
 
-    def __init__(self, name: str, known: Sequence[str]) -> None:
+    def __init__(self, name: object, known: Sequence[str]) -> None:
         super().__init__(
-            "queue", f"no worker would read {name!r}; use one of {', '.join(known)}, or add it to JOB_QUEUES."
+            "queue",
+            f"no worker would read {_cut(name)}; use one of {', '.join(known)}, or add it to JOB_QUEUES.",
         )
 
 
@@ -97,6 +98,30 @@ class UniqueConflict(EsteiraError):
         held = f" by job {job_id}" if job_id else ""
         super().__init__(f"unique: the key {key!r} is held{held}; wait until that job ends, or cancel it.")
         self.job_id = job_id
+
+
+class UniqueInProgress(UniqueConflict):
+    """Another transaction submits a job with this key right now, and has not ended yet."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        EsteiraError.__init__(
+            self,
+            f"unique: another transaction is submitting {_listed(keys)} now and has not ended; "
+            "nothing was stored. Try again in a few seconds.",
+        )
+        self.job_id = None
+
+
+class Held(EsteiraError):
+    """Another transaction holds this row, for longer than somebody who asks should wait."""
+
+    code = "held"
+    status = 409
+
+    def __init__(self, kind: str, name: object) -> None:
+        super().__init__(
+            f"another transaction holds {kind} {name} now; nothing was changed. Try again in a few seconds."
+        )
 
 
 class NotFound(EsteiraError):
@@ -147,14 +172,17 @@ class DatabaseAway(EsteiraError):
         super().__init__(str(self.__doc__))
 
 
-class DatabaseBusy(EsteiraError):
-    """Somebody's transaction holds a lock that this needs; nothing was changed. Try again in a few seconds."""
+def _cut(name: object) -> str:
+    """Quote what somebody gave; it may be as long as a request's body."""
+    said = repr(name)
+    return said if len(said) <= 130 else f"{said[:127]}…"
 
-    code = "database-busy"
-    status = 503
 
-    def __init__(self) -> None:
-        super().__init__(str(self.__doc__))
+def _listed(keys: Sequence[str]) -> str:
+    some = ", ".join(repr(key) for key in list(keys)[:3])
+    return (
+        f"the key {some}" if len(keys) == 1 else f"one of the keys {some}" + (" …" if len(keys) > 3 else "")
+    )
 
 
 class Retry(Exception):

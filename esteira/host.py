@@ -20,8 +20,6 @@ from esteira.slot import Held
 
 log = logging.getLogger("esteira.run")
 
-PROGRESS_TEXT_MAX = 200
-
 
 class ConnectionLost(BaseException):
     """The job's own connection broke inside its completion; a BaseException, so that no job swallows it."""
@@ -52,11 +50,7 @@ class WorkerHost:
             raise Cancelled
 
     def progress(self, done: float, total: float | None, text: str) -> None:
-        self._held.progress = (
-            float(done),
-            None if total is None else float(total),
-            outcomes.clean(str(text))[:PROGRESS_TEXT_MAX],
-        )
+        self._held.progress = (done, total, text)
 
     @contextmanager
     def file(self, name: str, content_type: str | None) -> Iterator[IO[bytes]]:

@@ -12,12 +12,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from django.db import OperationalError
-from psycopg.errors import LockNotAvailable
-
+from esteira import bounds
 from esteira.db import Db, Orm
 from esteira.errors import IdempotencyInProgress, IdempotencyMismatch
+from esteira.patience import waiting_at_most
 
+PATIENCE_S = 1.0
 Answer = dict[str, Any]
 
 
@@ -27,6 +27,7 @@ def once(scope: str, key: str, body: bytes, work: Callable[[], Answer]) -> tuple
     `work` runs inside the transaction, and what it raises undoes the key as well. Raises IdempotencyInProgress, or
     IdempotencyMismatch when the key was used with another body.
     """
+    bounds.IDEMPOTENCY_KEY.check("idempotency_key", key)
     db, body_hash = Orm(), hashlib.sha256(body).digest()
     while True:
         with db.transaction():
@@ -46,18 +47,12 @@ def once(scope: str, key: str, body: bytes, work: Callable[[], Answer]) -> tuple
 
 def _take(db: Db, scope: str, key: str, body_hash: bytes) -> int | None:
     """Insert the key row, waiting for somebody else's transaction at most a second; None if the key is taken."""
-    db.fetch("SET LOCAL lock_timeout = '1s'")
-    try:
+    with waiting_at_most(db, PATIENCE_S, IdempotencyInProgress):
         rows = db.fetch(
             """INSERT INTO esteira_idempotencykey (scope, key, body_hash) VALUES (%s, %s, %s)
                ON CONFLICT DO NOTHING RETURNING id""",
             [scope, key, body_hash],
         )
-    except OperationalError as error:
-        if isinstance(error.__cause__, LockNotAvailable):
-            raise IdempotencyInProgress from None
-        raise
-    db.fetch("SET LOCAL lock_timeout TO DEFAULT")
     return rows[0][0] if rows else None
 
 

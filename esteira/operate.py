@@ -13,8 +13,10 @@ from django.conf import settings
 from django.db import IntegrityError
 from psycopg.errors import UniqueViolation
 
+from esteira import bounds
 from esteira.db import Db, Orm
-from esteira.errors import NotFound, StateConflict, UniqueConflict, UnknownQueue
+from esteira.errors import Held, NotFound, StateConflict, UniqueConflict, UnknownQueue
+from esteira.patience import PATIENCE_S, waiting_at_most
 from esteira.record import operator
 from esteira.record.insert import holder
 from esteira.registry import registry
@@ -27,9 +29,12 @@ def cancel(job_id: UUID, *, by: str, force: bool = False) -> str:
     """End a waiting job, or ask a running one to stop; return its state: cancelled, or running until it obeys.
 
     `force` makes the worker end the job's process. Cancelling a cancelled job changes nothing. Raises NotFound, or
-    StateConflict if the job has ended otherwise.
+    StateConflict if the job has ended otherwise, or Held if another transaction holds it for more than two seconds.
     """
-    state = operator.cancel(Orm(), job_id, by=by, force=force)
+    bounds.BY.check("by", by)
+    db = Orm()
+    with waiting_at_most(db, PATIENCE_S, lambda: Held("job", job_id)):
+        state = operator.cancel(db, job_id, by=by, force=force)
     if state is None:
         raise NotFound("job", job_id)
     if state not in (State.RUNNING, State.CANCELLED):
@@ -40,11 +45,13 @@ def cancel(job_id: UUID, *, by: str, force: bool = False) -> str:
 def retry(job_id: UUID, *, by: str) -> None:
     """Send a failed, dead, cancelled or expired job back to its queue with a clean slate.
 
-    Raises NotFound, StateConflict, or UniqueConflict if another job holds its unique key by now.
+    Raises NotFound, StateConflict, Held, or UniqueConflict if another job holds its unique key by now.
     """
+    bounds.BY.check("by", by)
     db = Orm()
     try:
-        was = operator.retry(db, job_id, by=by)
+        with waiting_at_most(db, PATIENCE_S, lambda: Held("job", job_id)):
+            was = operator.retry(db, job_id, by=by)
     except IntegrityError as error:
         if not isinstance(error.__cause__, UniqueViolation):
             raise
@@ -56,25 +63,30 @@ def retry(job_id: UUID, *, by: str) -> None:
 
 
 def pause(queue: str, *, by: str, reason: str = "") -> None:
-    """Stop handing out a queue's jobs; running ones end as usual. Raises UnknownQueue."""
+    """Stop handing out a queue's jobs; running ones end as usual. Raises UnknownQueue, or Held."""
+    bounds.BY.check("by", by)
+    bounds.REASON.check("reason", reason)
     db = Orm()
     _refuse_unknown(db, queue)
-    db.fetch(
-        """INSERT INTO esteira_queue (name, paused_at, paused_by, reason) VALUES (%s, clock_timestamp(), %s, %s)
-           ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(esteira_queue.paused_at, excluded.paused_at),
-             paused_by = excluded.paused_by, reason = excluded.reason""",
-        [queue, by, reason],
-    )
+    with waiting_at_most(db, PATIENCE_S, lambda: Held("queue", queue)):
+        db.fetch(
+            """INSERT INTO esteira_queue (name, paused_at, paused_by, reason) VALUES (%s, clock_timestamp(), %s, %s)
+               ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(esteira_queue.paused_at, excluded.paused_at),
+                 paused_by = excluded.paused_by, reason = excluded.reason""",
+            [queue, by, reason],
+        )
     log.info("queue %s is paused by %s: %s", queue, by, reason or "no reason given")
 
 
 def resume(queue: str, *, by: str) -> None:
-    """Hand out a queue's jobs again; raises UnknownQueue."""
+    """Hand out a queue's jobs again; raises UnknownQueue, or Held."""
+    bounds.BY.check("by", by)
     db = Orm()
     _refuse_unknown(db, queue)
-    db.fetch(
-        "UPDATE esteira_queue SET paused_at = NULL, paused_by = '', reason = '' WHERE name = %s", [queue]
-    )
+    with waiting_at_most(db, PATIENCE_S, lambda: Held("queue", queue)):
+        db.fetch(
+            "UPDATE esteira_queue SET paused_at = NULL, paused_by = '', reason = '' WHERE name = %s", [queue]
+        )
     log.info("queue %s is resumed by %s", queue, by)
 
 
@@ -90,5 +102,5 @@ def _refuse_unknown(db: Db, queue: str) -> None:
            UNION SELECT jsonb_array_elements_text(queues) FROM esteira_worker WHERE jsonb_typeof(queues) = 'array'"""
     )
     known = {*registry.queues(), *settings.JOB_QUEUES, *(row[0] for row in rows)}
-    if queue not in known:
+    if not isinstance(queue, str) or queue not in known:
         raise UnknownQueue(queue, sorted(known))

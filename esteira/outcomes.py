@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from esteira.bounds import clean, nests_too_deeply
 from esteira.errors import GiveUp, NotFound, Retry, TimeLimitExceeded, TooLarge, pause_s
 from esteira.params import NUL
 from esteira.record.finish import Outcome
@@ -102,11 +103,6 @@ def told(error: BaseException) -> dict[str, str]:
         return {"kind": kind, "type": "Exception", "message": message, "traceback": ""}
 
 
-def clean(text: str) -> str:
-    """Replace what PostgreSQL cannot store as text: NUL and lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
 def name_of(error: BaseException) -> str:
     """Return the name of an exception's class, if it has one."""
     try:
@@ -156,6 +152,8 @@ def _result(value: Any) -> str | None:
         )
     if "\\u0000" in text and NUL.search(text):
         raise BadResult("The result holds a NUL character, which cannot be stored; remove it.")
+    if nests_too_deeply(text):
+        raise BadResult("The result is nested too deeply to be shown; return it as text, or flatten it.")
     return text
 
 

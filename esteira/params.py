@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
+from esteira.bounds import NESTED, nests_too_deeply
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
 
 MAX_PARAMS_BYTES = 64 * 1024
@@ -117,6 +118,10 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
         raise TooLarge("params", "64 KiB")
     if "\\u0000" in text and NUL.search(text):
         raise InvalidParameters([{"pointer": "#/params", "detail": "holds a NUL character; remove it."}])
+    if nests_too_deeply(text):
+        raise InvalidParameters(
+            [{"pointer": "#/params", "detail": f"is nested more than {NESTED} levels deep; flatten it."}]
+        )
     return checked, text
 
 

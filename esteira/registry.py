@@ -17,9 +17,10 @@ from uuid import UUID
 
 from pydantic import PydanticUserError
 
+from esteira.bounds import DELAY
 from esteira.cadence import Cadence
 from esteira.context import Context, LocalContext
-from esteira.errors import DeclarationError, UnknownJobType
+from esteira.errors import DeclarationError, InvalidOption, UnknownJobType
 from esteira.params import FILE_FORMAT, Params, check
 
 PRIORITIES = {"high": 3, "normal": 6, "low": 9}
@@ -104,9 +105,12 @@ class JobType:
         return replace(Options(type=self), **options)
 
     def after(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> Options:
-        """Run no sooner than this long from now, by the database's clock."""
-        delay = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
-        return self.options(delay_s=delay.total_seconds())
+        """Run no sooner than this long from now, by the database's clock; raises InvalidOption."""
+        try:
+            delay = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days).total_seconds()
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidOption("delay", f"must be a number of seconds {DELAY.words()}.") from None
+        return self.options(delay_s=DELAY.check("delay", delay))
 
     def at(self, when: datetime) -> Options:
         """Run no sooner than a moment; it must carry a time zone."""
@@ -198,7 +202,7 @@ class Registry:
     def get(self, name: str) -> JobType:
         try:
             return self._types[name]
-        except KeyError:
+        except (KeyError, TypeError):  # TypeError: what cannot be a key of a dict
             raise UnknownJobType(name, sorted(self._types)) from None
 
     def takes_files(self, name: str) -> bool:

@@ -21,6 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from pydantic import ValidationError
 
 from esteira import outcomes
+from esteira.bounds import clean
 from esteira.capture import Capture
 from esteira.context import Context
 from esteira.db import Core, Gone, watch_orm_connections
@@ -208,7 +209,7 @@ def _known(held: Held) -> JobType:
     try:
         return registry.get(held.job.type)
     except UnknownJobType as error:
-        raise _Refused(outcomes.clean(str(error))) from None
+        raise _Refused(clean(str(error))) from None
 
 
 def _params(held: Held, kind: JobType) -> Params:
@@ -217,7 +218,7 @@ def _params(held: Held, kind: JobType) -> Params:
             return kind.model.model_validate(json.loads(held.job.params))
         except ValidationError as error:
             why = "; ".join(f"{p['pointer']}: {p['detail']}" for p in problems(error)[:5])
-            raise _Refused(outcomes.clean(why)) from None
+            raise _Refused(clean(why)) from None
     except outcomes.SAID_ON_PURPOSE:
         raise
     except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
@@ -255,7 +256,7 @@ def _failed_core(error: BaseException) -> Break | None:
 
 
 def _short(error: BaseException) -> str:
-    return outcomes.clean(outcomes.said(error)).strip().rstrip(".")[:500]
+    return clean(outcomes.said(error)).strip().rstrip(".")[:500]
 
 
 def _tidy_connections() -> None:

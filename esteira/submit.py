@@ -6,11 +6,9 @@ row and feeds it. Everything a caller can get wrong is refused before the first 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -18,16 +16,15 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
-from esteira import ids, publish
+from esteira import bounds, ids, publish
 from esteira.db import Db, Orm
 from esteira.depth import Typical, hints, known_queues
-from esteira.errors import InvalidOption, UniqueConflict, UnknownQueue
+from esteira.errors import InvalidOption, UniqueConflict, UniqueInProgress, UnknownQueue
 from esteira.params import check
+from esteira.patience import PATIENCE_S, waiting_at_most
 from esteira.record.insert import SLICE, NewJob, holder, insert
 from esteira.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
 
-LONGEST_S = 10 * 366 * 86400.0
-UNIQUE_MAX = 200
 #: A holder of a unique key may end between the insert and the look for it; then the insert is tried again.
 UNIQUE_TRIES = 5
 
@@ -39,8 +36,9 @@ def submit(requests: Iterable[SubmitRequest], *, by: str = "") -> list[Submitted
 
     Inside a caller's transaction the jobs belong to it. Without one, each slice of 1,000 commits by itself; all
     requests are checked before the first slice is stored. Raises UnknownJobType, InvalidParameters, InvalidOption,
-    UnknownQueue, TooLarge, or UniqueConflict (`on_conflict="error"`).
+    UnknownQueue, TooLarge, or UniqueConflict (`on_conflict="error"`, or another transaction is submitting the key now).
     """
+    bounds.BY.check("by", by)
     queues = set(known_queues())
     checked = [_checked(request, by, queues) for request in requests]
     slices = iter(checked)
@@ -74,10 +72,14 @@ def _store(part: list[_Checked]) -> list[Submitted]:
 
 
 def _one_transaction(db: Db, jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
-    """Open a transaction if there can be more than one statement to it, or if a caller's must survive an error."""
-    if not transaction.get_autocommit() or any(job.unique_key for job in jobs):
-        return db.transaction()
-    return nullcontext()
+    """Open a transaction if there can be more than one statement to it, or if a caller's must survive an error.
+
+    An open transaction of somebody else may hold a unique key, and is not waited for without limit.
+    """
+    keys = [_without_type(job.unique_key) for job in jobs if job.unique_key]
+    if keys:
+        return waiting_at_most(db, PATIENCE_S, lambda: UniqueInProgress(keys))
+    return nullcontext() if transaction.get_autocommit() else db.transaction()
 
 
 def _fast_lists(db: Db, jobs: Sequence[NewJob]) -> set[tuple[str, int]]:
@@ -114,10 +116,14 @@ def _checked(request: SubmitRequest, by: str, queues: set[str]) -> _Checked:
     kind = registry.get(request.type)
     params, text = check(kind.model, request.params)
     queue = request.queue or kind.queue
-    if queue not in queues:
-        raise UnknownQueue(str(queue), sorted(queues))
+    if not isinstance(queue, str) or queue not in queues:
+        raise UnknownQueue(queue, sorted(queues))
     if request.on_conflict not in ("return", "error"):
-        raise InvalidOption("on_conflict", f"must be return or error, not {request.on_conflict!r}.")
+        raise InvalidOption(
+            "on_conflict", f"must be return or error, not {bounds.shown(request.on_conflict)}."
+        )
+    if request.run_at is not None and request.delay_s is not None:
+        raise InvalidOption("run_at", "cannot be combined with a delay; give one of them.")
     job = NewJob(
         id=ids.uuid7(),
         type=kind.name,
@@ -128,49 +134,39 @@ def _checked(request: SubmitRequest, by: str, queues: set[str]) -> _Checked:
         backoff_s=kind.backoff_s,
         lease_s=kind.lease_s or settings.LEASE_SECONDS,
         timeout_s=kind.timeout_s,
-        delay_s=_seconds("delay", request.delay_s, least=0.0),
-        run_at=_moment(request.run_at, request.delay_s),
-        expires_in_s=_seconds("expires_in", request.expires_in_s, least=0.001),
-        unique_key=_unique(kind, request.unique, params),
+        delay_s=None if request.delay_s is None else bounds.DELAY.check("delay", request.delay_s),
+        run_at=None if request.run_at is None else bounds.moment("run_at", request.run_at),
+        expires_in_s=None
+        if request.expires_in_s is None
+        else bounds.EXPIRES_IN.check("expires_in", request.expires_in_s),
+        unique_key=unique_key(kind, params) if request.unique is None else _key(kind, request.unique),
         by=by,
     )
     return _Checked(job=job, on_conflict=request.on_conflict)
 
 
 def _priority(name: str) -> int:
-    if name not in PRIORITIES:
-        raise InvalidOption("priority", f"must be one of {', '.join(PRIORITIES)}, not {name!r}.")
+    if not isinstance(name, str) or name not in PRIORITIES:
+        raise InvalidOption("priority", f"must be one of {', '.join(PRIORITIES)}, not {bounds.shown(name)}.")
     return PRIORITIES[name]
 
 
-def _seconds(field: str, value: float | None, *, least: float) -> float | None:
-    if value is None:
+def unique_key(kind: JobType, params: Any) -> str | None:
+    """Return the key that a type's own template makes of checked parameters; raises InvalidOption."""
+    if not kind.unique:
         return None
-    if not (isinstance(value, int | float) and math.isfinite(value) and least <= value <= LONGEST_S):
-        raise InvalidOption(field, f"must be a number of seconds from {least:g} to ten years, not {value!r}.")
-    return float(value)
+    try:
+        key = kind.unique.format_map(dict(params))
+    except (
+        Exception
+    ) as error:  # a parameter's own formatting runs here, and may refuse the value: {day:%Y} of None
+        raise InvalidOption("unique", f"{kind.unique!r} cannot be filled in: {error}.") from None
+    return _key(kind, key)
 
 
-def _moment(value: datetime | None, delay_s: float | None) -> datetime | None:
-    if value is None:
-        return None
-    if delay_s is not None:
-        raise InvalidOption("run_at", "cannot be combined with a delay; give one of them.")
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise InvalidOption(
-            "run_at", "must be a date and time with a time zone, such as 2026-01-31T09:00:00+00:00."
-        )
-    return value
-
-
-def _unique(kind: JobType, chosen: str | None, params: Any) -> str | None:
-    template = kind.unique if chosen is None else None
-    key = template.format_map(dict(params)) if template else chosen
-    if key is None:
-        return None
-    if not isinstance(key, str) or not key or len(key) > UNIQUE_MAX or "\0" in key:
-        raise InvalidOption("unique", f"must be 1 to {UNIQUE_MAX} characters.")
-    return f"{kind.name}:{key}"
+def _key(kind: JobType, key: str) -> str:
+    """Two types never meet in one key."""
+    return f"{kind.name}:{bounds.UNIQUE.check('unique', key)}"
 
 
 def _without_type(key: str) -> str:

@@ -129,8 +129,10 @@ KEEPER_SECONDS = env.float("KEEPER_SECONDS", default=0.5)
 WINDOW = env.int("WINDOW", default=1000)
 RETENTION_DAYS = env.float("RETENTION_DAYS", default=30.0)
 FILES_MAX_TOTAL = env.int("FILES_MAX_TOTAL", default=10 * 1024**3)
-if LEASE_SECONDS < 1:
-    raise ImproperlyConfigured("LEASE_SECONDS must be at least 1: shorter leases end during ordinary pauses.")
+if not 1 <= LEASE_SECONDS <= 86_400:
+    raise ImproperlyConfigured(
+        "LEASE_SECONDS must be 1 to 86400: shorter leases end during ordinary pauses, and lost jobs wait for long ones."
+    )
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])

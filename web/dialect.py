@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +15,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from esteira.db import Gone
 from esteira.errors import EsteiraError
 from esteira.idempotency import Answer
+from esteira.readable import as_json
 from web import problems
 from web.access import Access
 from web.problems import Problem, Told
@@ -46,8 +46,7 @@ def caller(request: HttpRequest) -> Access:
 
 
 def answer(body: Mapping[str, Any], status: int = 200) -> HttpResponse:
-    content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=str)
-    return HttpResponse(content, status=status, content_type="application/json")
+    return HttpResponse(as_json(body), status=status, content_type="application/json")
 
 
 def once(request: HttpRequest, work: Callable[[Access], Answer]) -> HttpResponse:

@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
+from esteira.bounds import clean
 from web import problems
 from web.problems import BY_STATUS, CONTENT_TYPE, Problem
 
@@ -49,6 +50,7 @@ class EdgeMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         request_id = request_id_of(request.headers.get("X-Request-ID", ""))
         request.id = request_id  # type: ignore[attr-defined]
+        _drop_odd_cookies(request)
         response = self.get_response(request)
         if response.status_code >= 400 and request.path.startswith(API):
             response = _as_problem(request, response)
@@ -73,6 +75,12 @@ class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
         if request.path.startswith(API):
             return None
         return super().process_view(request, view_func, *rest)  # type: ignore[arg-type]
+
+
+def _drop_odd_cookies(request: HttpRequest) -> None:
+    """A quoted cookie may hold a NUL, which Django's sessions would look up in PostgreSQL, and fail."""
+    for name in [name for name, value in request.COOKIES.items() if clean(value) != value]:
+        del request.COOKIES[name]
 
 
 def request_id_of(given: str) -> str:

@@ -8,18 +8,22 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from esteira.errors import EsteiraError
+from esteira import bounds
+from esteira.errors import EsteiraError, InvalidOption
 from esteira.models import Job
 from esteira.shown import in_states
 from esteira.states import SHOWN_STATES
 from web.shapes import jobs
+
+T = TypeVar("T")
 
 #: What a line does not show, and what may be large.
 HEAVY = ("params", "result")
@@ -90,15 +94,24 @@ def _filtered(filters: Filters) -> QuerySet[Job]:
     found = jobs().defer(*HEAVY)
     if filters.states:
         if unknown := set(filters.states) - set(SHOWN_STATES):
-            raise BadFilter("state", f"must be one of {', '.join(SHOWN_STATES)}, not {min(unknown)!r}.")
+            raise BadFilter(
+                "state", f"must be one of {', '.join(SHOWN_STATES)}, not {bounds.shown(min(unknown))}."
+            )
         found = found.filter(in_states(filters.states))
     if filters.type:
-        found = found.filter(type=filters.type)
+        found = found.filter(type=_checked("type", bounds.TYPE_NAME.check, filters.type))
     if filters.queue:
-        found = found.filter(queue=filters.queue)
+        found = found.filter(queue=_checked("queue", bounds.QUEUE_NAME.check, filters.queue))
     if filters.created_after:
-        found = found.filter(created_at__gt=filters.created_after)
+        found = found.filter(created_at__gt=_checked("created_after", bounds.moment, filters.created_after))
     return found
+
+
+def _checked(name: str, check: Callable[[str, Any], T], value: Any) -> T:
+    try:
+        return check(name, value)
+    except InvalidOption as error:
+        raise BadFilter(name, str(error.errors[0]["detail"])) from None
 
 
 def _cursor(direction: str, job: Job) -> str:
@@ -112,6 +125,7 @@ def _read(cursor: str) -> tuple[str, datetime, UUID]:
         moment, key = datetime.fromisoformat(at), UUID(job_id)
         if direction not in ("older", "newer") or moment.tzinfo is None:
             raise ValueError
-    except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError):
+        moment = moment.astimezone(UTC)  # PostgreSQL refuses offsets that Python knows
+    except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error, RecursionError):
         raise BadFilter("cursor", "is not one of ours; start from the first page.") from None
     return direction, moment, key

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -16,9 +15,10 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 
 from esteira import operate
-from esteira.errors import EsteiraError, NotFound, StateConflict, UniqueConflict
+from esteira.errors import EsteiraError, Held, NotFound, StateConflict, UniqueConflict
 from esteira.files import result_files
 from esteira.models import Job, JobEvent, JobLog
+from esteira.readable import as_json
 from esteira.redact import HIDDEN, shown_params
 from esteira.registry import registry
 from esteira.states import ENDED, RETRYABLE, SHOWN_STATES
@@ -128,7 +128,7 @@ def _act(request: HttpRequest, job_id: UUID, work: Callable[[], str]) -> HttpRes
     """Do what a button says and go back to the job; a job that moved meanwhile is told, not an error page."""
     try:
         messages.success(request, work())
-    except (StateConflict, UniqueConflict) as conflict:
+    except (StateConflict, UniqueConflict, Held) as conflict:
         messages.error(request, f"Nothing was changed: {_sentence(conflict)}")
     return redirect("job", job_id=job_id)
 
@@ -162,7 +162,7 @@ def _address(asked: dict[str, str], **changed: str) -> str:
 
 
 def _pretty(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    return as_json(value, indent=2)
 
 
 def _events(job: Job) -> list[JobEvent]:

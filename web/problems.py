@@ -6,7 +6,6 @@ few that only HTTP knows. Clients may rely on `type` and `status`; titles and de
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +13,10 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from psycopg.errors import UndefinedColumn, UndefinedTable
 
-from esteira.db import BUSY, Gone
-from esteira.errors import DatabaseAway, DatabaseBusy, EsteiraError, IdempotencyInProgress
+from esteira.db import Gone
+from esteira.errors import DatabaseAway, EsteiraError, Held, IdempotencyInProgress, UniqueInProgress
+from esteira.patience import is_held
+from esteira.readable import as_json
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -36,10 +37,10 @@ TITLES: dict[str, str] = {
     "too-large": "The request, or a part of it, is larger than its limit.",
     "state-conflict": "The job's state does not allow this.",
     "unique-conflict": "Another job holds the same unique key.",
+    "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
-    "database-busy": "Another transaction holds a lock that this needs. Nothing was changed; try again.",
     "not-migrated": "Migrations are pending. Nothing was accepted; try again after Retry-After.",
     "busy": "All request threads are taken. Nothing was done; try again after Retry-After.",
     "files-full": "The space for files is used up.",
@@ -86,7 +87,7 @@ class Problem:
         return told
 
     def response(self, request: HttpRequest) -> HttpResponse:
-        content = json.dumps(self.body(getattr(request, "id", "")), ensure_ascii=False, default=str)
+        content = as_json(self.body(getattr(request, "id", "")))
         response = HttpResponse(content, status=self.status, content_type=CONTENT_TYPE)
         for name, value in self.headers.items():
             response[name] = value
@@ -106,14 +107,16 @@ def of(error: BaseException) -> Problem | None:
     if isinstance(error, Told):
         return error.problem
     if isinstance(error, EsteiraError):
-        headers = {"Retry-After": "1"} if isinstance(error, IdempotencyInProgress) else {}
+        again = isinstance(error, IdempotencyInProgress | UniqueInProgress | Held)
+        headers = {"Retry-After": "1"} if again else {}
         errors = getattr(error, "errors", ())
         return Problem(
             code=error.code, status=error.status, detail=str(error), errors=errors, headers=headers
         )
+    if is_held(error):
+        return locked()
     if isinstance(error, Gone):
-        busy = isinstance(error, BUSY) or isinstance(error.__cause__, BUSY)
-        return database_busy() if busy else database_away()
+        return database_away()
     if isinstance(error.__cause__, UndefinedTable | UndefinedColumn):
         return not_migrated()
     return None
@@ -129,12 +132,12 @@ def not_migrated() -> Problem:
     )
 
 
-def database_busy() -> Problem:
-    """What is said of a lock that was waited for as long as a request may wait."""
+def locked() -> Problem:
+    """What a request says that waited too long for a row which an open transaction holds."""
     return Problem(
-        code=DatabaseBusy.code,
-        status=DatabaseBusy.status,
-        detail=str(DatabaseBusy.__doc__),
+        code=Held.code,
+        status=503,
+        detail="Another transaction holds what this request needs, and has not ended; nothing was changed. Try again.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from ninja import Schema
 from pydantic import AwareDatetime, ConfigDict, Field
 
-MAX_BATCH = 1000
-MAX_PAGE = 200
+from esteira.bounds import BATCH, PAGE
+
+MAX_BATCH = BATCH.most
+MAX_PAGE = PAGE.most
 
 
 class Request(Schema):
@@ -66,7 +68,9 @@ class Progress(Schema):
 
 
 class JobError(Schema):
-    kind: str = Field(description="exception, timeout, retry, given up, lost, refused")
+    kind: str = Field(
+        description="exception, timeout, retry, given up, lost, refused; broken if it cannot be read"
+    )
     type: str
     message: str | None
     traceback: str | None = None
@@ -95,6 +99,9 @@ class JobLine(Schema):
     expires_at: str | None
     started_at: str | None
     finished_at: str | None
+    broken: list[str] = Field(
+        description="Stored fields that cannot be shown as they are; empty unless somebody wrote the row by hand."
+    )
 
 
 class JobBody(JobLine):

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
+from esteira import readable
 from esteira.models import ClockTimestamp, File, Job
 from esteira.redact import shown_params
 from esteira.registry import JobType
@@ -48,6 +49,7 @@ def job_line(job: Job, access: Access) -> dict[str, Any]:
         "expires_at": moment(job.expires_at),
         "started_at": moment(job.started_at),
         "finished_at": moment(job.finished_at),
+        "broken": job.broken,
     }
 
 
@@ -55,8 +57,8 @@ def job_body(job: Job, access: Access) -> dict[str, Any]:
     """Show all of a job that this caller may see."""
     sees = access.may(Scope.PAYLOADS)
     line = job_line(job, access)
-    if sees and job.error:
-        line["error"]["traceback"] = str(job.error.get("traceback") or "") or None
+    if sees and (error := readable.error(job.error)):
+        line["error"]["traceback"] = str(error.get("traceback") or "") or None
     key = job.unique_key.removeprefix(f"{job.type}:") if job.unique_key else None
     return {
         **line,
@@ -101,20 +103,22 @@ def moment(at: datetime | None) -> str | None:
 
 
 def _progress(job: Job, sees: bool) -> dict[str, Any] | None:
-    if job.progress_done is None:
+    done = readable.number(job.progress_done)
+    if done is None:
         return None
     return {
-        "done": job.progress_done,
-        "total": job.progress_total,
+        "done": done,
+        "total": readable.number(job.progress_total),
         "text": job.progress_text if sees else None,
     }
 
 
 def _error(job: Job, sees: bool) -> dict[str, Any] | None:
-    if not job.error:
+    error = readable.error(job.error)
+    if error is None:
         return None
     return {
-        "kind": str(job.error.get("kind", "")),
-        "type": str(job.error.get("type", "")),
-        "message": str(job.error.get("message", "")) if sees else None,
+        "kind": str(error.get("kind", "")),
+        "type": str(error.get("type", "")),
+        "message": str(error.get("message", "")) if sees else None,
     }

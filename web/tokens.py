@@ -14,9 +14,11 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import models
 
+from esteira import bounds
 from esteira.db import Orm
 from esteira.errors import InvalidOption
 from esteira.models import ClockTimestamp
+from esteira.models.within import moments
 from web.access import SCOPES, Access, Role, Scope, scopes_of
 
 MARK = "esteira_"
@@ -39,6 +41,9 @@ class ApiToken(models.Model):
     expires_at = models.DateTimeField(null=True)
     last_used_at = models.DateTimeField(null=True)
 
+    class Meta:
+        constraints = [models.CheckConstraint(condition=moments("expires_at"), name="token_moments")]
+
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
 
@@ -58,10 +63,10 @@ def create_token(
     """
     if role not in set(Role):
         raise InvalidOption("role", f"must be one of {', '.join(Role)}, not {role!r}.")
-    if not name.strip() or len(name) > 80 or not name.isprintable():
+    if not name.strip() or len(name) > bounds.TOKEN_NAME.most or not name.isprintable():
         raise InvalidOption("name", "must be 1 to 80 printable characters.")
-    if expires_in is not None and expires_in <= timedelta(0):
-        raise InvalidOption("expires_in", "must be a time from now on.")
+    if expires_in is not None:
+        bounds.TOKEN_LIFE.check("expires_in", expires_in)
     secret = MARK + secrets.token_urlsafe(32)
     token = ApiToken.objects.create(
         user=user,
@@ -89,7 +94,12 @@ def access_by(secret: str) -> Access | None:
         return None
     token_id, name, role, sees_payloads, username, superuser, groups, long_ago = rows[0]
     if long_ago:
-        db.fetch("UPDATE web_apitoken SET last_used_at = clock_timestamp() WHERE id = %s", [token_id])
+        # Somebody may be changing the token; what it was last used for is not worth waiting for.
+        db.fetch(
+            """UPDATE web_apitoken SET last_used_at = clock_timestamp()
+               WHERE id = (SELECT id FROM web_apitoken WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED)""",
+            [token_id],
+        )
     granted = SCOPES[Role(role)] | ({Scope.PAYLOADS} if sees_payloads else set())
     return Access(
         by=f"{username} / {name}",

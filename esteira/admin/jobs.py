@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from esteira import operate
+from esteira import operate, readable
 from esteira.admin.readonly import ReadOnly, Tally, moment, pretty, table, who
 from esteira.depth import known_queues
 from esteira.errors import EsteiraError
@@ -198,7 +198,7 @@ class JobAdmin(ReadOnly):
 
     @admin.display(description="state")
     def shown(self, job: Job) -> str:
-        return job.shown_state
+        return f"{job.shown_state}, broken: {', '.join(job.broken)}" if job.broken else job.shown_state
 
     @admin.display(description="priority")
     def priority_name(self, job: Job) -> str:
@@ -257,10 +257,11 @@ class JobAdmin(ReadOnly):
 
     @admin.display(description="error")
     def trouble(self, job: Job) -> SafeString | str:
-        if not isinstance(job.error, dict):
+        error = readable.error(job.error)
+        if error is None:
             return "–"
-        head = f"{job.error.get('type', '')}: {job.error.get('message', '')}".removeprefix(": ")
-        return format_html("<pre>{}\n{}</pre>", head, job.error.get("traceback") or "")
+        head = f"{error.get('type', '')}: {error.get('message', '')}".removeprefix(": ")
+        return format_html("<pre>{}\n{}</pre>", head, error.get("traceback") or "")
 
     @admin.display(description="files")
     def files_table(self, job: Job) -> SafeString | str:

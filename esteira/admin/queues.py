@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 
 from esteira import operate
 from esteira.admin.readonly import ReadOnly, Tally, moment, who
+from esteira.bounds import REASON
 from esteira.depth import known_queues
 from esteira.errors import EsteiraError
 from esteira.models import Queue
@@ -21,7 +22,7 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
     """Which queue, and why."""
 
     name = forms.ChoiceField(help_text="Its jobs wait until it is resumed; running ones end as usual.")
-    reason = forms.CharField(required=False, max_length=500)
+    reason = forms.CharField(required=False, max_length=REASON.most)
 
     class Meta:
         model = Queue

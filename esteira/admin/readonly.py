@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
@@ -15,7 +14,9 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from esteira.bounds import is_moment
 from esteira.errors import EsteiraError
+from esteira.readable import as_json
 
 COUNT_AT_MOST = 10_000
 
@@ -73,12 +74,14 @@ def who(request: HttpRequest) -> str:
 
 
 def moment(at: datetime | None) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S") if at else "–"
+    if at is None:
+        return "–"
+    return at.strftime("%Y-%m-%d %H:%M:%S") if is_moment(at) else f"broken ({at.isoformat()} or beyond)"
 
 
 def pretty(value: Any) -> SafeString:
     """Show JSON with its lines."""
-    return format_html("<pre>{}</pre>", json.dumps(value, ensure_ascii=False, indent=2))
+    return format_html("<pre>{}</pre>", as_json(value, indent=2))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> SafeString | str:

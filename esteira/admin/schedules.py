@@ -6,6 +6,7 @@ switched on, or gets another cadence, begins now: the ticks of the time before a
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django import forms
@@ -15,12 +16,14 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from esteira.admin.readonly import CappedPaginator, moment, pretty
+from esteira.bounds import EVERY, GRACE
 from esteira.cadence import Cadence, cron, every
 from esteira.errors import EsteiraError
 from esteira.models import ClockTimestamp, Schedule
 from esteira.params import check
 from esteira.redact import HIDDEN, shown_params
 from esteira.registry import registry
+from esteira.submit import unique_key
 
 WRITABLE = ("name", "type", "params", "cron", "tz", "every_s", "overlap", "missed", "grace_s", "enabled")
 CADENCE = {"cron", "tz", "every_s"}
@@ -42,7 +45,19 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
         required=False, help_text="Five fields, such as 0 6 1 * *; or leave it and say every."
     )
     every_s = forms.FloatField(
-        required=False, min_value=1, initial=None, label="Every", help_text="Seconds between two ticks."
+        required=False,
+        min_value=EVERY.least,
+        max_value=EVERY.most,
+        initial=None,
+        label="Every",
+        help_text="Seconds between two ticks.",
+    )
+    grace_s = forms.FloatField(
+        min_value=GRACE.least,
+        max_value=GRACE.most,
+        initial=60,
+        label="Grace",
+        help_text="Seconds that a tick may be late before it counts as missed.",
     )
     overlap = forms.ChoiceField(
         choices=[
@@ -99,9 +114,14 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
             return
         whole = {name: kept.get(name, v) if v == HIDDEN else v for name, v in given.items()}
         try:
-            check(registry.get(self.cleaned_data["type"]).model, whole)
+            kind = registry.get(self.cleaned_data["type"])
+            checked, _ = check(kind.model, whole)
+            unique_key(kind, checked)
+            json.dumps(whole, allow_nan=False).encode()
         except EsteiraError as error:
             self.add_error("params", str(error))
+        except ValueError as error:  # NaN, which JSON as Python reads it may hold and PostgreSQL refuses
+            self.add_error("params", f"This is not JSON: {error}.")
         self.cleaned_data["params"] = whole
 
 
@@ -167,7 +187,10 @@ class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="when")
     def cadence(self, schedule: Schedule) -> str:
-        return Cadence(cron=schedule.cron, tz=schedule.tz, every_s=schedule.every_s).words()
+        try:
+            return Cadence(cron=schedule.cron, tz=schedule.tz, every_s=schedule.every_s).words()
+        except EsteiraError as error:
+            return f"broken: {error}"
 
     @admin.display(description="last tick")
     def last_tick(self, schedule: Schedule) -> str:

@@ -7,13 +7,30 @@ from typing import Any
 from django.db import models
 from django.db.models import F, Q
 
+from esteira import readable
+from esteira.bounds import LEASE, RETRIES
 from esteira.ids import uuid7
 from esteira.models.clock import ClockTimestamp
 from esteira.models.schedules import Schedule
+from esteira.models.within import moments, progresses, spans
 from esteira.registry import PRIORITY_NAMES
 from esteira.states import ENDED, State, shown_state
 
 _ENDED = sorted(ENDED)
+_MOMENTS = (
+    "created_at",
+    "run_at",
+    "expires_at",
+    "published_at",
+    "hold_until",
+    "refused_since",
+    "lease_until",
+    "claimed_at",
+    "started_at",
+    "finished_at",
+    "cancel_requested_at",
+    "tick_at",
+)
 _QUEUED, _RUNNING = Q(state="queued"), Q(state="running")
 
 
@@ -94,6 +111,14 @@ class Job(models.Model):
                 condition=Q(attempt__gte=0, failures__gte=0, failures__lte=F("attempt"), suspicion__gte=0),
                 name="job_counts",
             ),
+            models.CheckConstraint(condition=moments(*_MOMENTS), name="job_moments"),
+            models.CheckConstraint(
+                condition=Q(max_failures__gte=1, max_failures__lte=RETRIES.most + 1)
+                & spans("backoff_s", "timeout_s")
+                & spans("lease_s", least=LEASE.least, most=LEASE.most)
+                & progresses("progress_done", "progress_total"),
+                name="job_numbers",
+            ),
             models.UniqueConstraint(
                 fields=["unique_key"],
                 condition=Q(state__in=["queued", "running"], unique_key__isnull=False),
@@ -159,7 +184,17 @@ class Job(models.Model):
 
     @property
     def priority_name(self) -> str:
-        return PRIORITY_NAMES[self.priority]
+        return PRIORITY_NAMES.get(self.priority, str(self.priority))
+
+    @property
+    def broken(self) -> list[str]:
+        """Name the fields that hold what cannot be shown as it is stored; there are none in a sound database."""
+        return readable.broken(
+            self,
+            moments=_MOMENTS,
+            numbers=("progress_done", "progress_total"),
+            objects=("error", "params"),
+        )
 
     @property
     def shown_state(self) -> str:

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from esteira.models.clock import ClockTimestamp
+from esteira.models.within import moments, spans
 
 
 class Schedule(models.Model):
@@ -39,6 +40,10 @@ class Schedule(models.Model):
                 condition=(Q(cron="") & Q(every_s__gte=1)) | (~Q(cron="") & Q(every_s=0)),
                 name="schedule_cadence",
             ),
+            models.CheckConstraint(
+                condition=spans("every_s", "grace_s") & moments("anchor_at", "last_tick_at"),
+                name="schedule_bounds",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -54,4 +59,7 @@ class ScheduleSkip(models.Model):
     reason = models.CharField(max_length=16)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["schedule", "tick_at"], name="skip_one_per_tick")]
+        constraints = [
+            models.UniqueConstraint(fields=["schedule", "tick_at"], name="skip_one_per_tick"),
+            models.CheckConstraint(condition=moments("tick_at"), name="skip_moments"),
+        ]

@@ -338,7 +338,7 @@ def test_a_request_that_waits_for_somebodys_lock_is_answered(site: Site) -> None
         answer = site.ask("POST", f"/api/v1/jobs/{job}/cancel", {}, timeout=30)
         other.rollback()
 
-    assert (answer.status, json.loads(answer.text)["type"]) == (503, "/problems/database-busy")
+    assert (answer.status, json.loads(answer.text)["type"]) == (409, "/problems/held")
     assert answer.headers["Retry-After"]
     assert site.ask("POST", f"/api/v1/jobs/{job}/cancel", {}).status == 202
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from django.conf import settings
 from rich.text import Text
 
-from esteira import operate
+from esteira import operate, readable
 from esteira.errors import EsteiraError
 from esteira.models import Job
 from esteira.registry import SubmitRequest
@@ -190,8 +190,8 @@ def _say_where(out: Out, endings: Sequence[Ending]) -> None:
 
 
 def _words(job: Job) -> list[str]:
-    if job.error:
-        return [f"{job.error.get('type', '')}: {job.error.get('message', '')}".removeprefix(": ")]
+    if error := readable.error(job.error):
+        return [f"{error.get('type', '')}: {error.get('message', '')}".removeprefix(": ")]
     if job.state == "cancelled":
         at = f" at {job.progress_done:g} of {job.progress_total:g}" if job.progress_total else ""
         return [f"stopped{at}, asked by {job.cancel_by}"]

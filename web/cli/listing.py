@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.text import Text
 
+from esteira.bounds import TERMINAL_PAGE, shown
+from esteira.errors import InvalidOption
 from esteira.models import Job
 from esteira.states import SHOWN_STATES
 from web.cli import looks
@@ -19,7 +21,6 @@ from web.listing import Filters, page
 from web.shapes import job_line
 
 HELP = "list jobs, the newest first"
-MOST = 100_000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +33,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 1 to {MOST}.")
-    return int(text)
+    try:
+        return TERMINAL_PAGE.check("limit", int(text))
+    except (ValueError, InvalidOption):
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)} must be a whole number {TERMINAL_PAGE.words()}."
+        ) from None
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
@@ -71,6 +75,8 @@ def _table(out: Out, jobs: list[Job]) -> None:
 
 def _remark(job: Job, now: datetime) -> str:
     """Say the one thing about a job that somebody wants to know next."""
+    if job.broken:
+        return f"broken: {', '.join(job.broken)} cannot be read"
     if job.state == "queued" and job.run_at > now:
         again = f"after {job.failures} failures, " if job.failures else ""
         return f"{again}{ago(job.run_at, now)}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from uuid import UUID
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from esteira import readable
 
 STYLES = {
     "scheduled": "blue",
@@ -44,11 +45,8 @@ def size(count: int) -> str:
 
 
 def as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=None if _is_small(value) else 2, default=str)
-
-
-def _is_small(value: Any) -> bool:
-    return len(json.dumps(value, ensure_ascii=False, default=str)) <= 100
+    short = readable.as_json(value, spaced=True)
+    return short if len(short) <= 100 else readable.as_json(value, indent=2)
 
 
 def grid(*columns: str) -> Table:

@@ -6,6 +6,8 @@ import argparse
 import re
 from datetime import UTC, datetime, timedelta
 
+from esteira.bounds import shown
+
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?\s*")
 
@@ -17,7 +19,7 @@ def duration(text: str) -> float:
         seconds, at = seconds + float(part[1]) * _UNITS[part[2] or ""], part.end()
         if at == len(text):
             return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 90, 90s, 5m, 1h30m or 2d.")
+    raise argparse.ArgumentTypeError(f"{shown(text)} is no duration: write 90, 90s, 5m, 1h30m or 2d.")
 
 
 def moment(text: str) -> datetime:
@@ -25,7 +27,7 @@ def moment(text: str) -> datetime:
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date and time: write {_example()}.") from None
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no date and time: write {_example()}.") from None
     if when.tzinfo is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} names no time zone: write {when.isoformat()}Z or {_example()}."

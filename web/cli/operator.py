@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 
+from esteira.bounds import BY
 from web.access import Access, Scope
 
 
@@ -16,6 +17,6 @@ def access() -> Access:
 def who() -> str:
     """Say who types, for the record of what people did."""
     try:
-        return f"cli:{getpass.getuser()}"
+        return BY.fit(f"cli:{getpass.getuser()}")
     except (KeyError, OSError):  # a container's user need not have a name
         return f"cli:{os.getuid()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -10,7 +9,9 @@ from typing import Any, TextIO
 from django.core.serializers.json import DjangoJSONEncoder
 from rich.console import Console, RenderableType
 
+from esteira.bounds import clean
 from esteira.errors import EsteiraError
+from esteira.readable import as_json
 
 #: A pipe has no width; tables are cut to this one unless COLUMNS says otherwise.
 PIPE_WIDTH = 160
@@ -26,7 +27,7 @@ class Out:
 
     def data(self, value: Mapping[str, Any]) -> None:
         """Print one JSON object on a line."""
-        self.page.file.write(json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=False) + "\n")
+        self.page.file.write(as_json(value, default=DjangoJSONEncoder().default) + "\n")
 
     def show(self, *what: RenderableType) -> None:
         """Print something for people."""
@@ -35,14 +36,14 @@ class Out:
 
     def say(self, text: str, style: str = "") -> None:
         """Print a message; scripts that read stdout never see it."""
-        self.aside.print(text, style=style, soft_wrap=True)
+        self.aside.print(clean(text), style=style, soft_wrap=True)
 
     def refuse(self, error: EsteiraError) -> None:
         """Say why something was refused: every parameter that needs attention, on a line of its own."""
         errors: list[dict[str, Any]] = getattr(error, "errors", [])
         if self.as_json:
             problem = {"code": error.code, "detail": str(error), "errors": errors}
-            self.aside.file.write(json.dumps(problem, ensure_ascii=False) + "\n")
+            self.aside.file.write(as_json(problem) + "\n")
         elif error.code == "invalid-parameters":
             several = "1 parameter needs" if len(errors) == 1 else f"{len(errors)} parameters need"
             self.say(f"{several} attention:", "red")

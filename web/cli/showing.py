@@ -68,6 +68,8 @@ def show(out: Out, job: Job, *, all_logs: bool = False) -> None:
     now: datetime = job.db_now  # type: ignore[attr-defined]
     out.show(Text.assemble((job.type, "bold"), "  ", looks.state(job.shown_state), f"  {job.pk}"))
     out.show("", _about(job, now))
+    if job.broken:
+        out.say(f"broken: {', '.join(job.broken)} cannot be read as stored", "red")
     if job.error:
         out.show("", *_error(job.error))
     files = result_files(job.pk)
@@ -165,8 +167,10 @@ def _events(events: list[JobEvent]) -> Table:
     return table
 
 
-def event_words(detail: dict[str, Any]) -> str:
+def event_words(detail: Any) -> str:
     """Say an event's detail in one line."""
+    if not isinstance(detail, dict):
+        return looks.as_json(detail)
     said = []
     error = detail.get("error")
     if isinstance(error, dict):

@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 
+from esteira.bounds import BY, TOKEN_LIFE
 from esteira.errors import InvalidOption, NotFound
 from web.access import SCOPES, Role, scopes_of
 from web.cli.errors import OK
@@ -30,7 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(out: Out, options: dict[str, Any]) -> int:
     user = _named(options["user"]) if options["user"] else _the_superuser()
-    expires = None if options["expires"] is None else timedelta(seconds=options["expires"])
+    expires = options["expires"]
+    if expires is not None:
+        expires = timedelta(seconds=TOKEN_LIFE.check("expires", expires))
     token, secret = create_token(user, options["name"], role=options["role"], expires_in=expires)
     if out.as_json:
         out.data({"name": token.name, "role": token.role, "user": user.get_username(), "token": secret})
@@ -43,6 +46,7 @@ def run(out: Out, options: dict[str, Any]) -> int:
 
 
 def _named(name: str) -> AbstractBaseUser:
+    BY.check("user", name)
     users = get_user_model()
     user = users._default_manager.filter(**{users.USERNAME_FIELD: name, "is_active": True}).first()
     if user is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from django.db import connection
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from esteira.db import Gone, Orm
 from esteira.errors import NotFound
 from esteira.identity import SILENT_S
+from esteira.readable import number
 from esteira.states import ENDED, SHOWN_STATE_SQL
 from web.cli.looks import short_id
 from web.cli.moments import short
@@ -52,7 +53,8 @@ def look(ids: Sequence[UUID]) -> dict[UUID, Seen]:
             FROM esteira_job WHERE id = ANY(%s)""",
         [list(ids)],
     )
-    return {row[0]: Seen(**dict(zip(Seen.__slots__, row, strict=True))) for row in rows}
+    seen = [Seen(**dict(zip(Seen.__slots__, row, strict=True))) for row in rows]
+    return {one.id: replace(one, done=number(one.done), total=number(one.total)) for one in seen}
 
 
 def until(

@@ -18,7 +18,7 @@ ON CONFLICT DO NOTHING
 
 
 class Migration(migrations.Migration):
-    dependencies = [("esteira", "0003_totals")]
+    dependencies = [("esteira", "0006_feed")]
     operations = [
         migrations.AddIndex(
             model_name="job",
