@@ -60,6 +60,8 @@ def measure(machine: Machine, sizes: Sizes, rounds: int) -> dict[str, Any]:
     once = {"unseen": esteira.unseen()}
     _say(f"once: the keeper before {sizes.waiting:,} waiting jobs")
     once["keeper"] = keeper_side.measure(machine, database, sizes)
+    _say(f"once: the keeper after {sizes.ended:,} jobs that ran under somebody's snapshot")
+    once["keeper"] |= keeper_side.after_what_ran(machine, database, sizes)
     database.close()
     return {
         **table.summary(found, once),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -21,6 +23,14 @@ _STATES = "SELECT state, count(*) FROM esteira_job GROUP BY 1"
 _WAITING = """
 INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, run_at)
 SELECT gen_random_uuid(), %s, '{}', 'default', 6, 4, 2, 10, 600, clock_timestamp() FROM generate_series(1, %s)"""
+_THROUGH = (
+    """UPDATE esteira_job SET published_at = clock_timestamp(), expires_at = clock_timestamp() + interval '1 hour'
+       WHERE state = 'queued'""",
+    """UPDATE esteira_job SET state = 'running', attempt = 1, worker = 'bench/none', claimed_at = clock_timestamp(),
+         lease_until = clock_timestamp() + interval '1 hour' WHERE state = 'queued'""",
+    """UPDATE esteira_job SET state = 'succeeded', worker = NULL, lease_until = NULL, published_at = NULL,
+         finished_at = clock_timestamp() WHERE state = 'running'""",
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Database:
     """The benchmark's own connection."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._connection = psycopg.connect(url, autocommit=True)
         self._connection.execute("SET enable_seqscan = off")
 
@@ -102,6 +113,20 @@ class Database:
     def fill(self, type: str, jobs: int) -> None:
         """Put waiting jobs there without submitting them."""
         self._connection.execute(_WAITING, [type, jobs])
+
+    @contextmanager
+    def old_snapshot(self) -> Iterator[None]:
+        """Let somebody hold a snapshot of now, as a backup does: VACUUM may remove nothing that ends from here on."""
+        with psycopg.connect(self._url) as holder:
+            holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            holder.execute("SELECT count(*) FROM esteira_worker")
+            yield
+
+    def run_through(self, type: str, jobs: int) -> None:
+        """Let so many jobs that can expire go through all their states without running them."""
+        self.fill(type, jobs)
+        for statement in _THROUGH:
+            self._connection.execute(statement)
 
     def _one(self, sql: str, *params: object) -> tuple:
         row = self._connection.execute(sql, params).fetchone()

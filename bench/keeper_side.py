@@ -1,5 +1,5 @@
 """A keeper's turns before a million waiting jobs: what they cost the database when there is nothing to feed, and when
-there is.
+there is; and its sweeps after a million jobs have run under somebody's snapshot.
 
 The time is that of the keeper's own statements, seen from its side of the connection, so it is at least what the
 database spends.
@@ -17,9 +17,11 @@ from bench.parts import Machine
 from bench.probes import Figures
 from bench.sizes import Sizes
 from esteira.db import Core, Params, Row
-from esteira.keeper import Keeper
+from esteira.keeper import DATABASE_TIMEOUT_S, Keeper
+from esteira.sweep import Sweeper
 
 LONGEST_FEED_S = 20.0
+LONGEST_WALK_S = 60.0
 
 
 class _Clock:
@@ -61,6 +63,37 @@ def measure(machine: Machine, database: Database, sizes: Sizes) -> Figures:
     database.empty()
     database.forget_workers()
     return {**_figures("no worker", nobody), **_figures("lists full", full), **feeding}
+
+
+def after_what_ran(machine: Machine, database: Database, sizes: Sizes) -> Figures:
+    """Sweep while nobody may clean up after what ran; return the ms of a sweep, first walk and later."""
+    machine.empty_redis()
+    database.empty()
+    sweeper, core = Sweeper(), Core("keeper", timeout_s=DATABASE_TIMEOUT_S)
+    walk = sweeper.rescuer.walk
+    with database.old_snapshot(), _Clock() as clock:
+        database.run_through(timed.noop.name, sizes.ended)
+        first, began = [], time.monotonic()
+        while not walk.been_through and time.monotonic() - began < LONGEST_WALK_S:
+            first += _sweeps(sweeper, core, clock, 1)
+        later = _sweeps(sweeper, core, clock, sizes.turns)
+    core.close()
+    database.empty()
+    return {
+        **_figures("sweep after what ran", later),
+        "first walk, sweeps": len(first),
+        "first walk, worst ms": max(first, default=0.0),
+    }
+
+
+def _sweeps(sweeper: Sweeper, core: Core, clock: _Clock, number: int) -> list[float]:
+    spent = []
+    for _ in range(number):
+        time.sleep(0.5)
+        clock.spent = 0.0
+        sweeper.sweep(core, was_away=False)
+        spent.append(clock.spent * 1000)
+    return spent
 
 
 def _turns(keeper: Keeper, clock: _Clock, turns: int) -> list[float]:

@@ -18,6 +18,7 @@ class Sizes:
     plain_ms: int = 2_000
     probes: int = 150
     waiting: int = 1_000_000
+    ended: int = 1_000_000
     turns: int = 20
     bare_s: float = 1.5
     warm: int = 200
@@ -26,5 +27,6 @@ class Sizes:
 USUAL = Sizes()
 QUICK = Sizes(
     short=400, short_ms=100, fresh=1_000, watched_ms=200, unseen=60, plain=200, plain_ms=100, probes=8, waiting=2_000,
+    ended=2_000,
     turns=3, bare_s=0.2, warm=0,
 )  # fmt: skip

@@ -61,7 +61,7 @@ def summary(rounds: Sequence[Round], once: Round) -> dict[str, Any]:
     goals = [_judged(goal.what, statistics.median(goal.of(r) for r in rounds), goal) for goal in GOALS]
     goals += [
         _judged(f"keeper's turn, {where}, database ms", once["keeper"][f"keeper, {where} ms"], KEEPER)
-        for where in ("no worker", "lists full")
+        for where in ("no worker", "lists full", "sweep after what ran")
     ]
     return {
         "medians": {

@@ -101,7 +101,7 @@ def _remove_jobs(db: Db, ids: list[object], until: float) -> bool:
         ids = [one for one in ids if one not in used]
         if not delete_some(db, _ids(db, _LOCK_FILES_OF, {"ids": ids})):
             return False
-    for table in ("esteira_fileuse", "esteira_joblog", "esteira_jobevent"):
+    for table in ("esteira_joblog", "esteira_jobevent"):
         db.fetch(f"DELETE FROM {table} WHERE job_id = ANY(%s)", [ids])
     db.fetch("DELETE FROM esteira_job WHERE id = ANY(%s)", [ids])
     return True

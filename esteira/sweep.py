@@ -15,7 +15,7 @@ from django.conf import settings
 from esteira.db import Db
 from esteira.record import rescue
 from esteira.record.claim import EXPIRE_MOST, expire
-from esteira.walk import Clock, Survey
+from esteira.walk import Clock, Survey, Walk
 
 log = logging.getLogger("esteira.keeper")
 
@@ -52,6 +52,11 @@ class Rescuer:
         self._claims, self._clock = Survey(self._watch, delay_s=FRESH_S), Clock()
         #: When to look at a running job again, in seconds since 1970 by the database's clock.
         self._watched: dict[UUID, float] = {}
+
+    @property
+    def walk(self) -> Walk:
+        """The walk over all claims, which says how far it is."""
+        return self._claims.walk
 
     def start_over(self) -> None:
         """Forget what was seen: another server, or another clock, has other rows."""

@@ -158,11 +158,11 @@ class Survey:
             Trail(visit, delay_s=delay_s),
             Trail(visit, delay_s=LATE_S, every_s=LATE_EVERY_S),
         ]
-        self._walk = Walk(visit)
+        self.walk = Walk(visit)
 
     def start_over(self) -> None:
         """Read everything again: it may be another server, or another clock."""
-        self._walk.start_over()
+        self.walk.start_over()
         for trail in self._trails:
             trail.start_over()
 
@@ -170,9 +170,9 @@ class Survey:
         """Visit what is due at the moment `now` of the database's clock."""
         for trail in self._trails:
             if not trail.step(db, now):
-                self._walk.start_over()
+                self.walk.start_over()
         # After a clock was put back, there are claims in its future.
-        self._walk.step(db, now - self._delay_s, end=math.inf)
+        self.walk.step(db, now - self._delay_s, end=math.inf)
 
 
 class Clock:

@@ -66,8 +66,11 @@ class FileUse(models.Model):
     """A file that a job's parameters name; as long as the job exists, retention leaves the file alone."""
 
     id = models.BigAutoField(primary_key=True)
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_index=False, related_name="uses")
-    file = models.ForeignKey(File, on_delete=models.CASCADE, related_name="uses")
+    # The migration writes both constraints with ON DELETE CASCADE: a release that knows no uses deletes jobs and files.
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, db_index=False, db_constraint=False, related_name="uses"
+    )
+    file = models.ForeignKey(File, on_delete=models.CASCADE, db_constraint=False, related_name="uses")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["job", "file"], name="file_use_once")]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
+import pkgutil
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import connection, transaction
 from pydantic import BaseModel
 
-from esteira import Context, FileRef, disposal, files, job
+from esteira import Context, FileRef, disposal, files, job, migrations
 from esteira.db import Core
 from esteira.disposal import BATCH
 from esteira.files import DELETE_CHUNKS
@@ -113,6 +116,19 @@ def test_an_upload_that_a_schedule_names_stays_and_so_do_its_ticks_files(core: C
     write_ticks(core)
 
     assert FileUse.objects.filter(file=file).exists()
+
+
+def test_an_upgrade_notes_the_files_of_jobs_that_wait(core: Core, sends: Any) -> None:
+    name = next(one.name for one in pkgutil.iter_modules(migrations.__path__) if one.name.endswith("_cost"))
+    file, over = upload(), upload()
+    waits = sends.submit(letters={"a": {"to": "ana", "attached": [str(file.pk)]}}).id
+    ended(core, sends.submit(letters={}, logo=str(over.pk)).id, "succeeded")
+    core.fetch("DELETE FROM esteira_fileuse")
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(importlib.import_module(f"{migrations.__name__}.{name}").NOTE_USES)
+
+    assert list(FileUse.objects.values_list("job_id", "file_id")) == [(waits, file.pk)]
 
 
 def test_a_job_whose_file_another_job_names_stays_with_it(core: Core, sends: Any) -> None:

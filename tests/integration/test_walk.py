@@ -197,7 +197,7 @@ def test_a_keeper_notices_a_clock_that_was_put_back(core: Core, monkeypatch: pyt
     rescuer = Rescuer()
     rescuer.step(core)
     rescuer._clock._seen += 3600
-    monkeypatch.setattr(rescuer._claims._walk, "_rests_until", math.inf)
+    monkeypatch.setattr(rescuer.walk, "_rests_until", math.inf)
     dead = running(core)[0]
     elapse(core, dead.id, "lease_until")
     elapse(core, dead.id, "claimed_at", 100)
