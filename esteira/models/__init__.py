@@ -11,7 +11,7 @@ from esteira.models.clock import ClockTimestamp
 from esteira.models.files import File, FileChunk
 from esteira.models.jobs import Job, JobEvent, JobLog
 from esteira.models.running import IdempotencyKey, Keeper, Queue, Stat, StatTotal, Worker
-from esteira.models.schedules import Schedule, ScheduleSkip
+from esteira.models.schedules import Release, Schedule, ScheduleSkip
 
 __all__ = [
     "ClockTimestamp",
@@ -23,6 +23,7 @@ __all__ = [
     "JobLog",
     "Keeper",
     "Queue",
+    "Release",
     "Schedule",
     "ScheduleSkip",
     "Stat",
