@@ -26,16 +26,28 @@ class Cadence:
     every_s: float = 0
 
     def ticks(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
-        """Yield the nominal ticks in (after, until], oldest first, in UTC."""
+        """Yield the nominal ticks in (after, until], oldest first, in UTC.
+
+        Each costs the same, however long ago `after` is. Raises DeclarationError if it can never fire.
+        """
+        # Arithmetic on moments of one zone goes by its wall clock, which in autumn shows an hour twice.
+        after, until, anchor = (moment.astimezone(UTC) for moment in (after, until, anchor))
         return self._every(after, until, anchor) if self.every_s else self._cron(after, until)
 
     def _every(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
-        step = timedelta(seconds=self.every_s)
-        n = max((after - anchor) // step, 0) + 1
-        while (tick := anchor + n * step) <= until:
-            if tick > after:
-                yield tick
-            n += 1
+        try:
+            step = timedelta(seconds=self.every_s)
+            n = max((after - anchor) // step, 0) + 1
+            while (tick := anchor + n * step) <= until:
+                if tick > after:
+                    yield tick
+                n += 1
+        except (
+            OverflowError,
+            ValueError,
+            ZeroDivisionError,
+        ):  # longer than the calendar, or no number of seconds
+            raise DeclarationError(f"schedule: every {self.every_s:g} s never fires.") from None
 
     def _cron(self, after: datetime, until: datetime) -> Iterator[datetime]:
         zone = ZoneInfo(self.tz)
@@ -49,12 +61,16 @@ class Cadence:
                 return
             if tick > after:
                 yield tick
+        raise DeclarationError(f"schedule: cron {self.cron!r} never fires.")
 
     def words(self) -> str:
         """Say it in English: "At 06:00 on the first day of every month (America/Sao_Paulo)"."""
-        if self.every_s:
-            return f"Every {timedelta(seconds=self.every_s)}"
-        return f"{CronSim(self.cron, datetime.now(UTC)).explain()} ({self.tz})"
+        try:
+            if self.every_s:
+                return f"Every {timedelta(seconds=self.every_s)}"
+            return f"{CronSim(self.cron, datetime.now(UTC)).explain()} ({self.tz})"
+        except (CronSimError, OverflowError, ValueError):  # one bad row must not break the list that shows it
+            return f"Cannot be read: {self.cron or f'every {self.every_s:g} s'}"
 
 
 def cron(expression: str, *, tz: str = "UTC") -> Cadence:
