@@ -9,6 +9,8 @@ and changes nothing.
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -67,9 +69,16 @@ def process_lost(db: Db, delivery: str) -> dict[UUID, str]:
     )
 
 
-def leases_ended(db: Db) -> dict[UUID, str]:
-    """T8: nobody extended these leases; call it only while no sweep hold is in force."""
-    return _rescue(db, "j.lease_until < clock_timestamp()", count=WORKER_LOST, reason="lease ended")
+#: A lease that ends this many leases from now was given before the clock stepped back, and nobody extended it since.
+IMPOSSIBLE = 1.5
+_AT = "coalesce(%(at)s::timestamptz, clock_timestamp())"
+_ENDED = f"""j.lease_s <= %(longest)s::float8
+  AND (j.lease_until < {_AT} OR j.lease_until > {_AT} + {IMPOSSIBLE} * j.lease_s * interval '1 second')"""
+
+
+def leases_ended(db: Db, *, at: datetime | None = None, longest_lease_s: float = math.inf) -> dict[UUID, str]:
+    """T8: nobody extended these leases, judged at the moment and up to the length that `esteira.hold` allows."""
+    return _rescue(db, _ENDED, count=WORKER_LOST, reason="lease ended", at=at, longest=longest_lease_s)
 
 
 def worker_restarted(db: Db, *, name: str, me: str) -> dict[UUID, str]:
