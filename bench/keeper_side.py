@@ -17,8 +17,10 @@ from bench.parts import Machine
 from bench.probes import Figures
 from bench.sizes import Sizes
 from esteira.db import Core, Params, Row
+from esteira.hold import Hold
 from esteira.keeper import DATABASE_TIMEOUT_S, Keeper
-from esteira.sweep import Sweeper
+from esteira.sweep import Expirer, Rescuer
+from esteira.turns import Turns
 
 LONGEST_FEED_S = 20.0
 LONGEST_WALK_S = 60.0
@@ -69,7 +71,7 @@ def after_what_ran(machine: Machine, database: Database, sizes: Sizes) -> Figure
     """Sweep while nobody may clean up after what ran; return the ms of a sweep, first walk and later."""
     machine.empty_redis()
     database.empty()
-    sweeper, core = Sweeper(), Core("keeper", timeout_s=DATABASE_TIMEOUT_S)
+    sweeper, core = _Sweeper(), Core("keeper", timeout_s=DATABASE_TIMEOUT_S)
     walk = sweeper.rescuer.walk
     with database.old_snapshot(), _Clock() as clock:
         database.run_through(timed.noop.name, sizes.ended)
@@ -86,12 +88,23 @@ def after_what_ran(machine: Machine, database: Database, sizes: Sizes) -> Figure
     }
 
 
-def _sweeps(sweeper: Sweeper, core: Core, clock: _Clock, number: int) -> list[float]:
+class _Sweeper:
+    """What a keeper does first in each turn."""
+
+    def __init__(self) -> None:
+        self.hold, self.rescuer, self.expirer = Hold(), Rescuer(), Expirer()
+
+    def sweep(self, core: Core) -> None:
+        self.rescuer.step(core, self.hold.look(core, Turns(), was_away=False))
+        self.expirer.step(core)
+
+
+def _sweeps(sweeper: _Sweeper, core: Core, clock: _Clock, number: int) -> list[float]:
     spent = []
     for _ in range(number):
         time.sleep(0.5)
         clock.spent = 0.0
-        sweeper.sweep(core, was_away=False)
+        sweeper.sweep(core)
         spent.append(clock.spent * 1000)
     return spent
 

@@ -30,7 +30,5 @@ def _write_schedules(**_: Any) -> None:
     from esteira.db import Orm
 
     db = Orm()
-    if db.fetch("SELECT to_regclass('esteira_schedule') IS NOT NULL")[0][
-        0
-    ]:  # not after a migration backwards
+    if db.fetch("SELECT to_regclass('esteira_release') IS NOT NULL")[0][0]:  # not after a migration backwards
         schedules.write_declared(db)

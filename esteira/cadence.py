@@ -27,7 +27,12 @@ class Cadence:
     every_s: float = 0
 
     def ticks(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
-        """Yield the nominal ticks in (after, until], oldest first, in UTC."""
+        """Yield the nominal ticks in (after, until], oldest first, in UTC.
+
+        Each costs the same, however long ago `after` is. Raises DeclarationError if it can never fire.
+        """
+        # Arithmetic on moments of one zone goes by its wall clock, which in autumn shows an hour twice.
+        after, until, anchor = (moment.astimezone(UTC) for moment in (after, until, anchor))
         return self._every(after, until, anchor) if self.every_s else self._cron(after, until)
 
     def _every(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
@@ -51,6 +56,7 @@ class Cadence:
                 return
             if tick > after:
                 yield tick
+        raise DeclarationError(f"schedule: cron {self.cron!r} never fires.")
 
     def words(self) -> str:
         """Say it in English: "At 06:00 on the first day of every month (America/Sao_Paulo)".
@@ -61,6 +67,13 @@ class Cadence:
         if self.every_s:
             return f"Every {timedelta(seconds=self.every_s)}"
         return f"{CronSim(self.cron, datetime.now(UTC)).explain()} ({self.tz})"
+
+    def shown(self) -> str:
+        """Say it for a list, in which one row that cannot be kept must not stop the others."""
+        try:
+            return self.words()
+        except DeclarationError as error:
+            return f"broken: {error}"
 
 
 def cron(expression: str, *, tz: str = "UTC") -> Cadence:

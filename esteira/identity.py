@@ -16,6 +16,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from esteira import releases
 from esteira.db import Core, Db, Gone
 from esteira.record import rescue
 from esteira.registry import registry
@@ -102,6 +103,7 @@ def announce(db: Db, identity: Identity, *, queues: list[str], slots: int, state
            WHERE name = %s AND incarnation = %s""",
         [_json(queues), _json(registry.names()), slots, state, identity.name, identity.incarnation],
     )
+    releases.say_alive(db)
 
 
 def say_goodbye(identity: Identity) -> None:

@@ -1,62 +1,112 @@
-"""Write the schedules declared in code into the database: `migrate` does it, and nobody else.
+"""Write the schedules declared in code into the database: the newest release that lives does it, and nobody else.
 
-The nominal ticks of a schedule begin when it is first stored, so a restart of any process changes nothing. A changed
-cadence begins anew; a schedule whose code is gone is switched off, and its history stays. An operator's switch
-(`enabled`) is never touched, except by that.
+`migrate` writes them, and so does a keeper that finds others than its own: after a roll-back, and on the way forward
+again, they put themselves right (see `esteira.releases`). The nominal ticks of a schedule begin when it is first
+stored, so a restart of any process changes nothing. A changed cadence begins anew. A schedule whose code is gone is
+marked so, and rests; its history stays. An operator's switch (`enabled`) is never touched.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
+from esteira import releases
 from esteira.db import Db
-from esteira.registry import JobType, registry
+from esteira.registry import JobType
 
 log = logging.getLogger("esteira.schedules")
 
+#: Ticks of an absence from the code that was no longer than this, as of a release's roll-back and way forward, are
+#: made up as missed ones are; those of a longer one are nobody's wish.
+GONE_BRIEFLY_S = 600.0
+NAME_MAX = 120
 
-def write_declared(db: Db) -> None:
-    """Make the table agree with the declarations."""
-    declared = [kind for kind in registry.all() if kind.schedule is not None]
+
+def keep_declared(db: Db) -> bool:
+    """Say that this release lives; write what it declares if it is the newest and finds something else."""
+    releases.say_alive(db)
+    if _stored(db) == [releases.definition(kind) for kind in releases.declared()]:
+        return False
+    return write_declared(db)
+
+
+def write_declared(db: Db) -> bool:
+    """Make the table agree with the declarations, unless a newer release lives; return whether it was ours to do."""
     with db.transaction():
+        releases.say_alive(db)
+        if not releases.is_newest(db):
+            log.info("a newer release runs; the schedules that it declares stay as they are")
+            return False
+        declared = releases.declared()
         for kind in declared:
             _write(db, kind)
         gone = db.fetch(
-            """UPDATE esteira_schedule SET enabled = false, origin = 'gone'
+            """UPDATE esteira_schedule SET origin = 'gone', gone_at = clock_timestamp()
                WHERE origin = 'code' AND name <> ALL(%s) RETURNING name""",
             [[kind.name for kind in declared]],
         )
     for (name,) in gone:
-        log.warning("schedule %s is no longer declared in code; it is switched off", name)
+        log.warning("schedule %s is no longer declared in code; it rests", name)
+    return True
+
+
+def _stored(db: Db) -> list[tuple[Any, ...]]:
+    rows = db.fetch(
+        "SELECT name, cron, tz, every_s, overlap, missed, grace_s FROM esteira_schedule WHERE origin = 'code'"
+    )
+    return sorted(rows, key=lambda row: str(row[0]))
 
 
 def _write(db: Db, kind: JobType) -> None:
-    cadence = kind.schedule
-    assert cadence is not None
+    name, cron, tz, every_s, overlap, missed, grace_s = releases.definition(kind)
+    _make_way(db, name)
     db.fetch(
         """
-        INSERT INTO esteira_schedule (name, type, params, cron, tz, every_s, overlap, missed, grace_s, enabled, origin,
-          anchor_at, last_tick_at)
-        VALUES (%(name)s, %(type)s, '{}', %(cron)s, %(tz)s, %(every)s, %(overlap)s, %(missed)s, %(grace)s, true, 'code',
+        INSERT INTO esteira_schedule AS s (name, type, params, cron, tz, every_s, overlap, missed, grace_s, enabled,
+          origin, anchor_at, last_tick_at)
+        VALUES (%(name)s, %(name)s, '{}', %(cron)s, %(tz)s, %(every)s, %(overlap)s, %(missed)s, %(grace)s, true, 'code',
           clock_timestamp(), clock_timestamp())
         ON CONFLICT (name) DO UPDATE SET type = excluded.type, cron = excluded.cron, tz = excluded.tz,
           every_s = excluded.every_s, overlap = excluded.overlap, missed = excluded.missed, grace_s = excluded.grace_s,
-          origin = 'code', enabled = esteira_schedule.enabled OR esteira_schedule.origin = 'gone',
-          anchor_at = CASE WHEN {changed} THEN clock_timestamp() ELSE esteira_schedule.anchor_at END,
-          last_tick_at = CASE WHEN {changed} THEN clock_timestamp() ELSE esteira_schedule.last_tick_at END
-        WHERE esteira_schedule.origin <> 'database'""".replace(
+          origin = 'code', gone_at = NULL, error = '', error_at = NULL, failures = 0, retry_at = NULL,
+          enabled = s.enabled OR {switched_off},
+          anchor_at = CASE WHEN {changed} THEN clock_timestamp() ELSE s.anchor_at END,
+          last_tick_at = CASE WHEN {changed} OR {long_gone} THEN clock_timestamp() ELSE s.last_tick_at END
+        WHERE s.origin <> 'database'""".replace(
             "{changed}",
-            """((esteira_schedule.cron, esteira_schedule.tz, esteira_schedule.every_s)
-                IS DISTINCT FROM (excluded.cron, excluded.tz, excluded.every_s) OR esteira_schedule.origin = 'gone')""",
-        ),
+            "((s.cron, s.tz, s.every_s) IS DISTINCT FROM (excluded.cron, excluded.tz, excluded.every_s))",
+        )
+        .replace(
+            "{long_gone}",
+            """(s.origin = 'gone'
+                AND coalesce(s.gone_at < clock_timestamp() - %(briefly)s * interval '1 second', true))""",
+        )
+        # Releases before this rule switched off what was gone, and left no time.
+        .replace("{switched_off}", "(s.origin = 'gone' AND s.gone_at IS NULL)"),
         {
-            "name": kind.name,
-            "type": kind.name,
-            "cron": cadence.cron,
-            "tz": cadence.tz,
-            "every": cadence.every_s,
-            "overlap": kind.overlap,
-            "missed": kind.missed,
-            "grace": kind.grace_s,
+            "name": name,
+            "cron": cron,
+            "tz": tz,
+            "every": every_s,
+            "overlap": overlap,
+            "missed": missed,
+            "grace": grace_s,
+            "briefly": GONE_BRIEFLY_S,
         },
     )
+
+
+def _make_way(db: Db, name: str) -> None:
+    """Give an operator's own schedule another name if it bears a declared one's: both go on."""
+    if not db.fetch("SELECT 1 FROM esteira_schedule WHERE name = %s AND origin = 'database'", [name]):
+        return
+    taken = {row[0] for row in db.fetch("SELECT name FROM esteira_schedule")}
+    other, number = f"{name[: NAME_MAX - 10]} (own)", 2
+    while other in taken:
+        other, number = f"{name[: NAME_MAX - 10]} (own {number})", number + 1
+    db.fetch(
+        "UPDATE esteira_schedule SET name = %s WHERE name = %s AND origin = 'database'",
+        [other, name],
+    )
+    log.warning("the code declares a schedule %s; your own schedule of that name is now %s", name, other)

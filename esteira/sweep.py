@@ -1,4 +1,4 @@
-"""T8 and T15 as the keeper does them: rescue jobs whose lease ended, unless the database itself was away.
+"""T8 and T15 as the keeper does them: rescue jobs whose lease ended, end those that were to start sooner.
 
 Neither may cost what ran since the last VACUUM, so a keeper remembers: what runs and when its lease ends, and up to
 which moment it has read the claims and the expiries (`esteira.walk`). Each keeper has a memory of its own, and one that
@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 from uuid import UUID
 
-from django.conf import settings
-
 from esteira.db import Db
+from esteira.hold import Calm
 from esteira.record import rescue
 from esteira.record.claim import EXPIRE_MOST, expire
 from esteira.walk import Clock, Survey, Walk
@@ -25,28 +24,8 @@ FRESH_S = 1.0
 LOOK_MOST = 5 * rescue.MOST
 
 
-class Sweeper:
-    """Rescues and expires for one keeper."""
-
-    def __init__(self) -> None:
-        self.rescuer, self.expirer = Rescuer(), Expirer()
-
-    def sweep(self, db: Db, *, was_away: bool) -> int:
-        """Rescue and expire; return how many jobs moved.
-
-        `was_away`: this keeper's own connection failed since last time.
-        """
-        if was_away:  # it may be another server, with other rows
-            self.rescuer.start_over()
-            self.expirer.start_over()
-        moved = self.expirer.step(db)
-        if held(db, was_away=was_away):
-            return moved
-        return moved + self.rescuer.step(db)
-
-
 class Rescuer:
-    """T8: watches what runs, and rescues what nobody extends; step it only while no hold is in force."""
+    """T8: watches what runs, and rescues what nobody extends, as far as leases can be judged."""
 
     def __init__(self) -> None:
         self._claims, self._clock = Survey(self._watch, delay_s=FRESH_S), Clock()
@@ -63,27 +42,29 @@ class Rescuer:
         self._watched.clear()
         self._claims.start_over()
 
-    def step(self, db: Db) -> int:
+    def step(self, db: Db, calm: Calm) -> int:
         """Find what was claimed, look at what is due; return how many jobs were rescued."""
         now, went_back = self._clock.look(db)
         if went_back:
             self.start_over()
         self._claims.step(db, now)
-        return self._look(db, now)
+        return self._look(db, now, calm)
 
     def _watch(self, db: Db, after: float, until: float) -> bool:
         for job_id, look_at in rescue.claimed(db, after, until).items():
             self._watched.setdefault(job_id, look_at)
         return False
 
-    def _look(self, db: Db, now: float) -> int:
+    def _look(self, db: Db, now: float, calm: Calm) -> int:
         due = [job_id for job_id, look_at in self._watched.items() if look_at <= now][:LOOK_MOST]
         rescued = 0
         for begin in range(0, len(due), rescue.MOST):
             part = due[begin : begin + rescue.MOST]
             running = rescue.leases(db, part)
-            # A row that somebody has locked stays watched, and is looked at in the next turn.
-            rescued += len(rescue.leases_ended(db, list(running))) if running else 0
+            # A row that somebody has locked, or that cannot be judged yet, stays watched until the next turn.
+            if running:
+                longest = calm.longest_lease_s
+                rescued += len(rescue.leases_ended(db, list(running), at=calm.at, longest_lease_s=longest))
             for job_id in part:
                 del self._watched[job_id]
             self._watched.update(running)
@@ -116,25 +97,3 @@ class Expirer:
         ended = expire(db, after=after, until=until)
         self._ended += ended
         return ended == EXPIRE_MOST
-
-
-def held(db: Db, *, was_away: bool) -> bool:
-    """Note the sweep, and say whether rescues are on hold.
-
-    While the database was away nobody could extend a lease: the living get lease/2 to do so. A hold in force is never
-    extended, and a keeper whose own connection flaps does not start the next one before a whole lease has passed.
-    """
-    rows = db.fetch(
-        """
-        UPDATE esteira_keeper k SET
-          hold_until = CASE
-            WHEN k.hold_until > clock_timestamp() THEN k.hold_until
-            WHEN k.database_started_at <> pg_postmaster_start_time()
-              OR (%(away)s AND coalesce(k.hold_until < clock_timestamp() - %(lease)s * interval '1 second', true))
-            THEN clock_timestamp() + %(lease)s / 2 * interval '1 second'
-            ELSE k.hold_until END,
-          database_started_at = pg_postmaster_start_time(), last_sweep = clock_timestamp()
-        WHERE k.id = 1 RETURNING coalesce(k.hold_until > clock_timestamp(), false)""",
-        {"away": was_away, "lease": settings.LEASE_SECONDS},
-    )
-    return bool(rows and rows[0][0])

@@ -32,7 +32,7 @@ from web.dialect import KEY_PARAMETER, answer, api, caller, link, once, refuse_u
 from web.downloads import download
 from web.listing import Filters, page
 from web.openapi import UPLOAD_BODY, with_job_types
-from web.shapes import file_body, job_body, job_line, job_url, jobs, type_body
+from web.shapes import file_body, job_body, job_line, job_url, jobs, schedule_body, schedules, type_body
 from web.submitting import submit_all, submit_one
 from web.uploads import receive_file
 
@@ -189,6 +189,12 @@ def get_type(request: HttpRequest, name: str) -> HttpResponse:
     if name not in registry.names():
         raise NotFound("job type", name)
     return answer(type_body(registry.get(name)))
+
+
+@api.get("/schedules", response={200: schemas.Schedules, **ERRORS}, auth=need(Scope.READ), tags=["schedules"])
+def list_schedules(request: HttpRequest) -> HttpResponse:
+    """List the schedules: when each submits what, and what is wrong with those that cannot."""
+    return answer({"items": [schedule_body(one, caller(request)) for one in schedules()]})
 
 
 @api.get("/openapi.json", auth=need(Scope.READ), include_in_schema=False)

@@ -168,6 +168,32 @@ class Types(Schema):
     items: list[TypeBody]
 
 
+class ScheduleBody(Schema):
+    """When to submit what. What it submits and why it fails is null without the right payloads:read."""
+
+    name: str
+    type: str
+    when: str = Field(description="In words.")
+    overlap: Literal["allow", "skip", "queue"]
+    missed: Literal["skip", "once", "all"]
+    grace_s: float
+    enabled: bool
+    origin: Literal["code", "database", "gone"] = Field(
+        description="Declared in code, an operator's own, or declared by no code any more."
+    )
+    last_tick_at: str
+    failing: bool = Field(description="Whether it makes no jobs although it is enabled; `error` says why.")
+    failures: int = Field(description="How often its ticks could not be written since they last could.")
+    error: str | None
+    error_at: str | None
+    retry_at: str | None = Field(description="When a schedule that fails is tried again.")
+    params: dict[str, Any] | None
+
+
+class Schedules(Schema):
+    items: list[ScheduleBody]
+
+
 class ProblemBody(Schema):
     """An error (RFC 9457)."""
 

@@ -10,9 +10,10 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from esteira import readable
-from esteira.models import ClockTimestamp, File, Job
+from esteira.cadence import Cadence
+from esteira.models import ClockTimestamp, File, Job, Schedule
 from esteira.redact import shown_params
-from esteira.registry import JobType
+from esteira.registry import JobType, registry
 from web.access import Access, Scope
 
 JOBS = "/api/v1/jobs"
@@ -95,6 +96,34 @@ def type_body(kind: JobType) -> dict[str, Any]:
         "timeout_s": kind.timeout_s,
         "schedule": kind.schedule.words() if kind.schedule else None,
         "schema": kind.schema(),
+    }
+
+
+def schedules() -> QuerySet[Schedule]:
+    """Return schedules in the order of their names, with the database's clock."""
+    return Schedule.objects.annotate(db_now=ClockTimestamp()).order_by("name")
+
+
+def schedule_body(schedule: Schedule, access: Access) -> dict[str, Any]:
+    """Show all of a schedule that this caller may see."""
+    sees = access.may(Scope.PAYLOADS)
+    trouble = schedule.trouble(registry.names())
+    return {
+        "name": schedule.name,
+        "type": schedule.type,
+        "when": Cadence(cron=schedule.cron, tz=schedule.tz, every_s=schedule.every_s).shown(),
+        "overlap": schedule.overlap,
+        "missed": schedule.missed,
+        "grace_s": schedule.grace_s,
+        "enabled": schedule.enabled,
+        "origin": schedule.origin,
+        "last_tick_at": moment(schedule.last_tick_at),
+        "failing": bool(trouble),
+        "failures": schedule.failures,
+        "error": (trouble or None) if sees else None,
+        "error_at": moment(schedule.error_at),
+        "retry_at": moment(schedule.retry_at),
+        "params": shown_params(schedule.type, schedule.params) if sees else None,
     }
 
 

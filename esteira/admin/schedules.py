@@ -27,6 +27,8 @@ from esteira.submit import unique_key
 
 WRITABLE = ("name", "type", "params", "cron", "tz", "every_s", "overlap", "missed", "grace_s", "enabled")
 CADENCE = {"cron", "tz", "every_s"}
+#: Whoever changes a schedule has looked at its error, and wants to see at once whether it is mended.
+TRIED_ANEW: dict[str, Any] = {"error": "", "error_at": None, "failures": 0, "retry_at": None}
 
 
 class SwitchForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -85,6 +87,14 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
             self.initial["params"] = shown_params(self.instance.type, self.instance.params)
             self.initial["every_s"] = self.instance.every_s or None
 
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"])
+        if name != self.instance.name and name in registry.names():
+            raise forms.ValidationError(
+                f"{name} is a job type: its name is kept for a schedule that its code declares. Choose another one."
+            )
+        return name
+
     def clean_every_s(self) -> float:
         return self.cleaned_data["every_s"] or 0.0
 
@@ -127,14 +137,15 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
 
 @admin.register(Schedule)
 class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("name", "type", "cadence", "enabled", "origin", "last_tick")
+    list_display = ("name", "type", "cadence", "enabled", "origin", "last_tick", "trouble")
     list_filter = ("enabled", "origin")
     ordering = ("name",)
     search_fields = ("name", "type")
     sortable_by = ("name", "type", "enabled", "origin")
     actions = ("enable", "disable")
     paginator = CappedPaginator
-    from_code = ("name", "type", "cadence", "overlap", "missed", "grace_s", "origin", "last_tick")
+    told = ("last_tick", "trouble")
+    from_code = ("name", "type", "cadence", "overlap", "missed", "grace_s", "origin", *told)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         kwargs["form"] = SwitchForm if obj and not _is_own(obj) else ScheduleForm
@@ -143,12 +154,16 @@ class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj and not self.has_change_permission(request, obj):
             return ("enabled", *self.from_code, "given")
-        return ("enabled", *self.from_code) if obj and not _is_own(obj) else WRITABLE
+        if obj is None:
+            return WRITABLE
+        return (*WRITABLE, *self.told) if _is_own(obj) else ("enabled", *self.from_code)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj and not self.has_change_permission(request, obj):
             return ("enabled", *self.from_code, "given")
-        return self.from_code if obj and not _is_own(obj) else ()
+        if obj is None:
+            return ()
+        return self.told if _is_own(obj) else self.from_code
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """A schedule from code would come back with the next `migrate`."""
@@ -174,10 +189,11 @@ class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             mine.update(anchor_at=ClockTimestamp(), last_tick_at=ClockTimestamp())
         elif "enabled" in form.changed_data and obj.enabled:
             mine.update(last_tick_at=ClockTimestamp())
+        mine.update(**TRIED_ANEW)
 
     @admin.action(description="Enable, from now on", permissions=["change"])
     def enable(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
-        n = queryset.filter(enabled=False).update(enabled=True, last_tick_at=ClockTimestamp())
+        n = queryset.filter(enabled=False).update(enabled=True, last_tick_at=ClockTimestamp(), **TRIED_ANEW)
         self.message_user(request, f"{n} enabled.")
 
     @admin.action(description="Disable", permissions=["change"])
@@ -187,14 +203,15 @@ class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description="when")
     def cadence(self, schedule: Schedule) -> str:
-        try:
-            return Cadence(cron=schedule.cron, tz=schedule.tz, every_s=schedule.every_s).words()
-        except EsteiraError as error:
-            return f"broken: {error}"
+        return Cadence(cron=schedule.cron, tz=schedule.tz, every_s=schedule.every_s).shown()
 
     @admin.display(description="last tick")
     def last_tick(self, schedule: Schedule) -> str:
         return moment(schedule.last_tick_at)
+
+    @admin.display(description="trouble")
+    def trouble(self, schedule: Schedule) -> str:
+        return schedule.trouble(registry.names()) or "-"
 
     @admin.display(description="parameters")
     def given(self, schedule: Schedule) -> SafeString:

@@ -14,7 +14,7 @@ WHERE state = 'queued' AND attempt > failures AND refused_since IS NULL AND star
 
 
 class Migration(migrations.Migration):
-    dependencies = [("esteira", "0004_bounds")]
+    dependencies = [("esteira", "0005_keeper")]
     operations = [
         migrations.AddField(
             model_name="job", name="interrupted", field=models.BooleanField(db_default=False)

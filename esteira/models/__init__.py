@@ -11,7 +11,7 @@ from esteira.models.clock import ClockTimestamp
 from esteira.models.files import File, FileChunk, FileUse
 from esteira.models.jobs import Job, JobEvent, JobLog
 from esteira.models.running import IdempotencyKey, Keeper, Queue, Stat, StatTotal, Worker
-from esteira.models.schedules import Schedule, ScheduleSkip
+from esteira.models.schedules import Release, Schedule, ScheduleSkip
 
 __all__ = [
     "ClockTimestamp",
@@ -24,6 +24,7 @@ __all__ = [
     "JobLog",
     "Keeper",
     "Queue",
+    "Release",
     "Schedule",
     "ScheduleSkip",
     "Stat",

@@ -39,10 +39,16 @@ class Worker(models.Model):
 
 
 class Keeper(models.Model):
-    """One row: when somebody swept last, and until when rescues are held after the database was away."""
+    """One row: what became of the last turns, and until when rescues are held after the database was away.
+
+    `last_turn`: some keeper began a turn. `last_sweep`: every step of a turn went through. `failing`: what did not, by
+    keeper and step.
+    """
 
     id = models.SmallIntegerField(primary_key=True)
+    last_turn = models.DateTimeField(null=True)
     last_sweep = models.DateTimeField(null=True)
+    failing = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()))
     hold_until = models.DateTimeField(null=True)
     database_started_at = models.DateTimeField(null=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from django.db import models
 from django.db.models import Q
 
@@ -10,7 +12,11 @@ from esteira.models.within import moments, spans
 
 
 class Schedule(models.Model):
-    """When to submit what. Declared in code (written by migrate only) or stored by an operator."""
+    """When to submit what. Declared in code (`origin` "code", "gone" once it is not any more) or an operator's own.
+
+    `error` says why the last try to write its ticks failed, or what was wrong with them; after a failure the next try
+    is made at `retry_at`. `enabled` is the operator's word, and nobody else's.
+    """
 
     id = models.BigAutoField(primary_key=True)
     name = models.CharField(max_length=120, unique=True)
@@ -26,6 +32,11 @@ class Schedule(models.Model):
     origin = models.CharField(max_length=8, default="code")
     anchor_at = models.DateTimeField(db_default=ClockTimestamp())
     last_tick_at = models.DateTimeField(db_default=ClockTimestamp())
+    gone_at = models.DateTimeField(null=True, editable=False)
+    error = models.TextField(default="", db_default="", editable=False)
+    error_at = models.DateTimeField(null=True, editable=False)
+    failures = models.IntegerField(default=0, db_default=0, editable=False)
+    retry_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
         constraints = [
@@ -48,6 +59,29 @@ class Schedule(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def trouble(self, known_types: Collection[str]) -> str:
+        """Say why this schedule makes no jobs although it is switched on, or nothing."""
+        if not self.enabled:
+            return ""
+        if self.origin == "gone":
+            return "No code declares it any more; it rests until some does."
+        if self.error:
+            tries = f" Tried {self.failures} times." if self.failures > 1 else ""
+            return f"{self.error}{tries}"
+        return "" if self.type in known_types else f"This release knows no job type {self.type}."
+
+
+class Release(models.Model):
+    """The schedules that the code of some process declares. Releases are ordered by id: a later one is newer."""
+
+    id = models.BigAutoField(primary_key=True)
+    fingerprint = models.TextField(unique=True)
+    first_seen = models.DateTimeField(db_default=ClockTimestamp())
+    last_seen = models.DateTimeField(db_default=ClockTimestamp())
+
+    def __str__(self) -> str:
+        return self.fingerprint
 
 
 class ScheduleSkip(models.Model):

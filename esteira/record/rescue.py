@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,9 +31,6 @@ PATIENCE_S = 1.0
 _BY_KEY = f"{RUNNING} AND j.id = ANY(%(ids)s::uuid[])"
 _CLAIMED = """j.state = 'running' AND j.claimed_at > to_timestamp(%(after)s::float8)
   AND j.claimed_at <= to_timestamp(%(until)s::float8)"""
-_OVER = "j.lease_until < clock_timestamp()"
-# Nobody who lives leaves a lease as far ahead as a clock that was put back does.
-_TOO_FAR = "j.lease_until > clock_timestamp() + 1.5 * j.lease_s * interval '1 second'"
 
 _RESCUE = f"""
 WITH locked AS MATERIALIZED (
@@ -84,16 +82,30 @@ def process_lost(db: Db, delivery: str, ids: Sequence[UUID] | None = None) -> di
     return _rescue(db, f"{_BY_KEY} AND j.delivery = %(delivery)s", ids=list(ids), **asked)
 
 
-def leases_ended(db: Db, ids: Sequence[UUID] | None = None) -> dict[UUID, str]:
-    """T8: nobody extended these leases; call it only while no sweep hold is in force.
+#: A lease that ends this many leases from now was given before the clock stepped back, and nobody extended it since.
+IMPOSSIBLE = 1.5
+_AT = "coalesce(%(at)s::timestamptz, clock_timestamp())"
+_ENDED = f"""j.lease_s <= %(longest)s::float8
+   AND (j.lease_until < {_AT} OR j.lease_until > {_AT} + {IMPOSSIBLE} * j.lease_s * interval '1 second')"""
 
-    `ids` are jobs that somebody watched for a lease: of those, one that ends far too late is rescued as well, because a
-    clock that was put back left it. Without `ids`, all that runs is read.
+
+def leases_ended(
+    db: Db,
+    ids: Sequence[UUID] | None = None,
+    *,
+    at: datetime | None = None,
+    longest_lease_s: float = math.inf,
+) -> dict[UUID, str]:
+    """T8: nobody extended these leases, judged at the moment and up to the length that `esteira.hold` allows.
+
+    `ids` are jobs among which to look; without them, all that runs is read.
     """
-    asked: dict[str, Any] = {"count": WORKER_LOST, "reason": "lease ended"}
+    asked: dict[str, Any] = {"at": at, "longest": longest_lease_s}
     if ids is None:
-        return _rescue(db, f"{_CLAIMED} AND {_OVER}", after=-math.inf, until=math.inf, **asked)
-    return _rescue(db, f"{_BY_KEY} AND ({_OVER} OR {_TOO_FAR})", ids=list(ids), **asked)
+        which, asked = f"{_CLAIMED} AND {_ENDED}", {**asked, "after": -math.inf, "until": math.inf}
+    else:
+        which, asked = f"{_BY_KEY} AND {_ENDED}", {**asked, "ids": list(ids)}
+    return _rescue(db, which, count=WORKER_LOST, reason="lease ended", **asked)
 
 
 def leases(db: Db, ids: Sequence[UUID]) -> dict[UUID, float]:

@@ -336,6 +336,46 @@ def test_a_wrong_schedule_is_refused_with_its_reason(boss: Client, wrong: dict[s
     assert not Schedule.objects.exists()
 
 
+def test_the_error_of_a_schedule_is_shown_and_a_change_lets_it_be_tried_at_once(boss: Client) -> None:
+    mine = schedule(origin="database", params={"to": "ana"}, error="KeyError: 'day'", failures=3)
+    Orm().fetch("UPDATE esteira_schedule SET retry_at = clock_timestamp() + interval '1 minute'")
+    declared = schedule(name="other", error="ZeroDivisionError: a bug")
+
+    for url in (SCHEDULES, f"{SCHEDULES}{mine.pk}/change/"):
+        assert "KeyError: &#x27;day&#x27; Tried 3 times." in page(boss, url)
+    for url in (SCHEDULES, f"{SCHEDULES}{declared.pk}/change/"):
+        assert "ZeroDivisionError: a bug" in page(boss, url)
+
+    boss.post(f"{SCHEDULES}{mine.pk}/change/", form(name=mine.name, params='{"to": "bia"}'))
+    mine.refresh_from_db()
+    assert (mine.params["to"], mine.error, mine.failures, mine.retry_at) == ("bia", "", 0, None)
+
+
+def test_a_new_schedule_cannot_take_the_name_of_a_job_type(boss: Client) -> None:
+    response = boss.post(f"{SCHEDULES}add/", form(name="admin.letter"))
+
+    assert "its name is kept for a schedule that its code declares" in response.content.decode()
+    assert not Schedule.objects.exists()
+
+
+def test_a_schedule_that_has_such_a_name_already_can_be_edited(boss: Client) -> None:
+    mine = schedule(name="admin.letter", origin="database", params={"to": "ana"})
+
+    boss.post(f"{SCHEDULES}{mine.pk}/change/", form(name="admin.letter", grace_s="61"))
+
+    mine.refresh_from_db()
+    assert mine.grace_s == 61
+
+
+def test_schedules_that_cannot_be_said_in_words_do_not_break_the_list(boss: Client) -> None:
+    schedule(name="late", cron="", every_s=8e13, origin="database")
+    schedule(name="never", cron="0 0 31 2 *")
+
+    text = page(boss, SCHEDULES)
+
+    assert "Cannot be read: 0 0 31 2 *" in text
+
+
 def test_a_schedules_secret_is_not_shown_and_survives_an_edit(boss: Client) -> None:
     mine = schedule(origin="database", params={"to": "ana", "password": "s3cret"})
     url = f"{SCHEDULES}{mine.pk}/change/"

@@ -11,7 +11,7 @@ from django.test import Client
 
 from esteira import Context, job
 from esteira.db import Core
-from esteira.models import IdempotencyKey, Job
+from esteira.models import IdempotencyKey, Job, Schedule
 from tests.support.http import KNOWN, account, bearer, browser, declare_types, get, post, problem
 from tests.support.jobs import ended, stored
 
@@ -42,6 +42,7 @@ def operator(database: None) -> Client:
         ("post", "/files"),
         ("get", "/job-types"),
         ("get", "/job-types/t.note"),
+        ("get", "/schedules"),
         ("get", "/openapi.json"),
     ],
 )
@@ -59,9 +60,9 @@ def test_nothing_answers_without_an_account(method: str, path: str, token: str |
 @pytest.mark.parametrize(
     ("role", "allowed"),
     [
-        ("viewer", {"list", "types"}),
-        ("submitter", {"list", "types", "submit", "upload", "files"}),
-        ("operator", {"list", "types", "submit", "upload", "files", "retry", "force"}),
+        ("viewer", {"list", "types", "schedules"}),
+        ("submitter", {"list", "types", "schedules", "submit", "upload", "files"}),
+        ("operator", {"list", "types", "schedules", "submit", "upload", "files", "retry", "force"}),
     ],
 )
 def test_each_role_may_what_it_says(role: str, allowed: set[str], core: Core) -> None:
@@ -71,6 +72,7 @@ def test_each_role_may_what_it_says(role: str, allowed: set[str], core: Core) ->
     answers = {
         "list": get(client, "/jobs"),
         "types": get(client, "/job-types"),
+        "schedules": get(client, "/schedules"),
         "submit": post(client, "/jobs", KNOWN),
         "upload": client.post("/api/v1/files?name=a", b"x", content_type="text/plain"),
         "files": get(client, f"/jobs/{one}/files"),
@@ -353,3 +355,24 @@ def test_a_retry_under_a_key_happens_once(operator: Client, core: Core) -> None:
     answers = [post(operator, f"/jobs/{one}/retry", Idempotency_Key="k1") for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [202, 202]
+
+
+def test_schedules_are_listed_with_what_is_wrong_with_them(operator: Client) -> None:
+    mine = {"type": "t.note", "cron": "0 6 * * *", "params": {"text": "hello"}}
+    Schedule.objects.create(name="bad", error="KeyError: 'day'", failures=2, **mine)
+    Schedule.objects.create(name="good", **mine)
+    Schedule.objects.create(name="newer", **{**mine, "type": "t.newer"})
+    Schedule.objects.create(name="off", enabled=False, error="KeyError: 'day'", **mine)
+    Schedule.objects.create(name="old", origin="gone", **mine)
+
+    items = get(operator, "/schedules").json()["items"]
+    seen = get(bearer("viewer"), "/schedules").json()["items"]
+
+    assert [one["name"] for one in items] == ["bad", "good", "newer", "off", "old"]
+    assert [one["failing"] for one in items] == [True, False, True, False, True]
+    assert items[0]["error"] == "KeyError: 'day' Tried 2 times."
+    assert (items[0]["failures"], items[0]["when"]) == (2, "At 06:00 every day (UTC)")
+    assert items[0]["params"] == {"text": "hello"}
+    assert "knows no job type t.newer" in items[2]["error"]
+    assert [one["failing"] for one in seen] == [one["failing"] for one in items]
+    assert [(one["error"], one["params"]) for one in seen] == [(None, None)] * 5

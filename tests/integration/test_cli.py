@@ -21,7 +21,7 @@ from django.core.management import call_command
 from esteira import Context, FileRef, Secret, ids, job, operate
 from esteira.db import Core, Orm
 from esteira.files import open_file, open_result
-from esteira.models import File, Job, JobLog, Worker
+from esteira.models import File, Job, JobLog, Schedule, Worker
 from esteira.record import claim, finish
 from tests.support.processes import ROOT, environment
 from tests.support.waiting import until
@@ -146,6 +146,22 @@ def test_types_as_json_carries_the_schema() -> None:
 
     assert one["name"] == "cli.greet"
     assert set(one["schema"]["properties"]) == {"name", "password"}
+
+
+def test_schedules_are_listed_with_what_is_wrong_with_them() -> None:
+    assert "There are no schedules." in jobs("schedules").err
+    Schedule.objects.create(
+        name="bad", type="cli.greet", cron="0 6 * * *", error="KeyError: 'day'", failures=2
+    )
+    Schedule.objects.create(name="good", type="cli.greet", every_s=60)
+    Schedule.objects.create(name="off", type="cli.greet", every_s=60, enabled=False)
+
+    text, failing = jobs("schedules").out, jobs("schedules", "--failing", "--json").data
+
+    assert "At 06:00 every day (UTC)" in text
+    assert "KeyError: 'day' Tried 2 times." in text
+    assert "off" in text
+    assert [(one["name"], one["failing"]) for one in failing] == [("bad", True)]
 
 
 @pytest.mark.parametrize("word", ["submit", "types"])

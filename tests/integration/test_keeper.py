@@ -15,13 +15,15 @@ from django.db import connection
 from esteira import Context, files, job
 from esteira.db import Core
 from esteira.feed import Feeder
+from esteira.hold import Hold
 from esteira.keeper import Keeper, KeeperScheduler
 from esteira.missing import Checker
 from esteira.models import File, FileChunk, Job, JobEvent, JobLog, Stat
 from esteira.publish import Publisher
 from esteira.record.claim import claim
 from esteira.retention import Retention
-from esteira.sweep import Sweeper, held
+from esteira.sweep import Expirer, Rescuer
+from esteira.turns import Turns
 from esteira.wire import MARKER, ids_in, list_key
 from project.embedded import Valkey
 from tests.support.jobs import TYPE, elapse, ended, kinds, look, running, stored
@@ -63,6 +65,17 @@ def typical(type: str, seconds: float, runs: int = 100) -> None:
         cursor.execute("UPDATE esteira_stat SET minute = date_trunc('minute', clock_timestamp())")
 
 
+def held(core: Core, *, was_away: bool, hold: Hold | None = None) -> bool:
+    """Look as a keeper does; return whether no ordinary lease is judged now."""
+    calm = (hold or Hold()).look(core, Turns(), was_away=was_away)
+    return calm.longest_lease_s < django_settings.LEASE_SECONDS
+
+
+def sweep(core: Core, *, was_away: bool, hold: Hold | None = None) -> int:
+    calm = (hold or Hold()).look(core, Turns(), was_away=was_away)
+    return Expirer().step(core) + Rescuer().step(core, calm)
+
+
 # --- sweep ------------------------------------------------------------------------------------------------------------
 
 
@@ -70,7 +83,7 @@ def test_a_job_whose_lease_ended_is_rescued_and_one_that_lives_is_not(core: Core
     dead, alive = running(core)[0], running(core)[0]
     elapse(core, dead.id, "lease_until")
 
-    assert Sweeper().sweep(core, was_away=False) == 1
+    assert sweep(core, was_away=False) == 1
 
     assert (look(core, dead.id).state, look(core, alive.id).state) == ("queued", "running")
     assert kinds(core, dead.id) == ["rescued"]
@@ -82,7 +95,7 @@ def test_after_the_database_was_away_the_living_get_half_a_lease(core: Core) -> 
     held(core, was_away=False)
     core.fetch("UPDATE esteira_keeper SET database_started_at = database_started_at - interval '1 hour'")
 
-    assert Sweeper().sweep(core, was_away=False) == 0
+    assert sweep(core, was_away=False) == 0
     assert look(core, late.id).state == "running"
 
     until_s = core.fetch(
@@ -90,7 +103,7 @@ def test_after_the_database_was_away_the_living_get_half_a_lease(core: Core) -> 
     )[0][0]
     assert 0 < until_s <= django_settings.LEASE_SECONDS / 2
     core.fetch("UPDATE esteira_keeper SET hold_until = clock_timestamp()")
-    assert Sweeper().sweep(core, was_away=False) == 1
+    assert sweep(core, was_away=False) == 1
 
 
 def test_a_hold_is_never_extended_by_a_second_gap(core: Core) -> None:
@@ -114,7 +127,7 @@ def test_a_rescued_job_goes_to_the_front(core: Core, publisher: Publisher, redis
     lost = running(core)[0]
     elapse(core, lost.id, "lease_until")
 
-    Sweeper().sweep(core, was_away=False)
+    sweep(core, was_away=False)
     Feeder(publisher).feed(core)
 
     assert hints(redis, priority=0) == [[str(lost.id)]]
@@ -230,7 +243,7 @@ def test_what_was_interrupted_is_fed_although_its_list_is_full(
     while feeder.feed(core)[0]:
         publisher._lengths.clear()
     elapse(core, lost.id, "lease_until")
-    Sweeper().sweep(core, was_away=False)
+    sweep(core, was_away=False)
 
     assert feeder.feed(core)[0] == 1
 
@@ -450,7 +463,7 @@ def test_the_plain_beat_command_runs_the_keeper_and_survives_its_errors(
     assert (tmp_path / "beat.alive").exists()
 
     (tmp_path / "beat.ready").unlink()  # one that does not sweep lives, but is not ready
-    monkeypatch.setattr("esteira.sweep.Sweeper.sweep", _broken)
+    monkeypatch.setattr("esteira.keeper.Rescuer.step", _broken)
     monkeypatch.setattr("esteira.keeper.SWEEP_S", 0.0)
     assert 0 <= scheduler.tick() <= 0.5
     assert not (tmp_path / "beat.ready").exists()

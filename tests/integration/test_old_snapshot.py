@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from esteira.db import Core
+from esteira.hold import Hold
 from esteira.record import rescue
-from esteira.sweep import Sweeper
+from esteira.sweep import Expirer, Rescuer
+from esteira.turns import Turns
 from tests.support.jobs import running
 from tests.support.past import Counted, old_snapshot, ran
 
@@ -26,21 +28,28 @@ def counted(database: None) -> Iterator[Counted]:
     counted.close()
 
 
-def turns(sweeper: Sweeper, counted: Counted, number: int = TURNS) -> int:
-    """Sweep so often; return how many blocks were read."""
-    counted.blocks = 0
-    for _ in range(number):
-        sweeper.sweep(counted, was_away=False)
-    return counted.blocks
+class Sweeper:
+    """What a keeper does first in each turn."""
+
+    def __init__(self) -> None:
+        self.hold, self.rescuer, self.expirer = Hold(), Rescuer(), Expirer()
+
+    def turns(self, counted: Counted, number: int = TURNS) -> int:
+        """Sweep so often; return how many blocks were read."""
+        counted.blocks = 0
+        for _ in range(number):
+            self.rescuer.step(counted, self.hold.look(counted, Turns(), was_away=False))
+            self.expirer.step(counted)
+        return counted.blocks
 
 
 def test_a_sweep_does_not_read_again_what_ran(core: Core, counted: Counted) -> None:
     sweeper = Sweeper()
     with old_snapshot():
         ran(core, RAN)
-        first = turns(sweeper, counted, 1)
+        first = sweeper.turns(counted, 1)
 
-        later = turns(sweeper, counted)
+        later = sweeper.turns(counted)
 
     assert first > FEW_BLOCKS, "a keeper that starts reads everything once, or this test shows nothing"
     assert later < TURNS * FEW_BLOCKS

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 
-from esteira import Context, cron, every, job
+from esteira import Context, job
 from esteira.db import Core
 from esteira.models import Job, Schedule, ScheduleSkip
-from esteira.registry import registry
 from esteira.ticks import MOST_A_TURN, write_ticks
+from tests.support.jobs import stored
+from tests.support.waiting import Stopwatch, until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 
@@ -50,6 +50,12 @@ def skips_of(one: Schedule) -> dict[str, int]:
 def write_all(core: Core) -> None:
     while write_ticks(core):
         pass
+
+
+def write_until(core: Core, last: datetime) -> None:
+    """Write the ticks up to a moment of the past."""
+    while Schedule.objects.filter(last_tick_at__lt=last).exists():
+        write_ticks(core)
 
 
 def test_every_tick_since_the_last_one_gets_its_job(core: Core) -> None:
@@ -186,53 +192,91 @@ def test_a_switched_off_schedule_makes_nothing(core: Core) -> None:
     assert ticks_of(one) == []
 
 
-def test_migrate_writes_declared_schedules_and_nobody_else(core: Core) -> None:
-    @job(
-        name="test.nightly",
-        schedule=cron("0 3 * * *", tz="America/Sao_Paulo"),
-        overlap="skip",
-        missed="skip",
-        grace=30,
-    )
-    def nightly(ctx: Context) -> None: ...
+def test_a_year_of_missed_seconds_is_taken_a_hundred_at_a_time(core: Core) -> None:
+    one = schedule(core, 366 * 86400, missed="all")
+    watch = Stopwatch()
+
+    assert write_ticks(core) is True
+
+    assert watch.seconds < 10
+    assert len(ticks_of(one)) == MOST_A_TURN
+
+
+def test_an_interval_ticks_through_the_hour_that_autumn_has_twice(core: Core) -> None:
+    """The server's own zone has daylight saving; every connection of ours says UTC."""
+    (name,) = core.fetch("SELECT current_database()")[0]
+    core.fetch(f"ALTER DATABASE {name} SET timezone = 'America/New_York'")
+    core.close()
+    try:
+        clocks_go_back = datetime(2025, 11, 2, 6, tzinfo=UTC)
+        first, last = clocks_go_back - timedelta(hours=2), clocks_go_back + timedelta(hours=2)
+        one = Schedule.objects.create(
+            name="s", type="test.tick", every_s=600, missed="all", anchor_at=first, last_tick_at=first
+        )
+
+        write_until(core, last)
+
+        assert [tick for tick in ticks_of(one) if tick <= last] == [
+            first + timedelta(seconds=600 * n) for n in range(1, 25)
+        ]
+    finally:
+        core.fetch(f"ALTER DATABASE {name} RESET timezone")
+        core.close()
+
+
+def test_a_last_tick_in_the_future_is_set_back_and_what_has_a_job_gets_no_second_one(
+    core: Core, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a clock that was an hour ahead for a moment, and wrote ticks in it."""
+    one = schedule(core, 0.0)
+    ahead = one.anchor_at + timedelta(hours=1)
+    early = [one.anchor_at + timedelta(seconds=n) for n in (1, 2)]
+    core.fetch("UPDATE esteira_schedule SET last_tick_at = %s", [ahead])
+    stored(core, type="test.tick", schedule_id=one.pk, tick_at=early[0])
+    ScheduleSkip.objects.create(schedule=one, tick_at=early[1], reason="missed")
 
     write_ticks(core)
-    assert not Schedule.objects.filter(name="test.nightly").exists()
+    one.refresh_from_db()
+    assert one.last_tick_at < ahead
+    assert "in the future" in one.error
+    assert "in the future" in caplog.text
 
-    call_command("migrate", verbosity=0)
-
-    row = Schedule.objects.get(name="test.nightly")
-    assert (row.cron, row.tz, row.overlap, row.missed, row.grace_s) == (
-        "0 3 * * *",
-        "America/Sao_Paulo",
-        "skip",
-        "skip",
-        30,
-    )
-    assert abs((row.last_tick_at - datetime.now(UTC)).total_seconds()) < 60
-
-    before = row.last_tick_at
-    Schedule.objects.filter(pk=row.pk).update(enabled=False)
-    call_command("migrate", verbosity=0)
-    row.refresh_from_db()
-    assert (row.enabled, row.last_tick_at) == (False, before)
+    core.fetch(
+        "UPDATE esteira_schedule SET last_tick_at = anchor_at"
+    )  # two seconds that need not be waited for
+    until(lambda: (write_ticks(core), len(ticks_of(one)) >= 3)[1], "it ticks again")
+    recorded = [*ticks_of(one), *ScheduleSkip.objects.values_list("tick_at", flat=True)]
+    assert len(set(recorded)) == len(recorded)
+    assert sorted(recorded)[:2] == early
 
 
-def test_a_schedule_whose_code_is_gone_is_switched_off_and_comes_back_without_its_past(core: Core) -> None:
-    @job(name="test.gone", schedule=every(60))
-    def gone(ctx: Context) -> None: ...
+def test_a_schedule_that_was_stored_while_the_clock_was_ahead_ticks_too(core: Core) -> None:
+    one = schedule(core, -3600)
 
-    call_command("migrate", verbosity=0)
-    kind = registry.get("test.gone")
-    registry.remove("test.gone")
-    call_command("migrate", verbosity=0)
-    row = Schedule.objects.get(name="test.gone")
-    assert (row.enabled, row.origin) == (False, "gone")
+    write_ticks(core)
 
-    Schedule.objects.filter(pk=row.pk).update(last_tick_at=now(core) - timedelta(days=3))
-    registry.add(kind)
-    call_command("migrate", verbosity=0)
+    one.refresh_from_db()
+    assert one.anchor_at <= now(core)
+    assert one.last_tick_at <= now(core)
 
-    row.refresh_from_db()
-    assert (row.enabled, row.origin) == (True, "code")
-    assert abs((row.last_tick_at - now(core)).total_seconds()) < 60
+
+def test_refused_parameters_are_said_with_the_schedule(core: Core) -> None:
+    one = schedule(core, 2.5, params={"n": "many"})
+
+    write_ticks(core)
+    one.refresh_from_db()
+    assert one.error.startswith("Its parameters are refused.")
+    assert one.last_tick_at > one.anchor_at
+
+    Schedule.objects.filter(pk=one.pk).update(params={}, last_tick_at=one.anchor_at)
+    until(lambda: (write_ticks(core), Job.objects.exists())[1], "a job with the mended parameters")
+    one.refresh_from_db()
+    assert one.error == ""
+
+
+def test_a_schedule_whose_code_is_gone_makes_nothing(core: Core) -> None:
+    one = schedule(core, 5.5, origin="gone")
+
+    write_ticks(core)
+
+    assert ticks_of(one) == []

@@ -8,9 +8,11 @@ from uuid import UUID
 import pytest
 
 from esteira.db import Core, Db
+from esteira.hold import Hold
 from esteira.record.claim import claim
 from esteira.record.finish import extend
 from esteira.sweep import Expirer, Rescuer
+from esteira.turns import Turns
 from esteira.walk import LOST_TRAIL_S, Trail, Walk
 from tests.support.jobs import elapse, look, running, stored
 from tests.support.waiting import until
@@ -116,23 +118,28 @@ def test_a_walk_stays_where_a_visit_left_something(core: Core) -> None:
 # --- what the keeper makes of them ------------------------------------------------------------------------------------
 
 
+def swept(rescuer: Rescuer, core: Core) -> int:
+    """Step while nothing holds rescues."""
+    return rescuer.step(core, Hold().look(core, Turns(), was_away=False))
+
+
 def rescued(rescuer: Rescuer, core: Core, job_id: UUID) -> bool:
-    rescuer.step(core)
+    swept(rescuer, core)
     return bool(look(core, job_id).state == "queued")
 
 
 def test_a_lease_that_ends_while_it_is_watched_is_rescued(core: Core) -> None:
     rescuer = Rescuer()
-    rescuer.step(core)
-    dead = running(core, lease_s=0.3)[0]
+    swept(rescuer, core)
+    dead = running(core, lease_s=1)[0]
 
     until(lambda: rescued(rescuer, core, dead.id), "the job is rescued")
 
 
 def test_a_lease_that_is_extended_while_it_is_watched_is_left_alone(core: Core) -> None:
     rescuer = Rescuer()
-    dead, alive = running(core, lease_s=0.5)[0], running(core, lease_s=0.5)[0]
-    rescuer.step(core)
+    dead, alive = running(core, lease_s=1)[0], running(core, lease_s=1)[0]
+    swept(rescuer, core)
 
     def step() -> bool:
         extend(core, [(alive.id, 1)])
@@ -156,12 +163,12 @@ def test_a_row_that_is_locked_is_rescued_later(core: Core) -> None:
 
 def test_a_claim_that_was_committed_late_is_found(core: Core) -> None:
     rescuer, other = Rescuer(), Core("other")
-    (job_id,) = stored(core, lease_s=0.3)
+    (job_id,) = stored(core, lease_s=1)
     with other.transaction():
         claim(other, [job_id], worker="w1/boot", delivery="d")
         seen = rescuer._claims._trails[0]
         until(
-            lambda: rescuer.step(core) == 0 and seen._floor and seen._floor > _claimed(other, job_id),
+            lambda: swept(rescuer, core) == 0 and seen._floor and seen._floor > _claimed(other, job_id),
             "the trail has passed the claim",
         )
     other.close()
@@ -179,7 +186,7 @@ def _claimed(db: Db, job_id: UUID) -> float:
 
 def test_after_the_clock_was_put_back_the_dead_do_not_wait_for_the_old_time(core: Core) -> None:
     rescuer = Rescuer()
-    dead, alive = running(core, lease_s=0.5)[0], running(core, lease_s=0.5)[0]
+    dead, alive = running(core, lease_s=1)[0], running(core, lease_s=1)[0]
     for job in (dead, alive):
         for column in ("lease_until", "claimed_at"):
             elapse(core, job.id, column, -3600)
@@ -195,7 +202,7 @@ def test_after_the_clock_was_put_back_the_dead_do_not_wait_for_the_old_time(core
 
 def test_a_keeper_notices_a_clock_that_was_put_back(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     rescuer = Rescuer()
-    rescuer.step(core)
+    swept(rescuer, core)
     rescuer._clock._seen += 3600
     monkeypatch.setattr(rescuer.walk, "_rests_until", math.inf)
     dead = running(core)[0]

@@ -1,0 +1,74 @@
+"""Which release is the newest one that lives? Only that one writes its declarations of schedules.
+
+During a roll-out, processes of two releases start side by side, in any order, and each of them migrates. A release is
+known by a fingerprint of what it declares, and numbered when it is first seen; every process of it says now and then
+that it lives. So a process of an older release leaves newer declarations alone for as long as one newer process lives;
+after a roll-back nobody does, and the older one writes its own again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from esteira.db import Db
+from esteira.registry import JobType, registry
+
+#: A process says that its release lives this often at most, and a release that said nothing for so long does not live.
+SAY_S, SILENT_S = 4.0, 15.0
+
+
+def declared() -> list[JobType]:
+    """Return the job types with a schedule, in the order of their names."""
+    return sorted((kind for kind in registry.all() if kind.schedule is not None), key=lambda kind: kind.name)
+
+
+def definition(kind: JobType) -> tuple[Any, ...]:
+    """Return what a declaration says about when a job type runs, as it is stored."""
+    cadence = kind.schedule
+    assert cadence is not None
+    return (
+        kind.name,
+        cadence.cron,
+        cadence.tz,
+        float(cadence.every_s),
+        kind.overlap,
+        kind.missed,
+        float(kind.grace_s),
+    )
+
+
+def fingerprint() -> str:
+    """Return a name for all that this process declares."""
+    text = json.dumps([definition(kind) for kind in declared()])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def say_alive(db: Db) -> None:
+    """Say that this release lives; many processes share the row, so whoever finds it locked or fresh passes by."""
+    db.fetch(
+        """
+        WITH said AS (
+          UPDATE esteira_release SET last_seen = clock_timestamp() WHERE id = (
+            SELECT id FROM esteira_release
+            WHERE fingerprint = %(me)s
+              AND last_seen NOT BETWEEN clock_timestamp() - %(say)s * interval '1 second' AND clock_timestamp()
+            FOR NO KEY UPDATE SKIP LOCKED))
+        INSERT INTO esteira_release (fingerprint, first_seen, last_seen)
+        SELECT %(me)s, clock_timestamp(), clock_timestamp()
+        WHERE NOT EXISTS (SELECT 1 FROM esteira_release WHERE fingerprint = %(me)s) ON CONFLICT DO NOTHING""",
+        {"me": fingerprint(), "say": SAY_S},
+    )
+
+
+def is_newest(db: Db) -> bool:
+    """Whether no process of a newer release lives. A moment in the future was stored by a clock that was ahead."""
+    rows = db.fetch(
+        """SELECT 1 FROM esteira_release mine JOIN esteira_release newer ON newer.id > mine.id
+           WHERE mine.fingerprint = %(me)s
+             AND newer.last_seen BETWEEN clock_timestamp() - %(silent)s * interval '1 second'
+                                     AND clock_timestamp() + %(silent)s * interval '1 second' LIMIT 1""",
+        {"me": fingerprint(), "silent": SILENT_S},
+    )
+    return not rows

@@ -1,0 +1,236 @@
+"""Whose declarations of schedules stand: the newest living release's, whatever starts in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from esteira import Context, cron, every, identity, job, releases
+from esteira.db import Core
+from esteira.keeper import Keeper
+from esteira.models import Job, Release, Schedule
+from esteira.registry import registry
+from esteira.schedules import keep_declared, write_declared
+from esteira.ticks import write_ticks
+
+pytestmark = pytest.mark.usefixtures("database", "job_types")
+
+
+@pytest.fixture(autouse=True)
+def new_type(job_types: None) -> None:
+    """What the new release declares, beside all that both do."""
+
+    @job(name="test.new", schedule=every(hours=6))
+    def new(ctx: Context) -> None: ...
+
+
+@contextmanager
+def old_release() -> Iterator[None]:
+    """Be a process of the release before, which does not know the new type."""
+    kept = registry.get("test.new")
+    registry.remove("test.new")
+    try:
+        yield
+    finally:
+        registry.add(kept)
+
+
+def silent(core: Core) -> None:
+    """Let time pass in which no process said anything."""
+    core.fetch("UPDATE esteira_release SET last_seen = last_seen - interval '1 minute'")
+
+
+def migrate() -> None:
+    call_command("migrate", verbosity=0)
+
+
+def row() -> Schedule:
+    return Schedule.objects.get(name="test.new")
+
+
+def now(core: Core) -> datetime:
+    moment: datetime = core.fetch("SELECT clock_timestamp()")[0][0]
+    return moment
+
+
+def roll_out(core: Core) -> None:
+    """The old release ran; the new one has migrated, and runs for five hours."""
+    with old_release():
+        migrate()
+    migrate()
+    core.fetch(
+        """UPDATE esteira_schedule SET last_tick_at = last_tick_at - interval '5 hours',
+             anchor_at = anchor_at - interval '5 hours'"""
+    )
+
+
+def test_migrate_writes_declared_schedules(core: Core) -> None:
+    @job(
+        name="test.nightly",
+        schedule=cron("0 3 * * *", tz="America/Sao_Paulo"),
+        overlap="skip",
+        missed="skip",
+        grace=30,
+    )
+    def nightly(ctx: Context) -> None: ...
+
+    write_ticks(core)
+    assert not Schedule.objects.filter(name="test.nightly").exists()
+
+    migrate()
+
+    one = Schedule.objects.get(name="test.nightly")
+    assert (one.cron, one.tz, one.overlap, one.missed, one.grace_s) == (
+        "0 3 * * *",
+        "America/Sao_Paulo",
+        "skip",
+        "skip",
+        30,
+    )
+    assert abs((one.last_tick_at - now(core)).total_seconds()) < 60
+
+    Schedule.objects.filter(pk=one.pk).update(enabled=False)
+    migrate()
+    again = Schedule.objects.get(name="test.nightly")
+    assert (again.enabled, again.last_tick_at) == (False, one.last_tick_at)
+
+
+@pytest.mark.parametrize("who", ["migrate", "a keeper"])
+def test_an_old_process_that_starts_during_a_roll_out_leaves_newer_schedules_alone(
+    core: Core, who: str
+) -> None:
+    roll_out(core)
+    before = row()
+
+    with old_release():
+        migrate() if who == "migrate" else Keeper().turn()
+
+    after = row()
+    assert (after.enabled, after.origin) == (True, "code")
+    assert (after.last_tick_at, after.anchor_at) == (before.last_tick_at, before.anchor_at)
+
+
+def test_an_old_process_does_not_change_what_the_newer_release_declares_otherwise(core: Core) -> None:
+    roll_out(core)
+    kind = registry.get("test.new")
+    registry.remove("test.new")
+
+    @job(name="test.new", schedule=every(hours=1))
+    def other(ctx: Context) -> None: ...
+
+    releases.say_alive(core)  # the newest of the three
+    registry.remove("test.new")
+    registry.add(kind)
+    migrate()
+
+    assert row().every_s == 6 * 3600
+
+
+def test_a_worker_s_announcement_shows_that_its_release_lives(core: Core) -> None:
+    roll_out(core)
+    silent(core)
+    identity.take_name(core, "w@host", queues=["default"], slots=1)
+
+    with old_release():
+        assert not write_declared(core)
+        migrate()
+
+    assert row().origin == "code"
+
+
+def test_after_a_roll_back_the_old_keeper_writes_its_own_and_on_the_way_forward_the_new_one(
+    core: Core,
+) -> None:
+    """Without a migrate, and without a word about the operator's switch."""
+    roll_out(core)
+    silent(core)
+    with old_release():
+        Keeper().turn()
+        assert (row().origin, row().enabled) == ("gone", True)
+        write_ticks(core)
+
+    Keeper().turn()
+
+    assert (row().origin, row().enabled, row().error) == ("code", True, "")
+    assert not Job.objects.exists()
+    assert not keep_declared(core), "nothing is left to write"
+
+
+def test_an_operator_s_switch_survives_a_roll_back_and_the_way_forward(core: Core) -> None:
+    roll_out(core)
+    Schedule.objects.update(enabled=False)
+    silent(core)
+    with old_release():
+        migrate()
+        assert row().origin == "gone"
+
+    migrate()
+
+    assert (row().enabled, row().origin) == (False, "code")
+
+
+def test_what_was_gone_for_long_comes_back_without_its_past_and_in_step(core: Core) -> None:
+    roll_out(core)
+    silent(core)
+    with old_release():
+        migrate()
+    core.fetch(
+        "UPDATE esteira_schedule SET gone_at = gone_at - interval '3 days', last_tick_at = last_tick_at - interval '3 days'"
+    )
+    before = row()
+
+    migrate()
+
+    assert row().anchor_at == before.anchor_at
+    assert now(core) - row().last_tick_at < timedelta(minutes=1)
+
+
+def test_ticks_of_a_brief_absence_are_made_up(core: Core) -> None:
+    roll_out(core)
+    before = row()
+    silent(core)
+    with old_release():
+        migrate()
+
+    migrate()
+
+    assert row().last_tick_at == before.last_tick_at
+
+
+def test_what_an_earlier_version_switched_off_as_gone_is_on_again_when_its_code_is_back(core: Core) -> None:
+    """It switched off itself what was gone, and wrote down no time."""
+    roll_out(core)
+    Schedule.objects.filter(name="test.new").update(origin="gone", enabled=False, gone_at=None)
+
+    migrate()
+
+    assert (row().enabled, row().origin) == (True, "code")
+
+
+def test_a_moment_that_a_clock_ahead_wrote_keeps_no_release_alive(core: Core) -> None:
+    roll_out(core)
+    core.fetch("UPDATE esteira_release SET last_seen = last_seen + interval '1 hour'")
+
+    with old_release():
+        migrate()
+        assert row().origin == "gone"
+        assert Release.objects.get(fingerprint=releases.fingerprint()).last_seen < now(core)
+
+
+def test_an_operator_s_own_schedule_of_a_type_s_name_gets_another_name_and_both_go_on(core: Core) -> None:
+    fields: dict[str, Any] = {"type": "test.new", "every_s": 60, "origin": "database"}
+    mine = Schedule.objects.create(name="test.new", **fields)
+    Schedule.objects.create(name="test.new (own)", **fields)
+
+    migrate()
+
+    assert (row().origin, row().every_s) == ("code", 6 * 3600)
+    mine.refresh_from_db()
+    assert (mine.name, mine.origin, mine.every_s, mine.enabled) == ("test.new (own 2)", "database", 60, True)
+    migrate()
+    assert Schedule.objects.filter(type="test.new").count() == 3
