@@ -42,7 +42,9 @@ ZONES = st.timedeltas(
     min_value=timedelta(hours=-23, minutes=-59), max_value=timedelta(hours=23, minutes=59)
 ).map(lambda offset: timezone(offset - timedelta(microseconds=offset.microseconds)))
 MOMENTS = st.datetimes(timezones=ZONES) | st.datetimes(
-    min_value=datetime(1969, 12, 30), max_value=datetime(2037, 1, 1), timezones=st.just(UTC)
+    min_value=datetime(1969, 12, 30),  # noqa: DTZ001  (the zones are drawn beside it)
+    max_value=datetime(2037, 1, 1),  # noqa: DTZ001
+    timezones=st.just(UTC),
 )
 PROGRESS = NUMBERS | st.decimals() | st.fractions() | st.none() | st.booleans() | TEXTS
 OPTIONS = st.fixed_dictionaries(
@@ -204,7 +206,7 @@ def test_a_value_is_nested_as_deeply_as_can_be_shown_or_refused(
     ("done", "total", "stored"),
     [
         (math.nan, math.inf, (0.0, bounds.MOST_PROGRESS)),
-        (-math.inf, -5, (0.0, None)),
+        (-math.inf, -5, (0.0, 0.0)),
         (10**400, math.nan, (bounds.MOST_PROGRESS, None)),
         (Decimal("1.5"), Fraction(5, 2), (1.5, 2.5)),
         (Decimal("sNaN"), Decimal("Infinity"), (0.0, bounds.MOST_PROGRESS)),

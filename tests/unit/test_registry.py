@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from esteira import Context, LocalContext, cron, every, job
+from esteira import Context, LocalContext, Secret, cron, every, job
+from esteira.cadence import Cadence
 from esteira.errors import DeclarationError, InvalidParameters, UnknownJobType
 from esteira.registry import JobType, SubmitRequest, Submitted, registry
 
@@ -163,14 +164,14 @@ def declare(**options: Any) -> JobType:
         ({"name": "two words"}, "without spaces"),
         ({"name": "n" * 121}, "1 to 120"),
         ({"name": "bell\a"}, "printable"),
-        ({"timeout": -1}, "timeout must be a positive number"),
-        ({"timeout": 0}, "timeout must be a positive number"),
-        ({"timeout": timedelta(0)}, "timeout must be a positive number"),
-        ({"backoff": float("nan")}, "backoff must be a positive number"),
-        ({"lease": float("inf")}, "lease must be a positive number"),
-        ({"timeout": "10m"}, "timeout must be a positive number"),
+        ({"timeout": -1}, "timeout must be a number of seconds"),
+        ({"timeout": 0}, "timeout must be a number of seconds"),
+        ({"timeout": timedelta(0)}, "timeout must be a number of seconds"),
+        ({"backoff": float("nan")}, "backoff must be a number of seconds"),
+        ({"lease": float("inf")}, "lease must be a number of seconds"),
+        ({"timeout": "10m"}, "timeout must be a number of seconds"),
         ({"schedule": "0 3 * * *"}, "schedule must be cron(…) or every(…)"),
-        ({"grace": 0}, "grace must be a positive number"),
+        ({"grace": 0}, "grace must be a number of seconds"),
     ],
 )
 def test_a_wrong_option_is_refused_at_import_with_its_place(options: dict[str, Any], said: str) -> None:
