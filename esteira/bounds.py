@@ -110,7 +110,7 @@ TYPE_NAME = Text(least=1, most=120)
 QUEUE_NAME = Text(least=1, most=60)
 SCHEDULE_NAME = Text(least=1, most=120)
 CRON = Text(most=120)
-ZONE = Text(least=1, most=64)
+ZONE = Text(most=64)
 BY = Text(most=300)
 REASON = Text(most=500)
 IDEMPOTENCY_KEY = Text(least=1, most=255)
@@ -147,11 +147,11 @@ def progress(done: Any, total: Any, text: Any) -> tuple[float, float | None, str
     """Make a report of progress storable; raises TypeError for what is no number.
 
     A number that cannot be is made into the nearest one that can, because a division by zero in a report should not
-    fail hours of work: NaN is 0 as `done`, and no total at all as `total`; so is a total that is not above 0.
+    fail hours of work: NaN is 0 as `done`, and no total at all as `total`.
     """
     got = _finite("done", done)
     of = None if total is None else _finite("total", total)
-    return got, of or None, clean(_said(text))[:PROGRESS_TEXT]
+    return got or 0.0, of, clean(_said(text))[:PROGRESS_TEXT]
 
 
 def clean(text: str) -> str:
@@ -206,12 +206,12 @@ def _float(value: SupportsFloat) -> float:
         return math.nan
 
 
-def _finite(field: str, value: Any) -> float:
-    """Return a number between 0 and the most that is stored; whatever counts as a number may be given."""
+def _finite(field: str, value: Any) -> float | None:
+    """Return a number between 0 and the most that is stored, None for NaN; whatever counts as a number may be given."""
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
         raise TypeError(f"progress: {field} must be a number, not {shown(value)}.")
     number = _float(value)
-    return 0.0 if math.isnan(number) else min(max(number, 0.0), MOST_PROGRESS)
+    return None if math.isnan(number) else min(max(number, 0.0), MOST_PROGRESS)
 
 
 def _said(text: Any) -> str:

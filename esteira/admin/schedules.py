@@ -12,6 +12,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.db.models import Model, QuerySet
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
@@ -21,6 +22,7 @@ from esteira.cadence import Cadence, cron, every
 from esteira.errors import EsteiraError
 from esteira.models import ClockTimestamp, Schedule
 from esteira.params import check
+from esteira.readable import as_json
 from esteira.redact import HIDDEN, shown_params
 from esteira.registry import registry
 from esteira.submit import unique_key
@@ -39,10 +41,18 @@ class SwitchForm(forms.ModelForm):  # type: ignore[type-arg]
         fields = ("enabled",)
 
 
+class ParamsField(forms.JSONField):
+    """JSON that can be shown again, whatever was typed: half of a surrogate pair cannot be sent to a browser."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return value if isinstance(value, InvalidJSONInput) else as_json(value)
+
+
 class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
     """A schedule of an operator's own."""
 
     type = forms.ChoiceField(help_text="What is submitted.")
+    params = ParamsField(required=False)
     cron = forms.CharField(
         required=False, help_text="Five fields, such as 0 6 1 * *; or leave it and say every."
     )

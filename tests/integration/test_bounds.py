@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from io import StringIO
 from typing import Any
@@ -12,10 +13,11 @@ from urllib.parse import urlencode
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import IntegrityError, connection
 from django.test import Client
 
 from esteira import JobType, bounds, operate
-from esteira.errors import EsteiraError, InvalidOption
+from esteira.errors import EsteiraError
 from esteira.idempotency import once
 from esteira.models import Job, Queue, Schedule
 from esteira.registry import SubmitRequest, registry
@@ -57,11 +59,20 @@ def operator(database: None) -> Client:
     return client
 
 
-def refused(response: Any) -> None:
-    """The answer is a problem document which says what is wrong, and nothing was stored."""
-    assert response.status_code in (400, 413, 422), (response.status_code, response.content[:300])
-    assert problem(response)["detail"]
-    assert not Job.objects.exists()
+def refusal(response: Any) -> str:
+    """Return the detail of an answer which says what is wrong, or what the answer was instead."""
+    if response.status_code not in (400, 413, 422):
+        return f"NOT REFUSED: {response.status_code} {response.content[:200]!r}"
+    return str(problem(response)["detail"])
+
+
+def taken(asked: Iterable[tuple[Any, str]], said: str = "") -> list[str]:
+    """Name what was not refused, or refused without naming its field; one test asks about a whole door."""
+    return [
+        f"{what!r:.100}: {answer:.300}"
+        for what, answer in asked
+        if "NOT REFUSED" in answer or said not in answer
+    ]
 
 
 # --- HTTP -----------------------------------------------------------------------------------------------------------
@@ -77,27 +88,30 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), OPTIONS, ids=lambda value: repr(value)[:40])
-def test_an_option_over_http_is_refused(operator: Client, field: str, value: Any) -> None:
-    body = {"type": "t.note", "params": {"text": "x"}, "options": {field: value}}
+def test_an_option_over_http_is_refused(operator: Client) -> None:
+    for field, value in OPTIONS:
+        body = {"type": "t.note", "params": {"text": "x"}, "options": {field: value}}
 
-    one = post(operator, "/jobs", body)
-    many = post(operator, "/jobs/batch", {"jobs": [body]}, Idempotency_Key="k")
+        one = refusal(post(operator, "/jobs", body))
+        many = refusal(post(operator, "/jobs/batch", {"jobs": [body]}, Idempotency_Key="k"))
 
-    refused(one)
-    refused(many)
-    assert field in one.content.decode()
+        assert not taken([(body, one), (body, many)], said=field)
 
-
-@pytest.mark.parametrize("value", ["", NUL, HALF, "x" * 100_000, 5, [], {}, None])
-def test_a_type_over_http_is_refused(operator: Client, value: Any) -> None:
-    refused(post(operator, "/jobs", {"type": value, "params": {"text": "x"}}))
+    assert not Job.objects.exists()
 
 
-@pytest.mark.parametrize("value", ["", NUL, HALF, "x" * 100_000, math.nan, 10**400, [[]] * 40_000])
-def test_a_parameter_over_http_is_refused(operator: Client, value: Any) -> None:
-    refused(post(operator, "/jobs", {"type": "t.note", "params": {"text": value}}))
-    refused(post(operator, "/jobs", {"type": "t.note", "params": {HALF: 1, "text": "x"}}))
+def test_a_type_or_a_parameter_over_http_is_refused(operator: Client) -> None:
+    types = ["", NUL, HALF, "x" * 100_000, 5, [], {}, None]
+    values = ["", NUL, HALF, "x" * 100_000, math.nan, 10**400, [[]] * 40_000]
+    bodies: list[dict[str, Any]] = [
+        *({"type": value, "params": {"text": "x"}} for value in types),
+        *({"type": "t.note", "params": {"text": value}} for value in values),
+        {"type": "t.note", "params": {HALF: 1, "text": "x"}},
+        {"type": "t.note", "params": {"text": "x"}, HALF: 1},
+    ]
+
+    assert not taken((body, refusal(post(operator, "/jobs", body))) for body in bodies)
+    assert not Job.objects.exists()
 
 
 QUERIES = [
@@ -110,82 +124,76 @@ QUERIES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), QUERIES, ids=lambda value: repr(value)[:40])
-def test_a_filter_over_http_is_refused(operator: Client, name: str, value: str) -> None:
-    response = get(operator, f"/jobs?{urlencode({name: value})}")
+def test_a_filter_over_http_is_refused(operator: Client) -> None:
+    for name, value in QUERIES:
+        answer = refusal(get(operator, f"/jobs?{urlencode({name: value})}"))
 
-    assert response.status_code == 422, response.content[:300]
-    assert name in problem(response)["detail"]
+        assert not taken([((name, value), answer)], said=name)
 
 
-@pytest.mark.parametrize("offset", ["+23:59", "-23:59", "+15:59", "+00:00:00.000001"])
-def test_a_moment_in_an_odd_zone_is_a_moment(operator: Client, offset: str, note: JobType) -> None:
+def test_a_moment_in_an_odd_zone_is_a_moment(operator: Client, note: JobType) -> None:
     """Python and JSON know offsets up to a day, PostgreSQL refuses those of 16 hours and more."""
-    when = datetime.fromisoformat(f"2026-06-01T12:00:00{offset}")
+    for offset in ("+23:59", "-23:59", "+15:59", "+00:00:01"):
+        when = datetime.fromisoformat(f"2026-06-01T12:00:00{offset}")
 
-    assert get(operator, f"/jobs?{urlencode({'created_after': when.isoformat()})}").status_code in (200, 422)
-    stored = note.at(when).submit(text="x")
+        found = get(operator, f"/jobs?{urlencode({'created_after': when.isoformat()})}")
+        stored = note.at(when).submit(text="x")
 
-    assert Job.objects.get(pk=stored.id).run_at == when
-
-
-@pytest.mark.parametrize(
-    "at", ["0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"]
-)
-def test_a_cursor_that_was_made_up_is_refused_or_leads_nowhere(operator: Client, at: str) -> None:
-    import base64
-
-    made = json.dumps(["older", at, "01a22658-1a60-714f-9fef-03603dd0ef51"]).encode()
-    cursor = base64.urlsafe_b64encode(made).decode().rstrip("=")
-
-    assert get(operator, f"/jobs?cursor={cursor}").status_code in (200, 422)
+        assert found.status_code in (200, 422)
+        assert Job.objects.get(pk=stored.id).run_at == when
 
 
-@pytest.mark.parametrize("name", ["", NUL, "x" * 5000, "../../etc/passwd", "\u202egnp.exe", "."])
-@pytest.mark.parametrize("kind", ["", "x" * 500, "text/html; charset=\x01", "a/b/c"])
-def test_an_upload_with_an_odd_name_is_stored_or_refused(operator: Client, name: str, kind: str) -> None:
-    response = operator.post(f"/api/v1/files?{urlencode({'name': name})}", b"x", content_type=kind or "x/y")
+def test_a_cursor_that_was_made_up_is_refused_or_leads_nowhere(operator: Client) -> None:
+    for at in ("0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
+        made = json.dumps(["older", at, "01a22658-1a60-714f-9fef-03603dd0ef51"]).encode()
+        cursor = base64.urlsafe_b64encode(made).decode().rstrip("=")
 
-    assert response.status_code in (201, 400, 422), response.content[:300]
-    if response.status_code == 201:
-        bounds.FILE_NAME.check("name", response.json()["name"])
-        bounds.CONTENT_TYPE.check("content_type", response.json()["content_type"])
+        assert get(operator, f"/jobs?cursor={cursor}").status_code in (200, 422)
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "é", "a\tb"])
-def test_an_idempotency_key_is_refused(operator: Client, key: str) -> None:
-    refused(post(operator, "/jobs", {"type": "t.note", "params": {"text": "x"}}, Idempotency_Key=key))
+def test_an_upload_with_an_odd_name_is_stored_or_refused(operator: Client) -> None:
+    for name in ("", NUL, "x" * 5000, "../../etc/passwd", "\u202egnp.exe", "."):
+        for kind in ("x/y", "x" * 500, "text/html; charset=\x01", "a/b/c"):
+            response = operator.post(f"/api/v1/files?{urlencode({'name': name})}", b"x", content_type=kind)
+
+            assert response.status_code in (201, 400, 422), response.content[:300]
+            if response.status_code == 201:
+                bounds.FILE_NAME.check("name", response.json()["name"])
+                bounds.CONTENT_TYPE.check("content_type", response.json()["content_type"])
 
 
-@pytest.mark.parametrize(
-    "path", ["/job-types/a%00b", "/job-types/%ff%fe", f"/jobs/{'0' * 99}", "/jobs/a%00/files/b"]
-)
-def test_an_address_that_is_nothing_is_not_found(operator: Client, path: str) -> None:
-    assert get(operator, path).status_code == 404
+def test_an_idempotency_key_is_refused(operator: Client) -> None:
+    body = {"type": "t.note", "params": {"text": "x"}}
+    keys = ("", "x" * 256, "é", "a\tb")
+
+    answers = [(key, refusal(post(operator, "/jobs", body, Idempotency_Key=key))) for key in keys]
+
+    assert not taken(answers, said="Idempotency-Key")
+
+
+def test_an_address_that_is_nothing_is_not_found(operator: Client) -> None:
+    for path in ("/job-types/a%00b", "/job-types/%ff%fe", f"/jobs/{'0' * 99}", "/jobs/a%00/files/b"):
+        assert get(operator, path).status_code == 404
 
 
 # --- Pages ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [q for q in QUERIES if q[0] in ("type", "queue", "state", "cursor")]
-)
-def test_a_filter_on_a_page_is_refused_with_a_page(database: None, name: str, value: str) -> None:
+def test_a_filter_on_a_page_is_refused_with_a_page(database: None) -> None:
     client = browser("operator", raise_request_exception=False)
 
-    response = client.get(f"/?{urlencode({name: value})}")
+    for name, value in (query for query in QUERIES if query[0] in ("type", "queue", "state", "cursor")):
+        response = client.get(f"/?{urlencode({name: value})}")
 
-    assert response.status_code == 422
-    assert "text/html" in response.headers["Content-Type"]
+        assert response.status_code == 422, (name, value[:50])
+        assert "text/html" in response.headers["Content-Type"]
 
 
-@pytest.mark.parametrize("cookie", ["a\0bcdefgh", '"\\000abcdefgh"', "x" * 4000, "\ud800"])
-def test_an_odd_session_cookie_is_nobody(database: None, cookie: str) -> None:
-    client = Client(raise_request_exception=False)
+def test_an_odd_session_cookie_is_nobody(database: None) -> None:
+    for cookie in ("a\0bcdefgh", '"\\000abcdefgh"', "x" * 4000):
+        client = Client(raise_request_exception=False)
 
-    response = client.get("/", headers={"Cookie": f"sessionid={cookie}"})
-
-    assert response.status_code == 302
+        assert client.get("/", headers={"Cookie": f"sessionid={cookie}"}).status_code == 302
 
 
 # --- Python ---------------------------------------------------------------------------------------------------------
@@ -209,71 +217,68 @@ PYTHON: list[tuple[str, list[Any]]] = [
     ("delay_s", [*BAD_SPANS, timedelta.max, True]),
     ("expires_in_s", [0, *BAD_SPANS, timedelta.max, True]),
     ("unique", BAD_TEXTS),
-    ("queue", [NUL, HALF, "nobody", 5, [], {}]),
-    ("priority", [NUL, "urgent", 5, [], {}]),
+    ("queue", [NUL, HALF, "nobody", 5, [5], {"a": 1}]),
+    ("priority", [NUL, "urgent", 5, [5], {"a": 1}]),
     ("on_conflict", ["skip", None, 5, [], {}]),
 ]
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [(name, value) for name, values in PYTHON for value in values],
-    ids=lambda value: repr(value)[:40] if not isinstance(value, int) else type(value).__name__,
-)
-def test_an_option_in_python_is_refused(note: JobType, option: str, value: Any) -> None:
-    with pytest.raises(InvalidOption) as refusal:
-        note.options(**{option: value}).submit(text="x")
+def said_by(door: Callable[[], object]) -> str:
+    try:
+        return f"NOT REFUSED: {door()}"
+    except EsteiraError as error:
+        return str(error)
 
-    assert str(refusal.value).startswith(f"{option.removesuffix('_s')}: ")
+
+@pytest.mark.parametrize(("option", "values"), PYTHON, ids=[name for name, _ in PYTHON])
+def test_an_option_in_python_is_refused(note: JobType, option: str, values: list[Any]) -> None:
+    for value in values:
+        answer = said_by(lambda value=value: note.options(**{option: value}).submit(text="x"))
+
+        assert not taken([(value, answer)], said=f"{option.removesuffix('_s')}: ")
+
     assert not Job.objects.exists()
 
 
-@pytest.mark.parametrize(
-    "span", [{"days": 1e300}, {"hours": math.inf}, {"seconds": math.nan}, {"days": -1}, {"minutes": "5"}]
-)
-def test_a_delay_that_is_none_is_refused(note: JobType, span: dict[str, Any]) -> None:
-    with pytest.raises(InvalidOption, match="^delay: "):
-        note.after(**span).submit(text="x")
+def test_a_delay_that_is_none_is_refused(note: JobType) -> None:
+    spans: list[dict[str, Any]] = [{"days": 1e300}, {"hours": math.inf}, {"seconds": math.nan}, {"days": -1}]
+    spans.append({"minutes": "5"})
+
+    answers = [(span, said_by(lambda span=span: note.after(**span).submit(text="x"))) for span in spans]
+
+    assert not taken(answers, said="delay: ")
 
 
-@pytest.mark.parametrize("by", [NUL, HALF, "x" * 301, 5])
-def test_who_did_it_is_text(note: JobType, by: Any) -> None:
+def test_who_did_it_is_text(note: JobType) -> None:
     waiting = note.submit(text="x")
-    doors: list[Callable[[], object]] = [
-        lambda: submit([SubmitRequest(type="t.note", params={"text": "x"})], by=by),
-        lambda: operate.cancel(waiting.id, by=by),
-        lambda: operate.retry(waiting.id, by=by),
-        lambda: operate.pause("default", by=by),
-        lambda: operate.resume("default", by=by),
+    request = SubmitRequest(type="t.note", params={"text": "x"})
+    doors: list[Callable[[Any], object]] = [
+        lambda by: submit([request], by=by),
+        lambda by: operate.cancel(waiting.id, by=by),
+        lambda by: operate.retry(waiting.id, by=by),
+        lambda by: operate.pause("default", by=by),
+        lambda by: operate.resume("default", by=by),
     ]
+    texts: list[Any] = [NUL, HALF, "x" * 301, 5]
 
-    for door in doors:
-        with pytest.raises(InvalidOption, match="^by: "):
-            door()
+    answers = [(by, said_by(lambda by=by, door=door: door(by))) for door in doors for by in texts]
 
+    assert not taken(answers, said="by: ")
     assert Job.objects.get().state == "queued"
 
 
-@pytest.mark.parametrize("reason", [NUL, HALF, "x" * 501, 5])
-def test_a_reason_is_text(reason: Any) -> None:
-    with pytest.raises(InvalidOption, match="^reason: "):
-        operate.pause("default", by="ana", reason=reason)
+def test_a_reason_a_key_and_a_filter_are_text(database: None) -> None:
+    texts: list[Any] = [NUL, HALF, "x" * 501, 5]
+    filters: list[dict[str, Any]] = [{"type": HALF}, {"queue": NUL}, {"states": [HALF]}, {"type": "x" * 121}]
 
+    reasons = [(v, said_by(lambda v=v: operate.pause("default", by="ana", reason=v))) for v in texts]
+    keys = [(v, said_by(lambda v=v: once("user:1", v, b"", dict))) for v in ["", *texts]]
+    pages = [(f, said_by(lambda f=f: page(Filters(**f), limit=10))) for f in filters]
+
+    assert not taken(reasons, said="reason: ")
+    assert not taken(keys, said="idempotency_key: ")
+    assert not taken(pages)
     assert not Queue.objects.exists()
-
-
-@pytest.mark.parametrize("key", ["", NUL, HALF, "x" * 256, 5])
-def test_an_idempotency_key_in_python_is_text(key: Any) -> None:
-    with pytest.raises(InvalidOption, match="^idempotency_key: "):
-        once("user:1", key, b"", dict)
-
-
-@pytest.mark.parametrize("filters", [{"type": HALF}, {"queue": NUL}, {"states": [HALF]}, {"type": "x" * 121}])
-def test_a_filter_in_python_is_refused(filters: dict[str, Any]) -> None:
-    with pytest.raises(EsteiraError) as refusal:
-        page(Filters(**filters), limit=10)
-
-    assert refusal.value.status == 422
 
 
 # --- The command line -----------------------------------------------------------------------------------------------
@@ -305,24 +310,30 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "words", WORDS, ids=lambda words: " ".join(words)[:60].encode("ascii", "replace").decode()
-)
-def test_a_word_on_the_command_line_is_refused(words: list[str]) -> None:
+@pytest.mark.parametrize("machine", [False, True])
+def test_a_word_on_the_command_line_is_refused(database: None, machine: bool) -> None:
     account("root", superuser=True)
-    out, err, said = StringIO(), StringIO(), ""
 
+    answers = [(words, typed([*words, *(["--json"] if machine else [])])) for words in WORDS]
+
+    assert not taken(answers)
+    assert not Job.objects.exists()
+
+
+def typed(words: list[str]) -> str:
+    """Return what the command said when it refused."""
+    out, err = StringIO(), StringIO()
     try:
         call_command("jobs", *words, stdout=out, stderr=err)
-        code: Any = 0
     except SystemExit as stop:
-        code = stop.code
+        err.getvalue().encode()
+        if stop.code in (1, 2) and err.getvalue().strip():
+            return err.getvalue()
     except CommandError as error:
-        code, said = 2, str(error)
-
-    assert code in (1, 2), out.getvalue()
-    assert (err.getvalue() + said).strip()
-    assert not Job.objects.exists()
+        return str(error)
+    except Exception as error:  # a traceback is what a bad word must not make
+        return f"NOT REFUSED: {error!r}"
+    return f"NOT REFUSED: {out.getvalue()} {err.getvalue()}"
 
 
 # --- The admin ------------------------------------------------------------------------------------------------------
@@ -346,11 +357,20 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize("wrong", FORMS, ids=lambda wrong: repr(wrong)[:60])
-def test_a_schedule_in_the_admin_is_refused(database: None, wrong: dict[str, str]) -> None:
+def test_a_schedule_in_the_admin_is_refused(database: None) -> None:
     client = Client(raise_request_exception=False)
     client.force_login(account("boss", superuser=True, staff=True))
-    form = {
+
+    for wrong in FORMS:
+        response = client.post("/admin/esteira/schedule/add/", form(**wrong))
+
+        assert response.status_code == 200, (wrong, response.status_code)
+        assert "errorlist" in response.content.decode(), wrong
+        assert not Schedule.objects.exists()
+
+
+def form(**wrong: str) -> dict[str, str]:
+    return {
         "name": "weekly",
         "type": "t.note",
         "params": '{"text": "x"}',
@@ -364,54 +384,34 @@ def test_a_schedule_in_the_admin_is_refused(database: None, wrong: dict[str, str
         **wrong,
     }
 
-    response = client.post("/admin/esteira/schedule/add/", form)
-
-    assert response.status_code == 200
-    assert "errorlist" in response.content.decode()
-    assert not Schedule.objects.exists()
-
 
 # --- What the database itself refuses -------------------------------------------------------------------------------
 
+MOMENTS = ["infinity", "-infinity", "0001-01-01 BC", "1969-12-31Z", "2200-01-01Z", "12000-01-01Z"]
+NUMBERS = ["NaN", "Infinity", "-1", "1e300"]
 
-@pytest.mark.parametrize(
-    "value", ["infinity", "-infinity", "0001-01-01 BC", "1969-12-31Z", "2200-01-01Z", "12000-01-01Z"]
-)
-@pytest.mark.parametrize("column", ["run_at", "expires_at", "created_at", "hold_until", "published_at"])
-def test_the_database_refuses_a_moment(note: JobType, column: str, value: str) -> None:
-    from django.db import IntegrityError, connection
 
+def stored(table: str, column: str, value: str) -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {table} SET {column} = %s", [value])
+    except IntegrityError:
+        return False
+    return True
+
+
+def test_the_database_refuses_what_python_cannot_read(note: JobType) -> None:
     note.submit(text="x")
-
-    with pytest.raises(IntegrityError, match="job_moments"), connection.cursor() as cursor:
-        cursor.execute(f"UPDATE esteira_job SET {column} = %s", [value])
-
-
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "1e300"])
-@pytest.mark.parametrize("column", ["progress_done", "progress_total", "timeout_s", "lease_s", "backoff_s"])
-def test_the_database_refuses_a_number(note: JobType, column: str, value: str) -> None:
-    from django.db import IntegrityError, connection
-
-    note.submit(text="x")
-
-    with pytest.raises(IntegrityError, match="job_numbers"), connection.cursor() as cursor:
-        cursor.execute(f"UPDATE esteira_job SET {column} = %s::float8", [value])
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("every_s", "NaN"),
-        ("every_s", "3e11"),
-        ("grace_s", "1e12"),
-        ("grace_s", "-1"),
-        ("last_tick_at", "infinity"),
-    ],
-)
-def test_the_database_refuses_a_schedule(column: str, value: str) -> None:
-    from django.db import IntegrityError, connection
-
     Schedule.objects.create(name="s", type="t.note", every_s=60, origin="database")
+    moments = ("run_at", "expires_at", "created_at", "hold_until")
+    jobs = [
+        *((column, value) for column in moments for value in MOMENTS),
+        *((column, v) for column in ("progress_done", "timeout_s", "lease_s", "backoff_s") for v in NUMBERS),
+        ("max_failures", "0"),
+        ("max_failures", "1002"),
+    ]
+    schedules = [("every_s", "NaN"), ("every_s", "3e11"), ("grace_s", "1e12"), ("grace_s", "-1")]
+    schedules += [("last_tick_at", value) for value in MOMENTS]
 
-    with pytest.raises(IntegrityError, match="schedule_bounds"), connection.cursor() as cursor:
-        cursor.execute(f"UPDATE esteira_schedule SET {column} = %s", [value])
+    assert not [one for one in jobs if stored("esteira_job", *one)]
+    assert not [one for one in schedules if stored("esteira_schedule", *one)]

@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from esteira import Context, LocalContext, cron, every, job
+from esteira import Context, LocalContext, Secret, cron, every, job
+from esteira.cadence import Cadence
 from esteira.errors import DeclarationError, InvalidParameters, UnknownJobType
 from esteira.registry import JobType, SubmitRequest, Submitted, registry
 
@@ -163,14 +164,14 @@ def declare(**options: Any) -> JobType:
         ({"name": "two words"}, "without spaces"),
         ({"name": "n" * 121}, "1 to 120"),
         ({"name": "bell\a"}, "printable"),
-        ({"timeout": -1}, "timeout must be a positive number"),
-        ({"timeout": 0}, "timeout must be a positive number"),
-        ({"timeout": timedelta(0)}, "timeout must be a positive number"),
-        ({"backoff": float("nan")}, "backoff must be a positive number"),
-        ({"lease": float("inf")}, "lease must be a positive number"),
-        ({"timeout": "10m"}, "timeout must be a positive number"),
+        ({"timeout": -1}, "timeout must be a number of seconds"),
+        ({"timeout": 0}, "timeout must be a number of seconds"),
+        ({"timeout": timedelta(0)}, "timeout must be a number of seconds"),
+        ({"backoff": float("nan")}, "backoff must be a number of seconds"),
+        ({"lease": float("inf")}, "lease must be a number of seconds"),
+        ({"timeout": "10m"}, "timeout must be a number of seconds"),
         ({"schedule": "0 3 * * *"}, "schedule must be cron(…) or every(…)"),
-        ({"grace": 0}, "grace must be a positive number"),
+        ({"grace": 0}, "grace must be a number of seconds"),
     ],
 )
 def test_a_wrong_option_is_refused_at_import_with_its_place(options: dict[str, Any], said: str) -> None:
@@ -261,3 +262,52 @@ def test_a_unique_key_is_made_of_parameters(template: str, said: str) -> None:
 
     with pytest.raises(DeclarationError, match=re.escape(said)):
         job(name="test.unique", unique=template)(fn)
+
+
+@pytest.mark.parametrize("template", ["{token}", "{token!r}", "{name:{token}}", "all-{many}"])
+def test_a_unique_key_of_a_secret_is_refused(template: str) -> None:
+    with pytest.raises(DeclarationError, match="holds a secret"):
+
+        @job(name="keys.secret", unique=template)
+        def secret(ctx: Context, token: Secret, many: list[Secret], name: str = "") -> None: ...
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lease": 0.9},
+        {"lease": 86401},
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"timeout": 10**400},
+        {"timeout": True},
+        {"backoff": 3e11},
+        {"grace": timedelta.max},
+        {"retries": 1001},
+        {"retries": 1.0},
+        {"queue": ["default"]},
+        {"queue": "a\ud800"},
+        {"priority": ["high"]},
+        {"name": 5},
+        {"name": "a\0b"},
+        {"unique": "x" * 201},
+        {"unique": "a\0b"},
+        {"schedule": Cadence(every_s=3e11)},
+        {"schedule": Cadence(every_s=float("nan"))},
+        {"schedule": Cadence(cron="x" * 500)},
+    ],
+    ids=repr,
+)
+def test_an_option_beyond_its_bounds_is_refused_with_its_place(options: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationError, match=r"test_registry\.py:\d+: "):
+
+        @job(**{"name": "keys.bad", **options})
+        def bad(ctx: Context) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "span", [{"seconds": 3e11}, {"hours": float("nan")}, {"minutes": 1e300}, {"seconds": "5"}]
+)
+def test_an_interval_beyond_its_bounds_is_refused(span: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationError, match="^schedule: "):
+        every(**span)
