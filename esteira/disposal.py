@@ -1,7 +1,7 @@
 """Removing old rows of one kind: found along the index of their age, removed in batches that fit into the time.
 
 A batch that takes too long, or in which one row cannot go, is undone and tried again with half as many; a single row
-that cannot go is passed over until the next walk, so that it stands in nobody's way. None of this is an absence of the
+that cannot go is passed over for ten minutes, so that it stands in nobody's way. None of this is an absence of the
 database: rescues go on.
 """
 
@@ -22,8 +22,8 @@ log = logging.getLogger("esteira.keeper")
 BATCH = 500
 #: A batch that takes longer is undone, and halved.
 LIMIT_S = 1.0
-#: So many rows that cannot go are passed over at a time.
-SKIPPED_MOST = 1000
+#: So many rows that cannot go are passed over at a time, and tried again after so long.
+SKIPPED_MOST, AGAIN_S = 1000, 600.0
 
 #: Removes rows by key if they are still as old as that moment; returns False if that takes another turn.
 Remove = Callable[[Db, list[Any], float], bool]
@@ -41,6 +41,7 @@ class Disposal:
         self._batch = BATCH
         self._found: list[Any] = []
         self._skipped: list[Any] = []
+        self._try_again = time.monotonic() + AGAIN_S
 
     @property
     def through(self) -> bool:
@@ -51,8 +52,8 @@ class Disposal:
         """Find and remove until the moment `ends` of the monotonic clock; return whether there is more."""
         oldest = now - self._keep_s
         while True:
-            if self._walk.between and not self._found:
-                self._skipped = []
+            if self._walk.between and not self._found and time.monotonic() > self._try_again:
+                self._skipped, self._try_again = [], time.monotonic() + AGAIN_S
             left = False if self._found else self._walk.step(db, oldest)
             if not (self._found or left):
                 return False

@@ -11,20 +11,17 @@ import hashlib
 import io
 import mimetypes
 import re
-import threading
-import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, cast
 from uuid import UUID
 
-from django.conf import settings
-
 from esteira.db import Db, Gone, Orm
-from esteira.errors import FilesFull, NotFound, TooLarge
+from esteira.errors import NotFound, TooLarge
 from esteira.ids import uuid7
 from esteira.models import File
+from esteira.space import Space, used
 
 CHUNK_BYTES = 256 * 1024
 MAX_BYTES = 100 * 1024**2
@@ -32,7 +29,6 @@ MAX_NAME = 255
 #: So many chunks, 20 MiB, are deleted by one statement of retention.
 DELETE_CHUNKS = 80
 UNKNOWN_TYPE = "application/octet-stream"
-USED_CACHE_S = 5.0
 _CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*(; ?charset=[a-z0-9_-]+)?")
 
 
@@ -197,60 +193,6 @@ class ChunkReader(io.RawIOBase):
         buffer[: len(piece)] = piece
         self._at += len(piece)
         return len(piece)
-
-
-class Space:
-    """Bytes that an open transaction of this process has written, and that no other connection sees yet."""
-
-    bytes = 0
-
-
-class Used:
-    """What all files take together, unfinished ones included, in bytes; asked at most every 5 s.
-
-    Writers at the same time may overshoot: by what other processes wrote since they were asked, and by what stands in
-    their open transactions, which is at most a file for each upload under way.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: list[Space] = []
-        self.forget()
-
-    def forget(self) -> None:
-        self._bytes, self._asked = 0, float("-inf")
-
-    @contextmanager
-    def by_open_transaction(self) -> Iterator[Space]:
-        """Count what a transaction writes until it is over."""
-        space = Space()
-        with self._lock:
-            self._open.append(space)
-        try:
-            yield space
-        finally:
-            with self._lock:
-                self._open.remove(space)
-
-    def refuse_more_than_fits(self, db: Db, length: int, space: Space | None = None) -> None:
-        """Count bytes that are about to be written, those of an open transaction in its `space`; raises FilesFull."""
-        if time.monotonic() - self._asked > USED_CACHE_S:
-            self._ask(db, space)
-        with self._lock:
-            if self._bytes + length > settings.FILES_MAX_TOTAL:
-                raise FilesFull
-            self._bytes += length
-            if space is not None:
-                space.bytes += length
-
-    def _ask(self, db: Db, mine: Space | None) -> None:
-        stored = int(db.fetch("SELECT coalesce(sum(size), 0) FROM esteira_file")[0][0])
-        with self._lock:  # one's own transaction is seen by the statement above
-            self._bytes = stored + sum(space.bytes for space in self._open if space is not mine)
-            self._asked = time.monotonic()
-
-
-used = Used()
 
 
 def safe_name(name: str) -> str:

@@ -26,8 +26,9 @@ T = TypeVar("T")
 #: Reads what lies after one moment, and not after another; returns whether it left some of that for another visit.
 Visit = Callable[[Db, float, float], bool]
 
-#: No slice takes longer; one that would is given up and tried again narrower.
-SLICE_LIMIT_S = 0.25
+#: No slice takes longer; one that would is given up and tried again narrower. On a server on which that does not help
+#: after a few times the limit doubles, up to the second one.
+SLICE_LIMIT_S, LONGEST_LIMIT_S, GIVEN_UP_OFTEN = 0.1, 2.0, 4
 #: A slice that took less is followed by a wider one, one that took more by a narrower one.
 QUICK_S, SLOW_S = 0.005, 0.03
 #: The first walk takes this long a turn until it is through, so that a new keeper soon knows everything.
@@ -58,6 +59,7 @@ class Walk:
         #: Whether the next slice begins a walk; and whether one has been through since the start.
         self.between = True
         self._width = self._opening = math.inf
+        self._given_up = 0
         self.been_through = False
         self._rests_until = float("-inf")
 
@@ -88,7 +90,8 @@ class Walk:
             left = self._visit(db, after, until)
             return left, time.monotonic() - began
 
-        left, took = within(db, SLICE_LIMIT_S, visit) or (None, math.inf)
+        left, took = within(db, self._limit_s(), visit) or (None, math.inf)
+        self._given_up = self._given_up + 1 if left is None else 0
         self._adapt(took)
         if opens:
             self._opening = self._width
@@ -99,6 +102,10 @@ class Walk:
             self._at, self._width = None, self._opening
             self.between = self.been_through = True
         return False
+
+    def _limit_s(self) -> float:
+        doubled = max(0, self._given_up - GIVEN_UP_OFTEN)
+        return float(min(LONGEST_LIMIT_S, SLICE_LIMIT_S * 2 ** min(doubled, 10)))
 
     def _adapt(self, took: float) -> None:
         if took > SLOW_S:

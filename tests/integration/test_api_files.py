@@ -17,6 +17,7 @@ from esteira.db import Core
 from esteira.files import CHUNK_BYTES, open_file, open_result
 from esteira.models import File
 from esteira.record.finish import finish
+from esteira.space import used
 from tests.support.http import bearer, declare_types, get, problem
 from tests.support.jobs import outcome, running
 
@@ -35,7 +36,7 @@ def operator(database: None) -> Client:
 
 @pytest.fixture(autouse=True)
 def _nothing_counted() -> None:
-    files.used.forget()
+    used.forget()
 
 
 def test_an_upload_comes_back_by_its_id(operator: Client) -> None:

@@ -119,7 +119,7 @@ def test_the_migration_marks_what_the_release_before_had_interrupted(core: Core)
     hand_back(core, [(one.id, one.attempt) for one in (lost, unstarted)])
     core.fetch("UPDATE esteira_job SET interrupted = false")
 
-    core.fetch(importlib.import_module("esteira.migrations.0007_feed").MARK)
+    core.fetch(importlib.import_module("esteira.migrations.0006_feed").MARK)
 
     assert {row[0] for row in core.fetch("SELECT id FROM esteira_job WHERE interrupted")} == {lost.id}
 

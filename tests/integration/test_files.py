@@ -18,13 +18,14 @@ from esteira.db import Core, Orm
 from esteira.errors import FilesFull, NotFound, TooLarge
 from esteira.files import CHUNK_BYTES, chunks_of, open_file, open_result, result_files, save_upload
 from esteira.models import File, FileChunk, Job
+from esteira.space import used
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
 def _nothing_counted() -> None:
-    files.used.forget()
+    used.forget()
 
 
 @pytest.fixture
@@ -244,11 +245,11 @@ def test_an_upload_belongs_to_no_job() -> None:
 def test_the_space_of_writers_that_died_counts(job: Job, core: Core, settings) -> None:
     settings.FILES_MAX_TOTAL = 5 * CHUNK_BYTES
     for n in range(2):
-        files.used.forget()  # as in a process of its own
+        used.forget()  # as in a process of its own
         row = files._new_row(core, None, "text/plain", job.pk, n)
         files.ChunkWriter(core, row).write(b"x" * 2 * CHUNK_BYTES)  # and here the process dies
 
-    files.used.forget()
+    used.forget()
     with pytest.raises(FilesFull):
         save_upload("more.bin", None, [b"x" * 2 * CHUNK_BYTES])
 
@@ -262,7 +263,7 @@ def test_the_space_of_uploads_under_way_counts(settings) -> None:
     def meanwhile() -> Iterator[bytes]:
         """Bytes of a first upload, in whose midst another thread sends a second one."""
         yield b"x" * 3 * CHUNK_BYTES
-        files.used._asked = float("-inf")  # the time to ask again has come
+        used._asked = float("-inf")  # the time to ask again has come
         second = threading.Thread(target=send_another)
         second.start()
         second.join(20)

@@ -24,13 +24,13 @@ DENSE_FROM, DENSE_TO, SECOND_S = 1000.0, 1200.0, 0.003
 class Visitor:
     """Notes what it visited, and takes its time where the index is dense."""
 
-    def __init__(self, left: int = 0) -> None:
+    def __init__(self, left: int = 0, seconds: float = 0.0) -> None:
         self.visits: list[tuple[float, float]] = []
-        self._left = left
+        self._left, self._seconds = left, seconds
 
     def __call__(self, db: Db, after: float, until: float) -> bool:
         dense_s = max(0.0, min(until, DENSE_TO) - max(after, DENSE_FROM))
-        db.fetch("SELECT pg_sleep(%s)", [dense_s * SECOND_S])
+        db.fetch("SELECT pg_sleep(%s)", [dense_s * SECOND_S + self._seconds])
         self._left -= 1
         if self._left < 0:
             self.visits.append((after, until))
@@ -85,6 +85,13 @@ def test_a_walk_that_cannot_read_all_at_once_reads_all_in_slices(core: Core) -> 
 
     assert (visitor.visits[0][1], visitor.visits[-1][0]) == (math.inf, -math.inf)
     visitor.assert_without_gap()
+
+
+def test_a_walk_over_a_slow_server_takes_longer_slices_at_last(core: Core) -> None:
+    slow = Visitor(seconds=0.3)
+    walk = Walk(slow)
+
+    until(lambda: walk.step(core, DENSE_TO) or slow.visits, "a slice is visited")
 
 
 def test_a_walk_begins_again_after_a_rest(core: Core) -> None:

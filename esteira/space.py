@@ -1,0 +1,73 @@
+"""The space that all files take together, and its limit FILES_MAX_TOTAL.
+
+A file's row says how much of it is stored already, so writers that died count until retention removes what they left.
+What an open transaction has written shows in no row yet; the process that writes it counts it beside the rows.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+
+from esteira.db import Db
+from esteira.errors import FilesFull
+
+USED_CACHE_S = 5.0
+
+
+class Space:
+    """Bytes that an open transaction of this process has written, and that no other connection sees yet."""
+
+    bytes = 0
+
+
+class Used:
+    """What all files take together, unfinished ones included, in bytes; asked at most every 5 s.
+
+    Writers at the same time may overshoot: by what other processes wrote since they were asked, and by what stands in
+    their open transactions, which is at most a file for each upload under way.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: list[Space] = []
+        self.forget()
+
+    def forget(self) -> None:
+        self._bytes, self._asked = 0, float("-inf")
+
+    @contextmanager
+    def by_open_transaction(self) -> Iterator[Space]:
+        """Count what a transaction writes until it is over."""
+        space = Space()
+        with self._lock:
+            self._open.append(space)
+        try:
+            yield space
+        finally:
+            with self._lock:
+                self._open.remove(space)
+
+    def refuse_more_than_fits(self, db: Db, length: int, space: Space | None = None) -> None:
+        """Count bytes that are about to be written, those of an open transaction in its `space`; raises FilesFull."""
+        if time.monotonic() - self._asked > USED_CACHE_S:
+            self._ask(db, space)
+        with self._lock:
+            if self._bytes + length > settings.FILES_MAX_TOTAL:
+                raise FilesFull
+            self._bytes += length
+            if space is not None:
+                space.bytes += length
+
+    def _ask(self, db: Db, mine: Space | None) -> None:
+        stored = int(db.fetch("SELECT coalesce(sum(size), 0) FROM esteira_file")[0][0])
+        with self._lock:  # one's own transaction is seen by the statement above
+            self._bytes = stored + sum(space.bytes for space in self._open if space is not mine)
+            self._asked = time.monotonic()
+
+
+used = Used()
