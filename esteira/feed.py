@@ -2,16 +2,31 @@
 
 Only job types that a living worker announced are looked for, each by its own index range, so rows of other types cost
 nothing, however many wait. Paused queues are left alone.
+
+What waits goes before what is new. A list is fed again once a quarter of it is free, and a steady stream of new jobs
+could keep it fuller than that for ever. So while due jobs wait for a list, the keeper says so in Redis, for three
+seconds at a time: submits then store their jobs only, and all start in the order in which they became due. Of the jobs
+that became due later, those start first that have their hints already: what the list holds, two windows of hints at
+most, and what is submitted within one turn of the keeper and 0.2 s, the age that a submit's view of Redis may have.
+If Redis loses that word, or no keeper lives, submits go straight to Redis again.
+
+A schedule whose jobs run in turn has one hint at most, whatever the window: its other ticks wait where they cost nobody
+anything.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
+import psycopg
 from django.conf import settings
 
-from esteira.db import Db
+from esteira.db import BUSY, Db, Gone
 from esteira.depth import Typical, hints
 from esteira.identity import SILENT_S
 from esteira.publish import Publisher
@@ -20,8 +35,18 @@ from esteira.record.insert import SLICE
 from esteira.registry import PRIORITIES
 from esteira.wire import FRONT
 
+log = logging.getLogger("esteira.keeper")
+
 #: A list is fed again once this share of it is free: feeding one by one would make hints of one.
 REFILL_SHARE = 4
+#: A submitter hears again that jobs wait after this, which is well within the life of that word.
+REPEAT_S = 0.5
+#: After a tick was offered in turn, the next one may follow soon: short ones would wait for the keeper otherwise.
+FOLLOWS_S = 1.0
+#: The server works and the connection is there: these blame one statement.
+ONE_STATEMENT = (psycopg.errors.QueryCanceled, *BUSY)
+
+T = TypeVar("T")
 
 
 class Feeder:
@@ -29,33 +54,66 @@ class Feeder:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher, self._typical = publisher, Typical()
+        self._told: dict[str, tuple[list[int], float]] = {}
+        self._offered = float("-inf")
         self.window = settings.WINDOW
 
     def feed(self, db: Db) -> tuple[int, bool]:
-        """Return how many jobs were fed, and whether a list with a backlog was too full for more."""
+        """Return how many jobs were fed, and whether more wait that will have room, or their turn, in a moment."""
         if not self._publisher.available():
             return 0, False
-        fed, full = 0, False
-        for queue, types in served(db).items():
-            limit = min(SLICE, self.window)
-            room = self._publisher.room(queue, self.window)
-            if room.get(FRONT, 0) > 0:
-                fed += self._send(db, insert.feed_front(db, queue=queue, types=types, limit=limit))
-            lists = [
-                number for number in PRIORITIES.values() if room.get(number, 0) * REFILL_SHARE >= self.window
-            ]
-            full = full or len(lists) < len(PRIORITIES)
-            if lists:
-                fed += self._send(
-                    db, insert.feed(db, queue=queue, types=types, priorities=lists, limit=limit)
-                )
-        return fed, full
+        queues, fed, waits = served(db), 0, False
+        for queue, types in queues.items():
+            more, behind = _by_itself(f"queue {queue}", partial(self._feed, db, queue, types), (0, False))
+            fed, waits = fed + more, waits or behind
+        fed += _by_itself("what waits for its turn", partial(self._offer_turns, db, queues), 0)
+        return fed, waits or time.monotonic() - self._offered < FOLLOWS_S
+
+    def _feed(self, db: Db, queue: str, types: Sequence[str]) -> tuple[int, bool]:
+        limit, fed = min(SLICE, self.window), 0
+        room = self._publisher.room(queue, self.window)
+        if room.get(FRONT, 0) > 0:
+            fed += self._send(db, insert.feed_front(db, queue=queue, types=types, limit=limit))
+        lists = [n for n in PRIORITIES.values() if room.get(n, 0) * REFILL_SHARE >= self.window]
+        rows = insert.feed(db, queue=queue, types=types, priorities=lists, limit=limit) if lists else []
+        fed += self._send(db, rows)
+        # A list that could take more has nobody behind it, unless the slice ended before it was asked.
+        cut = [n for n in lists if n >= rows[-1].priority] if len(rows) >= limit else []
+        doubtful = [n for n in PRIORITIES.values() if n in room and (n not in lists or n in cut)]
+        behind = insert.behind(db, queue=queue, types=types, priorities=doubtful) if doubtful else []
+        self._tell(queue, behind)
+        return fed, bool(behind)
+
+    def _tell(self, queue: str, behind: list[int]) -> None:
+        """Say which lists have jobs waiting behind them; only who said it says that it is over."""
+        before, at = self._told.get(queue, ([], float("-inf")))
+        if behind == before and (not behind or time.monotonic() - at < REPEAT_S):
+            return
+        self._told[queue] = behind, time.monotonic()
+        self._publisher.say_behind(queue, behind)
+
+    def _offer_turns(self, db: Db, queues: Mapping[str, Sequence[str]]) -> int:
+        rows = insert.feed_turns(db, served=queues, limit=min(SLICE, self.window)) if queues else []
+        if rows:
+            self._offered = time.monotonic()
+        return self._send(db, rows)
 
     def _send(self, db: Db, rows: Sequence[insert.Fed]) -> int:
         if rows:
             self._typical.refresh(db, rows)
             self._publisher.send(hints(rows, self._typical))
         return len(rows)
+
+
+def _by_itself(what: str, do: Callable[[], T], otherwise: T) -> T:
+    """Do one part of the feed; what goes wrong with it is no reason to leave out the others."""
+    try:
+        return do()
+    except Exception as error:
+        if isinstance(error, Gone) and not isinstance(error, ONE_STATEMENT):
+            raise
+        log.exception("the keeper could not feed %s", what)
+        return otherwise
 
 
 def served(db: Db) -> Mapping[str, list[str]]:

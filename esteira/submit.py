@@ -81,12 +81,13 @@ def _one_transaction(db: Db, jobs: Sequence[NewJob]) -> AbstractContextManager[o
 
 
 def _fast_lists(db: Db, jobs: Sequence[NewJob]) -> set[tuple[str, int]]:
-    """Find the lists that take hints right away; the rest waits for the keeper."""
-    lists = {(job.queue, job.priority) for job in jobs}
+    """Find the lists that take hints right away; the rest waits for the keeper, behind what waits there already."""
     if not publish.fast.available():
         return set()
     typical.refresh(db, jobs)
-    return {(queue, number) for queue, number in lists if publish.fast.room(queue).get(number, 0) > 0}
+    return {
+        (queue, number) for queue in {job.queue for job in jobs} for number in publish.fast.open_to_new(queue)
+    }
 
 
 def _publish(jobs: list[NewJob]) -> None:

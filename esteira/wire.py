@@ -21,6 +21,9 @@ LISTS = (FRONT, 3, 6, 9)
 _SEPARATOR = "\x06\x16"
 UNACKED = "unacked"
 UNACKED_INDEX = "unacked_index"
+UNACKED_MUTEX = "unacked_mutex"
+#: kombu's tables of who listens to remote control and events.
+BINDINGS = ("_kombu.binding.celery.pidbox", "_kombu.binding.reply.celery.pidbox", "_kombu.binding.celeryev")
 
 #: Celery ends a pool process that is this far over the hard time limit: it can no longer end itself.
 BACKSTOP_S = 15.0
@@ -94,6 +97,11 @@ def list_key(prefix: str, queue: str, number: int) -> str:
     return f"{prefix}{queue}{_SEPARATOR}{number}" if number else f"{prefix}{queue}"
 
 
+def behind_key(prefix: str, queue: str) -> str:
+    """Return the Redis key that names the lists of a queue behind which jobs wait; no queue has a dot in its name."""
+    return f"{prefix}behind.{queue}"
+
+
 def ids_in(message: bytes | str | dict[str, Any]) -> list[str]:
     """Return the job ids that a message in a list names; raises ValueError if it is no hint of ours."""
     try:
@@ -102,5 +110,5 @@ def ids_in(message: bytes | str | dict[str, Any]) -> list[str]:
         if envelope["properties"].get("body_encoding") == "base64":
             body = base64.b64decode(body)
         return [str(one) for one in json.loads(body)[0]]
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a hint: {error}") from None

@@ -40,6 +40,8 @@ class Job(models.Model):
     suspicion = models.SmallIntegerField(db_default=0)
     solo = models.BooleanField(db_default=False)
     batched = models.BooleanField(db_default=False)
+    # Its last attempt had started and was cut short by no fault of its own: it goes before what is new.
+    interrupted = models.BooleanField(db_default=False)
     worker = models.TextField(null=True)
     delivery = models.TextField(null=True)
     lease_s = models.FloatField(default=10)
@@ -105,10 +107,21 @@ class Job(models.Model):
             ),
         ]
         indexes = [
+            # What waits for its turn stands in ranges of its own, which the feed does not read.
             models.Index(
-                fields=["queue", "priority", "type", "run_at", "id"],
+                fields=["queue", "priority", "type", "in_turn", "run_at", "id"],
                 condition=Q(state="queued", published_at__isnull=True),
                 name="job_feed",
+            ),
+            models.Index(
+                fields=["schedule", "tick_at", "id"],
+                condition=Q(state="queued", published_at__isnull=True, in_turn=True),
+                name="job_turns",
+            ),
+            models.Index(
+                fields=["schedule"],
+                condition=Q(state="queued", published_at__isnull=False, in_turn=True),
+                name="job_turn_offered",
             ),
             models.Index(
                 fields=["published_at", "id"],
@@ -130,12 +143,7 @@ class Job(models.Model):
             ),
             models.Index(
                 fields=["queue", "type"],
-                condition=Q(
-                    state="queued",
-                    published_at__isnull=True,
-                    refused_since__isnull=True,
-                    attempt__gt=F("failures"),
-                ),
+                condition=Q(state="queued", published_at__isnull=True, interrupted=True),
                 name="job_front",
             ),
         ]

@@ -51,7 +51,7 @@ WITH due AS MATERIALIZED (
 UPDATE esteira_job j SET state = 'running', attempt = j.attempt + 1, worker = %(worker)s, delivery = %(delivery)s,
   batched = %(batched)s, claimed_at = clock_timestamp(), started_at = NULL,
   lease_until = clock_timestamp() + j.lease_s * interval '1 second', hold_until = NULL,
-  progress_done = NULL, progress_total = NULL, progress_text = ''
+  interrupted = false, progress_done = NULL, progress_total = NULL, progress_text = ''
 WHERE j.id = ANY(ARRAY(SELECT id FROM due))
 RETURNING j.id, j.attempt, j.failures, j.max_failures, j.type, j.queue, j.params::text, j.timeout_s, j.lease_s,
   j.backoff_s, j.cancel_requested_at IS NOT NULL

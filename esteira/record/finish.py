@@ -52,7 +52,7 @@ moved AS (
       greatest(j.claimed_at + locked.ended_s * interval '1 second', j.claimed_at) END,
     run_at = CASE WHEN locked.next = 'queued'
       THEN clock_timestamp() + locked.delay_s * interval '1 second' ELSE j.run_at END,
-    published_at = NULL, refused_since = NULL,
+    published_at = NULL, refused_since = NULL, interrupted = false,
     result = CASE WHEN locked.next = 'succeeded' THEN locked.result::jsonb END,
     error = CASE WHEN locked.next = 'succeeded' THEN NULL ELSE coalesce(locked.error::jsonb, j.error) END
   FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
@@ -177,7 +177,7 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
               ORDER BY j.id FOR NO KEY UPDATE OF j),
             moved AS (
               UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
-                solo = j.solo OR %(solo)s,
+                solo = j.solo OR %(solo)s, interrupted = j.started_at IS NOT NULL,
                 state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
                 finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
               WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING j.type, j.queue, j.state),

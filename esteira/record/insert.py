@@ -6,15 +6,23 @@ finds the row published and its hint missing, and publishes again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
+
+import psycopg
 
 from esteira.db import Db, Row
 from esteira.record import QUEUED
 
+log = logging.getLogger("esteira.record")
+
 SLICE = 1000
+#: What blames a row, not the server.
+VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -128,6 +136,7 @@ _DUE = """f.run_at <= (SELECT clock_timestamp())
       AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())"""
 
 _MARK = f"""
+WITH next AS ({{next}}),
 locked AS MATERIALIZED (
   SELECT j.id FROM esteira_job j
   WHERE j.id = ANY(ARRAY(SELECT id FROM next)) AND {QUEUED} AND j.published_at IS NULL
@@ -135,41 +144,105 @@ locked AS MATERIALIZED (
 UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
 WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
 RETURNING j.id, j.type, j.queue, j.priority, j.solo,
-  j.attempt > j.failures AND j.refused_since IS NULL, j.timeout_s, j.run_at
+  j.interrupted, j.timeout_s, date_part('epoch', j.run_at)
 """
 
-_FEED = f"""
-WITH next AS (
+_NEXT = f"""
   SELECT picked.id, picked.priority, picked.run_at
   FROM unnest(%(types)s::text[]) AS t(type)
   CROSS JOIN unnest(%(priorities)s::smallint[]) AS p(priority)
   CROSS JOIN LATERAL (
     SELECT f.id, f.priority, f.run_at FROM esteira_job f
     WHERE f.state = 'queued' AND f.published_at IS NULL AND f.queue = %(queue)s AND f.priority = p.priority
-      AND f.type = t.type AND {_DUE}
+      AND f.type = t.type AND NOT f.in_turn AND {_DUE}
     ORDER BY f.run_at, f.id LIMIT %(limit)s) AS picked
-  ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s),
-{_MARK}"""
+  ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s
+"""
 
 # What was interrupted has a small index of its own: it waits neither behind its own list nor behind the backlog.
-_FEED_FRONT = f"""
-WITH next AS (
+_NEXT_FRONT = f"""
   SELECT f.id FROM esteira_job f
-  WHERE f.state = 'queued' AND f.published_at IS NULL AND f.attempt > f.failures AND f.refused_since IS NULL
+  WHERE f.state = 'queued' AND f.published_at IS NULL AND f.interrupted AND NOT f.in_turn
     AND f.queue = %(queue)s AND f.type = ANY(%(types)s::text[]) AND {_DUE}
-  ORDER BY f.priority, f.run_at, f.id LIMIT %(limit)s),
-{_MARK}"""
+  ORDER BY f.priority, f.run_at, f.id LIMIT %(limit)s
+"""
+
+
+# A schedule whose jobs run in turn offers its oldest due one, and only while none of it is offered or runs: the others
+# wait where they cost nobody anything. What a deleted schedule left is bound to no turn any more.
+_NEXT_TURNS = f"""
+  SELECT picked.id FROM esteira_schedule s
+  CROSS JOIN LATERAL (
+    SELECT f.id FROM esteira_job f
+    WHERE f.state = 'queued' AND f.published_at IS NULL AND f.in_turn AND f.schedule_id = s.id
+      AND (f.queue, f.type) IN (SELECT * FROM unnest(%(queues)s::text[], %(types)s::text[])) AND {_DUE}
+    ORDER BY f.tick_at, f.id LIMIT 1) AS picked
+  WHERE NOT EXISTS (SELECT 1 FROM esteira_job r WHERE r.schedule_id = s.id AND r.state = 'running' AND r.in_turn)
+    AND NOT EXISTS (SELECT 1 FROM esteira_job o WHERE o.schedule_id = s.id AND o.state = 'queued' AND o.in_turn
+      AND o.published_at IS NOT NULL)
+  UNION ALL
+  (SELECT f.id FROM esteira_job f
+   WHERE f.state = 'queued' AND f.published_at IS NULL AND f.in_turn AND f.schedule_id IS NULL
+     AND (f.queue, f.type) IN (SELECT * FROM unnest(%(queues)s::text[], %(types)s::text[])) AND {_DUE}
+   ORDER BY f.tick_at, f.id LIMIT %(limit)s)
+"""
+
+# Which of some lists has due jobs waiting: one look into the index for each type.
+_BEHIND = f"""
+SELECT p.priority FROM unnest(%(priorities)s::smallint[]) AS p(priority)
+WHERE EXISTS (
+  SELECT 1 FROM unnest(%(types)s::text[]) AS t(type)
+  CROSS JOIN LATERAL (
+    SELECT 1 FROM esteira_job f
+    WHERE f.state = 'queued' AND f.published_at IS NULL AND f.queue = %(queue)s AND f.priority = p.priority
+      AND f.type = t.type AND NOT f.in_turn AND {_DUE}
+    LIMIT 1) AS one)
+"""
 
 
 def feed(db: Db, *, queue: str, types: Sequence[str], priorities: Sequence[int], limit: int) -> list[Fed]:
     """T2: mark the next due jobs of a queue published, most urgent first; each type is its own index range."""
     asked = {"queue": queue, "types": list(types), "priorities": list(priorities), "limit": limit}
-    return _fed(db.fetch(_FEED, asked))
+    return _mark(db, _NEXT, asked)
 
 
 def feed_front(db: Db, *, queue: str, types: Sequence[str], limit: int) -> list[Fed]:
     """T2: mark the due jobs of a queue published whose last attempt was interrupted."""
-    return _fed(db.fetch(_FEED_FRONT, {"queue": queue, "types": list(types), "limit": limit}))
+    return _mark(db, _NEXT_FRONT, {"queue": queue, "types": list(types), "limit": limit})
+
+
+def feed_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) -> list[Fed]:
+    """T2: mark the oldest due tick of each schedule that has none published or running; `served`: types by queue.
+
+    Two keepers at once may offer two of one schedule; the claim's guard lets one of them run.
+    """
+    pairs = [(queue, name) for queue, types in served.items() for name in types]
+    asked = {"queues": [q for q, _ in pairs], "types": [t for _, t in pairs], "limit": limit}
+    return _mark(db, _NEXT_TURNS, asked)
+
+
+def behind(db: Db, *, queue: str, types: Sequence[str], priorities: Sequence[int]) -> list[int]:
+    """Return the priorities of a queue with due jobs that wait for the feed."""
+    asked = {"queue": queue, "types": list(types), "priorities": list(priorities)}
+    return [row[0] for row in db.fetch(_BEHIND, asked)]
+
+
+def _mark(db: Db, following: str, asked: Mapping[str, Any]) -> list[Fed]:
+    try:
+        return _fed(db.fetch(_MARK.format(next=following), asked))
+    except VALUE_ERRORS:
+        return _mark_each(db, [row[0] for row in db.fetch(following, asked)])
+
+
+def _mark_each(db: Db, ids: Sequence[UUID]) -> list[Fed]:
+    """Mark rows one by one: the one that the database will not have written fails alone."""
+    found: list[Row] = []
+    for one in ids:
+        try:
+            found += db.fetch(_MARK.format(next="SELECT %(id)s::uuid AS id"), {"id": one})
+        except VALUE_ERRORS as error:
+            log.error("job %s cannot be fed: %s", one, error)
+    return _fed(found)
 
 
 def _fed(found: list[Row]) -> list[Fed]:
@@ -180,17 +253,21 @@ def _fed(found: list[Row]) -> list[Fed]:
     ]
 
 
-def unpublish(db: Db, ids: Sequence[UUID], stamps: Sequence[datetime]) -> int:
+def unpublish(db: Db, ids: Sequence[UUID | str], stamps: Sequence[datetime | str]) -> int:
     """T2 undone: rows whose hint is missing wait for the feed again, unless they moved since they were looked at."""
-    return len(
-        db.fetch(
-            f"""
-            WITH locked AS MATERIALIZED (
-              SELECT j.id FROM esteira_job j
-              WHERE j.id = ANY(%s::uuid[]) AND {QUEUED} AND j.published_at = ANY(%s::timestamptz[])
-              ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
-            UPDATE esteira_job j SET published_at = NULL
-            WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1""",
-            [list(ids), list(stamps)],
-        )
-    )
+    try:
+        return len(db.fetch(_UNPUBLISH, [list(ids), list(stamps)]))
+    except VALUE_ERRORS as error:
+        if len(ids) > 1:
+            return sum(unpublish(db, [one], [stamp]) for one, stamp in zip(ids, stamps, strict=True))
+        log.error("job %s cannot be fed again: %s", ids[0], error)
+        return 0
+
+
+_UNPUBLISH = f"""
+WITH locked AS MATERIALIZED (
+  SELECT j.id FROM esteira_job j
+  WHERE j.id = ANY(%s::uuid[]) AND {QUEUED} AND j.published_at = ANY(%s::timestamptz[])
+  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
+UPDATE esteira_job j SET published_at = NULL
+WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1"""

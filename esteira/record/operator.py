@@ -44,8 +44,8 @@ def retry(db: Db, job_id: UUID, *, by: str) -> str | None:
             WITH locked AS MATERIALIZED (SELECT j.id, j.state FROM esteira_job j WHERE j.id = %(id)s FOR NO KEY UPDATE),
             moved AS (
               UPDATE esteira_job j SET state = 'queued', run_at = clock_timestamp(), finished_at = NULL,
-                started_at = NULL, claimed_at = NULL, failures = 0, suspicion = 0, solo = false, error = NULL,
-                cancel_requested_at = NULL, cancel_by = '', cancel_force = false, expires_at = NULL,
+                started_at = NULL, claimed_at = NULL, failures = 0, suspicion = 0, solo = false, interrupted = false,
+                error = NULL, cancel_requested_at = NULL, cancel_by = '', cancel_force = false, expires_at = NULL,
                 published_at = NULL, hold_until = NULL, refused_since = NULL,
                 progress_done = NULL, progress_total = NULL, progress_text = ''
               FROM locked WHERE j.id = %(id)s AND locked.state IN ('failed', 'dead', 'cancelled', 'expired')

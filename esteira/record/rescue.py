@@ -31,6 +31,7 @@ moved AS (
     finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
     suspicion = j.suspicion + CASE WHEN j.batched THEN 0 ELSE %(count)s END,
     solo = j.solo OR (j.batched AND %(count)s > 0),
+    interrupted = NOT j.batched OR j.started_at IS NOT NULL,
     hold_until = CASE WHEN %(part)s AND j.suspicion > 0 AND NOT (cancelled OR dead) THEN clock_timestamp()
       + random() * least(power(2, j.suspicion), %(longest_rest)s) * interval '1 second' END,
     error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', 'ProcessLost',

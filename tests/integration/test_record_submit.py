@@ -9,6 +9,7 @@ import pytest
 from django.db import transaction
 
 from esteira.db import Core, Orm
+from esteira.record import rescue
 from esteira.record.claim import claim
 from esteira.record.finish import finish
 from esteira.record.insert import feed, holder, insert, unpublish
@@ -183,11 +184,9 @@ def test_two_keepers_feed_no_row_twice(core: Core) -> None:
 
 def test_what_was_interrupted_goes_to_the_front_and_what_failed_does_not(core: Core) -> None:
     interrupted, failed = running(core)[0], running(core)[0]
+    core.fetch("UPDATE esteira_job SET delivery = %s WHERE id = %s", [interrupted.id.hex, interrupted.id])
     finish(core, [outcome(failed, "failed")])
-    core.fetch(
-        "UPDATE esteira_job SET state = 'queued', worker = NULL, lease_until = NULL WHERE id = %s",
-        [interrupted.id],
-    )
+    rescue.process_lost(core, interrupted.id.hex)
 
     rows = feed(core, queue="default", types=[TYPE], priorities=ALL, limit=10)
 
