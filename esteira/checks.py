@@ -18,14 +18,15 @@ from django.core.management import get_commands
 
 from esteira.files import MAX_BYTES
 from esteira.registry import registry
+from esteira.wire import MARKER, UNACKED, UNACKED_INDEX, UNACKED_MUTEX
 
 REQUIRED = (
     "JOB_PACKAGES JOB_QUEUES LEASE_SECONDS DRAIN_SECONDS KEEPER_SECONDS WINDOW RETENTION_DAYS FILES_MAX_TOTAL "
     "REDIS_URL REDIS_PREFIX RUN_DIR"
 ).split()
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
-#: Keys that the Redis transport uses beside the lists of the queues.
-TAKEN_QUEUE_NAMES = frozenset({"unacked", "unacked_index", "unacked_mutex"})
+#: Keys that the Redis transport and the keeper use beside the lists of the queues.
+TAKEN_QUEUE_NAMES = frozenset({UNACKED, UNACKED_INDEX, UNACKED_MUTEX, MARKER})
 NOWHERE = ("console", "dummy", "filebased", "locmem")
 HERE = ("", "localhost", "127.0.0.1", "::1")
 CATCHER_PORT = 1025
@@ -157,7 +158,7 @@ def _queues() -> Findings:
     places += [(kind.queue, f"{kind.name}, {kind.where}") for kind in registry.all()]
     for name, where in places:
         if name in TAKEN_QUEUE_NAMES:
-            fix = "Choose another: the Redis transport keeps its own things under this one."
+            fix = "Choose another: the Redis transport and the keeper keep their own things there."
             yield _error(15, f"A queue has the name {name!r} ({where}).", fix)
 
 

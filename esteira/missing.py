@@ -23,7 +23,7 @@ from esteira.depth import known_queues
 from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
-from esteira.wire import LISTS, UNACKED, UNACKED_INDEX, ids_in, list_key
+from esteira.wire import LISTS, MARKER, UNACKED, UNACKED_INDEX, ids_in, list_key
 
 log = logging.getLogger("esteira.keeper")
 
@@ -31,7 +31,6 @@ log = logging.getLogger("esteira.keeper")
 GRACE_S = 2.0
 #: Whoever listens to events and has not read this much by the time that Redis is full has stopped reading.
 UNREAD_BYTES = 256 * 1024
-MARKER = "filled"
 #: How many messages of one queue a turn reads, about.
 READ_MAX = 4000
 #: A message may come in while a list is read; so much is asked for beyond its length, to be sure of its end.

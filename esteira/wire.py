@@ -22,8 +22,14 @@ _SEPARATOR = "\x06\x16"
 UNACKED = "unacked"
 UNACKED_INDEX = "unacked_index"
 UNACKED_MUTEX = "unacked_mutex"
+#: The key that only the keeper writes: a Redis without it has lost everything.
+MARKER = "filled"
 #: kombu's tables of who listens to remote control and events.
-BINDINGS = ("_kombu.binding.celery.pidbox", "_kombu.binding.reply.celery.pidbox", "_kombu.binding.celeryev")
+BINDINGS = tuple(
+    f"_kombu.{table}.{exchange}"
+    for table in ("binding", "binding_permanent")
+    for exchange in ("celery.pidbox", "reply.celery.pidbox", "celeryev")
+)
 
 #: Celery ends a pool process that is this far over the hard time limit: it can no longer end itself.
 BACKSTOP_S = 15.0
@@ -109,6 +115,11 @@ def ids_in(message: bytes | str | dict[str, Any]) -> list[str]:
         body = envelope["body"]
         if envelope["properties"].get("body_encoding") == "base64":
             body = base64.b64decode(body)
-        return [str(one) for one in json.loads(body)[0]]
+        ids = json.loads(body)[0]
+        if not (
+            isinstance(ids, list) and ids and all(isinstance(one, str) and len(one) == 36 for one in ids)
+        ):
+            raise ValueError("not a hint: its arguments are no job ids")
+        return ids
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a hint: {error}") from None

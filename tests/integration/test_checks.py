@@ -39,6 +39,7 @@ def test_the_shipped_settings_have_no_findings() -> None:
         ("FILES_MAX_TOTAL", 1024, "W002"),
         ("JOB_QUEUES", ["mail", "wei rd"], "E014"),
         ("JOB_QUEUES", ["unacked"], "E015"),
+        ("JOB_QUEUES", ["filled"], "E015"),
         ("JOB_PACKAGES", [], "W004"),
         ("JOB_PACKAGES", ["jobs", "json"], "W003"),
         ("EMAIL_TIMEOUT", None, "W007"),

@@ -16,13 +16,13 @@ from esteira import Context, files, job
 from esteira.db import Core
 from esteira.feed import Feeder
 from esteira.keeper import Keeper, KeeperScheduler
-from esteira.missing import MARKER, Checker
+from esteira.missing import Checker
 from esteira.models import File, FileChunk, Job, JobEvent, JobLog, Stat
 from esteira.publish import Publisher
 from esteira.record.claim import claim
 from esteira.retention import Retention
 from esteira.sweep import held, sweep
-from esteira.wire import ids_in, list_key
+from esteira.wire import MARKER, ids_in, list_key
 from project.embedded import Valkey
 from tests.support.jobs import TYPE, elapse, ended, kinds, look, running, stored
 from tests.support.waiting import until
