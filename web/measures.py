@@ -42,34 +42,37 @@ WORKER_STATES = ("up", "silent", "gone")
 
 Pair = tuple[str, str]
 
+# Each queue, priority, type and "in turn or not" is a range of the index job_feed.
 # The clock is read once, because only a value that stands still can be the end of an index range.
 _UNFED = f"""
 WITH RECURSIVE clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
 kinds AS (
-  (SELECT j.queue, j.priority, j.type FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
-   ORDER BY j.queue, j.priority, j.type LIMIT 1)
+  (SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
+   ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1)
   UNION ALL
-  SELECT next.queue, next.priority, next.type FROM kinds k CROSS JOIN LATERAL (
-    SELECT j.queue, j.priority, j.type FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
-      AND (j.queue, j.priority, j.type) > (k.queue, k.priority, k.type)
-    ORDER BY j.queue, j.priority, j.type LIMIT 1) AS next),
+  SELECT next.queue, next.priority, next.type, next.in_turn FROM kinds k CROSS JOIN LATERAL (
+    SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
+      AND (j.queue, j.priority, j.type, j.in_turn) > (k.queue, k.priority, k.type, k.in_turn)
+    ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1) AS next),
 queues AS (SELECT DISTINCT queue FROM kinds)
 SELECT q.queue,
   (SELECT count(*) FROM (
      SELECT 1 FROM kinds k CROSS JOIN LATERAL (
        SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
-         AND j.priority = k.priority AND j.type = k.type AND j.run_at <= (SELECT now FROM clock)
+         AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
+         AND j.run_at <= (SELECT now FROM clock)
        LIMIT {MOST}) AS due
      WHERE k.queue = q.queue LIMIT {MOST}) AS all_due),
   (SELECT count(*) FROM (
      SELECT 1 FROM kinds k CROSS JOIN LATERAL (
        SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
-         AND j.priority = k.priority AND j.type = k.type AND j.run_at > (SELECT now FROM clock)
+         AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
+         AND j.run_at > (SELECT now FROM clock)
        LIMIT {MOST}) AS later
      WHERE k.queue = q.queue LIMIT {MOST}) AS all_later),
   (SELECT extract(epoch FROM (SELECT now FROM clock) - min(first.run_at))::float8 FROM kinds k CROSS JOIN LATERAL (
      SELECT j.run_at FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
-       AND j.priority = k.priority AND j.type = k.type
+       AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
      ORDER BY j.run_at, j.id LIMIT 1) AS first
    WHERE k.queue = q.queue)
 FROM queues q"""
