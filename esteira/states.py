@@ -71,7 +71,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         source=(_Q,),
         target=(_Q,),
         writer="submit, keeper",
-        guard="queued, not published, due, not held",
+        guard="queued, not published, due, not held; in turn: none of its schedule published or running",
     ),
     Transition(
         code="T3",

@@ -20,6 +20,8 @@ from esteira.record import QUEUED, uses
 
 log = logging.getLogger("esteira.record")
 
+log = logging.getLogger("esteira.record")
+
 SLICE = 1000
 #: What blames a row, not the server.
 VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from django.db import connection
 
 from esteira.db import Core
 from project import cluster_api
@@ -16,6 +17,12 @@ from tests.support.kubernetes import Kubernetes
 
 if TYPE_CHECKING:  # models may be imported once Django is set up, and this file is read before
     from esteira.run import Runner
+
+#: What keeps rows out that Python cannot read, or that no schedule can be.
+CONSTRAINTS = {
+    "esteira_job": ["job_moments", "job_numbers", "job_failed_has_error", "job_priority"],
+    "esteira_schedule": ["schedule_bounds", "schedule_cadence"],
+}
 
 
 @pytest.fixture
@@ -57,3 +64,23 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
         monkeypatch.setenv(name, value)
     yield kubernetes
     kubernetes.stop()
+
+
+@pytest.fixture
+def unbound(core: Core) -> Iterator[None]:
+    """Take the constraints away, and put them back over an empty table."""
+    kept = {
+        (table, name): core.fetch(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s AND conrelid = %s::regclass",
+            [name, table],
+        )[0][0]
+        for table, names in CONSTRAINTS.items()
+        for name in names
+    }
+    for table, name in kept:
+        core.fetch(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    yield
+    connection.close()
+    core.fetch("TRUNCATE esteira_job, esteira_schedule CASCADE")
+    for (table, name), definition in kept.items():
+        core.fetch(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")

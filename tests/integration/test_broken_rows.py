@@ -24,10 +24,6 @@ from esteira.wire import ids_in, list_key
 from tests.support.http import account, bearer, browser, declare_types, get
 from tests.support.jobs import stored
 
-CONSTRAINTS = {
-    "esteira_job": ["job_moments", "job_numbers", "job_failed_has_error", "job_priority"],
-    "esteira_schedule": ["schedule_bounds", "schedule_cadence"],
-}
 MOMENTS = [
     "infinity",
     "-infinity",
@@ -38,25 +34,12 @@ MOMENTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def unbound(core: Core, job_types: None) -> Iterator[None]:
-    """Take the constraints away, and put them back over an empty table."""
+pytestmark = pytest.mark.usefixtures("types", "unbound")
+
+
+@pytest.fixture
+def types(job_types: None) -> None:
     declare_types()
-    kept = {
-        (table, name): core.fetch(
-            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s AND conrelid = %s::regclass",
-            [name, table],
-        )[0][0]
-        for table, names in CONSTRAINTS.items()
-        for name in names
-    }
-    for table, name in kept:
-        core.fetch(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-    yield
-    connection.close()
-    core.fetch("TRUNCATE esteira_job, esteira_schedule CASCADE")
-    for (table, name), definition in kept.items():
-        core.fetch(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
 
 
 def break_rows(core: Core) -> list[UUID]:

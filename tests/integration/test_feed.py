@@ -16,13 +16,13 @@ from esteira.feed import Feeder
 from esteira.keeper import Keeper
 from esteira.missing import Checker
 from esteira.publish import BEHIND_S, Publisher, fast
-from esteira.record import operator, rescue
+from esteira.record import insert, operator, rescue
 from esteira.record.claim import claim
 from esteira.record.finish import finish, hand_back, start
 from esteira.registry import JobType
 from esteira.wire import behind_key, ids_in, list_key
 from tests.integration.test_keeper import hints, serve
-from tests.integration.test_record_plans import Explained, feed
+from tests.integration.test_record_plans import FILL, Explained, feed
 from tests.support.jobs import TYPE, elapse, ended, look, outcome, running, schedule, stored
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
@@ -177,6 +177,21 @@ def test_waiting_ticks_cost_the_feed_nothing(core: Core) -> None:
     ticks(core, 20_000)
 
     assert feed(explained) < alone + 20, explained.scans()
+
+
+def test_offering_a_turn_costs_the_same_before_a_long_backlog(core: Core) -> None:
+    def cost(n: int, name: str) -> int:
+        core.fetch(FILL, {"type": TYPE, "published": False, "n": n})
+        core.fetch(FILL, {"type": TYPE, "published": True, "n": n})
+        ticks(core, n, name=name)
+        explained = Explained(core)
+        insert.feed_turns(explained, served={"default": [TYPE, "tests.other"]}, limit=1000)
+        insert.behind(explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9])
+        return explained.buffers
+
+    short, long = cost(100, "short"), cost(10_000, "long")
+
+    assert long < 2 * short + 200
 
 
 def test_each_schedule_has_its_own_turn(core: Core, publisher: Publisher, redis: redis_client.Redis) -> None:

@@ -405,11 +405,16 @@ def test_retention_deletes_old_jobs_with_all_that_hangs_on_them(core: Core, sett
     core.fetch("UPDATE esteira_job SET created_at = created_at - interval '60 days'")
     core.fetch("UPDATE esteira_job SET finished_at = finished_at - interval '31 days' WHERE id = %s", [old])
 
-    assert Retention().step(core) is False
+    keep(Retention(), core)
 
     assert set(Job.objects.values_list("pk", flat=True)) == {fresh, open_}
     assert JobEvent.objects.count() == JobLog.objects.count() == File.objects.count() == 2
     assert FileChunk.objects.count() == 4
+
+
+def keep(retention: Retention, core: Core) -> None:
+    """Step until there is nothing left to delete: on a busy machine a box of time is short."""
+    until(lambda: not retention.step(core), "nothing is left to delete")
 
 
 def test_orphaned_files_go_after_a_day_and_uploads_after_the_retention(core: Core) -> None:
@@ -442,10 +447,8 @@ def test_retention_stops_when_its_time_is_up(core: Core, monkeypatch: pytest.Mon
     retention = Retention()
 
     assert retention.step(core) is True
-    assert Job.objects.count() == 1500
-    while retention.step(core):
-        pass
-    assert Job.objects.count() == 0
+    assert 1000 < Job.objects.count() < 2000
+    until(lambda: retention.step(core) is False and not Job.objects.exists(), "all are deleted", every=0)
 
 
 # --- the scheduler that beat calls ------------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ BAD: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.usefixtures("unbound")
 @pytest.mark.parametrize("what", BAD)
 def test_a_schedule_that_cannot_be_kept_stops_no_step_and_no_other_schedule(
     core: Core, keeper: Keeper, redis: redis_client.Redis, what: str
@@ -106,6 +107,7 @@ def test_a_schedule_that_cannot_be_kept_stops_no_step_and_no_other_schedule(
     assert said == [(True, 1, True, True)], "it is told, and tried again; no tick is lost"
 
 
+@pytest.mark.usefixtures("unbound")
 def test_a_row_of_moments_that_python_cannot_hold_begins_again_and_harms_no_other(
     core: Core, keeper: Keeper
 ) -> None:
