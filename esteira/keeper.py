@@ -1,49 +1,71 @@
 """The keeper: what keeps the promise while everything else dies. It runs inside `celery beat`, in any number.
 
-A turn every half second: may I sweep? → rescue → ticks → compare Redis with the rows → feed → retention. Every step is
-a compare-and-set or a locked row, so keepers need no leader, and one that is killed anywhere leaves nothing half-done.
+A turn every half second: rescue → expire → declarations → schedules → compare Redis with the rows → feed → retention.
+Every step is a compare-and-set or a locked row, so keepers need no leader, and one that is killed anywhere leaves
+nothing half-done. Steps are independent: one that fails is told (`esteira.turns`), and the others take their turn.
+Only a database that is away ends a turn, because nobody can do anything then.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from celery.beat import Scheduler
 from django.conf import settings
 
 from esteira import gate
-from esteira.db import Core, Gone
+from esteira.db import Core, Db, Params, Row
 from esteira.feed import Feeder
+from esteira.hold import Hold
 from esteira.identity import touch
 from esteira.missing import Checker
 from esteira.publish import Publisher
 from esteira.retention import Retention
-from esteira.sweep import sweep
+from esteira.schedules import keep_declared
+from esteira.sweep import expire, rescue_lost
 from esteira.ticks import write_ticks
+from esteira.turns import Turns, is_absence
 
 log = logging.getLogger("esteira.keeper")
+T = TypeVar("T")
 
 #: Limits of every wait for the database and for Redis.
 DATABASE_TIMEOUT_S, REDIS_TIMEOUT_S, REDIS_PAUSE_S = 3.0, 1.0, 0.5
 #: While jobs are fed without a pause, the other steps still take their turns, no oftener than this.
-SWEEP_S, CHECK_S = 0.25, 1.0
+SWEEP_S, DECLARE_S, CHECK_S = 0.25, 2.0, 1.0
 #: How soon to look again at a list that was full.
 FULL_S = 0.05
 #: After Redis was full, this share of the window for so long.
 RELIEVED_SHARE, RELIEVED_S = 20, 30.0
 
 
+class Timed(Core):
+    """A connection that knows its slowest statement: a server that stood still answers all of them, but late."""
+
+    slowest_s = 0.0
+
+    def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        began = time.monotonic()
+        try:
+            return super().fetch(sql, params)
+        finally:
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+
+
 class Keeper:
     """One keeper's turns; holds nothing that another could miss."""
 
     def __init__(self) -> None:
-        self._db = Core("keeper", timeout_s=DATABASE_TIMEOUT_S)
+        # A statement ends by its own limit long before it could be taken for a server that stood still.
+        self._db = Timed("keeper", timeout_s=min(DATABASE_TIMEOUT_S, max(1.0, settings.LEASE_SECONDS / 3)))
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
         self._checker, self._feeder = Checker(self._publisher), Feeder(self._publisher)
         self._retention = Retention()
-        self._swept = self._checked = float("-inf")
+        self._hold, self._turns = Hold(), Turns()
+        self._swept = self._declared = self._checked = float("-inf")
         self._relieved = float("-inf")
         self._was_away = False
 
@@ -51,34 +73,67 @@ class Keeper:
         """Do what is due; return the seconds to wait before the next turn."""
         try:
             return self._turn()
-        except Gone as error:
-            if not self._was_away:
+        except Exception as error:  # the loop must survive whatever happens in it
+            self._turns.cut_off()
+            if not is_absence(error):
+                log.exception("a turn of the keeper failed; the next one starts afresh")
+            elif not self._was_away:
                 log.warning("the database is away: %s", str(error).strip())
-            self._was_away = True
-            self._db.close()
-        except Exception:
-            log.exception("a turn of the keeper failed; the next one starts afresh")
+            self._was_away = self._was_away or is_absence(error)
             self._db.close()
         return float(settings.KEEPER_SECONDS)
 
     def _turn(self) -> float:
         now, more = time.monotonic(), False
-        if now - self._swept >= SWEEP_S:
-            sweep(self._db, was_away=self._was_away)
-            if self._was_away:
-                log.info("the database answers again")
-            self._was_away, self._swept = False, now
-            touch("beat", "ready")
-            more = write_ticks(self._db)
+        sweeps = now - self._swept >= SWEEP_S
+        if sweeps:
+            self._swept = now
+            self._step("rescue", self._rescue, 0)
+            self._step("expire", expire, 0)
+            if now - self._declared >= DECLARE_S:
+                self._declared = now
+                self._step("declarations", keep_declared, False)
+            more = self._step("schedules", write_ticks, False)
         if now - self._checked >= CHECK_S:
-            more = self._checker.check(self._db) or more
-            self._checked = now if not more else float("-inf")
-        self._make_room(now)
-        fed, full = self._feeder.feed(self._db)
-        more = self._retention.step(self._db) or more
+            missing = self._step("compare", self._checker.check, False)
+            self._checked = float("-inf") if missing else now
+            more = missing or more
+        fed, full = self._step("feed", lambda db: self._feed(db, now), (0, False))
+        more = self._step("retention", self._retention.step, False) or more
+        if self._turns.end() and sweeps:
+            touch("beat", "ready")
         if fed or more:
             return 0.0
         return FULL_S if full else float(settings.KEEPER_SECONDS)
+
+    def _step(self, name: str, do: Callable[[Db], T], otherwise: T) -> T:
+        """Take one step; if it fails, say so and go on, unless the database is away."""
+        try:
+            result = do(self._db)
+        except (
+            Exception
+        ) as error:  # a bug, a lock or a bad row of one step must not keep the others from their turn
+            if is_absence(error):
+                raise
+            self._turns.failed(name, error, self._hold.now)
+            return otherwise
+        self._turns.went_through(name)
+        return result
+
+    def _rescue(self, db: Db) -> int:
+        if self._db.slowest_s > settings.LEASE_SECONDS / 2:
+            log.warning("the database stood still: a statement took %.1f s", self._db.slowest_s)
+            self._was_away = True
+        self._db.slowest_s = 0.0
+        calm = self._hold.look(db, self._turns, was_away=self._was_away)
+        if self._was_away:
+            log.info("the database answers again")
+        self._was_away = False
+        return rescue_lost(db, calm)
+
+    def _feed(self, db: Db, now: float) -> tuple[int, bool]:
+        self._make_room(now)
+        return self._feeder.feed(db)
 
     def _make_room(self, now: float) -> None:
         if self._publisher.take_full():

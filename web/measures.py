@@ -27,10 +27,12 @@ from prometheus_client.registry import Collector
 import esteira
 from esteira.db import Db
 from esteira.depth import known_queues
+from esteira.hold import FAILING_S
 from esteira.identity import SILENT_S
 from esteira.registry import registry
 from esteira.states import ENDED
 from esteira.stats import BOUNDS_S
+from esteira.turns import STEPS
 from web import health
 
 #: So many waiting jobs are counted in one queue; more are told as this many.
@@ -85,6 +87,13 @@ SELECT r.queue, count(*) FROM (
   SELECT j.queue FROM esteira_job j WHERE j.state = 'running' ORDER BY j.id LIMIT {MOST}) AS r
 GROUP BY r.queue"""
 
+_KEEPER = """
+SELECT extract(epoch FROM clock_timestamp() - k.last_sweep)::float8,
+  ARRAY(SELECT DISTINCT jsonb_object_keys(f.value->'steps') FROM jsonb_each(k.failing) AS f
+        WHERE (f.value->>'at')::timestamptz > clock_timestamp() - %s * interval '1 second'),
+  (SELECT count(*) FROM esteira_schedule WHERE enabled AND origin <> 'gone' AND error <> '')
+FROM esteira_keeper k
+"""
 _WORKERS = """
 SELECT CASE WHEN state = 'up' AND last_seen <= clock_timestamp() - %s * interval '1 second' THEN 'silent'
             ELSE state END, count(*), sum(slots)
@@ -118,7 +127,7 @@ class Measures(Collector):
         yield from self._queues()
         yield from self._totals()
         yield from self._workers()
-        yield self._keeper()
+        yield from self._keeper()
         yield from self._files.collect()
         try:
             redis_up = pinged.result(REDIS_PATIENCE_S) == "pass"
@@ -220,13 +229,25 @@ class Measures(Collector):
             "esteira_worker_slots", "Jobs that workers which are up can run at a time.", slots
         )
 
-    def _keeper(self) -> Metric:
-        rows = self._core.fetch(
-            "SELECT extract(epoch FROM clock_timestamp() - last_sweep)::float8 FROM esteira_keeper"
+    def _keeper(self) -> Iterator[Metric]:
+        rows = self._core.fetch(_KEEPER, [FAILING_S])
+        age_s, failing, schedules = rows[0] if rows else (None, [], 0)
+        told = (
+            "Seconds since every step of a keeper's (beat's) turn went through; +Inf if that never happened."
         )
-        age_s = rows[0][0] if rows and rows[0][0] is not None else float("inf")
-        told = "Seconds since a keeper (beat) swept; +Inf if none ever did."
-        return GaugeMetricFamily("esteira_keeper_last_sweep_seconds", told, age_s)
+        age_s = float("inf") if age_s is None else age_s
+        yield GaugeMetricFamily("esteira_keeper_last_sweep_seconds", told, age_s)
+        steps = GaugeMetricFamily(
+            "esteira_keeper_step_failing", "1 while this step of a keeper's turn fails.", labels=["step"]
+        )
+        for step in sorted({*STEPS, *failing}):
+            steps.add_metric([step], float(step in failing))
+        yield steps
+        yield GaugeMetricFamily(
+            "esteira_schedules_failing",
+            "Schedules that cannot be kept, or whose parameters are refused.",
+            schedules,
+        )
 
 
 class _Files:

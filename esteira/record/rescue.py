@@ -9,6 +9,8 @@ and changes nothing.
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +21,7 @@ MAX_SUSPICION = 6
 PROCESS_LOST, WORKER_LOST, DRAINED = 2, 1, 0
 LONGEST_REST_S = 30.0
 
+# What was claimed was due, so it is due again at once, even if the clock has stepped back since.
 _RESCUE = f"""
 WITH locked AS MATERIALIZED (
   SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
@@ -29,6 +32,7 @@ moved AS (
   UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
     state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
     finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
+    run_at = least(j.run_at, clock_timestamp()),
     suspicion = j.suspicion + CASE WHEN j.batched THEN 0 ELSE %(count)s END,
     solo = j.solo OR (j.batched AND %(count)s > 0),
     hold_until = CASE WHEN %(part)s AND j.suspicion > 0 AND NOT (cancelled OR dead) THEN clock_timestamp()
@@ -67,9 +71,21 @@ def process_lost(db: Db, delivery: str) -> dict[UUID, str]:
     )
 
 
-def leases_ended(db: Db) -> dict[UUID, str]:
-    """T8: nobody extended these leases; call it only while no sweep hold is in force."""
-    return _rescue(db, "j.lease_until < clock_timestamp()", count=WORKER_LOST, reason="lease ended")
+_AT = "coalesce(%(at)s::timestamptz, clock_timestamp())"
+# A lease that ends so late was given before the clock stepped back, and nobody extended it since.
+_ENDED = f"""j.lease_s <= %(longest)s::float8 AND (j.lease_until < {_AT}
+  OR j.lease_until > {_AT} + (j.lease_s + greatest(j.lease_s / 2, %(slack)s::float8)) * interval '1 second')"""
+
+
+def leases_ended(
+    db: Db, *, at: datetime | None = None, longest_lease_s: float = math.inf, slack_s: float = 0
+) -> dict[UUID, str]:
+    """T8: nobody extended these leases, judged at the moment and up to the length that `esteira.hold` allows.
+
+    `slack_s`: a step of the clock that is no longer than this went unnoticed.
+    """
+    asked = {"at": at, "longest": longest_lease_s, "slack": slack_s}
+    return _rescue(db, _ENDED, count=WORKER_LOST, reason="lease ended", **asked)
 
 
 def worker_restarted(db: Db, *, name: str, me: str) -> dict[UUID, str]:

@@ -15,13 +15,15 @@ from django.db import connection
 from esteira import Context, files, job
 from esteira.db import Core
 from esteira.feed import Feeder
+from esteira.hold import Hold
 from esteira.keeper import Keeper, KeeperScheduler
 from esteira.missing import MARKER, Checker
 from esteira.models import File, FileChunk, Job, JobEvent, JobLog, Stat
 from esteira.publish import Publisher
 from esteira.record.claim import claim
 from esteira.retention import Retention
-from esteira.sweep import held, sweep
+from esteira.sweep import expire, rescue_lost
+from esteira.turns import Turns
 from esteira.wire import ids_in, list_key
 from project.embedded import Valkey
 from tests.support.jobs import TYPE, elapse, ended, kinds, look, running, stored
@@ -61,6 +63,16 @@ def typical(type: str, seconds: float, runs: int = 100) -> None:
     )
     with connection.cursor() as cursor:
         cursor.execute("UPDATE esteira_stat SET minute = date_trunc('minute', clock_timestamp())")
+
+
+def held(core: Core, *, was_away: bool, hold: Hold | None = None) -> bool:
+    """Look as a keeper does; return whether no ordinary lease is judged now."""
+    calm = (hold or Hold()).look(core, Turns(), was_away=was_away)
+    return calm.longest_lease_s < django_settings.LEASE_SECONDS
+
+
+def sweep(core: Core, *, was_away: bool, hold: Hold | None = None) -> int:
+    return expire(core) + rescue_lost(core, (hold or Hold()).look(core, Turns(), was_away=was_away))
 
 
 # --- sweep ------------------------------------------------------------------------------------------------------------
@@ -450,7 +462,7 @@ def test_the_plain_beat_command_runs_the_keeper_and_survives_its_errors(
     assert (tmp_path / "beat.alive").exists()
 
     (tmp_path / "beat.ready").unlink()  # one that does not sweep lives, but is not ready
-    monkeypatch.setattr("esteira.keeper.sweep", _broken)
+    monkeypatch.setattr("esteira.keeper.rescue_lost", _broken)
     monkeypatch.setattr("esteira.keeper.SWEEP_S", 0.0)
     assert 0 <= scheduler.tick() <= 0.5
     assert not (tmp_path / "beat.ready").exists()
