@@ -23,9 +23,9 @@ from django.conf import settings
 from esteira.db import Db, Row
 from esteira.turns import Turns
 
-#: A clock that is further off than this share of a lease has stepped; less harms no lease, since each is extended
-#: four times before it ends.
-STEP_SHARE = 4
+#: A clock that is further off than this share of a lease has stepped; less harms nobody, because each lease is extended
+#: when a quarter of it has passed.
+STEP_SHARE = 2
 #: What a keeper said about its failing steps is forgotten when it says nothing any more.
 FAILING_S = 60.0
 
@@ -55,10 +55,11 @@ RETURNING c.now, coalesce(extract(epoch FROM c.now - k.hold_until + c.lease / 2)
 
 @dataclass(frozen=True, kw_only=True)
 class Calm:
-    """When leases are judged, and up to which length: the living had the time to extend those."""
+    """When leases are judged, up to which length, and how far off the clock may have been without a hold."""
 
     at: datetime
     longest_lease_s: float
+    slack_s: float
 
 
 class Hold:
@@ -89,7 +90,8 @@ class Hold:
         self.now, self._looked = rows[0][0], looked
         calm_s = rows[0][1]
         # Longer leases wait longer, but not past the moment from which another hold may begin.
-        return Calm(at=rows[0][0], longest_lease_s=math.inf if calm_s >= lease_s else 2 * calm_s)
+        longest_s = math.inf if calm_s >= lease_s else 2 * calm_s
+        return Calm(at=rows[0][0], longest_lease_s=longest_s, slack_s=lease_s / STEP_SHARE)
 
     def _first(self, db: Db, asked: dict[str, object]) -> list[Row]:
         """Somebody deleted the keeper's one row: make it again."""

@@ -60,7 +60,7 @@ class Keeper:
 
     def __init__(self) -> None:
         # A statement ends by its own limit long before it could be taken for a server that stood still.
-        self._db = Timed("keeper", timeout_s=min(DATABASE_TIMEOUT_S, settings.LEASE_SECONDS / 3))
+        self._db = Timed("keeper", timeout_s=min(DATABASE_TIMEOUT_S, max(1.0, settings.LEASE_SECONDS / 3)))
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
         self._checker, self._feeder = Checker(self._publisher), Feeder(self._publisher)
         self._rescuer, self._expirer, self._retention = Rescuer(), Expirer(), Retention()

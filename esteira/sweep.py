@@ -63,8 +63,14 @@ class Rescuer:
             running = rescue.leases(db, part)
             # A row that somebody has locked, or that cannot be judged yet, stays watched until the next turn.
             if running:
-                longest = calm.longest_lease_s
-                rescued += len(rescue.leases_ended(db, list(running), at=calm.at, longest_lease_s=longest))
+                judged = rescue.leases_ended(
+                    db,
+                    list(running),
+                    at=calm.at,
+                    longest_lease_s=calm.longest_lease_s,
+                    slack_s=calm.slack_s,
+                )
+                rescued += len(judged)
             for job_id in part:
                 del self._watched[job_id]
             self._watched.update(running)

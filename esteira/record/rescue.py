@@ -32,6 +32,7 @@ _BY_KEY = f"{RUNNING} AND j.id = ANY(%(ids)s::uuid[])"
 _CLAIMED = """j.state = 'running' AND j.claimed_at > to_timestamp(%(after)s::float8)
   AND j.claimed_at <= to_timestamp(%(until)s::float8)"""
 
+# What was claimed was due, so it is due again at once, even if the clock has stepped back since.
 _RESCUE = f"""
 WITH locked AS MATERIALIZED (
   SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
@@ -42,6 +43,7 @@ moved AS (
   UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
     state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
     finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
+    run_at = least(j.run_at, clock_timestamp()),
     suspicion = j.suspicion + CASE WHEN j.batched THEN 0 ELSE %(count)s END,
     solo = j.solo OR (j.batched AND %(count)s > 0),
     interrupted = NOT j.batched OR j.started_at IS NOT NULL,
@@ -82,11 +84,10 @@ def process_lost(db: Db, delivery: str, ids: Sequence[UUID] | None = None) -> di
     return _rescue(db, f"{_BY_KEY} AND j.delivery = %(delivery)s", ids=list(ids), **asked)
 
 
-#: A lease that ends this many leases from now was given before the clock stepped back, and nobody extended it since.
-IMPOSSIBLE = 1.5
 _AT = "coalesce(%(at)s::timestamptz, clock_timestamp())"
-_ENDED = f"""j.lease_s <= %(longest)s::float8
-   AND (j.lease_until < {_AT} OR j.lease_until > {_AT} + {IMPOSSIBLE} * j.lease_s * interval '1 second')"""
+# A lease that ends so late was given before the clock stepped back, and nobody extended it since.
+_ENDED = f"""j.lease_s <= %(longest)s::float8 AND (j.lease_until < {_AT}
+  OR j.lease_until > {_AT} + (j.lease_s + greatest(j.lease_s / 2, %(slack)s::float8)) * interval '1 second')"""
 
 
 def leases_ended(
@@ -95,12 +96,14 @@ def leases_ended(
     *,
     at: datetime | None = None,
     longest_lease_s: float = math.inf,
+    slack_s: float = 0,
 ) -> dict[UUID, str]:
     """T8: nobody extended these leases, judged at the moment and up to the length that `esteira.hold` allows.
 
-    `ids` are jobs among which to look; without them, all that runs is read.
+    `ids` are jobs among which to look; without them, all that runs is read. `slack_s`: a step of the clock that is no
+    longer than this went unnoticed.
     """
-    asked: dict[str, Any] = {"at": at, "longest": longest_lease_s}
+    asked: dict[str, Any] = {"at": at, "longest": longest_lease_s, "slack": slack_s}
     if ids is None:
         which, asked = f"{_CLAIMED} AND {_ENDED}", {**asked, "after": -math.inf, "until": math.inf}
     else:

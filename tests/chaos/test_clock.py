@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.support.clocks import movable
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
-from tests.support.mishaps import movable_clock
 from tests.support.stack import Stack
 
 
@@ -15,14 +15,15 @@ def test_kill_a_worker_after_the_clock_stepped_forward(
 ) -> None:
     """Thirty seconds in a moment, ten leases: no healthy job is rescued, and the dead are found as before."""
     stack = make_stack(LEASE_SECONDS="3")
-    with movable_clock(stack.db) as clock:
+    with movable(stack.db.url) as move:
+        stack.db.close()
         victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
         ids = mixed(stack)
         long = stack.submit("plain.nap", [{"seconds": 6}] * 2, priority="high")
         stack.until(lambda: stack.db.counts(long).get("running") == 2, "the long jobs run")
         stack.halfway(ids, "w1", "w2")
 
-        clock.step(30)
+        move(30)
 
         stack.wait_ended()
         check(stack.db, [*ids, *long], crashed=False)
@@ -42,13 +43,14 @@ def test_kill_a_worker_after_the_clock_stepped_back(
 ) -> None:
     """A minute back: leases seem to last for long, and the dead are found within about one all the same."""
     stack = make_stack(LEASE_SECONDS="3")
-    with movable_clock(stack.db) as clock:
-        clock.step(60)
+    with movable(stack.db.url) as move:
+        stack.db.close()
+        move(60)
         victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
         ids = mixed(stack)
         stack.halfway(ids, "w1", "w2")
 
-        clock.step(-60)
+        move(-60)
         lost = stack.halfway(ids, "w1")
         was = stack.db.attempts(lost)
         victim.kill()

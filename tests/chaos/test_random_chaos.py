@@ -18,9 +18,10 @@ import psutil
 import psycopg
 import pytest
 
+from tests.support.clocks import movable
 from tests.support.invariants import check
 from tests.support.load import outage
-from tests.support.mishaps import MovableClock, frozen, movable_clock, read_only, snapshot_held
+from tests.support.mishaps import frozen, read_only, snapshot_held
 from tests.support.processes import Process
 from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
@@ -36,8 +37,9 @@ PER_SECOND = 25.0
 def test_random_chaos(make_stack: Callable[..., Stack]) -> None:
     print(f"\nrandom chaos for {SECONDS:.0f} s, SEED={SEED}")
     stack = make_stack(LEASE_SECONDS="3", DRAIN_SECONDS="4")
-    with movable_clock(stack.db) as clock:
-        chaos = Chaos(stack, random.Random(SEED), clock)
+    with movable(stack.db.url) as move:
+        stack.db.close()  # its next connection lives by that clock
+        chaos = Chaos(stack, random.Random(SEED), move)
         chaos.start()
         try:
             chaos.rage(SECONDS)
@@ -55,9 +57,9 @@ def test_random_chaos(make_stack: Callable[..., Stack]) -> None:
 class Chaos:
     """Two workers, two beats and web; somebody who submits, and somebody who breaks things."""
 
-    def __init__(self, stack: Stack, chance: random.Random, clock: MovableClock) -> None:
+    def __init__(self, stack: Stack, chance: random.Random, move: Callable[[float], None]) -> None:
         self.stack, self.chance, self.enough = stack, chance, threading.Event()
-        self.clock, self.snapshot = clock, ExitStack()
+        self.move, self.snapshot = move, ExitStack()
         self.watch = Stopwatch()
         self.told: list[str] = []
         self.restarts: list[tuple[float, Process]] = []
@@ -211,7 +213,7 @@ class Chaos:
             outage(self.chance.uniform(0.5, 8))
 
     def _step_the_clock(self) -> None:
-        self.clock.step(30)
+        self.move(30)
 
     def _take_a_snapshot(self) -> None:
         """Hold one until the next is taken, or PostgreSQL restarts."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import StringIO
 from typing import Any
@@ -13,7 +12,6 @@ from uuid import UUID
 import pytest
 import redis as redis_client
 from django.core.management import call_command
-from django.db import connection
 from django.test import Client
 
 from esteira import Context, job

@@ -92,6 +92,7 @@ def test_after_a_step_backward_the_dead_are_rescued_and_the_living_are_not(
     keeper.turn()
 
     assert [look(core, one.id).state for one in (dead, alive)] == ["queued", "running"]
+    assert look(core, dead.id).run_in < 1, "it runs again at once, not when the clock has caught up"
 
 
 def test_a_keeper_that_starts_after_a_step_backward_sees_it_too(core: Core, move: Move) -> None:

@@ -100,9 +100,9 @@ def test_a_schedule_that_cannot_be_kept_stops_no_step_and_no_other_schedule(
     assert Job.objects.filter(schedule=good).count() >= 5
     assert {str(one) for one in waiting} <= {one for message in hints(redis) for one in message}
     said = core.fetch(
-        """SELECT error <> '', failures, retry_at > error_at, last_tick_at = anchor_at
+        """SELECT error <> '', failures, retry_at > error_at, last_tick_at = %s
            FROM esteira_schedule WHERE id = %s""",
-        [bad.pk],
+        [bad.last_tick_at, bad.pk],
     )
     assert said == [(True, 1, True, True)], "it is told, and tried again; no tick is lost"
 

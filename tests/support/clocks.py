@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psycopg
 
+MOVED = (
+    "DROP SCHEMA IF EXISTS moved CASCADE",
+    "CREATE SCHEMA moved",
+    "CREATE TABLE moved.by AS SELECT 0::float8 AS seconds",
+    """CREATE FUNCTION moved.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+       $$ SELECT pg_catalog.clock_timestamp() + seconds * interval '1 second' FROM moved.by $$""",
+    """DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = moved, pg_catalog, public',
+       current_database()); END $$""",
+)
+BACK = (
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET search_path', current_database()); END $$",
+    "DROP SCHEMA moved CASCADE",
+)
+
 
 @contextmanager
-def movable(url: str) -> Iterator[Callable[[float], Any]]:
+def movable(url: str) -> Iterator[Callable[[float], None]]:
     """Give what moves the clock by some seconds; connections that are opened meanwhile live by it."""
+    _run(url, *MOVED)
+    try:
+        yield lambda seconds: _run(url, f"UPDATE moved.by SET seconds = seconds + {seconds:f}")
+    finally:
+        _run(url, *BACK)
+
+
+def _run(url: str, *statements: str) -> None:
+    """Use a connection for this alone: the server may have been restarted since the last one."""
     with psycopg.connect(url, autocommit=True) as own:
-        (name,) = own.execute("SELECT current_database()").fetchone() or ("",)
-        own.execute("DROP SCHEMA IF EXISTS moved CASCADE")
-        own.execute("CREATE SCHEMA moved")
-        own.execute("CREATE TABLE moved.by AS SELECT 0::float8 AS seconds")
-        own.execute(
-            """CREATE FUNCTION moved.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
-               $$ SELECT pg_catalog.clock_timestamp() + seconds * interval '1 second' FROM moved.by $$"""
-        )
-        own.execute(f'ALTER DATABASE "{name}" SET search_path = moved, pg_catalog, public')
-        try:
-            yield lambda seconds: own.execute("UPDATE moved.by SET seconds = seconds + %s", [seconds])
-        finally:
-            own.execute(f'ALTER DATABASE "{name}" RESET search_path')
-            own.execute("DROP SCHEMA moved CASCADE")
+        for statement in statements:
+            own.execute(statement)  # type: ignore[arg-type]  # made here, from numbers

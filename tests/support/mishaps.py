@@ -1,4 +1,4 @@
-"""What happens to a database that nobody kills: it freezes, takes no writes, is told another time, or is being read."""
+"""What happens to a database that nobody kills: it freezes, takes no writes, or is being read for long."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ import psycopg
 
 from tests.support.observer import Observer
 from tests.support.waiting import until
-
-#: Makes `clock_timestamp()` the first of its name that a new connection finds.
-MOVABLE_CLOCK = (
-    "DROP SCHEMA IF EXISTS moved CASCADE",
-    "CREATE SCHEMA moved",
-    "CREATE TABLE moved.clock AS SELECT 0::float8 AS seconds",
-    """CREATE FUNCTION moved.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
-       'SELECT pg_catalog.clock_timestamp() + seconds * interval ''1 second'' FROM moved.clock'""",
-)
 
 
 @contextmanager
@@ -69,28 +60,3 @@ def snapshot_held(url: str) -> Iterator[None]:
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         reader.execute("SELECT count(*) FROM esteira_job")
         yield
-
-
-@contextmanager
-def movable_clock(db: Observer) -> Iterator[MovableClock]:
-    """Give every connection that is opened from now on a clock that can be moved."""
-    name = db.one("SELECT current_database()")
-    for statement in MOVABLE_CLOCK:
-        db.fetch(statement)
-    db.fetch(f"ALTER DATABASE {name} SET search_path = moved, pg_catalog, public")
-    db.close()
-    try:
-        yield MovableClock(db)
-    finally:
-        db.fetch(f"ALTER DATABASE {name} RESET search_path")
-        db.close()
-
-
-class MovableClock:
-    """The database's clock, which `step` moves against everybody's monotonic one."""
-
-    def __init__(self, db: Observer) -> None:
-        self._db = db
-
-    def step(self, seconds: float) -> None:
-        self._db.fetch("UPDATE moved.clock SET seconds = seconds + %s", [seconds])
