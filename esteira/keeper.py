@@ -6,6 +6,7 @@ a compare-and-set or a locked row, so keepers need no leader, and one that is ki
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from django.conf import settings
 
 from esteira import gate
 from esteira.db import Core, Gone
+from esteira.descriptors import Descriptors, words
 from esteira.feed import Feeder
 from esteira.identity import touch
 from esteira.missing import Checker
@@ -93,6 +95,7 @@ class KeeperScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._keeper: Keeper | None = None
+        self._descriptors = Descriptors()
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -102,6 +105,8 @@ class KeeperScheduler(Scheduler):
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         touch("beat")
+        if self._descriptors.exhausted():
+            raise OSError(errno.EMFILE, words())  # Celery logs it and ends with an error
         assert self._keeper is not None
         return min(self._keeper.turn(), 0.5)
 
