@@ -23,7 +23,8 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
     broker_transport_options={
-        "visibility_timeout": 60,  # for tasks that are not ours: hints are not acknowledged
+        # Hints are not acknowledged. Another task that waits or runs for longer than this is given out a second time.
+        "visibility_timeout": 3600,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         "socket_timeout": 2,  # the event loop waits for so long several times in a row if Redis is frozen
