@@ -29,6 +29,7 @@ from esteira.identity import ANNOUNCE_S, Identity, briefly
 from esteira.links import Links
 from esteira.record import rescue
 from esteira.record.claim import settle
+from esteira.remote import limited_by_celery
 from esteira.run import Runner
 from esteira.unacked import spare_hints
 
@@ -156,6 +157,9 @@ class SteadyConsumer(Consumer):
                     told = True
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def bucket_for_task(self, type: Any) -> Any:
+        return super().bucket_for_task(type) if limited_by_celery(type.name) else None
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         spare_hints(self.task_consumer.channel.qos)  # each connection has a channel of its own
