@@ -7,6 +7,7 @@ messages are acknowledged early, nothing is prefetched, results live in PostgreS
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery, signals
 
@@ -14,6 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
 from django.conf import settings
 
+from esteira import switches
 from project import logging as project_logging
 
 app = Celery("esteira")
@@ -58,8 +60,9 @@ app.conf.update(
 
 
 @signals.setup_logging.connect
-def _log_as_every_process_does(**_: object) -> None:
-    project_logging.configure(settings.LOG_LEVEL, settings.LOG_FORMAT)
+def _log_as_every_process_does(loglevel: int, logfile: str | None, **_: Any) -> None:
+    project_logging.configure(loglevel, settings.LOG_FORMAT, logfile)
 
 
+switches.check(app, log_level=settings.LOG_LEVEL)
 app.autodiscover_tasks()
