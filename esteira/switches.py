@@ -111,21 +111,8 @@ def _everywhere(asked: _Asked) -> None:
             asked.refuse(
                 "broker", f"set REDIS_URL: web and beat need the same Redis ({name} names another one)."
             )
-    if asked.params["detach"] is True:
-        _can_be_detached(asked)
-    else:
+    if asked.params["detach"] is not True:
         asked.refuse_given(ONLY_DETACHED)
-
-
-def _can_be_detached(asked: _Asked) -> None:
-    """Refuse what Celery's way into the background would lose: it starts itself again with some words taken away."""
-    if not {"-D", "--detach"} & set(sys.argv):
-        asked.refuse(
-            "detach", "write it by itself, not together with other letters or as an environment variable."
-        )
-    for name in ("uid", "gid"):
-        if f"--{name}" in sys.argv:
-            asked.refuse(name, f"with --detach write --{name}=… as one word.")
 
 
 def _worker(asked: _Asked) -> None:
@@ -137,10 +124,23 @@ def _worker(asked: _Asked) -> None:
         )
     if asked.given("pool_start_method") and params["pool_start_method"] != "fork":
         asked.refuse("pool_start_method", "only fork: a pool process inherits its worker's name.")
+    if params["detach"] is True:
+        _in_the_background(asked)
     _numbers(asked)
     _queues(asked)
     if asked.given("include"):
         params["include"] = _names(asked, "include")
+
+
+def _in_the_background(asked: _Asked) -> None:
+    """Refuse what is lost on the way: Celery starts the worker a second time there, with `-D` taken out of the line."""
+    if not {"-D", "--detach"} & set(sys.argv):
+        asked.refuse(
+            "detach", "write it by itself, not together with other letters or as an environment variable."
+        )
+    for name in ("uid", "gid"):
+        if asked.given(name):
+            asked.refuse(name, "not with --detach: the second start could not change its user any more.")
 
 
 def _numbers(asked: _Asked) -> None:
