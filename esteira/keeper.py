@@ -8,6 +8,7 @@ Only a database that is away ends a turn, because nobody can do anything then.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from django.conf import settings
 
 from esteira import gate
 from esteira.db import Core, Db, Params, Row
+from esteira.descriptors import Descriptors, words
 from esteira.feed import Feeder
 from esteira.hold import Hold
 from esteira.identity import touch
@@ -150,6 +152,7 @@ class KeeperScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._keeper: Keeper | None = None
+        self._descriptors = Descriptors()
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -159,6 +162,8 @@ class KeeperScheduler(Scheduler):
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         touch("beat")
+        if self._descriptors.exhausted():
+            raise OSError(errno.EMFILE, words())  # Celery logs it and ends with an error
         assert self._keeper is not None
         return min(self._keeper.turn(), 0.5)
 

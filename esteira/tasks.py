@@ -6,17 +6,27 @@ have no exchange of their own: a wiped Redis leaves nothing to declare again.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import current_app, shared_task
 from kombu import Queue
 
-from esteira import delivery, worker
+from esteira import delivery, remote, worker
 from esteira.depth import known_queues
 from esteira.registry import registry
 
+log = logging.getLogger("esteira.worker")
 
-def door(task: Any, *ids: str) -> None:
+ID_LENGTH = 36
+
+
+def door(task: Any, *ids: str, **others: Any) -> None:
+    if not ids or others or any(len(str(one)) != ID_LENGTH for one in ids):
+        log.warning(
+            "a message of type %s was no hint; it is dropped: submit jobs, do not call them", task.name
+        )
+        return
     worker.runner().run_hint(ids, task.request.id)
 
 
@@ -26,3 +36,4 @@ for _kind in registry.all():
 
 current_app.conf.task_queues = [Queue(name, routing_key=name) for name in known_queues()]
 current_app.steps["worker"].add(worker.Name)
+remote.guard()

@@ -23,10 +23,13 @@ from django.conf import settings
 
 from esteira import gate, identity
 from esteira.db import Gone
+from esteira.descriptors import Descriptors, allow_a_few_more, words
 from esteira.events import BriefDispatcher
 from esteira.identity import ANNOUNCE_S, Identity, briefly
+from esteira.links import Links
 from esteira.record import rescue
 from esteira.record.claim import settle
+from esteira.remote import limited_by_celery
 from esteira.run import Runner
 from esteira.unacked import spare_hints
 
@@ -66,6 +69,7 @@ class SteadyConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._strays: list[UUID] = []
+        self._links, self._descriptors = Links(), Descriptors()
         self._connected_at = float("-inf")
         options = {
             **(kwargs.pop("worker_options", None) or {}),
@@ -80,8 +84,11 @@ class SteadyConsumer(Consumer):
         while True:
             try:
                 return super().start()
-            except (WorkerShutdown, WorkerTerminate):
-                raise
+            except (WorkerShutdown, WorkerTerminate) as end:
+                if not isinstance(end.__cause__, OSError):
+                    raise
+                self._forget_connection()  # Celery gives up at the first "too many open files", with exit code 0
+                time.sleep(LONGEST_PAUSE_S)
             except Exception:
                 maybe_shutdown()
                 log.exception("the connection to Redis broke in an unexpected way; connecting anew")
@@ -101,12 +108,27 @@ class SteadyConsumer(Consumer):
         super().on_connection_error_before_connected(exc)
         self._breathe()
 
+    def connect(self) -> Any:
+        return self._links.watch_ticks(self.hub, super().connect)
+
     def _breathe(self) -> None:
         """A Redis that connects and refuses what comes next is full, and the attempts themselves take its memory."""
+        self._links.drop(self.hub)
+        self._mind_descriptors()
         time.sleep(max(0.0, min(LONGEST_PAUSE_S, self._connected_at + LONGEST_PAUSE_S - time.monotonic())))
+
+    def _mind_descriptors(self) -> None:
+        """End with an error if nothing can be opened any more; what runs here goes to others."""
+        if self._descriptors.exhausted():
+            log.critical("%s", words())
+            self._links.drop(self.hub)
+            allow_a_few_more()  # handing over needs a connection
+            _hand_over(os.EX_OSERR)
 
     def _forget_connection(self) -> None:
         self.connection = None
+        self._links.drop(self.hub)
+        self._mind_descriptors()
         try:
             self.on_close()
             self._cancel_connection_timer_entries()
@@ -117,8 +139,10 @@ class SteadyConsumer(Consumer):
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes; the process counts as alive meanwhile, because it is."""
         pause, told = FIRST_PAUSE_S, False
+        self._links.add(conn)
         while True:
             maybe_shutdown()
+            self._mind_descriptors()
             identity.touch("worker")
             try:
                 conn.ensure_connection(
@@ -134,6 +158,9 @@ class SteadyConsumer(Consumer):
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
+    def bucket_for_task(self, type: Any) -> Any:
+        return super().bucket_for_task(type) if limited_by_celery(type.name) else None
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         spare_hints(self.task_consumer.channel.qos)  # each connection has a channel of its own
         return super().create_task_handler(*args, **kwargs)
@@ -143,6 +170,7 @@ class SteadyConsumer(Consumer):
         _show_life()
         self._announce()  # timers begin anew with each connection: a Redis that dies every 4 s must not silence us
         hub.timer.call_repeatedly(TOUCH_S, _show_life)
+        hub.timer.call_repeatedly(TOUCH_S, self._mind_descriptors)
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
         hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
 
@@ -238,7 +266,7 @@ def _drain(how: str = "Warm", **_: Any) -> None:
     timer.start()
 
 
-def _hand_over() -> None:
+def _hand_over(status: int = os.EX_OK) -> None:
     try:
         if _me is not None:
             with briefly("worker drain") as db:
@@ -248,7 +276,7 @@ def _hand_over() -> None:
     except Gone as error:
         log.warning("the database is away (%s); the leases of what runs here end by themselves", error)
     finally:
-        os._exit(0)  # the pool's processes end with their parent
+        os._exit(status)  # the pool's processes end with their parent
 
 
 @signals.worker_shutdown.connect

@@ -7,6 +7,7 @@ messages are acknowledged early, nothing is prefetched, results live in PostgreS
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery, signals
 
@@ -14,6 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
 from django.conf import settings
 
+from esteira import switches
 from project import logging as project_logging
 
 app = Celery("esteira")
@@ -23,7 +25,8 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
     broker_transport_options={
-        "visibility_timeout": 60,  # for tasks that are not ours: hints are not acknowledged
+        # Hints are not acknowledged. Another task that waits or runs for longer than this is given out a second time.
+        "visibility_timeout": 3600,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         "socket_timeout": 2,  # the event loop waits for so long several times in a row if Redis is frozen
@@ -57,8 +60,9 @@ app.conf.update(
 
 
 @signals.setup_logging.connect
-def _log_as_every_process_does(**_: object) -> None:
-    project_logging.configure(settings.LOG_LEVEL, settings.LOG_FORMAT)
+def _log_as_every_process_does(loglevel: int, logfile: str | None, **_: Any) -> None:
+    project_logging.configure(loglevel, settings.LOG_FORMAT, logfile)
 
 
+switches.check(app, log_level=settings.LOG_LEVEL)
 app.autodiscover_tasks()

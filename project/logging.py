@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 from datetime import UTC, datetime
+from typing import Any
 
 
 class JsonFormatter(logging.Formatter):
@@ -24,22 +25,33 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure(level: str = "INFO", fmt: str = "text") -> None:
-    """Send every log to stderr in one format."""
+def configure(level: str | int = "INFO", fmt: str = "text", file: str | None = None) -> None:
+    """Send every log to stderr, or to a file that may be rotated, in one format.
+
+    `level` is that of what is written here: a job's own log is kept from INFO on whatever this process says.
+    """
     formatters = {
         "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s", "datefmt": "%H:%M:%S"},
         "json": {"()": "project.logging.JsonFormatter"},
     }
+    handlers: dict[str, dict[str, Any]] = {
+        "stderr": {"class": "logging.StreamHandler"},
+        "file": {"class": "logging.handlers.WatchedFileHandler", "filename": file, "encoding": "utf-8"},
+    }
+    number = level if isinstance(level, int) else logging.getLevelNamesMapping()[level]
+    chatty = "DEBUG" if number <= logging.DEBUG else "WARNING"  # two lines for each message
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"chosen": formatters["json" if fmt == "json" else "text"]},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chosen"}},
-            "root": {"level": level, "handlers": ["stderr"]},
+            "handlers": {
+                "chosen": {**handlers["file" if file else "stderr"], "formatter": "chosen", "level": number}
+            },
+            "root": {"level": min(number, logging.INFO), "handlers": ["chosen"]},
             "loggers": {
-                "celery.worker.strategy": {"level": "WARNING"},
-                "celery.app.trace": {"level": "WARNING"},
+                "celery.worker.strategy": {"level": chatty},
+                "celery.app.trace": {"level": chatty},
             },
         }
     )

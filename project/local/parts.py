@@ -69,13 +69,13 @@ def app_parts(options: Options, home: Home, env: dict[str, str]) -> list[Part]:
         ),
         Part(
             name="worker",
-            launch=lambda: _python(env, *celery, "worker", "-l", "info"),
+            launch=lambda: _python(env, *celery, "worker"),
             answers=lambda: _touched_since(began, home.run / "worker.alive"),
             patience_seconds=options.drain_seconds + 5,
         ),
         Part(
             name="beat",
-            launch=lambda: _python(env, *celery, "beat", "-l", "info"),
+            launch=lambda: _python(env, *celery, "beat"),
             answers=lambda: _touched_since(began, home.run / "beat.alive"),
         ),
         Part(

@@ -107,3 +107,22 @@ def test_a_hint_is_written_as_kombu_writes_it(redis: Any) -> None:
 def test_what_is_no_hint_is_a_value_error(junk: bytes) -> None:
     with pytest.raises(ValueError):
         ids_in(junk)
+
+
+def test_a_task_with_a_long_countdown_or_run_is_not_given_to_two_workers(redis: Any) -> None:
+    """Celery's own tasks beside the jobs: what waits for its moment in a worker, or runs with late acknowledgement."""
+    from project.celery import app
+
+    waited = {"a minute": 90, "an hour": 3700}
+    with app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        for name in waited:
+            Producer(connection, routing_key=name).publish({}, declare=[Queue(name, routing_key=name)])
+            assert Queue(name, routing_key=name)(channel).get() is not None
+
+        for tag, entry in redis.hgetall(settings.REDIS_PREFIX + UNACKED).items():
+            name = json.loads(entry)[2]
+            redis.zincrby(settings.REDIS_PREFIX + UNACKED_INDEX, -waited[name], tag)
+        channel.qos.restore_visible()
+
+        assert {name: channel._size(name) for name in waited} == {"a minute": 0, "an hour": 1}

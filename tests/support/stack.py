@@ -120,9 +120,17 @@ class Stack(Watch):
     def environment(self, **more: str) -> dict[str, str]:
         return environment(**{**self.servers.addresses(), **self.settings, **more})
 
-    def worker(self, name: str = "w1", alias: str = "", *, wait: bool = True, **settings: str) -> Process:
+    def worker(
+        self,
+        name: str = "w1",
+        alias: str = "",
+        *,
+        wait: bool = True,
+        flags: Sequence[str] = (),
+        **settings: str,
+    ) -> Process:
         """Start a worker; its jobs' `worker` begins with `name` and an @. `alias` names its log."""
-        arguments = ["celery", "-A", "project", "worker", "-l", "info", "--hostname", f"{name}@test"]
+        arguments = ["celery", "-A", "project", "worker", "-l", "info", "--hostname", f"{name}@test", *flags]
         process = Process(alias or name, arguments, self.environment(**settings), self.logs)
         return self._start(process, "worker", wait)
 

@@ -28,6 +28,12 @@ def nap(ctx: Context, seconds: float = 0.2) -> dict[str, int]:
     return {"attempt": ctx.attempt}
 
 
+@job
+def speak(ctx: Context) -> None:
+    """Say something in its log."""
+    ctx.log.info("spoken")
+
+
 @job(retries=5, backoff=0.2)
 def burn(ctx: Context, seconds: float = 1.0) -> None:
     """Keep a processor busy."""

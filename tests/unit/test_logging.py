@@ -1,0 +1,72 @@
+"""Every process logs in one way: its level and its file are those that it was told."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from project.logging import configure
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Put the suite's own handlers and levels back."""
+    root, before = logging.getLogger(), {}
+    handlers = list(root.handlers)
+    for name in ("", "celery.worker.strategy", "celery.app.trace"):
+        before[name] = logging.getLogger(name).level
+    yield
+    root.handlers[:] = handlers
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def said(file: Path) -> str:
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logging.getLogger("shop").log(level, "at %s", logging.getLevelName(level))
+        logging.getLogger("celery.app.trace").log(level, "of a message at %s", logging.getLevelName(level))
+    return file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("level", "shop", "messages"),
+    [(logging.DEBUG, 4, 4), ("INFO", 3, 2), (logging.WARNING, 2, 2), ("ERROR", 1, 1)],
+)
+def test_a_file_holds_what_its_level_lets_through(
+    tmp_path: Path, level: int | str, shop: int, messages: int
+) -> None:
+    configure(level, "text", str(tmp_path / "log"))
+
+    lines = said(tmp_path / "log").splitlines()
+
+    assert len([line for line in lines if " shop: " in line]) == shop
+    assert len([line for line in lines if " celery.app.trace: " in line]) == messages
+
+
+def test_a_file_holds_objects_if_they_are_wanted(tmp_path: Path) -> None:
+    configure("ERROR", "json", str(tmp_path / "log"))
+
+    lines = [json.loads(line) for line in said(tmp_path / "log").splitlines()]
+
+    assert {line["level"] for line in lines} == {"error"}
+
+
+def test_a_file_may_be_rotated(tmp_path: Path) -> None:
+    configure("INFO", "text", str(tmp_path / "log"))
+    said(tmp_path / "log")
+
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    logging.getLogger("shop").info("after it")
+
+    assert "after it" in (tmp_path / "log").read_text()
+
+
+def test_what_reaches_a_jobs_own_log_does_not_depend_on_the_level(tmp_path: Path) -> None:
+    """A handler of the root logger keeps it, whatever this process writes."""
+    configure("ERROR", "text", str(tmp_path / "log"))
+
+    assert logging.getLogger("jobs.shop").isEnabledFor(logging.INFO)
