@@ -223,9 +223,9 @@ PYTHON: list[tuple[str, list[Any]]] = [
 ]
 
 
-def said_by(door: Callable[[], object]) -> str:
+def said_by(door: Callable[..., object], *given: Any, **options: Any) -> str:
     try:
-        return f"NOT REFUSED: {door()}"
+        return f"NOT REFUSED: {door(*given, **options)}"
     except EsteiraError as error:
         return str(error)
 
@@ -233,7 +233,7 @@ def said_by(door: Callable[[], object]) -> str:
 @pytest.mark.parametrize(("option", "values"), PYTHON, ids=[name for name, _ in PYTHON])
 def test_an_option_in_python_is_refused(note: JobType, option: str, values: list[Any]) -> None:
     for value in values:
-        answer = said_by(lambda value=value: note.options(**{option: value}).submit(text="x"))
+        answer = said_by(note.options(**{option: value}).submit, text="x")
 
         assert not taken([(value, answer)], said=f"{option.removesuffix('_s')}: ")
 
@@ -244,7 +244,9 @@ def test_a_delay_that_is_none_is_refused(note: JobType) -> None:
     spans: list[dict[str, Any]] = [{"days": 1e300}, {"hours": math.inf}, {"seconds": math.nan}, {"days": -1}]
     spans.append({"minutes": "5"})
 
-    answers = [(span, said_by(lambda span=span: note.after(**span).submit(text="x"))) for span in spans]
+    answers = [
+        (span, said_by(lambda **given: note.after(**given).submit(text="x"), **span)) for span in spans
+    ]
 
     assert not taken(answers, said="delay: ")
 
@@ -261,7 +263,7 @@ def test_who_did_it_is_text(note: JobType) -> None:
     ]
     texts: list[Any] = [NUL, HALF, "x" * 301, 5]
 
-    answers = [(by, said_by(lambda by=by, door=door: door(by))) for door in doors for by in texts]
+    answers = [(by, said_by(door, by)) for door in doors for by in texts]
 
     assert not taken(answers, said="by: ")
     assert Job.objects.get().state == "queued"
@@ -271,9 +273,9 @@ def test_a_reason_a_key_and_a_filter_are_text(database: None) -> None:
     texts: list[Any] = [NUL, HALF, "x" * 501, 5]
     filters: list[dict[str, Any]] = [{"type": HALF}, {"queue": NUL}, {"states": [HALF]}, {"type": "x" * 121}]
 
-    reasons = [(v, said_by(lambda v=v: operate.pause("default", by="ana", reason=v))) for v in texts]
-    keys = [(v, said_by(lambda v=v: once("user:1", v, b"", dict))) for v in ["", *texts]]
-    pages = [(f, said_by(lambda f=f: page(Filters(**f), limit=10))) for f in filters]
+    reasons = [(v, said_by(operate.pause, "default", by="ana", reason=v)) for v in texts]
+    keys = [(v, said_by(once, "user:1", v, b"", dict)) for v in ["", *texts]]
+    pages = [(f, said_by(page, Filters(**f), limit=10)) for f in filters]
 
     assert not taken(reasons, said="reason: ")
     assert not taken(keys, said="idempotency_key: ")

@@ -272,6 +272,9 @@ def test_a_unique_key_of_a_secret_is_refused(template: str) -> None:
         def secret(ctx: Context, token: Secret, many: list[Secret], name: str = "") -> None: ...
 
 
+def _nothing(ctx: Context) -> None: ...
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -300,9 +303,7 @@ def test_a_unique_key_of_a_secret_is_refused(template: str) -> None:
 )
 def test_an_option_beyond_its_bounds_is_refused_with_its_place(options: dict[str, Any]) -> None:
     with pytest.raises(DeclarationError, match=r"test_registry\.py:\d+: "):
-
-        @job(**{"name": "keys.bad", **options})
-        def bad(ctx: Context) -> None: ...
+        job(**{"name": "keys.bad", **options})(_nothing)
 
 
 @pytest.mark.parametrize(
