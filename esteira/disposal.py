@@ -59,7 +59,7 @@ class Disposal:
                 return False
             self._remove_batch(db, oldest)
             if time.monotonic() > ends:
-                return True
+                return bool(self._found) or left
 
     def _find(self, db: Db, after: float, until: float) -> bool:
         asked = {"after": after, "until": until, "skipped": self._skipped, "limit": BATCH}

@@ -30,14 +30,16 @@ Visit = Callable[[Db, float, float], bool]
 #: after a few times the limit doubles, up to the second one.
 SLICE_LIMIT_S, LONGEST_LIMIT_S, GIVEN_UP_OFTEN = 0.1, 2.0, 4
 #: A slice that took less is followed by a wider one, one that took more by a narrower one.
-QUICK_S, SLOW_S = 0.005, 0.03
+QUICK_S, SLOW_S = 0.003, 0.015
 #: The first walk takes this long a turn until it is through, so that a new keeper soon knows everything.
 FIRST_BOX_S = 0.25
 #: Later a walk rests this many times as long as its last slice took.
 RESTS = 19
 #: Where a walk begins that cannot read everything at once, and beyond what it reads all the rest at once, in seconds.
 MINUTE_S, AGES_S = 60.0, 90 * 86400.0
-NARROWER, WIDER, NARROWEST_S = 4.0, 4.0, 0.01
+NARROWER, WIDER = 4.0, 4.0
+#: No slice is narrower; each makes this a little wider, because where nothing is quick a walk must end as well.
+NARROWEST_S, GROWS = 0.25, 1.02
 #: A trail that is so far behind leaves the distance to the walk.
 LOST_TRAIL_S = 60.0
 #: The late trail reads everything once more after this time: by then its commit is visible, its lock released.
@@ -59,7 +61,7 @@ class Walk:
         #: Whether the next slice begins a walk; and whether one has been through since the start.
         self.between = True
         self._width = self._opening = math.inf
-        self._given_up = 0
+        self._given_up, self._narrowest = 0, NARROWEST_S
         self.been_through = False
         self._rests_until = float("-inf")
 
@@ -91,7 +93,12 @@ class Walk:
             return left, time.monotonic() - began
 
         left, took = within(db, self._limit_s(), visit) or (None, math.inf)
-        self._given_up = self._given_up + 1 if left is None else 0
+        if left is not None:
+            self._given_up, self._narrowest = 0, self._narrowest * GROWS
+        else:
+            self._given_up += 1
+            if self._limit_s() == LONGEST_LIMIT_S:
+                self._narrowest = max(NARROWEST_S, self._narrowest / NARROWER)
         self._adapt(took)
         if opens:
             self._opening = self._width
@@ -99,7 +106,7 @@ class Walk:
             return bool(left)
         self._at = after
         if after == -math.inf:
-            self._at, self._width = None, self._opening
+            self._at, self._width, self._narrowest = None, self._opening, NARROWEST_S
             self.between = self.been_through = True
         return False
 
@@ -110,7 +117,7 @@ class Walk:
     def _adapt(self, took: float) -> None:
         if took > SLOW_S:
             narrower = MINUTE_S if self._width == math.inf else self._width / NARROWER
-            self._width = max(NARROWEST_S, narrower)
+            self._width = max(self._narrowest, narrower)
         elif took < QUICK_S:
             self._width = self._width * WIDER if self._width < AGES_S else math.inf
 
