@@ -146,10 +146,10 @@ def _refuse_what_does_not_last(checked: Params, text: str) -> None:
 
 
 def _as_before(checked: Params, again: Params) -> bool:
-    """The usual answer, found quickly; a class's own comparison may raise anything."""
+    """The usual answer, found quickly."""
     try:
         return checked.__dict__ == again.__dict__
-    except Exception:
+    except Exception:  # a class's own comparison may raise anything
         return False
 
 
