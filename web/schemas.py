@@ -66,7 +66,9 @@ class Progress(Schema):
 
 
 class JobError(Schema):
-    kind: str = Field(description="exception, timeout, retry, given up, parameters, result, unwritable, lost, refused")
+    kind: str = Field(
+        description="exception, timeout, retry, given up, parameters, result, unwritable, lost, refused"
+    )
     type: str
     message: str | None
     traceback: str | None = None
