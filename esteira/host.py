@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO
+from dataclasses import dataclass
+from typing import IO, Any
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from esteira import files, outcomes
 from esteira.context import Done
 from esteira.db import Core, Gone, Orm, Params, Row
 from esteira.errors import Cancelled, LeaseLost
 from esteira.limits import Interrupt
+from esteira.lost import blames_the_writer, is_closed
 from esteira.record import finish
 from esteira.record.finish import Outcome
 from esteira.slot import Held
@@ -22,7 +24,7 @@ log = logging.getLogger("esteira.run")
 
 
 class ConnectionLost(BaseException):
-    """The job's own connection broke inside its completion; a BaseException, so that no job swallows it."""
+    """A job's attempt has no outcome, because its connection was lost; a BaseException, so that no job swallows it."""
 
 
 class WorkerHost:
@@ -55,7 +57,7 @@ class WorkerHost:
     @contextmanager
     def file(self, name: str, content_type: str | None) -> Iterator[IO[bytes]]:
         job = self._held.job
-        db = _ShieldedDb(self._core, self._interrupt)
+        db = _ShieldedDb(self._core, self._interrupt, self._held)
         with files.open_result(job.id, job.attempt, name, content_type, db=db) as file:
             yield file
         self._held.has_files = True
@@ -65,52 +67,102 @@ class WorkerHost:
 
     @contextmanager
     def completing(self) -> Iterator[Done]:
-        held, done, raw = self._held, Done(), None
+        held, done, way = self._held, Done(), _Way()
         if held.completed:
             raise RuntimeError("completing: this job has completed already; a job completes once")
-        if connections["default"].in_atomic_block:
-            raise RuntimeError(
-                "completing: it must be the outermost transaction; leave transaction.atomic() first"
-            )
+        _refuse_open_transaction()
         try:
             with ExitStack() as shield, transaction.atomic(durable=True):
-                raw = connections[
-                    "default"
-                ].connection  # Django replaces a broken one before we can look at it
+                # Django replaces a broken one before we can look at it
+                way.raw = connections["default"].connection
+                # Before any of the function's own hooks: whatever they raise, the commit is known.
+                transaction.on_commit(way.note_commit)
                 yield done
-                shield.enter_context(self._interrupt.shield())
                 outcome = outcomes.succeeded(held, done.result, ended=self._now())
+                shield.enter_context(self._interrupt.shield())
+                way.stage = "writing"
                 self._complete(outcome)
+                way.stage = "committing"
                 held.completed = True  # until the commit says otherwise: no lease write may meet this row now
         except BaseException as error:
-            held.completed = False
-            if isinstance(error, Gone) and (raw is None or raw.closed or raw.broken):
+            if way.is_unsure(error):
+                held.unsure = error
                 raise ConnectionLost from error
             raise
-        held.completed = True
-        self._recorded(outcome)
+        finally:
+            held.completed = way.committed
+            if way.committed:
+                self._recorded(outcome)
 
     def _complete(self, outcome: Outcome) -> None:
         """Write the completion as the transaction's last statement; refused means that everything is undone."""
         db = Orm()
         millis = max(1000, int(self._held.job.lease_s * 1000))
         db.fetch("SELECT set_config('idle_in_transaction_session_timeout', %s, true)", [str(millis)])
-        if outcome.id not in finish.finish(db, [outcome]):
+        if not finish.complete(db, outcome):
             self._held.lost = True
             raise LeaseLost
 
 
-class _ShieldedDb:
-    """The core's connection as a job's file uses it: no limit is raised in the middle of a statement."""
+@dataclass(slots=True)
+class _Way:
+    """How far a completion has come. What has committed stays so, whatever is raised afterwards."""
 
-    def __init__(self, core: Core, interrupt: Interrupt) -> None:
-        self._core, self._interrupt = core, interrupt
+    stage: str = "open"
+    committed: bool = False
+    raw: Any = None
+
+    def note_commit(self) -> None:
+        self.committed = True
+
+    def is_unsure(self, error: BaseException) -> bool:
+        """Say whether only the row knows what became of the completion, or the server could not take it.
+
+        A healthy server's own words stay the job's failure: a constraint that the commit checks, a conflict, a lock.
+        """
+        if self.committed or isinstance(error, LeaseLost):
+            return False
+        if is_closed(self.raw):
+            return self.stage != "open" or isinstance(error, Gone)
+        if self.stage == "writing":
+            return not (isinstance(error, DatabaseError) and blames_the_writer(error))
+        return self.stage == "committing" and not isinstance(error, DatabaseError)
+
+
+def _refuse_open_transaction() -> None:
+    django = connections["default"]
+    if django.in_atomic_block:
+        raise RuntimeError(
+            "completing: it must be the outermost transaction; leave transaction.atomic() first"
+        )
+    if not django.get_autocommit():
+        raise RuntimeError(
+            "completing: it commits by itself, and autocommit is off; call transaction.set_autocommit(True) first"
+        )
+
+
+class _ShieldedDb:
+    """The core's connection as a job's file uses it: no limit is raised in the middle of a statement.
+
+    What it raises while the database is away is remembered: such an error is not the job's own.
+    """
+
+    def __init__(self, core: Core, interrupt: Interrupt, held: Held) -> None:
+        self._core, self._interrupt, self._held = core, interrupt, held
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
-        with self._interrupt.shield():
+        with self._interrupt.shield(), self._remembering():
             return self._core.fetch(sql, params)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with self._interrupt.shield(), self._core.transaction():
+        with self._interrupt.shield(), self._remembering(), self._core.transaction():
             yield
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except Gone as error:
+            self._held.core_errors += (error,)
+            raise

@@ -1,15 +1,19 @@
 """Tell a lost connection from an error of a query: the one is nobody's fault, the other is the job's own.
 
 A lost connection shows in two places at once: some error in the chain that the function raised comes from a server or a
-client that was cut off, and the connection is closed by now. A query that fails leaves its connection open.
+client that was cut off, and the connection is closed by now, or one was opened since the job began: Django opens the
+next one by itself when it leaves a transaction. A query that fails leaves its connection open.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import psycopg
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from esteira.db import VALUE_CLASSES, Gone
 
@@ -27,26 +31,43 @@ _context_of = BaseException.__dict__["__context__"].__get__
 _members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
+_opened = float("-inf")
+
+
+def watch_connections() -> None:
+    """Note from now on when this process opens a connection of Django's."""
+    connection_created.connect(_note_opening, dispatch_uid="esteira.lost")
+
+
+def _note_opening(connection: BaseDatabaseWrapper, **_: object) -> None:
+    global _opened
+    if connection.alias == "default":
+        _opened = time.monotonic()
+
+
 def is_closed(raw: psycopg.Connection[object] | None) -> bool:
     """Say whether a driver's connection is gone; Django keeps none after it noticed a break itself."""
     return raw is None or raw.closed or raw.broken
 
 
-def lost_connection(error: BaseException, core_errors: tuple[BaseException, ...]) -> BaseException | None:
+def lost_connection(
+    error: BaseException, *, since: float, core_errors: tuple[BaseException, ...]
+) -> BaseException | None:
     """Return the error by which a job's connection was lost, from the chain of what its function raised, or None.
 
-    `core_errors` are what the core's private connection raised on the function's behalf; any of them counts.
+    `since` is when the job began, by `time.monotonic()`. `core_errors` are what the core's private connection raised on
+    the function's behalf; any of them counts.
     """
     for one in _chain(error):
         if any(one is core for core in core_errors):
             return one
-        if (
-            issubclass(type(one), Gone)
-            and _ended_session(one)
-            and is_closed(connections["default"].connection)
-        ):
+        if issubclass(type(one), Gone) and _ended_session(one) and _was_lost(since):
             return one
     return None
+
+
+def _was_lost(since: float) -> bool:
+    return _opened >= since or is_closed(connections["default"].connection)
 
 
 def blames_the_writer(error: BaseException) -> bool:

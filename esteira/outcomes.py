@@ -163,7 +163,7 @@ def _plain(value: Any) -> Any:
         return to_jsonable_python(value)
     except SAID_ON_PURPOSE:
         raise
-    except Exception as error:
+    except Exception as error:  # a generator's body is the function's own code, and may raise anything
         own = error.__traceback__
         if own is None or own.tb_next is None:  # raised by the conversion itself, not by code that it called
             raise

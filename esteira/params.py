@@ -14,15 +14,18 @@ import typing
 import uuid
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
+from esteira import lasting
 from esteira.bounds import NESTED, nests_too_deeply
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
 
 MAX_PARAMS_BYTES = 64 * 1024
+NOT_LASTING = "would not survive storage"
 #: An escaped NUL, and not a backslash that is itself escaped and followed by "u0000".
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -102,7 +105,8 @@ def _field(parameter: inspect.Parameter, hints: dict[str, Any], *, where: str, n
 def check(model: type[Params], params: Any) -> tuple[Params, str]:
     """Check parameters; return the model and its canonical JSON text (at most 64 KiB).
 
-    Raises InvalidParameters with every mistake, or TooLarge.
+    The text validates to the same value again, because the job runs with that. Raises InvalidParameters with every
+    mistake, or TooLarge.
     """
     try:
         checked = model.model_validate(params)
@@ -110,7 +114,7 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
         raise InvalidParameters(problems(error)) from None
     try:
         text = dump(checked)
-    except (ValueError, TypeError, RecursionError) as error:
+    except Exception as error:  # a type's own way of writing itself may raise anything
         raise InvalidParameters(
             [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {error}."}]
         ) from None
@@ -122,7 +126,60 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
         raise InvalidParameters(
             [{"pointer": "#/params", "detail": f"is nested more than {NESTED} levels deep; flatten it."}]
         )
+    if not _always_lasts(model) or lasting.may_have_long_number(text):
+        _refuse_what_does_not_last(checked, text)
     return checked, text
+
+
+@lru_cache(maxsize=1024)
+def _always_lasts(model: type[Params]) -> bool:
+    return lasting.always_lasts(model.__pydantic_core_schema__, harmless=[_file_id])
+
+
+def _refuse_what_does_not_last(checked: Params, text: str) -> None:
+    model = type(checked)
+    try:
+        again = model.model_validate(json.loads(text, parse_constant=_no_json))
+    except ValidationError as error:
+        mistakes = [{**p, "detail": f"{NOT_LASTING}: read back, it {_because(p)}"} for p in problems(error)]
+        raise InvalidParameters(mistakes) from None
+    except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
+        detail = f"{NOT_LASTING}: reading them back raises {type(error).__name__}: {error}."
+        raise InvalidParameters([{"pointer": "#/params", "detail": detail}]) from None
+    if not _as_before(checked, again):
+        changed = [name for name in model.model_fields if not _same(checked, again, name, text)]
+        if changed:
+            raise InvalidParameters([_changed(name, getattr(again, name)) for name in changed])
+
+
+def _as_before(checked: Params, again: Params) -> bool:
+    """The usual answer, found quickly."""
+    try:
+        return checked.__dict__ == again.__dict__
+    except Exception:  # a class's own comparison may raise anything
+        return False
+
+
+def _same(checked: Params, again: Params, name: str, text: str) -> bool:
+    answer = lasting.same(getattr(checked, name), getattr(again, name))
+    return dump(again) == text if answer is None else answer
+
+
+def _because(problem: dict[str, Any]) -> str:
+    detail = str(problem["detail"])
+    return detail if detail.startswith("is ") else f"is refused ({detail.rstrip('.')})."
+
+
+def _changed(name: str, value: Any) -> dict[str, Any]:
+    shown = "another value" if isinstance(value, SecretStr) else repr(value)[:80]
+    detail = (
+        f"{NOT_LASTING}: read back, it is {shown}. Take a type whose JSON is read back as the same value."
+    )
+    return {"pointer": f"#/params/{_escaped(name)}", "detail": detail, "type": "not_lasting"}
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def dump(checked: Params) -> str:
@@ -131,7 +188,9 @@ def dump(checked: Params) -> str:
     if "**********" not in text:
         return text
     # A Secret serialises as stars; only then is the slower way round worth its time.
-    return json.dumps(checked.model_dump(mode="python"), default=_plain, separators=(",", ":"))
+    return json.dumps(
+        checked.model_dump(mode="python"), default=_plain, separators=(",", ":"), allow_nan=False
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,7 @@ from esteira.flush import Ledger
 from esteira.host import ConnectionLost, WorkerHost
 from esteira.lease import Heart
 from esteira.limits import Interrupt
-from esteira.lost import lost_connection
+from esteira.lost import lost_connection, watch_connections
 from esteira.params import Params, problems
 from esteira.record.claim import claim, refuse
 from esteira.record.finish import Break, Outcome, refused
@@ -58,6 +58,7 @@ class Runner:
     def start(self) -> None:
         """Take over this process: signal handler, log capture, heart."""
         watch_orm_connections(settings.LEASE_SECONDS)
+        watch_connections()
         self.interrupt.install()
         logging.getLogger().addHandler(Capture(self.slot))
         self.heart.start()
@@ -146,11 +147,13 @@ class Runner:
             said = outcomes.said(error)[:500]
             log.warning("job %s (%s) raised after its completion: %s", held.job.id, held.job.type, said)
             return None
+        if held.unsure is not None:
+            raise ConnectionLost from held.unsure
         if outcomes.is_a(error, Cancelled):
             _close_connections()
             return outcomes.cancelled(held, ended=ended)
         if not outcomes.is_a(error, *outcomes.SAID_ON_PURPOSE) and (
-            cause := lost_connection(error, held.core_errors)
+            cause := lost_connection(error, since=held.started or held.claimed, core_errors=held.core_errors)
         ):
             raise ConnectionLost from cause
         if outcomes.is_a(error, TimeLimitExceeded):
@@ -198,8 +201,10 @@ def _called(held: Held, host: WorkerHost) -> Outcome | None:
         host=host,
     )
     value = _call(kind, context, _params(held, kind))
-    if not held.completed:
+    if not held.completed and held.unsure is None:
         return outcomes.succeeded(held, value, ended=time.monotonic())
+    if not held.completed:  # the function swallowed what tells of it
+        raise ConnectionLost from held.unsure
     if value is not None:
         log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
     return None

@@ -133,7 +133,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         code="T10",
         name="hand back",
         source=(_R,),
-        target=(_Q, State.CANCELLED),
+        target=(_Q, State.CANCELLED, State.DEAD),
         writer="draining worker, pool process",
         guard="running and mine (worker, or id and attempt)",
     ),
@@ -167,7 +167,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         source=(_Q, _R),
         target=(_Q, State.FAILED, State.CANCELLED),
         writer="pool process, worker's parent",
-        guard="queued; or claimed by me and not started; failed after 10 minutes of refused parameters",
+        guard="queued; or claimed by me and its function not called; failed after 10 minutes of refused parameters",
     ),
     Transition(
         code="T15",

@@ -69,7 +69,8 @@ class Progress(Schema):
 
 class JobError(Schema):
     kind: str = Field(
-        description="exception, timeout, retry, given up, lost, refused; broken if it cannot be read"
+        description="exception, timeout, retry, given up, parameters, result, unwritable, lost, refused; broken if it "
+        "cannot be read"
     )
     type: str
     message: str | None

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 
 from esteira.db import Core
 from esteira.record.claim import Claimed, claim, expire, refuse, settle
-from esteira.record.finish import Outcome, extend, finish, hand_back, kill, progress, start
+from esteira.record.finish import Break, Outcome, break_off, extend, finish, hand_back, kill, progress, start
 from esteira.record.insert import feed, unpublish
 from esteira.record.operator import cancel, retry
 from esteira.record.rescue import MAX_SUSPICION, drained, leases_ended, process_lost, worker_restarted
@@ -151,6 +151,12 @@ class OneJob(RuleBasedStateMachine):
     def is_handed_back(self, stale: bool, solo: bool) -> None:
         attempt = self.mine(stale)
         self.do(lambda: hand_back(self.core, [(self.id, attempt)], solo=solo), "T10", attempt=attempt)
+
+    @rule(stale=st.booleans())
+    def is_broken_off(self, stale: bool) -> None:
+        cause = Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
+        attempt = self.mine(stale)
+        self.do(lambda: break_off(self.core, self.id, attempt, cause), "T10", attempt=attempt)
 
     @rule(stale=st.booleans())
     def is_killed(self, stale: bool) -> None:

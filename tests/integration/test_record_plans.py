@@ -18,6 +18,7 @@ from tests.support.jobs import TYPE, outcome, running, stored
 from tests.support.past import Counted
 
 BACKLOG = 100_000
+CAUSE = finishes.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
 #: The primary key; what runs in turn stands in an index of its own, with one row for each such schedule at most.
 BY_KEY = ("esteira_job_pkey", "job_one_in_turn")
 
@@ -107,6 +108,8 @@ def test_on_a_freshly_filled_table_every_write_goes_by_the_primary_key(
         "start": lambda: finishes.start(explained, mine[0].id, 1, 0.0),
         "progress": lambda: finishes.progress(explained, mine[0].id, 1, 1, 2, ""),
         "hand back": lambda: finishes.hand_back(explained, pairs),
+        "break off": lambda: finishes.break_off(explained, mine[0].id, 1, CAUSE),
+        "complete": lambda: finishes.complete(explained, outcome(mine[0])),
         "kill": lambda: finishes.kill(explained, mine[0].id, 1),
         "unpublish": lambda: inserts.unpublish(explained, fresh_backlog, stamps),
     }

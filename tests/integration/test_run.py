@@ -129,6 +129,7 @@ def test_errors_that_cannot_be_told_are_told_all_the_same(runner: Runner, error:
         ({"x": object()}, "JSON"),
         (float("nan"), "JSON"),
         ("x" * 300_000, "256 KiB"),
+        ("\u6f22" * 90_000, "256 KiB"),  # 270,000 bytes
         ("a\0b", "NUL"),
         ("\ud800", ""),
     ],
@@ -149,6 +150,25 @@ def test_a_result_that_cannot_be_stored_fails_for_good_and_says_why(
 
     assert (row.state, other.state) == ("failed", "succeeded")
     assert said in row.error["message"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        r"NUL is written \u0000 in JSON",
+        {r"\u0000": r"C:\u0000 \\u0000"},
+        "\u6f22" * 85_000,
+        "\x01\u2028\U0001f600",
+    ],
+)
+def test_a_result_that_only_looks_unfit_is_stored_as_it_is(runner: Runner, result: Any) -> None:
+    @job(name="test.looks", retries=0)
+    def returns(ctx: Context) -> Any:
+        return result
+
+    (row,) = run(runner, returns.submit().id)
+
+    assert (row.state, row.result) == ("succeeded", result)
 
 
 def test_stored_parameters_that_this_release_refuses_go_back_untouched(runner: Runner) -> None:

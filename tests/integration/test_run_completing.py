@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from uuid import UUID
 
+import psycopg
 import pytest
-from django.db import connection, transaction
+from django.conf import settings
+from django.db import OperationalError, connection, transaction
 
 from esteira import Context, job
+from esteira.models import Job, Stat
 from esteira.run import Runner
 from tests.support.runs import effect, effects, events, run
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 
@@ -110,7 +116,142 @@ def test_a_broken_connection_inside_a_completion_counts_no_failure(runner: Runne
 
     answer = broken.submit()
     (row,) = run(runner, answer.id)
-    assert (row.state, row.failures, effects()) == ("queued", 0, [])
+    assert (row.state, row.failures, row.suspicion, effects()) == ("queued", 0, 1, [])
+    assert events(row) == ["rescued"]
 
-    (row,) = run(runner, answer.id)
+    until(lambda: run(runner, answer.id)[0].state == "succeeded", "it has rested, and runs again")
+    (row,) = Job.objects.all()
     assert (row.state, row.attempt, row.failures, row.result, effects()) == ("succeeded", 2, 0, 2, ["whole"])
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("the cache is away"), OperationalError("its own"), SystemExit(1)]
+)
+def test_a_hook_that_raises_after_the_commit_lets_nobody_complete_again(
+    runner: Runner, error: BaseException
+) -> None:
+    said: list[str] = []
+
+    def refresh_cache() -> None:
+        raise error
+
+    @job(name="test.hook", retries=0)
+    def hook(ctx: Context) -> None:
+        try:
+            with ctx.completing() as done:
+                effect("paid")
+                transaction.on_commit(refresh_cache)
+                done.result = {"paid": True}
+        except BaseException as raised:
+            said.append(repr(raised))
+            with ctx.completing() as done:
+                effect("not paid")
+                done.result = {"paid": False}
+
+    (row,) = run(runner, hook.submit().id)
+
+    assert said == [repr(error)]
+    assert (row.state, row.result, effects(), events(row)) == ("succeeded", {"paid": True}, ["paid"], [])
+
+
+def test_an_atomic_jobs_hook_that_raises_leaves_a_success_without_an_event(runner: Runner) -> None:
+    @job(name="test.hook", retries=0, atomic=True)
+    def hook(ctx: Context) -> str:
+        effect("paid")
+        transaction.on_commit(lambda: 1 / 0)
+        return "paid"
+
+    answer = hook.submit()
+    (row,) = run(runner, answer.id)
+    runner.stats.flush(runner.core)
+
+    assert (row.state, row.result, effects(), events(row)) == ("succeeded", "paid", ["paid"], [])
+    assert [stat.state for stat in Stat.objects.all()] == ["succeeded"]
+
+
+def test_a_time_limit_that_passes_while_the_completion_waits_does_not_undo_it(runner: Runner) -> None:
+    holder = psycopg.connect(settings.DATABASE_URL)
+    tries: list[str] = []
+
+    @job(name="test.waits", retries=0, timeout=0.5)
+    def waits(ctx: Context) -> None:
+        holder.execute("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [ctx.job_id])
+        release.start()
+        for n in range(2):
+            try:
+                with ctx.completing() as done:
+                    effect(f"paid {n}")
+                    done.result = n
+                return
+            except Exception as error:
+                tries.append(type(error).__name__)
+
+    def let_go() -> None:
+        until(lambda: runner.interrupt._wanted is not None, "the limit has passed")
+        holder.close()
+
+    release = threading.Thread(target=let_go)
+    (row,) = run(runner, waits.submit().id)
+    release.join()
+
+    assert tries == ["TimeLimitExceeded", "RuntimeError"]
+    assert (row.state, row.result, effects(), events(row)) == ("succeeded", 0, ["paid 0"], [])
+
+
+def test_a_completion_that_was_rolled_back_is_none(runner: Runner) -> None:
+    @job(name="test.undone", retries=0)
+    def undone(ctx: Context) -> None:
+        with ctx.completing():
+            effect("never")
+            transaction.set_rollback(True)
+
+    @job(name="test.after", retries=0)
+    def after(ctx: Context) -> None:
+        with suppress(ValueError), ctx.completing():
+            effect("undone")
+            raise ValueError
+        with ctx.completing():
+            effect("done")
+
+    never, done = run(runner, undone.submit().id)[0], run(runner, after.submit().id)[0]
+
+    assert (never.state, done.state, effects()) == ("failed", "succeeded", ["done"])
+
+
+def test_completing_is_refused_where_nothing_would_commit(runner: Runner) -> None:
+    @job(name="test.manual", retries=0)
+    def manual(ctx: Context) -> None:
+        transaction.set_autocommit(False)
+        with ctx.completing():
+            effect("never")
+
+    (row,) = run(runner, manual.submit().id)
+
+    assert (row.state, effects()) == ("failed", [])
+    assert "set_autocommit(True)" in row.error["message"]  # type: ignore[index]
+
+
+def test_a_constraint_that_the_commit_checks_is_the_jobs_own_failure(runner: Runner) -> None:
+    @job(name="test.deferred", retries=0)
+    def deferred(ctx: Context) -> None:
+        with ctx.completing(), connection.cursor() as cursor:
+            effect("never")
+            cursor.execute(
+                "INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)"
+                " VALUES (gen_random_uuid(), now(), 'odd', 1, '', '', '{}')"
+            )
+
+    (row,) = run(runner, deferred.submit().id)
+
+    assert (row.state, row.error["type"], row.suspicion) == ("failed", "IntegrityError", 0)  # type: ignore[index]
+    assert effects() == []
+
+
+def test_what_a_job_logged_before_it_completed_is_kept(runner: Runner) -> None:
+    @job(name="test.talks", atomic=True)
+    def talks(ctx: Context) -> None:
+        ctx.log.info("all is well")
+
+    (row,) = run(runner, talks.submit().id)
+
+    assert "all is well" in "".join(row.logs.values_list("text", flat=True))
