@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,12 +17,11 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from pydantic import ValidationError
 
-from esteira import outcomes
-from esteira.capture import Capture
+from esteira import outcomes, pool_process, sessions
+from esteira.between import Between
+from esteira.capture import Capture, Logs
 from esteira.context import Context
 from esteira.db import Core, Gone, watch_orm_connections
 from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
@@ -52,16 +52,27 @@ class Runner:
         self.slot, self.stats, self.interrupt = Slot(), Stats(), Interrupt()
         self.ledger = Ledger(self.core, self.slot, self.stats)
         self.heart = Heart(self.core, self.slot, self.ledger, self.stats, self.interrupt)
+        self.between = Between(Logs(Capture(self.slot)), self.interrupt)
 
     def start(self) -> None:
-        """Take over this process: signal handler, log capture, heart."""
+        """Take over this process: its connections, what jobs may change in it, heart."""
         watch_orm_connections(settings.LEASE_SECONDS)
-        self.interrupt.install()
-        logging.getLogger().addHandler(Capture(self.slot))
+        pool_process.own(self._forget)
+        self.between.install()
         self.heart.start()
 
     def run_hint(self, ids: Sequence[str], delivery: str) -> None:
-        """Run every job of a hint that can be claimed; return once all ends are written."""
+        """Run every job of a hint that can be claimed; return once all ends are written.
+
+        Raises Leave if this process is to be replaced by another one.
+        """
+        with pool_process.busy():
+            self._run_hint(ids, delivery)
+        if self.between.spoiled:
+            log.warning("this process is replaced: a job has left it unusable (%s)", self.between.spoiled)
+            raise pool_process.Leave(0)
+
+    def _run_hint(self, ids: Sequence[str], delivery: str) -> None:
         wanted = [UUID(one) for one in ids]
         started = time.monotonic()
         for pause in _pauses():
@@ -77,15 +88,39 @@ class Runner:
                 time.sleep(pause)
         self.slot.begin(claimed)
         self.heart.beat()
+        self.between.begin()
         try:
             while held := self.slot.take():
-                self._run(held)
+                try:
+                    self._run(held)
+                finally:
+                    self._settle()
         except BaseException:
             log.exception("running a hint failed outside any job; what it holds goes back")
             self.slot.give_back_all()
             raise
         finally:
             self._write_ends()
+
+    def _settle(self) -> None:
+        """Leave this process to the next job as it was, or to no other job at all."""
+        self.between.settle()
+        if self.between.spoiled:
+            self.slot.give_back_waiting()
+        if self.between.is_cut_off:
+            self._leave_cut_off()
+
+    def _leave_cut_off(self) -> None:
+        """Say over a new connection how it ends here, then end: Celery cannot be told any more."""
+        log.error("a job has closed descriptors that were not its own; its process is replaced")
+        self.core.close()
+        with suppress(*Gone):  # then the leases end
+            self.ledger.flush()
+        os._exit(1)
+
+    def _forget(self) -> None:
+        self.core.forget()
+        sessions.disown()
 
     def _write_ends(self) -> None:
         for pause in _pauses():
@@ -119,8 +154,6 @@ class Runner:
                 refused(self.core, *held.mine, "lease lost")
         except ConnectionLost as error:
             self._after_lost_connection(held, error)
-        finally:
-            _tidy_connections()
 
     def _attempt(self, held: Held, kind: JobType, params: Params) -> Outcome | None:
         """Call the function; return the outcome to record, or None if its completion was recorded with its effects."""
@@ -136,7 +169,7 @@ class Runner:
         )
         try:
             with self.interrupt.inside(held):
-                value = _call(kind, context, params)
+                value = self._call(kind, context, params)
         except (LeaseLost, ConnectionLost):
             raise
         except Cancelled:
@@ -151,22 +184,32 @@ class Runner:
             log.warning("job %s (%s) raised after its completion: %s", held.job.id, kind.name, said[:500])
             return None
         if error is None:
-            _close_connections()
+            sessions.close()
             return outcomes.cancelled(held, ended=ended)
         if isinstance(error, TimeLimitExceeded):
-            _close_connections()
+            sessions.close()
         return self._failed(held, kind, error, ended)
+
+    def _call(self, kind: JobType, context: Context, params: Params) -> Any:
+        if not kind.atomic:
+            return self.between.call(kind.call, context, params)
+        with context.completing() as done:
+            done.result = self.between.call(kind.call, context, params)
+        return None
 
     def _returned(self, held: Held, value: Any) -> Outcome | None:
         ended = time.monotonic()
         if held.completed:
             if value is not None:
                 log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
+            if left := sessions.left_open():
+                log.warning("job %s had completed, and then: %s", held.job.id, left)
             return None
         try:
-            return outcomes.succeeded(held, value, ended=ended)
+            outcome = outcomes.succeeded(held, value, ended=ended)
         except outcomes.BadResult as error:
             return outcomes.failed(held, error, ended=ended)
+        return outcomes.failed(held, left, ended=ended) if (left := sessions.left_open()) else outcome
 
     def _failed(self, held: Held, kind: JobType, error: BaseException, ended: float) -> Outcome:
         said = f"{type(error).__name__}: {outcomes.said(error)}"
@@ -192,7 +235,7 @@ class Runner:
 
         Handing back first waits for a commit that is still under way; only then is the row's state the truth.
         """
-        _close_connections()
+        sessions.close()
         for pause in _pauses():
             try:
                 handed_back = hand_back(self.core, [held.mine])
@@ -204,35 +247,6 @@ class Runner:
         log.warning("job %s lost its connection while completing (%s): it is %s", held.job.id, cause, state)
         held.completed = not handed_back
         self.slot.end(held, None)
-
-
-def _call(kind: JobType, context: Context, params: Params) -> Any:
-    if not kind.atomic:
-        return kind.call(context, params)
-    with context.completing() as done:
-        done.result = kind.call(context, params)
-    return None
-
-
-def _tidy_connections() -> None:
-    """Leave no transaction of a job open, and drop connections that broke."""
-    for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block or connection.needs_rollback:
-            _renew(connection)
-        else:
-            connection.close_if_unusable_or_obsolete()
-
-
-def _close_connections() -> None:
-    for connection in connections.all(initialized_only=True):
-        _renew(connection)
-
-
-def _renew(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection and forget its state: Django keeps the nesting of a transaction that nobody left."""
-    with suppress(DatabaseError):
-        connection.close()
-    del connections[connection.alias]
 
 
 def _pauses() -> Iterator[float]:
