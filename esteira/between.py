@@ -11,6 +11,7 @@ What a library keeps in its own modules stays as a job has left it, and so do th
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # without the conversion to enumerations, which takes far longer
 import contextvars
 import fcntl
 import gc
@@ -23,7 +24,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,10 +50,6 @@ LIMITS = tuple(number for name, number in vars(resource).items() if name.startsw
 #: A file of this number or the next ones is no job's, unless it opens as many.
 CANARY_FROM = 500
 
-#: Without the conversion to a set of enumerations.
-_set_mask: Callable[[int, Sequence[int]], object] = getattr(
-    signal.pthread_sigmask, "__wrapped__", signal.pthread_sigmask
-)
 _happened: set[str] = set()
 
 
@@ -146,7 +143,7 @@ class Between:
             for timer in TIMERS:
                 signal.setitimer(timer, 0)
         signal.alarm(0)
-        _set_mask(signal.SIG_SETMASK, self._mask)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _settle_noted(self) -> None:
         """Put back what audit events have told of; what an administrator alone may put back raises."""

@@ -7,17 +7,14 @@ what came meanwhile is raised when the shield ends.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # without the conversion to enumerations, which takes far longer
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 SIGNAL = signal.SIGUSR2
-
-#: Without the conversion to an enumeration, which takes far longer than the system call.
-_set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
 
 
 class Interrupt:
@@ -30,7 +27,7 @@ class Interrupt:
 
     def install(self) -> None:
         """Take the signal, also from a library that has taken it from us; cheap enough to do after every job."""
-        _set_handler(SIGNAL, self._on_signal)
+        _signal.signal(SIGNAL, self._on_signal)
 
     def send(self, job: object, error: BaseException) -> None:
         """Raise an error inside this job's function, if it still runs."""

@@ -9,6 +9,7 @@ memory, but neither its threads nor the right to its connections.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # without the conversion to enumerations, which takes far longer
 import os
 import signal
 import sys
@@ -23,12 +24,10 @@ STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Celery's soft time limit, which hints do not have, raises at any line of the core as well.
 REFUSED = (*STOPS, signal.SIGUSR1)
 
-#: Without the conversion to an enumeration, which takes a hundred times as long as the question.
-handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+handler_of: Callable[[int], Any] = _signal.getsignal
 
 _parent: int | None = None
-_owner = 0
-_busy = _asked = False
+_forked = _busy = _asked = False
 _before: dict[int, Any] = {}
 _forgets: list[Callable[[], None]] = []
 
@@ -45,16 +44,16 @@ def remember_parent() -> None:
 
 def own(forget: Callable[[], None]) -> None:
     """Make this process the owner of what it opens; a forked child forgets all of it, by the callable too."""
-    global _owner
+    global _forked
     if not _forgets:
         os.register_at_fork(after_in_child=_disinherit)
-    _owner = os.getpid()
+    _forked = False
     _forgets[:] = [forget]
 
 
 def is_forked() -> bool:
     """Whether this is a child that some job has forked."""
-    return not _owner
+    return _forked
 
 
 def lead_group() -> None:
@@ -66,7 +65,7 @@ def lead_group() -> None:
 
 def end_if_orphaned() -> None:
     """End with the parent also where the system does not see to it, and where it died before it could be watched."""
-    if _parent is not None and _owner and os.getppid() != _parent:
+    if _parent is not None and not _forked and os.getppid() != _parent:
         end_by_force()
 
 
@@ -101,7 +100,7 @@ def busy() -> Iterator[None]:
 
 def leave_if_forked(error: BaseException | None = None) -> None:
     """End a child of a job's at the place where its function would return to the core."""
-    if _owner:
+    if not _forked:
         return
     code = 0 if error is None else 1
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
@@ -144,10 +143,10 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _disinherit() -> None:
     """In a forked child: signals end it again, and it has no connection."""
-    global _owner
-    if not _owner:
+    global _forked
+    if _forked:
         return
-    _owner = 0
+    _forked = True
     for number in (*REFUSED, signal.SIGUSR2):
         with suppress(ValueError, OSError):
             signal.signal(number, signal.SIG_DFL)

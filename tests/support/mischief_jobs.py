@@ -28,8 +28,7 @@ def forks(ctx: Context, how: str) -> str:
     _ran(ctx)
     if how == "completing":
         with ctx.completing() as done:
-            _fork()
-            done.result = how
+            done.result = "the child" if _fork() else how
     elif _fork():
         if how == "exit":
             sys.exit(0)
