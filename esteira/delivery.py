@@ -27,7 +27,7 @@ class JobRequest(Request):
         if isinstance(error, pool_process.Leave):  # the hint is over, and so is the process that ran it
             return self.on_success((0, None, 0.0))
         if isinstance(error, WorkerLostError) and self.worker_pid:
-            pool_process.end_group(self.worker_pid)  # what its job has started does not survive it
+            pool_process.end_group(int(self.worker_pid))  # what its job has started does not survive it
         answer = super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, WorkerLostError | SystemExit):
             self._process_lost()

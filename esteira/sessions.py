@@ -83,7 +83,7 @@ def _mine() -> list[BaseDatabaseWrapper]:
     try:
         return list(vars(kept._storage).values())
     except AttributeError:  # another release of asgiref keeps them elsewhere
-        return connections.all(initialized_only=True)
+        return list(connections.all(initialized_only=True))
 
 
 def _is_open(wrapper: BaseDatabaseWrapper) -> bool:
