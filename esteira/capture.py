@@ -1,9 +1,13 @@
-"""Keep what a job logs: whatever reaches Python's root logger from the job's own thread while it runs."""
+"""Keep what a job logs: whatever reaches Python's root logger from the job's own thread while it runs.
+
+A job may set up logging anew, and would silence all later jobs of its process; `Logs` puts it back.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+from typing import Any
 
 from esteira.bounds import clean
 from esteira.slot import Slot
@@ -36,3 +40,68 @@ class Capture(logging.Handler):
             held.say(clean(self.format(record)) + "\n")
         except Exception:  # a line that cannot be formatted must not fail the job
             self.handleError(record)
+
+
+class Logs:
+    """Python's logging as a hint finds it; what disables all loggers is seen by one that is nobody's."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._root, self._jobs = logging.getLogger(), logging.getLogger("jobs")
+        self._nobodys = logging.getLogger("esteira.nobodys")
+
+    def install(self) -> None:
+        """Take down all loggers there are: too many to do it again for each hint."""
+        self._loggers = {name: _state(one) for name, one in _loggers()}
+
+    def begin(self) -> None:
+        """See to it that the next job has a log, and take down where else it goes."""
+        if self._capture not in self._root.handlers:
+            self._root.addHandler(self._capture)
+        self._handlers = list(self._root.handlers)
+        self._before = self._look()
+
+    def settle(self) -> None:
+        if self._root.handlers != self._handlers or self._look() != self._before:
+            self._put_back()
+
+    def _look(self) -> tuple[Any, ...]:
+        root, jobs = self._root, self._jobs
+        return (
+            root.level,
+            root.disabled,
+            root.filters[:],
+            root.manager.disable,
+            jobs.level,
+            jobs.disabled,
+            jobs.propagate,
+            self._nobodys.disabled,
+            self._capture.level,
+            self._capture.filters[:],
+        )
+
+    def _put_back(self) -> None:
+        root, capture = self._root, self._capture
+        level, root.disabled, root.filters[:], everything, *jobs, _, own, capture.filters[:] = self._before
+        root.handlers[:] = self._handlers
+        root.setLevel(level)
+        logging.disable(everything)
+        capture.setLevel(own)
+        for name, logger in _loggers():
+            known = self._loggers.get(name)
+            if known is None:
+                logger.disabled = False
+            else:
+                level, logger.disabled, logger.propagate, logger.handlers[:], logger.filters[:] = known
+                logger.setLevel(level)
+        self._jobs.setLevel(jobs[0])
+        _, self._jobs.disabled, self._jobs.propagate = jobs
+
+
+def _loggers() -> list[tuple[str, logging.Logger]]:
+    found = list(logging.getLogger().manager.loggerDict.items())
+    return [(name, one) for name, one in found if isinstance(one, logging.Logger)]
+
+
+def _state(logger: logging.Logger) -> tuple[int, bool, bool, list[logging.Handler], list[Any]]:
+    return logger.level, logger.disabled, logger.propagate, list(logger.handlers), list(logger.filters)

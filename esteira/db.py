@@ -262,9 +262,22 @@ def _read_any_moment(connection: Any, **_: Any) -> None:
 
 
 def _switch_jit_off(connection: Any, **_: Any) -> None:
-    if connection.alias == "default":
+    if connection.alias == "default" and not _is_settled(connection):
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('jit', 'off', false)")
+
+
+def session_settings(connection: Any, timeout_s: float) -> bytes:
+    """Return the statement that gives a session which was reset what the ORM's connections of a pool process have.
+
+    Such a connection bears the attribute `settled`.
+    """
+    wanted = {"TimeZone": connection.timezone_name, "tcp_user_timeout": str(int(timeout_s * 1000))}
+    if connection.alias == "default":
+        wanted["jit"] = "off"
+    quoted = {name: str(value).replace("'", "''") for name, value in wanted.items() if value}
+    calls = [f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in quoted.items()]
+    return f"SELECT {', '.join(calls)}".encode()
 
 
 def watch_orm_connections(timeout_s: float) -> None:
@@ -278,6 +291,8 @@ def watch_orm_connections(timeout_s: float) -> None:
 
 
 def _watch_server_side(connection: Any, timeout_s: float) -> None:
+    if _is_settled(connection):
+        return
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('tcp_user_timeout', %s, false)", [str(int(timeout_s * 1000))])
 
@@ -302,6 +317,10 @@ def _limit_statements(connection: Any, statement_s: float, lock_s: float) -> Non
             "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
             [str(int(statement_s * 1000)), str(int(lock_s * 1000))],
         )
+
+
+def _is_settled(connection: Any) -> bool:
+    return getattr(connection.connection, "settled", False)
 
 
 def liveness(timeout_s: float) -> dict[str, int]:

@@ -9,6 +9,7 @@ from uuid import UUID
 from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
 
+from esteira import pool_process
 from esteira.db import Gone
 from esteira.identity import briefly
 from esteira.record import rescue
@@ -23,8 +24,12 @@ class JobRequest(Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Celery calls this for lost processes, and if the core itself fails; a job's own errors never come here."""
-        answer = super().on_failure(exc_info, send_failed_event, return_ok)
         error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, pool_process.Leave):  # the hint is over, and so is the process that ran it
+            return self.on_success((0, None, 0.0))
+        if isinstance(error, WorkerLostError) and self.worker_pid:
+            pool_process.end_group(int(self.worker_pid))  # what its job has started does not survive it
+        answer = super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, WorkerLostError | SystemExit):
             self._process_lost()
         return answer

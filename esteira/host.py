@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from django.db import DatabaseError, connections, transaction
 
-from esteira import files, outcomes
+from esteira import files, outcomes, pool_process
 from esteira.context import Done
 from esteira.db import Core, Gone, Orm, Params, Row
 from esteira.errors import Cancelled, LeaseLost
@@ -96,6 +96,7 @@ class WorkerHost:
 
     def _complete(self, outcome: Outcome) -> None:
         """Write the completion as the transaction's last statement; refused means that everything is undone."""
+        pool_process.leave_if_forked()
         db = Orm()
         millis = max(1000, int(self._held.job.lease_s * 1000))
         db.fetch("SELECT set_config('idle_in_transaction_session_timeout', %s, true)", [str(millis)])

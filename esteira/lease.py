@@ -8,8 +8,6 @@ database is away it tries again and again: nothing is forgotten, and whoever los
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import threading
 import time
 
@@ -18,6 +16,7 @@ from esteira.errors import TimeLimitExceeded
 from esteira.flush import Ledger
 from esteira.limits import Interrupt
 from esteira.outcomes import timed_out
+from esteira.pool_process import end_by_force, end_if_orphaned
 from esteira.record import finish
 from esteira.registry import HARD_AFTER_S
 from esteira.slot import Held, Slot
@@ -74,6 +73,7 @@ class Heart(threading.Thread):
         return BEAT_S if young or self._slot.pending() else SLOW_BEAT_S
 
     def _turn(self) -> None:
+        end_if_orphaned()
         now = time.monotonic()
         self._limits(now)
         if self._slot.has_waiting() and now - self._slot.began > WAITING_MAX_S:
@@ -155,4 +155,4 @@ class Heart(threading.Thread):
         self._slot.give_back_waiting()
         waiting = self._slot.collect(running_too=False).returning
         finish.hand_back(self._core, [one.mine for one in waiting], solo=True)
-        os.kill(os.getpid(), signal.SIGKILL)
+        end_by_force()

@@ -7,6 +7,7 @@ what came meanwhile is raised when the shield ends.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # without the conversion to enumerations, which takes far longer
 import signal
 import threading
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ class Interrupt:
         self._shields = 0
 
     def install(self) -> None:
-        signal.signal(SIGNAL, self._on_signal)
+        """Take the signal, also from a library that has taken it from us; cheap enough to do after every job."""
+        _signal.signal(SIGNAL, self._on_signal)
 
     def send(self, job: object, error: BaseException) -> None:
         """Raise an error inside this job's function, if it still runs."""

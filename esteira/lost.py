@@ -1,17 +1,18 @@
 """Tell a lost connection from an error of a query: the one is nobody's fault, the other is the job's own.
 
 A lost connection shows in two places at once: some error in the chain that the function raised comes from a server or a
-client that was cut off, and the connection is closed by now, or one was opened since the job began: Django opens the
-next one by itself when it leaves a transaction. A query that fails leaves its connection open.
+client that was cut off, and the connection is closed by now, or a second one was opened since the job began: Django
+opens the next one by itself when it leaves a transaction. A query that fails leaves its connection open.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 
 import psycopg
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -31,7 +32,8 @@ _context_of = BaseException.__dict__["__context__"].__get__
 _members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
-_opened = float("-inf")
+#: When this process opened its latest connections of Django's; each job opens its first one.
+_opened: deque[float] = deque(maxlen=2)
 
 
 def watch_connections() -> None:
@@ -40,9 +42,8 @@ def watch_connections() -> None:
 
 
 def _note_opening(connection: BaseDatabaseWrapper, **_: object) -> None:
-    global _opened
     if connection.alias == "default":
-        _opened = time.monotonic()
+        _opened.append(time.monotonic())
 
 
 def is_closed(raw: psycopg.Connection[object] | None) -> bool:
@@ -61,13 +62,18 @@ def lost_connection(
     for one in _chain(error):
         if any(one is core for core in core_errors):
             return one
-        if issubclass(type(one), Gone) and _ended_session(one) and _was_lost(since):
+        if issubclass(type(one), Gone) and _ended_session(one) and _was_lost(one, since):
             return one
     return None
 
 
-def _was_lost(since: float) -> bool:
-    return _opened >= since or is_closed(connections["default"].connection)
+def _was_lost(error: BaseException, since: float) -> bool:
+    """Say whether the job's connection is gone, was replaced, or could not be opened at all."""
+    openings = sum(at >= since for at in _opened)
+    raw = connections["default"].connection
+    if raw is None:
+        return openings > 0 or issubclass(type(error), DatabaseError | InterfaceError)
+    return openings > 1 or is_closed(raw)
 
 
 def blames_the_writer(error: BaseException) -> bool:

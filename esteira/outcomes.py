@@ -23,6 +23,8 @@ from esteira.slot import Held
 RESULT_MAX = 256 * 1024
 MESSAGE_MAX, TRACEBACK_MAX, NAME_MAX = 4 * 1024, 16 * 1024, 200
 BACKOFF_MAX_S = 3600.0
+#: Where the core calls a job's function: no help to its author.
+CORE_FRAMES = ("/esteira/run.py", "/esteira/between.py")
 
 
 class BadParameters(Exception):
@@ -122,7 +124,7 @@ def said(error: BaseException) -> str:
 def _trace(error: BaseException) -> str:
     try:
         frames = traceback.TracebackException.from_exception(error, compact=True)
-        return "".join(line for line in frames.format() if "/esteira/run.py" not in line)
+        return "".join(line for line in frames.format() if not any(one in line for one in CORE_FRAMES))
     except BaseException as worse:  # as above: the error's own code runs here
         return f"(its traceback cannot be read: {name_of(worse)})"
 

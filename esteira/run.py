@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,13 +17,12 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from pydantic import ValidationError
 
-from esteira import outcomes
+from esteira import outcomes, pool_process, sessions
+from esteira.between import Between
 from esteira.bounds import clean
-from esteira.capture import Capture
+from esteira.capture import Capture, Logs
 from esteira.context import Context
 from esteira.db import Core, Gone, watch_orm_connections
 from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded, UnknownJobType
@@ -54,17 +54,28 @@ class Runner:
         self.slot, self.stats, self.interrupt = Slot(), Stats(), Interrupt()
         self.ledger = Ledger(self.core, self.slot, self.stats)
         self.heart = Heart(self.core, self.slot, self.ledger, self.stats, self.interrupt)
+        self.between = Between(Logs(Capture(self.slot)), self.interrupt)
 
     def start(self) -> None:
-        """Take over this process: signal handler, log capture, heart."""
+        """Take over this process: its connections, what jobs may change in it, heart."""
         watch_orm_connections(settings.LEASE_SECONDS)
         watch_connections()
-        self.interrupt.install()
-        logging.getLogger().addHandler(Capture(self.slot))
+        pool_process.own(self._forget)
+        self.between.install()
         self.heart.start()
 
     def run_hint(self, ids: Sequence[str], delivery: str) -> None:
-        """Run every job of a hint that can be claimed; return once all ends are written."""
+        """Run every job of a hint that can be claimed; return once all ends are written.
+
+        Raises Leave if this process is to be replaced by another one.
+        """
+        with pool_process.busy():
+            self._run_hint(ids, delivery)
+        if self.between.spoiled:
+            log.warning("this process is replaced: a job has left it unusable (%s)", self.between.spoiled)
+            raise pool_process.Leave(0)
+
+    def _run_hint(self, ids: Sequence[str], delivery: str) -> None:
         wanted = [UUID(one) for one in ids]
         started = time.monotonic()
         for pause in _pauses():
@@ -80,15 +91,39 @@ class Runner:
                 time.sleep(pause)
         self.slot.begin(claimed)
         self.heart.beat()
+        self.between.begin()
         try:
             while held := self.slot.take():
-                self._run(held)
+                try:
+                    self._run(held)
+                finally:
+                    self._settle()
         except BaseException as error:
             log.exception("running a hint failed outside any job; what it holds goes back")
             self.slot.give_back_all(_failed_core(error))
             raise
         finally:
             self._write_ends()
+
+    def _settle(self) -> None:
+        """Leave this process to the next job as it was, or to no other job at all."""
+        self.between.settle()
+        if self.between.spoiled:
+            self.slot.give_back_waiting()
+        if self.between.is_cut_off:
+            self._leave_cut_off()
+
+    def _leave_cut_off(self) -> None:
+        """Say over a new connection how it ends here, then end: Celery cannot be told any more."""
+        log.error("a job has closed descriptors that were not its own; its process is replaced")
+        self.core.close()
+        with suppress(*Gone):  # then the leases end
+            self.ledger.flush()
+        os._exit(1)
+
+    def _forget(self) -> None:
+        self.core.forget()
+        sessions.disown()
 
     def _write_ends(self) -> None:
         for pause in _pauses():
@@ -119,10 +154,8 @@ class Runner:
             with suppress(*Gone):  # the log has told it
                 refused(self.core, *held.mine, "lease lost")
         except ConnectionLost as error:
-            _close_connections()
+            sessions.close()
             self.slot.break_off(held, _lost(error.__cause__ or error))
-        finally:
-            _tidy_connections()
 
     def _attempt(self, held: Held) -> Outcome | None:
         """Call the function; return the outcome to record, or None if its completion was recorded with its effects."""
@@ -131,7 +164,7 @@ class Runner:
         )
         try:
             with self.interrupt.inside(held):
-                return _called(held, host)
+                return _called(held, host, self.between)
         except (_Refused, ConnectionLost):
             raise
         except Cancelled as raised:
@@ -150,14 +183,14 @@ class Runner:
         if held.unsure is not None:
             raise ConnectionLost from held.unsure
         if outcomes.is_a(error, Cancelled):
-            _close_connections()
+            sessions.close()
             return outcomes.cancelled(held, ended=ended)
         if not outcomes.is_a(error, *outcomes.SAID_ON_PURPOSE) and (
             cause := lost_connection(error, since=held.started or held.claimed, core_errors=held.core_errors)
         ):
             raise ConnectionLost from cause
         if outcomes.is_a(error, TimeLimitExceeded):
-            _close_connections()
+            sessions.close()
         outcome = outcomes.failed(held, error, ended=ended)
         log.info(
             "job %s (%s) failed on try %s: %s",
@@ -190,7 +223,7 @@ class _Refused(BaseException):
         self.why = why
 
 
-def _called(held: Held, host: WorkerHost) -> Outcome | None:
+def _called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
     """Everything that runs code of the job type's: the check of its parameters, its function, its result."""
     kind = _known(held)
     context = Context(
@@ -200,13 +233,18 @@ def _called(held: Held, host: WorkerHost) -> Outcome | None:
         log=logging.getLogger(f"jobs.{kind.name}"),
         host=host,
     )
-    value = _call(kind, context, _params(held, kind))
+    value = _call(between, kind, context, _params(held, kind))
     if not held.completed and held.unsure is None:
-        return outcomes.succeeded(held, value, ended=time.monotonic())
+        outcome = outcomes.succeeded(held, value, ended=time.monotonic())
+        if left := sessions.left_open():
+            raise left
+        return outcome
     if not held.completed:  # the function swallowed what tells of it
         raise ConnectionLost from held.unsure
     if value is not None:
         log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
+    if left := sessions.left_open():
+        log.warning("job %s had completed, and then: %s", held.job.id, left)
     return None
 
 
@@ -231,11 +269,11 @@ def _params(held: Held, kind: JobType) -> Params:
         raise outcomes.BadParameters(f"The check of the stored parameters broke: {said}") from error
 
 
-def _call(kind: JobType, context: Context, params: Params) -> Any:
+def _call(between: Between, kind: JobType, context: Context, params: Params) -> Any:
     if not kind.atomic:
-        return kind.call(context, params)
+        return between.call(kind.call, context, params)
     with context.completing() as done:
-        done.result = kind.call(context, params)
+        done.result = between.call(kind.call, context, params)
     return None
 
 
@@ -262,27 +300,6 @@ def _failed_core(error: BaseException) -> Break | None:
 
 def _short(error: BaseException) -> str:
     return clean(outcomes.said(error)).strip().rstrip(".")[:500]
-
-
-def _tidy_connections() -> None:
-    """Leave no transaction of a job open, and drop connections that broke."""
-    for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block or connection.needs_rollback:
-            _renew(connection)
-        else:
-            connection.close_if_unusable_or_obsolete()
-
-
-def _close_connections() -> None:
-    for connection in connections.all(initialized_only=True):
-        _renew(connection)
-
-
-def _renew(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection and forget its state: Django keeps the nesting of a transaction that nobody left."""
-    with suppress(DatabaseError):
-        connection.close()
-    del connections[connection.alias]
 
 
 def _pauses() -> Iterator[float]:

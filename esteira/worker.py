@@ -21,7 +21,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from django.conf import settings
 
-from esteira import gate, identity
+from esteira import gate, guardian, identity, pool_process
 from esteira.db import Gone
 from esteira.descriptors import Descriptors, allow_a_few_more, words
 from esteira.events import BriefDispatcher
@@ -217,6 +217,8 @@ class Name(StartStopStep):
 
     def create(self, parent: Any) -> None:
         global _me
+        pool_process.remember_parent()
+        guardian.start()
         identity.touch("worker")
         gate.wait_until_migrated(turn=lambda: identity.touch("worker"))
         while _me is None:
@@ -244,6 +246,8 @@ def _queues(app: Any) -> list[str]:
 def _start_runner(**_: Any) -> None:
     global _runner
     assert _me is not None
+    pool_process.lead_group()
+    guardian.watch_me()
     _runner = Runner(_me.full)
     _runner.start()
 

@@ -1,0 +1,209 @@
+"""What one job leaves to the next in its process: nothing that can be undone, and otherwise there is no next job.
+
+Jobs run one after the other in one process, so whatever a job changes there, the next one meets: a session of the
+database, the working directory, a signal's handler, the log's. Each job runs in a context of its own, which covers
+Django's language and time zone; after each, everything listed here is compared with how it was when the hint began.
+What differs is put back; if it cannot be, `spoiled` says why, and the process is replaced. Python's audit events tell
+of changes that would cost a system call to look for. If the process dies here, nothing is lost with it.
+
+What a library keeps in its own modules stays as a job has left it, and so do threads and other processes.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # without the conversion to enumerations, which takes far longer
+import contextvars
+import fcntl
+import gc
+import locale
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from esteira import pool_process, sessions
+from esteira.capture import Logs
+from esteira.limits import Interrupt
+from esteira.pool_process import handler_of
+
+T = TypeVar("T")
+
+WATCHED = frozenset(("os.chdir", "os.putenv", "os.unsetenv", "resource.setrlimit", "resource.prlimit"))
+SIGNALS = (
+    *pool_process.REFUSED,
+    signal.SIGINT,
+    signal.SIGCHLD,
+    signal.SIGALRM,
+    signal.SIGPIPE,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+)
+TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+LIMITS = tuple(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
+#: A file of this number or the next ones is no job's, unless it opens as many.
+CANARY_FROM = 500
+
+_happened: set[str] = set()
+
+
+def _note(event: str, _: object) -> None:
+    if event in WATCHED:
+        _happened.add(event)
+
+
+class Between:
+    """One per pool process; for its main thread only."""
+
+    def __init__(self, logs: Logs, interrupt: Interrupt) -> None:
+        self._logs, self._interrupt = logs, interrupt
+        self.spoiled = ""
+        #: A job has closed descriptors that were not its own: neither Celery nor the database can be reached over ours.
+        self.is_cut_off = False
+
+    def install(self) -> None:
+        """Take down what belongs to the process; it must have been set up by now."""
+        sys.addaudithook(_note)
+        self._mask = tuple(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        self._umask = os.umask(0o22)
+        os.umask(self._umask)
+        self._limits = {number: resource.getrlimit(number) for number in LIMITS}
+        self._locale = locale.setlocale(locale.LC_ALL)
+        self._directory, self._environment = Path.cwd(), dict(os.environ)
+        room = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        with open(os.devnull, "rb") as nothing:
+            self._canary = fcntl.fcntl(nothing, fcntl.F_DUPFD_CLOEXEC, max(3, min(CANARY_FROM, room // 2)))
+        self._logs.install()
+
+    def begin(self) -> None:
+        """Take down what each job of a hint is to meet."""
+        if _happened:
+            self._directory, self._environment = Path.cwd(), dict(os.environ)
+            _happened.clear()
+        self._interrupt.install()
+        self._logs.begin()
+        self._handlers = tuple(map(handler_of, SIGNALS))
+        self._filters = list(warnings.filters)
+        self._interpreter = _interpreter()
+        self._context = contextvars.Context()
+        for variable, value in contextvars.copy_context().items():
+            if (
+                variable.name != "decimal_context"
+            ):  # its value changes in place; without one, each job gets its own
+                self._context.run(variable.set, value)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a job's function in a context of its own; a child that it forks does not come back."""
+        try:
+            value = self._context.copy().run(function, *arguments)
+        except BaseException as error:
+            pool_process.leave_if_forked(error)
+            raise
+        pool_process.leave_if_forked()
+        return value
+
+    def settle(self) -> None:
+        """Put back what a job has changed."""
+        try:
+            sessions.settle()
+            self._settle_signals()
+            os.umask(self._umask)
+            if _happened:
+                self._settle_noted()
+            if locale.setlocale(locale.LC_ALL) != self._locale:
+                locale.setlocale(locale.LC_ALL, self._locale)
+            if warnings.filters != self._filters:
+                _set_filters(self._filters)
+            if (now := _interpreter()) != self._interpreter:
+                _settle_interpreter(self._interpreter, now)
+            self._logs.settle()
+            self._look_at_descriptors()
+        except Exception as error:  # whatever a job has broken, no other one may meet it
+            self.spoiled = self.spoiled or f"{type(error).__name__}: {error}"
+
+    def _look_at_descriptors(self) -> None:
+        try:
+            os.get_inheritable(self._canary)
+        except OSError:
+            self.is_cut_off = True
+            raise
+
+    def _settle_signals(self) -> None:
+        self._interrupt.install()  # always: a handler that was set in C looks like ours from here
+        if tuple(map(handler_of, SIGNALS)) != self._handlers:
+            for number, handler in zip(SIGNALS, self._handlers, strict=True):
+                if handler is not None:  # it is not Python's, and cannot be set from here
+                    signal.signal(number, handler)
+            for timer in TIMERS:
+                signal.setitimer(timer, 0)
+        signal.alarm(0)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _settle_noted(self) -> None:
+        """Put back what audit events have told of; what an administrator alone may put back raises."""
+        if "os.chdir" in _happened:
+            os.chdir(self._directory)
+        if dict(os.environ) != self._environment:
+            for name in set(os.environ) - set(self._environment):
+                del os.environ[name]
+            os.environ.update(self._environment)
+            time.tzset()
+        for number, limits in self._limits.items():
+            if resource.getrlimit(number) != limits:
+                resource.setrlimit(number, limits)
+        _happened.clear()
+
+
+def _interpreter() -> tuple[Any, ...]:
+    return (
+        sys.stdin,
+        sys.stdout,
+        sys.stderr,
+        sys.excepthook,
+        sys.unraisablehook,
+        threading.excepthook,
+        sys.getrecursionlimit(),
+        sys.getswitchinterval(),
+        sys.gettrace(),
+        sys.getprofile(),
+        gc.isenabled(),
+        socket.getdefaulttimeout(),
+    )
+
+
+def _settle_interpreter(before: tuple[Any, ...], now: tuple[Any, ...]) -> None:
+    for put, was, is_now in zip(_PUT, before, now, strict=True):
+        if was is not is_now:
+            put(was)
+
+
+def _set_threads_hook(hook: Any) -> None:
+    threading.excepthook = hook
+
+
+#: One for each value of `_interpreter`.
+_PUT: tuple[Callable[[Any], object], ...] = (
+    *(
+        lambda value, name=name: setattr(sys, name, value)
+        for name in ("stdin", "stdout", "stderr", "excepthook", "unraisablehook")
+    ),
+    _set_threads_hook,
+    sys.setrecursionlimit,
+    sys.setswitchinterval,
+    sys.settrace,
+    sys.setprofile,
+    lambda collects: (gc.enable if collects else gc.disable)(),
+    socket.setdefaulttimeout,
+)
+
+
+def _set_filters(filters: list[Any]) -> None:
+    changed: Any = warnings
+    changed.filters[:] = filters
+    changed._filters_mutated()

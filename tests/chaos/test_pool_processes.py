@@ -1,0 +1,180 @@
+"""Pool processes are signalled, forked and broken by their own jobs; what they ran is done once, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+
+from esteira.record import operator
+from tests.support.mischief_jobs import HOW_CHILDREN_LEAVE
+from tests.support.processes import Process
+from tests.support.stack import Stack
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="process groups are watched on Linux")
+
+
+@pytest.fixture
+def mischief(make_stack: Callable[..., Stack]) -> Stack:
+    return make_stack(JOB_PACKAGES="tests.support.mischief_jobs", CONCURRENCY="1")
+
+
+def found(stack: Stack, job: str) -> tuple[Any, ...]:
+    return stack.db.fetch(
+        "SELECT state, attempt, failures, suspicion, result, error->>'type' FROM esteira_job WHERE id = %s",
+        [job],
+    )[0]
+
+
+def submit(stack: Stack, name: str, **params: Any) -> str:
+    return stack.submit(f"mischief_jobs.{name}", [params])[0]
+
+
+def running(stack: Stack, job: str) -> None:
+    until(lambda: found(stack, job)[0] == "running", f"{job} runs")
+
+
+def pool_process(worker: Process) -> psutil.Process:
+    return until(lambda: psutil.Process(worker.pid).children(), "there is a pool process")[0]
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "SIGQUIT", "SIGINT", "SIGUSR1"])
+def test_a_signal_to_a_pool_process_does_not_hurt_its_job(mischief: Stack, how: str) -> None:
+    worker, _ = mischief.worker("w1"), mischief.beat()
+    job = submit(mischief, "deaf", seconds=2)
+    running(mischief, job)
+
+    ran_in = pool_process(worker)
+    ran_in.send_signal(getattr(signal, how))
+    mischief.wait_ended([job])
+
+    assert found(mischief, job) == ("succeeded", 1, 0, 0, ran_in.pid, None)
+    later = submit(mischief, "pid")
+    mischief.wait_ended([later])
+    assert found(mischief, later)[:4] == ("succeeded", 1, 0, 0)
+
+
+def test_sigterm_to_all_processes_of_a_worker_counts_nothing(mischief: Stack) -> None:
+    worker, _ = mischief.worker("w1", DRAIN_SECONDS="1"), mischief.beat()
+    job = submit(mischief, "deaf", seconds=4)
+
+    for attempt in (1, 2):
+        running(mischief, job)
+        assert found(mischief, job)[1] == attempt
+        worker.signal_all(signal.SIGTERM)
+        until(lambda: not worker.alive(), "the worker has drained", timeout=20)
+        assert found(mischief, job)[:4] == ("queued", attempt, 0, 0)
+        mischief.again(worker)
+    mischief.wait_ended([job])
+
+    assert found(mischief, job)[:4] == ("succeeded", 3, 0, 0)
+
+
+def test_an_idle_pool_process_that_celery_ends_is_replaced(mischief: Stack) -> None:
+    worker, _ = mischief.worker("w1"), mischief.beat()
+    first = submit(mischief, "pid")
+    mischief.wait_ended([first])
+
+    pool_process(worker).terminate()
+    until(lambda: found(mischief, first)[4] not in [one.pid for one in worker.children()], "it has ended")
+    second = submit(mischief, "pid")
+    mischief.wait_ended([second])
+
+    assert found(mischief, second)[:4] == ("succeeded", 1, 0, 0)
+    assert found(mischief, second)[4] != found(mischief, first)[4]
+
+
+def test_a_forked_child_that_comes_back_ends_and_records_nothing(mischief: Stack) -> None:
+    worker, _ = mischief.worker("w1"), mischief.beat()
+    jobs = mischief.submit("mischief_jobs.forks", [{"how": how} for how in HOW_CHILDREN_LEAVE] * 20)
+    jobs += mischief.submit("mischief_jobs.pid", 40)
+
+    mischief.wait_ended(jobs)
+
+    assert mischief.db.counts(jobs) == {"succeeded": 120}
+    assert {found(mischief, one)[1] for one in jobs} == {1}
+    results = mischief.db.fetch("SELECT DISTINCT result FROM esteira_job WHERE type = 'mischief_jobs.forks'")
+    assert {result for (result,) in results} == set(HOW_CHILDREN_LEAVE)
+    runs = mischief.db.fetch("SELECT count(*) FROM effect GROUP BY job_id")
+    assert runs == [(1,)] * 80
+    assert len(worker.children()) == 1
+
+
+def test_a_job_may_use_multiprocessing(mischief: Stack) -> None:
+    mischief.worker("w1"), mischief.beat()
+    job = submit(mischief, "multiplies")
+
+    mischief.wait_ended([job])
+
+    assert found(mischief, job) == ("succeeded", 1, 0, 0, [0, 2, 4, 6], None)
+
+
+def kill_worker(stack: Stack, worker: Process, job: str) -> None:
+    worker.signal(signal.SIGKILL)
+
+
+def kill_pool_process(stack: Stack, worker: Process, job: str) -> None:
+    pool_process(worker).kill()
+
+
+def cancel_by_force(stack: Stack, worker: Process, job: str) -> None:
+    operator.cancel(stack.db, UUID(job), by="ana", force=True)
+
+
+def drain(stack: Stack, worker: Process, job: str) -> None:
+    worker.signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [kill_worker, kill_pool_process, cancel_by_force, drain])
+def test_what_a_job_has_started_ends_with_a_process_that_is_ended_by_force(
+    mischief: Stack, tmp_path: Path, end: Callable[[Stack, Process, str], None]
+) -> None:
+    worker = mischief.worker("w1", DRAIN_SECONDS="1")
+    beat = mischief.beat()
+    file = tmp_path / "pid"
+    job = submit(mischief, "starts_program", file=str(file))
+    program = psutil.Process(int(until(lambda: file.exists() and file.read_text(), "the program runs")))
+    beat.kill()
+
+    end(mischief, worker, job)
+
+    until(
+        lambda: not program.is_running() or program.status() == psutil.STATUS_ZOMBIE,
+        "it has ended",
+        timeout=20,
+    )
+
+
+def test_what_a_job_leaves_running_when_it_returns_is_left_alone(mischief: Stack, tmp_path: Path) -> None:
+    worker, _ = mischief.worker("w1"), mischief.beat()
+    file = tmp_path / "pid"
+    job = submit(mischief, "starts_program", file=str(file), stay=False)
+    mischief.wait_ended([job])
+    program = psutil.Process(int(file.read_text()))
+    ran_in = pool_process(worker)
+
+    ran_in.terminate()
+    until(lambda: not ran_in.is_running() or ran_in.status() == psutil.STATUS_ZOMBIE, "its process has ended")
+
+    assert program.is_running() and program.status() == psutil.STATUS_SLEEPING
+    program.kill()
+
+
+def test_a_process_whose_descriptors_a_job_closed_is_replaced(mischief: Stack) -> None:
+    worker, _ = mischief.worker("w1"), mischief.beat()
+    was = pool_process(worker).pid
+    job = submit(mischief, "closes_descriptors")
+    later = mischief.submit("mischief_jobs.pid", 5)
+
+    mischief.wait_ended([job, *later])
+
+    assert found(mischief, job)[:4] == ("succeeded", 1, 0, 0)
+    assert {found(mischief, one)[0] for one in later} == {"succeeded"}
+    assert was not in {found(mischief, one)[4] for one in later}
