@@ -17,6 +17,7 @@ MAY_DELETE = {Path("esteira/retention.py")}
 
 #: Who may read a clock that is not the database's, and why no stored time is compared with it.
 OTHER_CLOCKS = {
+    ("esteira/bounds.py", "moment"): "a bound of ten years from now, for which no clock is wrong enough",
     ("esteira/cadence.py", "Cadence.words"): "only words for people come from it",
     ("esteira/cadence.py", "cron"): "asks whether an expression ever fires",
     ("esteira/ids.py", "uuid7"): "a UUIDv7 begins with the time, for locality; it never decides",
