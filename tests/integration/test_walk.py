@@ -94,7 +94,8 @@ def test_a_walk_over_a_slow_server_takes_longer_slices_at_last(core: Core) -> No
     until(lambda: walk.step(core, DENSE_TO) or slow.visits, "a slice is visited")
 
 
-def test_a_walk_begins_again_after_a_rest(core: Core) -> None:
+def test_a_walk_begins_again_after_a_rest(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esteira.walk.RESTS", 2)
     visitor = Visitor()
     walk = Walk(visitor)
     until(lambda: walk.step(core, DENSE_TO) or walk.been_through, "the walk is through")
