@@ -170,11 +170,12 @@ class SteadyConsumer(Consumer):
             log.warning("%s hints of unknown types are left to the keeper: %s", len(ids), error)
 
     def _announce(self) -> None:
+        global _me
         if _me is None:
             return
         try:
             with briefly("worker") as db:
-                identity.announce(db, _me, queues=_queues(self.app), slots=self.pool.num_processes)
+                _me = identity.stay_known(db, _me, queues=_queues(self.app), slots=self.pool.num_processes)
         except Gone as error:
             log.warning("the database does not know that this worker lives: %s", error)
 

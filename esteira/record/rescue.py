@@ -47,6 +47,9 @@ noted AS (
 SELECT id, state FROM moved
 """
 
+#: A worker may have had another name when a job began; an incarnation is one process's for ever.
+_OF_INCARNATION = "right(j.worker, char_length(%(suffix)s)) = %(suffix)s"
+
 
 def _rescue(db: Db, which: str, *, count: int, reason: str, **params: Any) -> dict[UUID, str]:
     asked = {
@@ -72,18 +75,18 @@ def leases_ended(db: Db) -> dict[UUID, str]:
     return _rescue(db, "j.lease_until < clock_timestamp()", count=WORKER_LOST, reason="lease ended")
 
 
-def worker_restarted(db: Db, *, name: str, me: str) -> dict[UUID, str]:
+def worker_restarted(db: Db, *, incarnation: str) -> dict[UUID, str]:
     """T9: jobs of an earlier incarnation of this worker, whose process is known to be gone."""
     return _rescue(
-        db,
-        "starts_with(j.worker, %(prefix)s) AND j.worker <> %(me)s",
-        count=WORKER_LOST,
-        reason="worker restarted",
-        prefix=f"{name}/",
-        me=me,
+        db, _OF_INCARNATION, count=WORKER_LOST, reason="worker restarted", suffix=f"/{incarnation}"
     )
 
 
 def drained(db: Db, *, me: str) -> dict[UUID, str]:
     """T10: this worker must go before its jobs are done; nothing is counted."""
-    return _rescue(db, "j.worker = %(me)s", count=DRAINED, reason="drained", me=me)
+    return _rescue(db, _OF_INCARNATION, count=DRAINED, reason="drained", suffix=f"/{me.rpartition('/')[2]}")
+
+
+def process_ended(db: Db, delivery: str) -> dict[UUID, str]:
+    """T10: somebody ended the pool process that ran this delivery on purpose; nothing is counted."""
+    return _rescue(db, "j.delivery = %(delivery)s", count=DRAINED, reason="process ended", delivery=delivery)

@@ -173,7 +173,7 @@ def test_a_rescue_reads_what_runs_and_not_the_backlog(
     rescues.leases_ended(explained)
     rescues.process_lost(explained, "nobody's")
     rescues.drained(explained, me="nobody")
-    rescues.worker_restarted(explained, name="nobody", me="nobody/2")
+    rescues.worker_restarted(explained, incarnation="nobody-1-1")
 
     assert explained.buffers < 1000, explained.scans()
 
