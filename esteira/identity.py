@@ -84,7 +84,7 @@ def incarnation(pid: int) -> str:
 
     Where: the pid namespace, because process 1 of every container is another one, and the boot of the machine.
     """
-    return f"{_place()}-{pid}-{_start_time(pid)}"
+    return f"{_place()}-{pid}-{start_time(pid)}"
 
 
 def visible(other: str) -> bool:
@@ -96,10 +96,19 @@ def visible(other: str) -> bool:
 def lives(other: str) -> bool:
     """Whether the process of a visible incarnation may still run."""
     _, pid, started = other.rsplit("-", 2)
-    now = _start_time(int(pid))
+    now = start_time(int(pid))
     if "?" in {started, now}:  # no /proc here, or not of that process: any process of that number may be it
         return _exists(int(pid))
     return now == started
+
+
+def start_time(pid: int) -> str:
+    """Return a process's start in clock ticks since boot, "" of a zombie, or "?" if there is nothing to read."""
+    try:
+        fields = (_PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "?"
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 def take_name(db: Db, wanted: str, *, queues: list[str], slots: int) -> Identity:
@@ -180,6 +189,11 @@ def touch(name: str, sign: str = "alive") -> None:
         file.touch()
 
 
+def untouch(name: str, sign: str) -> None:
+    """Take a sign away at once, instead of letting it grow old."""
+    (Path(settings.RUN_DIR) / f"{name}.{sign}").unlink(missing_ok=True)
+
+
 def _holder(db: Db, name: str) -> Holder | None:
     rows = db.fetch(
         """SELECT incarnation, last_seen,
@@ -244,12 +258,3 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _start_time(pid: int) -> str:
-    """Return a process's start in clock ticks since boot, "" of a zombie, or "?" if there is nothing to read."""
-    try:
-        fields = (_PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "?"
-    return "" if fields[0] in "ZX" else fields[19]

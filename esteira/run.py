@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from billiard.common import terminate_handler_fired
 from django.conf import settings
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -41,6 +44,8 @@ log = logging.getLogger("esteira.run")
 #: While the database is away a hint waits here this long, then it is dropped: the keeper finds it missing.
 CLAIM_PATIENCE_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+#: With these codes billiard's handler of signals leaves a pool process that was told to stop.
+STOPPED = tuple(one - 256 for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT))
 
 
 class Runner:
@@ -142,6 +147,7 @@ class Runner:
         except Cancelled:
             error: BaseException | None = None
         except BaseException as raised:  # SystemExit too: a job must not take its process along
+            _leave_if_told(raised)
             error = raised
         else:
             return self._returned(held, value)
@@ -204,6 +210,19 @@ class Runner:
         log.warning("job %s lost its connection while completing (%s): it is %s", held.job.id, cause, state)
         held.completed = not handed_back
         self.slot.end(held, None)
+
+
+def _leave_if_told(error: BaseException) -> None:
+    """Let a signal that ends this process end it: what it raised inside the job is not the job's failure.
+
+    A stop is raised on, and what is held goes back. Any other signal (a limit of processor time, an alarm that nobody
+    handles) is as good as a crash, and counts as one: it may come back whenever this job runs.
+    """
+    if not terminate_handler_fired():
+        return
+    if isinstance(error, SystemExit) and error.code not in STOPPED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise error
 
 
 def _call(kind: JobType, context: Context, params: Params) -> Any:

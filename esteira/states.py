@@ -135,7 +135,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         source=(_R,),
         target=(_Q, State.CANCELLED),
         writer="draining worker, pool process",
-        guard="running and mine (worker, or id and attempt)",
+        guard="running and mine (incarnation, delivery, or id and attempt)",
     ),
     Transition(
         code="T11",

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import threading
 import time
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,13 +20,13 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from django.conf import settings
 
-from esteira import gate, identity
+from esteira import gate, identity, stopping
 from esteira.db import Gone
 from esteira.events import BriefDispatcher
 from esteira.identity import ANNOUNCE_S, Identity, briefly
-from esteira.record import rescue
 from esteira.record.claim import settle
 from esteira.run import Runner
+from esteira.stopping import Stop
 from esteira.unacked import spare_hints
 
 log = logging.getLogger("esteira.worker")
@@ -80,8 +79,10 @@ class SteadyConsumer(Consumer):
         while True:
             try:
                 return super().start()
-            except (WorkerShutdown, WorkerTerminate):
+            except WorkerShutdown:
                 raise
+            except WorkerTerminate:
+                stopping.current().at_once()
             except Exception:
                 maybe_shutdown()
                 log.exception("the connection to Redis broke in an unexpected way; connecting anew")
@@ -140,9 +141,9 @@ class SteadyConsumer(Consumer):
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
-        _show_life()
+        identity.touch("worker")
         self._announce()  # timers begin anew with each connection: a Redis that dies every 4 s must not silence us
-        hub.timer.call_repeatedly(TOUCH_S, _show_life)
+        hub.timer.call_repeatedly(TOUCH_S, self._show_life)
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
         hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
 
@@ -169,7 +170,18 @@ class SteadyConsumer(Consumer):
         except Gone as error:
             log.warning("%s hints of unknown types are left to the keeper: %s", len(ids), error)
 
+    def _show_life(self) -> None:
+        """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
+        identity.touch("worker")
+        if not stopping.begun():
+            identity.touch("worker", "ready")
+
     def _announce(self) -> None:
+        if not stopping.begun():  # whoever stops announces by itself, and says goodbye after that
+            self.announce()
+
+    def announce(self) -> None:
+        """Tell the keepers that this worker lives, and what it serves."""
         global _me
         if _me is None:
             return
@@ -201,12 +213,20 @@ class Name(StartStopStep):
             except Gone as error:
                 log.warning("waiting for the database: %s", error)
                 time.sleep(LONGEST_PAUSE_S)
+        stopping.watch(Stop(parent, me=lambda: _me, announce=partial(_announce, parent)))
+
+    def start(self, parent: Any) -> None:
+        """Celery has put its signal handlers in place just before."""
+        stopping.current().handle_signals()
+
+    def close(self, parent: Any) -> None:
+        """Celery stops, for whatever reason: remote control and errors of its own come without a signal."""
+        stopping.current().begin()
 
 
-def _show_life() -> None:
-    """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
-    identity.touch("worker")
-    identity.touch("worker", "ready")
+def _announce(controller: Any) -> None:
+    """Celery makes the consumer later than the step that needs this."""
+    controller.consumer.announce()
 
 
 def _queues(app: Any) -> list[str]:
@@ -230,29 +250,7 @@ def _keep_counts(**_: Any) -> None:
             log.info("the last seconds of statistics are lost with the database")
 
 
-@signals.worker_shutting_down.connect
-def _drain(how: str = "Warm", **_: Any) -> None:
-    """T10: jobs that are not over when the drain ends go back to the queue; nothing is counted against them."""
-    seconds = settings.DRAIN_SECONDS if how == "Warm" else 0.0
-    timer = threading.Timer(seconds, _hand_over)
-    timer.daemon = True
-    timer.start()
-
-
-def _hand_over() -> None:
-    try:
-        if _me is not None:
-            with briefly("worker drain") as db:
-                handed = rescue.drained(db, me=_me.full)
-            log.warning("drained: %s jobs go to other workers", len(handed))
-            identity.say_goodbye(_me)
-    except Gone as error:
-        log.warning("the database is away (%s); the leases of what runs here end by themselves", error)
-    finally:
-        os._exit(0)  # the pool's processes end with their parent
-
-
 @signals.worker_shutdown.connect
 def _goodbye(**_: Any) -> None:
-    if _me is not None:
-        identity.say_goodbye(_me)
+    if stopping.watched():
+        stopping.current().goodbye()
