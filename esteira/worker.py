@@ -24,8 +24,10 @@ from esteira import gate, identity, stopping
 from esteira.db import Gone
 from esteira.events import BriefDispatcher
 from esteira.identity import ANNOUNCE_S, Identity, briefly
+from esteira.ready import Readiness, slots
 from esteira.record.claim import settle
 from esteira.run import Runner
+from esteira.steering import limit_remote_control
 from esteira.stopping import Stop
 from esteira.unacked import spare_hints
 
@@ -73,6 +75,7 @@ class SteadyConsumer(Consumer):
         }
         kwargs["worker_options"] = options
         super().__init__(*args, **kwargs)
+        self._readiness = Readiness(_queues(self.app))
         self.app.events.dispatcher_cls = BriefDispatcher  # type: ignore[assignment]  # a class will do as well as its name
 
     def start(self) -> None:
@@ -174,7 +177,7 @@ class SteadyConsumer(Consumer):
         """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
         identity.touch("worker")
         if not stopping.begun():
-            identity.touch("worker", "ready")
+            self._readiness.look(self)
 
     def _announce(self) -> None:
         if not stopping.begun():  # whoever stops announces by itself, and says goodbye after that
@@ -187,7 +190,7 @@ class SteadyConsumer(Consumer):
             return
         try:
             with briefly("worker") as db:
-                _me = identity.stay_known(db, _me, queues=_queues(self.app), slots=self.pool.num_processes)
+                _me = identity.stay_known(db, _me, queues=_queues(self.app), slots=slots(self.pool))
         except Gone as error:
             log.warning("the database does not know that this worker lives: %s", error)
 
@@ -254,3 +257,8 @@ def _keep_counts(**_: Any) -> None:
 def _goodbye(**_: Any) -> None:
     if stopping.watched():
         stopping.current().goodbye()
+
+
+@signals.worker_init.connect
+def _limit_remote_control(**_: Any) -> None:
+    limit_remote_control(settings.CELERY_CONTROL)
