@@ -87,15 +87,6 @@ def drained(db: Db, *, me: str) -> dict[UUID, str]:
     return _rescue(db, _OF_INCARNATION, count=DRAINED, reason="drained", suffix=f"/{me.rpartition('/')[2]}")
 
 
-def holds(db: Db, *, me: str) -> bool:
-    """Whether this worker still runs jobs; a row that a dying process has locked is passed by at first."""
-    rows = db.fetch(
-        f"SELECT EXISTS (SELECT 1 FROM esteira_job j WHERE j.state = 'running' AND {_OF_INCARNATION})",
-        {"suffix": f"/{me.rpartition('/')[2]}"},
-    )
-    return bool(rows[0][0])
-
-
 def process_ended(db: Db, delivery: str) -> dict[UUID, str]:
     """T10: somebody ended the pool process that ran this delivery on purpose; nothing is counted."""
     return _rescue(db, "j.delivery = %(delivery)s", count=DRAINED, reason="process ended", delivery=delivery)
