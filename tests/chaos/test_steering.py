@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
+from typing import Any
 
-from tests.support.processes import ROOT, Process
+import pytest
+
+from tests.support.processes import Process
+from tests.support.remote import Remote
 from tests.support.stack import Stack
 from tests.support.waiting import until
-
-
-def celery(stack: Stack, *command: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "project", *command],
-        cwd=ROOT,
-        env=stack.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.stdout + done.stderr
 
 
 def is_ready(worker: Process) -> bool:
@@ -31,35 +20,46 @@ def is_ready(worker: Process) -> bool:
 def test_a_worker_is_read_and_not_steered(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack()
     worker = stack.worker("w1")
-    stack.beat()
+    remote = Remote(stack)
 
-    refused = celery(stack, "control", "cancel_consumer", "default")
-    celery(stack, "control", "shutdown")
-    pong = celery(stack, "inspect", "ping")
+    refused = remote.ask("cancel_consumer", queue="default")
+    remote.tell("shutdown")
+    pong = remote.ask("ping")
 
-    assert "cancel_consumer is refused" in refused and "CELERY_CONTROL=all" in refused
-    assert "pong" in pong
+    assert "cancel_consumer is refused" in refused["error"] and "CELERY_CONTROL=all" in refused["error"]
+    assert pong == {"ok": "pong"}
     assert "shutdown was refused" in worker.output()
-    stack.submit("plain.nothing", 5)
-    stack.wait_ended()
     assert worker.alive()
     until(lambda: is_ready(worker), "it is ready")
 
 
-def test_a_worker_that_takes_no_jobs_is_alive_and_not_ready(make_stack: Callable[..., Stack]) -> None:
+@pytest.mark.parametrize(
+    ("steer", "back", "said"),
+    [
+        (
+            ("cancel_consumer", {"queue": "default"}),
+            ("add_consumer", {"queue": "default"}),
+            "it does not consume default",
+        ),
+        (("pool_shrink", {"n": 2}), ("pool_grow", {"n": 2}), "it has no pool process"),
+    ],
+    ids=["no queue", "no process"],
+)
+def test_a_worker_that_takes_no_jobs_is_alive_and_not_ready(
+    make_stack: Callable[..., Stack],
+    steer: tuple[str, dict[str, Any]],
+    back: tuple[str, dict[str, Any]],
+    said: str,
+) -> None:
     stack = make_stack(CELERY_CONTROL="all")
-    worker = stack.worker("w1")
+    worker, remote = stack.worker("w1"), Remote(stack)
     until(lambda: is_ready(worker), "it is ready")
 
-    for steer, back, said in (
-        (("cancel_consumer", "default"), ("add_consumer", "default"), "it does not consume default"),
-        (("pool_shrink", "2"), ("pool_grow", "2"), "it has no pool process"),
-    ):
-        celery(stack, "control", *steer)
-        until(lambda: not is_ready(worker), f"{steer[0]} makes it unready")
-        until(lambda: said in worker.output(), f"{steer[0]} is said")  # noqa: B023
-        assert worker.age_of("worker") < 10
-        celery(stack, "control", *back)
-        until(lambda: is_ready(worker), f"{back[0]} makes it ready")
+    remote.ask(steer[0], **steer[1])
 
-    assert worker.output().count("alive but not ready") == 2
+    until(lambda: not is_ready(worker), "it is not ready any more")
+    until(lambda: f"alive but not ready: {said}" in worker.output(), "it says so")
+    assert worker.age_of("worker") < 10
+    remote.ask(back[0], **back[1])
+    until(lambda: is_ready(worker), "it is ready again")
+    assert worker.output().count("alive but not ready") == 1

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.support.invariants import check
-from tests.support.processes import ROOT, Process, gone
+from tests.support.processes import Process, gone
+from tests.support.remote import Remote
 from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch, until
 
@@ -42,7 +41,7 @@ def as_systemd_does(stack: Stack, worker: Process) -> None:
 
 
 def by_remote_control(stack: Stack, worker: Process) -> None:
-    control(stack, "shutdown")
+    Remote(stack).tell("shutdown")
 
 
 #: How it is asked for, and how long running jobs may go on.
@@ -59,20 +58,6 @@ STOPS: dict[str, tuple[Callable[[Stack, Process], None], float]] = {
     "TERM and HUP to the group": (as_systemd_does, DRAIN_S),
     "remote control": (by_remote_control, DRAIN_S),
 }
-
-
-def control(stack: Stack, *command: str) -> str:
-    """Type `celery control …`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "project", "control", *command],
-        cwd=ROOT,
-        env=stack.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.stdout + done.stderr
 
 
 def start(stack: Stack, *more: str, **settings: str) -> Process:
@@ -145,7 +130,7 @@ def test_a_worker_that_drains_is_alive_and_not_ready(make_stack: Callable[..., S
     if how == "signal":
         worker.signal(TERM)
     else:
-        control(stack, "shutdown")
+        Remote(stack).tell("shutdown")
     until(lambda: "stopping (" in worker.output(), "it stops")
     assert not ready.exists()
     while worker.alive() and look(stack, job)[0] == "running":
@@ -180,12 +165,13 @@ def test_what_remote_control_terminates_runs_again_and_counts_nothing(
     stack = make_stack(LEASE_SECONDS="60", CELERY_CONTROL="all")
     stack.worker("w1")
     stack.beat()
-    (job,) = stack.submit("effects.deaf", [{"seconds": 6}])
+    remote = Remote(stack)
+    (job,) = stack.submit("effects.deaf", [{"seconds": 15}])
 
     for attempt in (1, 2, 3, 4):
         stack.until(lambda: look(stack, job)[:2] == ("running", attempt), "it runs")  # noqa: B023
         delivery = stack.db.one("SELECT delivery FROM esteira_job WHERE id = %s", [job])
-        control(stack, "terminate", "SIGTERM", delivery)
+        remote.ask("terminate", signal="SIGTERM", task_id=delivery)
     stack.wait_ended(timeout=60)
 
     assert look(stack, job) == ("succeeded", 5, 0, 0)
