@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from kombu import pools
 
 from tests.support.stack import Stack
 
@@ -16,6 +17,7 @@ class Remote:
     """Commands to the one worker of a stack."""
 
     def __init__(self, stack: Stack) -> None:
+        pools.reset()  # kombu keeps connections by address, and a test before this one may have killed its server
         app = Celery("tests", broker=stack.settings.get("REDIS_URL", stack.valkey.url), set_as_current=False)
         app.conf.broker_transport_options = {"global_keyprefix": "esteira:"}
         self._control = app.control
