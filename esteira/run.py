@@ -7,34 +7,31 @@ attempt because every write names it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # newer than its published types
 from django.conf import settings
-from pydantic import ValidationError
 
 from esteira import outcomes, pool_process, sessions
 from esteira.between import Between
 from esteira.bounds import clean
+from esteira.calling import Refused, called
 from esteira.capture import Capture, Logs
-from esteira.context import Context
 from esteira.db import Core, Gone, watch_orm_connections
-from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded, UnknownJobType
+from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
 from esteira.flush import Ledger
 from esteira.host import ConnectionLost, WorkerHost
 from esteira.lease import Heart
 from esteira.limits import Interrupt
 from esteira.lost import lost_connection, watch_connections
-from esteira.params import Params, problems
 from esteira.record.claim import claim, refuse
 from esteira.record.finish import Break, Outcome, refused
-from esteira.registry import JobType, registry
 from esteira.slot import Held, Slot
 from esteira.stats import Stats
 
@@ -43,6 +40,8 @@ log = logging.getLogger("esteira.run")
 #: While the database is away a hint waits here this long, then it is dropped: the keeper finds it missing.
 CLAIM_PATIENCE_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+#: With these codes billiard's handler of signals leaves a pool process that was told to stop.
+STOPPED = tuple(one - 256 for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT))
 
 
 class Runner:
@@ -144,7 +143,7 @@ class Runner:
             return
         try:
             self.slot.end(held, self._attempt(held))
-        except _Refused as refusal:
+        except Refused as refusal:
             self._refuse(held, refusal.why)
         except LeaseLost:
             log.warning(
@@ -164,14 +163,15 @@ class Runner:
         )
         try:
             with self.interrupt.inside(held):
-                return _called(held, host, self.between)
-        except (_Refused, ConnectionLost):
+                return called(held, host, self.between)
+        except (Refused, ConnectionLost):
             raise
         except Cancelled as raised:
             error: BaseException = raised
         except BaseException as raised:  # SystemExit too: a job must not take its process along
             if held.lost and outcomes.is_a(raised, LeaseLost):
                 raise
+            _leave_if_told(raised)
             error = raised
         return self._raised(held, error, time.monotonic())
 
@@ -215,66 +215,17 @@ class Runner:
         self.slot.end(held, None)
 
 
-class _Refused(BaseException):
-    """The stored parameters are not what this release's signature wants; the function was not called."""
+def _leave_if_told(error: BaseException) -> None:
+    """Let a signal that ends this process end it: what it raised inside the job is not the job's failure.
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-
-def _called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
-    """Everything that runs code of the job type's: the check of its parameters, its function, its result."""
-    kind = _known(held)
-    context = Context(
-        job_id=held.job.id,
-        attempt=held.job.attempt,
-        try_number=held.job.failures + 1,
-        log=logging.getLogger(f"jobs.{kind.name}"),
-        host=host,
-    )
-    value = _call(between, kind, context, _params(held, kind))
-    if not held.completed and held.unsure is None:
-        outcome = outcomes.succeeded(held, value, ended=time.monotonic())
-        if left := sessions.left_open():
-            raise left
-        return outcome
-    if not held.completed:  # the function swallowed what tells of it
-        raise ConnectionLost from held.unsure
-    if value is not None:
-        log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
-    if left := sessions.left_open():
-        log.warning("job %s had completed, and then: %s", held.job.id, left)
-    return None
-
-
-def _known(held: Held) -> JobType:
-    try:
-        return registry.get(held.job.type)
-    except UnknownJobType as error:
-        raise _Refused(clean(str(error))) from None
-
-
-def _params(held: Held, kind: JobType) -> Params:
-    try:
-        try:
-            return kind.model.model_validate(json.loads(held.job.params))
-        except ValidationError as error:
-            why = "; ".join(f"{p['pointer']}: {p['detail']}" for p in problems(error)[:5])
-            raise _Refused(clean(why)) from None
-    except outcomes.SAID_ON_PURPOSE:
-        raise
-    except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
-        said = f"{outcomes.name_of(error)}: {outcomes.said(error)}"
-        raise outcomes.BadParameters(f"The check of the stored parameters broke: {said}") from error
-
-
-def _call(between: Between, kind: JobType, context: Context, params: Params) -> Any:
-    if not kind.atomic:
-        return between.call(kind.call, context, params)
-    with context.completing() as done:
-        done.result = between.call(kind.call, context, params)
-    return None
+    A stop is raised on, and what is held goes back. Any other signal (a limit of processor time, an alarm that nobody
+    handles) is as good as a crash, and counts as one: it may come back whenever this job runs.
+    """
+    if not terminate_handler_fired():
+        return
+    if isinstance(error, SystemExit) and error.code not in STOPPED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise error
 
 
 def _lost(error: BaseException) -> Break:

@@ -127,7 +127,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         source=(_R,),
         target=(_Q, State.DEAD, State.CANCELLED),
         writer="booting worker",
-        guard="running, worker has my name, another incarnation, process gone",
+        guard="running, of the incarnation that had my name before, process gone",
     ),
     Transition(
         code="T10",
@@ -135,7 +135,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         source=(_R,),
         target=(_Q, State.CANCELLED, State.DEAD),
         writer="draining worker, pool process",
-        guard="running and mine (worker, or id and attempt)",
+        guard="running and mine (incarnation, delivery, or id and attempt)",
     ),
     Transition(
         code="T11",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import time
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,16 +21,18 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from django.conf import settings
 
-from esteira import gate, guardian, identity, pool_process
+from esteira import gate, guardian, identity, pool_process, stopping
 from esteira.db import Gone
 from esteira.descriptors import Descriptors, allow_a_few_more, words
 from esteira.events import BriefDispatcher
 from esteira.identity import ANNOUNCE_S, Identity, briefly
 from esteira.links import Links
-from esteira.record import rescue
+from esteira.ready import Readiness, slots
 from esteira.record.claim import settle
 from esteira.remote import limited_by_celery
 from esteira.run import Runner
+from esteira.steering import limit_remote_control
+from esteira.stopping import Stop
 from esteira.unacked import spare_hints
 
 log = logging.getLogger("esteira.worker")
@@ -78,6 +80,7 @@ class SteadyConsumer(Consumer):
         }
         kwargs["worker_options"] = options
         super().__init__(*args, **kwargs)
+        self._readiness = Readiness(_queues(self.app))
         self.app.events.dispatcher_cls = BriefDispatcher  # type: ignore[assignment]  # a class will do as well as its name
 
     def start(self) -> None:
@@ -86,6 +89,8 @@ class SteadyConsumer(Consumer):
                 return super().start()
             except (WorkerShutdown, WorkerTerminate) as end:
                 if not isinstance(end.__cause__, OSError):
+                    if isinstance(end, WorkerTerminate):
+                        stopping.current().at_once()
                     raise
                 self._forget_connection()  # Celery gives up at the first "too many open files", with exit code 0
                 time.sleep(LONGEST_PAUSE_S)
@@ -123,7 +128,9 @@ class SteadyConsumer(Consumer):
             log.critical("%s", words())
             self._links.drop(self.hub)
             allow_a_few_more()  # handing over needs a connection
-            _hand_over(os.EX_OSERR)
+            if stopping.watched():
+                stopping.current().at_once()
+            os._exit(os.EX_OSERR)
 
     def _forget_connection(self) -> None:
         self.connection = None
@@ -167,9 +174,9 @@ class SteadyConsumer(Consumer):
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
-        _show_life()
+        identity.touch("worker")
         self._announce()  # timers begin anew with each connection: a Redis that dies every 4 s must not silence us
-        hub.timer.call_repeatedly(TOUCH_S, _show_life)
+        hub.timer.call_repeatedly(TOUCH_S, self._show_life)
         hub.timer.call_repeatedly(TOUCH_S, self._mind_descriptors)
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
         hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
@@ -197,12 +204,24 @@ class SteadyConsumer(Consumer):
         except Gone as error:
             log.warning("%s hints of unknown types are left to the keeper: %s", len(ids), error)
 
+    def _show_life(self) -> None:
+        """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
+        identity.touch("worker")
+        if not stopping.begun():
+            self._readiness.look(self)
+
     def _announce(self) -> None:
+        if not stopping.begun():  # whoever stops announces by itself, and says goodbye after that
+            self.announce()
+
+    def announce(self) -> None:
+        """Tell the keepers that this worker lives, and what it serves."""
+        global _me
         if _me is None:
             return
         try:
             with briefly("worker") as db:
-                identity.announce(db, _me, queues=_queues(self.app), slots=self.pool.num_processes)
+                _me = identity.stay_known(db, _me, queues=_queues(self.app), slots=slots(self.pool))
         except Gone as error:
             log.warning("the database does not know that this worker lives: %s", error)
 
@@ -230,12 +249,20 @@ class Name(StartStopStep):
             except Gone as error:
                 log.warning("waiting for the database: %s", error)
                 time.sleep(LONGEST_PAUSE_S)
+        stopping.watch(Stop(parent, me=lambda: _me, announce=partial(_announce, parent)))
+
+    def start(self, parent: Any) -> None:
+        """Celery has put its signal handlers in place just before."""
+        stopping.current().handle_signals()
+
+    def close(self, parent: Any) -> None:
+        """Celery stops, for whatever reason: remote control and errors of its own come without a signal."""
+        stopping.current().begin()
 
 
-def _show_life() -> None:
-    """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
-    identity.touch("worker")
-    identity.touch("worker", "ready")
+def _announce(controller: Any) -> None:
+    """Celery makes the consumer later than the step that needs this."""
+    controller.consumer.announce()
 
 
 def _queues(app: Any) -> list[str]:
@@ -261,29 +288,12 @@ def _keep_counts(**_: Any) -> None:
             log.info("the last seconds of statistics are lost with the database")
 
 
-@signals.worker_shutting_down.connect
-def _drain(how: str = "Warm", **_: Any) -> None:
-    """T10: jobs that are not over when the drain ends go back to the queue; nothing is counted against them."""
-    seconds = settings.DRAIN_SECONDS if how == "Warm" else 0.0
-    timer = threading.Timer(seconds, _hand_over)
-    timer.daemon = True
-    timer.start()
-
-
-def _hand_over(status: int = os.EX_OK) -> None:
-    try:
-        if _me is not None:
-            with briefly("worker drain") as db:
-                handed = rescue.drained(db, me=_me.full)
-            log.warning("drained: %s jobs go to other workers", len(handed))
-            identity.say_goodbye(_me)
-    except Gone as error:
-        log.warning("the database is away (%s); the leases of what runs here end by themselves", error)
-    finally:
-        os._exit(status)  # the pool's processes end with their parent
-
-
 @signals.worker_shutdown.connect
 def _goodbye(**_: Any) -> None:
-    if _me is not None:
-        identity.say_goodbye(_me)
+    if stopping.watched():
+        stopping.current().goodbye()
+
+
+@signals.worker_init.connect
+def _limit_remote_control(**_: Any) -> None:
+    limit_remote_control(settings.CELERY_CONTROL)

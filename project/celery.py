@@ -51,7 +51,7 @@ app.conf.update(
     worker_max_tasks_per_child=settings.MAX_JOBS_PER_CHILD,
     worker_max_memory_per_child=settings.MAX_MEMORY_PER_CHILD_MB * 1024,
     worker_cancel_long_running_tasks_on_connection_loss=False,
-    worker_enable_remote_control=True,
+    worker_enable_remote_control=settings.CELERY_CONTROL != "off",
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
     beat_scheduler="esteira.keeper:KeeperScheduler",

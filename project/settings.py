@@ -117,8 +117,11 @@ REDIS_PREFIX = env.str("REDIS_PREFIX", default="esteira:")
 # --- Celery -----------------------------------------------------------------------------------------------------------
 CONCURRENCY = env.str("CONCURRENCY", default="auto")
 CELERY_EVENTS = env.bool("CELERY_EVENTS", default=True)
+CELERY_CONTROL = env.str("CELERY_CONTROL", default="read")
 MAX_JOBS_PER_CHILD = env.int("MAX_JOBS_PER_CHILD", default=20_000)
 MAX_MEMORY_PER_CHILD_MB = env.int("MAX_MEMORY_PER_CHILD_MB", default=300)
+if CELERY_CONTROL not in {"read", "all", "off"}:
+    raise ImproperlyConfigured("CELERY_CONTROL must be read, all or off: what remote control may do.")
 
 # --- Jobs -------------------------------------------------------------------------------------------------------------
 JOB_PACKAGES = env.list("JOB_PACKAGES", default=["jobs"])

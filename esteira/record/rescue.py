@@ -63,6 +63,9 @@ noted AS (
 SELECT id, state FROM moved
 """
 
+#: A worker may have had another name when a job began; an incarnation is one process's for ever.
+_OF_INCARNATION = "right(j.worker, char_length(%(suffix)s)) = %(suffix)s"
+
 
 def _rescue(db: Db, which: str, *, count: int, reason: str, **params: Any) -> dict[UUID, str]:
     asked = {
@@ -78,10 +81,7 @@ def _rescue(db: Db, which: str, *, count: int, reason: str, **params: Any) -> di
 
 def process_lost(db: Db, delivery: str, ids: Sequence[UUID] | None = None) -> dict[UUID, str]:
     """T7: the pool process that ran this delivery is gone; `ids` are the jobs of its hint, among which to look."""
-    asked: dict[str, Any] = {"count": PROCESS_LOST, "reason": "process lost", "delivery": delivery}
-    if ids is None:
-        return _of_worker(db, "j.delivery = %(delivery)s", **asked)
-    return _rescue(db, f"{_BY_KEY} AND j.delivery = %(delivery)s", ids=list(ids), **asked)
+    return _of_delivery(db, delivery, ids, count=PROCESS_LOST, reason="process lost")
 
 
 _AT = "coalesce(%(at)s::timestamptz, clock_timestamp())"
@@ -127,15 +127,27 @@ _LEASES = """SELECT j.id, extract(epoch FROM least(j.lease_until,
   clock_timestamp() + j.lease_s * interval '1 second'))::float8 FROM esteira_job j"""
 
 
-def worker_restarted(db: Db, *, name: str, me: str) -> dict[UUID, str]:
+def worker_restarted(db: Db, *, incarnation: str) -> dict[UUID, str]:
     """T9: jobs of an earlier incarnation of this worker, whose process is known to be gone."""
-    which = "starts_with(j.worker, %(prefix)s) AND j.worker <> %(me)s"
-    return _of_worker(db, which, count=WORKER_LOST, reason="worker restarted", prefix=f"{name}/", me=me)
+    which, suffix = _OF_INCARNATION, f"/{incarnation}"
+    return _of_worker(db, which, count=WORKER_LOST, reason="worker restarted", suffix=suffix)
 
 
 def drained(db: Db, *, me: str) -> dict[UUID, str]:
     """T10: this worker must go before its jobs are done; nothing is counted."""
-    return _of_worker(db, "j.worker = %(me)s", count=DRAINED, reason="drained", me=me)
+    suffix = f"/{me.rpartition('/')[2]}"
+    return _of_worker(db, _OF_INCARNATION, count=DRAINED, reason="drained", suffix=suffix)
+
+
+def process_ended(db: Db, delivery: str, ids: Sequence[UUID] | None = None) -> dict[UUID, str]:
+    """T10: somebody ended the pool process that ran this delivery on purpose; nothing is counted."""
+    return _of_delivery(db, delivery, ids, count=DRAINED, reason="process ended")
+
+
+def _of_delivery(db: Db, delivery: str, ids: Sequence[UUID] | None, **params: Any) -> dict[UUID, str]:
+    if ids is None:
+        return _of_worker(db, "j.delivery = %(delivery)s", delivery=delivery, **params)
+    return _rescue(db, f"{_BY_KEY} AND j.delivery = %(delivery)s", ids=list(ids), delivery=delivery, **params)
 
 
 def _of_worker(db: Db, which: str, **params: Any) -> dict[UUID, str]:

@@ -94,7 +94,7 @@ def test_what_was_interrupted_after_its_start_goes_to_the_front_once(
     elif how == "drain":
         rescue.drained(core, me="w1/boot")
     elif how == "restart":
-        rescue.worker_restarted(core, name="w1", me="w1/later")
+        rescue.worker_restarted(core, incarnation="boot")
     else:
         hand_back(core, [(started, 1), (waited, 1)])
     Feeder(publisher).feed(core)

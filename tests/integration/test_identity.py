@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from esteira import identity
 from esteira.db import Core
+from esteira.feed import served
+from esteira.record import rescue
+from esteira.retention import Retention
 from tests.support.jobs import look, running
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -48,7 +52,7 @@ def test_the_jobs_of_an_earlier_life_are_rescued_at_once(core: Core) -> None:
     earlier = gone()
     announced(core, "w@host", earlier)
     mine = running(core, worker=f"w@host/{earlier}")[0]
-    other = running(core, worker=f"w@host-2/{earlier}")[0]
+    other = running(core, worker=f"w@host/{gone()}")[0]
 
     take(core)
 
@@ -69,14 +73,142 @@ def test_while_the_namesake_lives_the_newcomer_takes_another_name_and_no_jobs(co
     assert identity.lives(core.fetch("SELECT incarnation FROM esteira_worker WHERE name = 'w@host'")[0][0])
 
 
-def test_an_incarnation_of_another_boot_is_left_to_its_leases(core: Core) -> None:
-    announced(core, "w@host", "0ther000-1-1")
-    theirs = running(core, worker="w@host/0ther000-1-1")[0]
+#: Processes that nobody here can see: on another machine, in another container, announced by an older release.
+ELSEWHERE = {
+    "another boot": lambda: f"{here().split('.')[0]}.0ther000-1-1",
+    "another pid namespace": lambda: f"1.{here().split('.')[1]}-1-1",
+    "an older release": lambda: f"{here().split('.')[1]}-{os.getpid()}-1",
+    "somebody else's words": lambda: "what.ever",
+}
+
+
+def here() -> str:
+    """The boot and the pid namespace of this process."""
+    return identity.incarnation(os.getpid()).rsplit("-", 2)[0]
+
+
+def silent(core: Core, name: str, seconds: float = 60) -> None:
+    core.fetch(
+        "UPDATE esteira_worker SET last_seen = last_seen - %s * interval '1 second' WHERE name = %s",
+        [seconds, name],
+    )
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_who_lives_elsewhere_keeps_its_name_and_its_jobs(
+    core: Core, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = ELSEWHERE[where]()
+    announced(core, "w@host", theirs)
+    job = running(core, worker=f"w@host/{theirs}")[0]
+
+    me = take(core)
+
+    assert me.name == "w@host-2"
+    assert look(core, job.id).state == "running"
+    assert "another worker named w@host" in caplog.text
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+@pytest.mark.parametrize("how", ["silent", "gone"])
+def test_who_left_elsewhere_loses_its_name_and_keeps_its_leases(core: Core, where: str, how: str) -> None:
+    theirs = ELSEWHERE[where]()
+    announced(core, "w@host", theirs)
+    job = running(core, worker=f"w@host/{theirs}")[0]
+    if how == "gone":
+        core.fetch("UPDATE esteira_worker SET state = 'gone'")
+    else:
+        silent(core, "w@host")
 
     me = take(core)
 
     assert me.name == "w@host"
-    assert look(core, theirs.id).state == "running"
+    assert look(core, job.id).state == "running"
+
+
+def test_however_often_a_namesake_elsewhere_starts_nobody_is_suspected(core: Core) -> None:
+    theirs = ELSEWHERE["another pid namespace"]()
+    announced(core, "w@host", theirs)
+    job = running(core, worker=f"w@host/{theirs}")[0]
+
+    for _ in range(7):
+        take(core)
+
+    assert (look(core, job.id).state, look(core, job.id).suspicion) == ("running", 0)
+
+
+def test_a_worker_that_was_silent_for_a_day_is_known_again(core: Core) -> None:
+    me = take(core)
+    silent(core, "w@host", 90_000)
+    while Retention().step(core):
+        pass
+    assert not core.fetch("SELECT 1 FROM esteira_worker")
+
+    identity.stay_known(core, me, queues=["default"], slots=2)
+
+    assert core.fetch("SELECT name, incarnation, state, slots FROM esteira_worker") == [
+        (me.name, me.incarnation, "up", 2)
+    ]
+    assert "default" in served(core)
+
+
+def test_a_worker_whose_name_was_taken_while_it_was_silent_goes_on_under_another(
+    core: Core, caplog: pytest.LogCaptureFixture
+) -> None:
+    me = take(core)
+    job = running(core, worker=me.full)[0]
+    core.fetch("UPDATE esteira_worker SET incarnation = %s", [ELSEWHERE["another boot"]()])
+
+    now = identity.stay_known(core, me, queues=["images"], slots=2)
+    again = identity.stay_known(core, now, queues=["images"], slots=2)
+
+    assert (now.name, now.incarnation, again) == ("w@host-2", me.incarnation, now)
+    assert core.fetch("SELECT name, queues FROM esteira_worker ORDER BY name") == [
+        ("w@host", ["default"]),
+        ("w@host-2", ["images"]),
+    ]
+    assert look(core, job.id).state == "running"
+    assert "the name w@host now belongs to another worker" in caplog.text
+    assert rescue.drained(core, me=now.full) == {job.id: "queued"}
+
+
+def test_two_machines_of_one_host_name_are_both_fed(core: Core) -> None:
+    """One of them has been announced before the other starts, as clones of a virtual machine are."""
+    announced(core, "w@host", ELSEWHERE["another boot"]())
+    core.fetch("UPDATE esteira_worker SET queues = '[\"default\"]', types = '[\"t\"]'")
+
+    me = identity.take_name(core, "w@host", queues=["images"], slots=2)
+    identity.stay_known(core, me, queues=["images"], slots=2)
+
+    assert {"default", "images"} <= set(served(core))
+
+
+def test_a_goodbye_is_for_one_s_own_row_only(core: Core) -> None:
+    me = take(core)
+    core.fetch("UPDATE esteira_worker SET incarnation = %s", [ELSEWHERE["another boot"]()])
+
+    identity.say_goodbye(me)
+
+    assert core.fetch("SELECT state FROM esteira_worker") == [("up",)]
+
+
+def test_jobs_that_began_under_a_former_name_are_rescued_with_their_process(core: Core) -> None:
+    earlier = gone()
+    announced(core, "w@host-2", earlier)
+    announced(core, "w@host", ELSEWHERE["another boot"]())
+    job = running(core, worker=f"w@host/{earlier}")[0]
+
+    assert take(core).name == "w@host-2"
+
+    assert look(core, job.id).state == "queued"
+
+
+def test_a_process_of_somebody_whose_proc_is_hidden_may_be_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hidepid the files of others are not there, though their processes are."""
+    one = identity.incarnation(os.getppid())
+    monkeypatch.setattr(identity, "_PROC", Path("/nonexistent"))
+
+    assert identity.lives(one)
 
 
 def test_a_process_number_that_was_given_to_another_process_is_not_the_earlier_one() -> None:

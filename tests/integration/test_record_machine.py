@@ -169,7 +169,7 @@ class OneJob(RuleBasedStateMachine):
 
     @rule()
     def worker_restarts(self) -> None:
-        self.do(lambda: worker_restarted(self.core, name="w1", me="w1/next"), "T9")
+        self.do(lambda: worker_restarted(self.core, incarnation="boot"), "T9")
 
     @rule()
     def worker_drains(self) -> None:

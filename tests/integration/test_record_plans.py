@@ -176,10 +176,11 @@ def test_a_rescue_reads_what_runs_and_not_the_backlog(core: Core, fresh_backlog:
     rescues.leases_ended(counted)
     rescues.leases_ended(counted, mine)
     rescues.leases(counted, mine)
-    rescues.process_lost(counted, "nobody's")
-    rescues.process_lost(counted, "nobody's", mine)
+    for ids in (None, mine):
+        rescues.process_lost(counted, "nobody's", ids)
+        rescues.process_ended(counted, "nobody's", ids)
     rescues.drained(counted, me="nobody")
-    rescues.worker_restarted(counted, name="nobody", me="nobody/2")
+    rescues.worker_restarted(counted, incarnation="nobody-1-1")
 
     counted.close()
     assert counted.blocks < 2000

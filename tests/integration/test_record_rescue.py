@@ -8,7 +8,7 @@ from esteira.db import Core
 from esteira.record.claim import Claimed, claim
 from esteira.record.finish import finish
 from esteira.record.operator import cancel
-from esteira.record.rescue import drained, leases_ended, process_lost, worker_restarted
+from esteira.record.rescue import drained, leases_ended, process_ended, process_lost, worker_restarted
 from tests.support.jobs import elapse, kinds, look, outcome, running, states, stored
 
 
@@ -118,7 +118,7 @@ def test_a_batch_that_died_counts_against_nobody_and_its_jobs_run_alone(core: Co
     rescued = {
         "process": lambda: process_lost(core, "d1"),
         "lease": lambda: leases_ended(core),
-        "restart": lambda: worker_restarted(core, name="w1", me="w1/next"),
+        "restart": lambda: worker_restarted(core, incarnation="boot"),
     }[how]()
 
     assert rescued == {job.id: "queued" for job in lost}
@@ -150,28 +150,41 @@ def test_however_many_batches_die_no_innocent_job_is_dead(core: Core) -> None:
 
 def test_a_restarted_worker_takes_back_what_its_dead_self_held(core: Core) -> None:
     mine = running(core, worker="w1/first")[0]
-    namesake = running(core, worker="w10/first")[0]
+    under_a_former_name = running(core, worker="w1-2/first")[0]
+    longer = running(core, worker="w1/the-first")[0]
     fresh = running(core, worker="w1/second")[0]
 
-    assert worker_restarted(core, name="w1", me="w1/second") == {mine.id: "queued"}
+    rescued = worker_restarted(core, incarnation="first")
 
+    assert rescued == {mine.id: "queued", under_a_former_name.id: "queued"}
     assert look(core, mine.id).suspicion == 1
-    assert states(core, [namesake.id, fresh.id]) == ["running", "running"]
+    assert states(core, [longer.id, fresh.id]) == ["running", "running"]
 
 
-@pytest.mark.parametrize("name", ["w%", "w_", "w\\"])
-def test_a_workers_name_is_no_pattern(core: Core, name: str) -> None:
+@pytest.mark.parametrize("incarnation", ["fir%", "firs_", "f\\"])
+def test_an_incarnation_is_no_pattern(core: Core, incarnation: str) -> None:
     other = running(core, worker="w1/first")[0]
-    mine = running(core, worker=f"{name}/first")[0]
+    mine = running(core, worker=f"w1/{incarnation}")[0]
 
-    assert worker_restarted(core, name=name, me=f"{name}/second") == {mine.id: "queued"}
+    assert worker_restarted(core, incarnation=incarnation) == {mine.id: "queued"}
+    assert look(core, other.id).state == "running"
+
+
+def test_a_process_that_was_ended_on_purpose_counts_nothing(core: Core) -> None:
+    jobs = running(core, 2)
+    other = running(core, delivery="d2")[0]
+
+    assert process_ended(core, "d1") == {job.id: "queued" for job in jobs}
+
+    rows = [look(core, job.id) for job in jobs]
+    assert {(row.suspicion, row.solo, row.failures) for row in rows} == {(0, False, 0)}
     assert look(core, other.id).state == "running"
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_drain_counts_nothing(core: Core, batch: int) -> None:
     jobs = running(core, batch, worker="w1/boot")
-    other = running(core, worker="w2/boot")[0]
+    other = running(core, worker="w2/other")[0]
 
     assert drained(core, me="w1/boot") == {job.id: "queued" for job in jobs}
 

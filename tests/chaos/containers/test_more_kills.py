@@ -11,7 +11,9 @@ from tests.support.waiting import Stopwatch
 
 
 def test_kill_the_only_worker(stack: Breakable, measured: Measured) -> None:
-    """Docker starts it again under its name, and it knows that its earlier life is over."""
+    """Docker starts it again under its name. It cannot see that its earlier life is over: a sibling of that name may live
+    in another container. So its jobs come back with their leases, or at once if it was given the same namespace again.
+    """
     victim, other = stack.ids("worker")
     stack.docker("stop", other)
     ids = mixed(stack, LOAD)
