@@ -229,6 +229,19 @@ class GiveUp(Exception):
     """Raise in a job to fail for good, whatever tries are left."""
 
 
+class TransactionEnded(Exception):
+    """Raised at a completion whose transaction the job has ended itself, by a raw COMMIT or ROLLBACK.
+
+    What it wrote before that is committed or gone whatever happens now, so the job fails for good.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The job ended the transaction of its completion itself, by a COMMIT or ROLLBACK of its own: what it wrote "
+            "and its success can no longer be recorded together. Remove that statement, or use transaction.atomic()."
+        )
+
+
 class Cancelled(BaseException):
     """Raised inside a job's function by the context when somebody cancelled the job.
 

@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections, transaction
 from esteira import files, outcomes, pool_process
 from esteira.context import Done
 from esteira.db import Core, Gone, Orm, Params, Row
-from esteira.errors import Cancelled, LeaseLost
+from esteira.errors import Cancelled, LeaseLost, TransactionEnded
 from esteira.limits import Interrupt
 from esteira.lost import blames_the_writer, is_closed
 from esteira.record import finish
@@ -21,6 +21,9 @@ from esteira.record.finish import Outcome
 from esteira.slot import Held
 
 log = logging.getLogger("esteira.run")
+
+#: A setting that lives as long as the completion's transaction: a raw COMMIT or ROLLBACK takes it away.
+MARK = "esteira.completing"
 
 
 class ConnectionLost(BaseException):
@@ -77,6 +80,7 @@ class WorkerHost:
                 way.raw = connections["default"].connection
                 # Before any of the function's own hooks: whatever they raise, the commit is known.
                 transaction.on_commit(way.note_commit)
+                Orm().fetch("SELECT set_config(%s, %s, true)", [MARK, self._held.job.type])
                 yield done
                 outcome = outcomes.succeeded(held, done.result, ended=self._now())
                 shield.enter_context(self._interrupt.shield())
@@ -99,7 +103,13 @@ class WorkerHost:
         pool_process.leave_if_forked()
         db = Orm()
         millis = max(1000, int(self._held.job.lease_s * 1000))
-        db.fetch("SELECT set_config('idle_in_transaction_session_timeout', %s, true)", [str(millis)])
+        rows = db.fetch(
+            """SELECT current_setting(%s, true) = %s,
+                 set_config('idle_in_transaction_session_timeout', %s, true)""",
+            [MARK, self._held.job.type, str(millis)],
+        )
+        if not rows[0][0]:
+            raise TransactionEnded
         if not finish.complete(db, outcome):
             self._held.lost = True
             raise LeaseLost
@@ -121,7 +131,7 @@ class _Way:
 
         A healthy server's own words stay the job's failure: a constraint that the commit checks, a conflict, a lock.
         """
-        if self.committed or isinstance(error, LeaseLost):
+        if self.committed or isinstance(error, LeaseLost | TransactionEnded):
             return False
         if is_closed(self.raw):
             return self.stage != "open" or isinstance(error, Gone)

@@ -15,7 +15,15 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from esteira.bounds import clean, nests_too_deeply
-from esteira.errors import GiveUp, NotFound, Retry, TimeLimitExceeded, TooLarge, pause_s
+from esteira.errors import (
+    GiveUp,
+    NotFound,
+    Retry,
+    TimeLimitExceeded,
+    TooLarge,
+    TransactionEnded,
+    pause_s,
+)
 from esteira.params import NUL
 from esteira.record.finish import Outcome
 from esteira.slot import Held
@@ -40,7 +48,7 @@ class BrokenResult(Exception):
 
 
 #: Another try would meet these again: a file that is gone stays gone, one over the limit stays over it.
-HOPELESS = (GiveUp, BadResult, NotFound, TooLarge)
+HOPELESS = (GiveUp, BadResult, NotFound, TooLarge, TransactionEnded)
 #: What a function says by raising them, it says wherever its code runs: in a check of its parameters, in its result.
 SAID_ON_PURPOSE = (Retry, GiveUp, TimeLimitExceeded)
 

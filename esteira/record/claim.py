@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg.errors import UniqueViolation
 
-from esteira.db import Db
+from esteira.db import Db, Gone
 from esteira.record import COUNTED, QUEUED, RUNNING
 
 #: How long a refused job rests before it is offered again.
@@ -73,7 +74,8 @@ def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Cl
         rows = []
     if len(rows) < len(ids):
         have = {row[0] for row in rows}
-        settle(db, [i for i in ids if i not in have])
+        with suppress(*Gone):  # what is claimed must be run; the keeper finds the others
+            settle(db, [i for i in ids if i not in have])
     place = {one: n for n, one in enumerate(ids)}
     return [
         Claimed(**dict(zip(_FIELDS, row, strict=True))) for row in sorted(rows, key=lambda r: place[r[0]])

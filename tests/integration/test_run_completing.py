@@ -255,3 +255,24 @@ def test_what_a_job_logged_before_it_completed_is_kept(runner: Runner) -> None:
     (row,) = run(runner, talks.submit().id)
 
     assert "all is well" in "".join(row.logs.values_list("text", flat=True))
+
+
+@pytest.mark.parametrize("ending", ["ROLLBACK", "COMMIT", "ROLLBACK; BEGIN", "COMMIT AND CHAIN"])
+def test_a_job_that_ends_its_completions_transaction_itself_has_not_succeeded(
+    runner: Runner, ending: str
+) -> None:
+    """What it wrote before is gone or committed already: a success would be recorded apart from it."""
+
+    @job(name="t.ends", retries=3, atomic=True)
+    def ends(ctx: Context) -> None:
+        effect("before")
+        with connection.cursor() as cursor:
+            cursor.execute(ending)
+        effect("after")
+
+    (row,) = run(runner, ends.submit().id)
+
+    assert (row.state, row.error["type"]) == ("failed", "TransactionEnded")
+    assert "COMMIT or ROLLBACK of its own" in row.error["message"]
+    assert effects() == (["before"] if ending.startswith("COMMIT") else [])
+    assert events(row) == ["failed"]
