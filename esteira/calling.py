@@ -1,6 +1,8 @@
 """Everything that runs code of a job type's: the check of its parameters, its function, its result.
 
-Whatever that code raises leaves `called`, so that `esteira.run` counts it. If the process dies here, its lease ends.
+Whatever that code raises leaves `called`, so that `esteira.run` counts it: a check that breaks and a transaction that
+is left open fail the try, parameters that the signature refuses count nothing. If the process dies here, its lease
+ends.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Refused(BaseException):
 
 
 def called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
-    """Everything that runs code of the job type's: the check of its parameters, its function, its result."""
+    """Run an attempt and return its outcome; None if its completion has recorded it already."""
     kind = _known(held)
     context = Context(
         job_id=held.job.id,

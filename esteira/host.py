@@ -1,4 +1,10 @@
-"""What stands behind a job's context while a worker runs it."""
+"""What stands behind a job's context while a worker runs it: files, progress, cancellation, and its completion.
+
+A completion is written last in the transaction of the job's own effects, and only if that transaction is still the one
+that began: a job that ended it by a raw COMMIT or ROLLBACK is refused its success. What has committed stays recorded,
+whatever is raised afterwards. If the answer to a commit is lost, `ConnectionLost` leaves the attempt without an
+outcome, and only the row tells which it was. If the process dies here, the server rolls back and the lease ends.
+"""
 
 from __future__ import annotations
 

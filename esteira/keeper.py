@@ -1,9 +1,10 @@
 """The keeper: what keeps the promise while everything else dies. It runs inside `celery beat`, in any number.
 
 A turn every half second: rescue → expire → declarations → schedules → compare Redis with the rows → feed → retention.
-Every step is a compare-and-set or a locked row, so keepers need no leader, and one that is killed anywhere leaves
-nothing half-done. Steps are independent: one that fails is told (`esteira.turns`), and the others take their turn.
-Only a database that is away ends a turn, because nobody can do anything then.
+Some steps are due less often. Every step is a compare-and-set or a locked row, so keepers need no leader, and one that
+is killed anywhere leaves nothing half-done. Steps are independent: one that fails is told (`esteira.turns`), and the
+others go on. Only a database that is away ends a turn early, because nobody can do anything then. Beat is ready when
+every step of a turn went through, and alive as long as turns are taken.
 """
 
 from __future__ import annotations

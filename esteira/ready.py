@@ -1,7 +1,7 @@
 """What *ready* means of a worker: it consumes all the queues that it was started for, with at least one process.
 
-A worker that was steered away from a queue, or whose pool is empty, is alive but takes no jobs: it takes its sign
-away at once, and says why once.
+A worker that is not connected to Redis, was steered away from a queue, or has an empty pool, is alive but not ready: it
+takes its sign away at once, and its log says why once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Celery's remote control where it meets jobs: what would stop them without a word is refused with a sentence.
 
-Flower's buttons and `celery control` send these commands. For Celery's own tasks they do what Celery says. A hint that
-a worker keeps back is missing in Redis, so the keeper sends it again and again: no command may make a worker hoard
-hints, or leave it with nothing to read or nobody to work. Nothing is held here.
+Flower's buttons and `celery control` send these commands; `esteira.steering` decides whether a worker listens to them.
+For Celery's own tasks they do what Celery says. A hint that a worker keeps back is missing in Redis, so the keeper
+sends it again and again: no command may make a worker hoard hints, or leave it with nothing to read or nobody to work.
+Nothing is held here.
 """
 
 from __future__ import annotations

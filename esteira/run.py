@@ -2,7 +2,8 @@
 
 The process may die at any line. Before the claim's commit nothing has happened; after it the lease runs out and the
 keeper rescues; an end that was not written yet is an attempt that runs again. Exactly one outcome is recorded for an
-attempt because every write names it.
+attempt because every write names it. A started attempt that comes to no outcome (its connection was lost, the core
+itself failed) is broken off, which counts a point of suspicion; only a stop of the process hands back uncounted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The steps of a keeper's turn, and what became of them: which went through, which fail, why and since when.
 
-Steps are independent: one that fails is told and tried again in the next turn, and the others take their turn all the
-same. A turn counts as gone through only if none of them fails. What fails is stored by the keeper's first statement of
-the next turn (`esteira.hold`), so telling it costs none of its own.
+Steps are independent: one that fails is told and tried again in the next turn, and the others go on. A turn
+counts as gone through only if none of them fails. What fails is stored by the keeper's first statement of the next turn
+(`esteira.hold`), so telling it costs none of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The worker as Celery starts it, made steady: it survives Redis, drains on SIGTERM and rescues what it left behind.
+"""The worker as Celery starts it, made steady: it survives Redis, has a name, says that it lives, and stops in time.
 
-The parent process holds no thread and no connection, because it forks all its life; what it writes goes over a
-connection that lives for one moment, with a limit of a second, and is left to the leases if that is not enough.
+The parent process holds no thread until it stops (`esteira.stopping`), and no connection to the database, because it
+forks all its life. What it writes goes over a connection that lives for one moment, with a limit of a second, and is
+left to the leases if that is not enough. What a worker of its name left behind is rescued at the start
+(`esteira.identity`). If the process dies here, its pool processes end with it, and the leases of what they ran end.
 """
 
 from __future__ import annotations

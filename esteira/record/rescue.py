@@ -3,8 +3,8 @@
 What died with others in a batch is suspected of nothing and runs alone from then on; what died alone gathers
 suspicion, and at six it is dead: three lost pool processes (+2, the culprit is certain) or six lost workers (+1, one
 of several suspects). Suspects of a lost worker rest for a random moment from the second time on: the culprit and its
-neighbours part, so that it dies alone. A drain counts nothing. Whoever comes second finds the job no longer running
-and changes nothing.
+neighbours part, so that it dies alone. A stop counts nothing, nor does a pool process that was ended on
+purpose. Whoever comes second finds the job no longer running and changes nothing.
 """
 
 from __future__ import annotations
