@@ -103,6 +103,8 @@ class UniqueConflict(EsteiraError):
 class UniqueInProgress(UniqueConflict):
     """Another transaction submits a job with this key right now, and has not ended yet."""
 
+    code = "unique-in-progress"
+
     def __init__(self, keys: Sequence[str]) -> None:
         EsteiraError.__init__(
             self,

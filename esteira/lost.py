@@ -52,28 +52,33 @@ def is_closed(raw: psycopg.Connection[object] | None) -> bool:
 
 
 def lost_connection(
-    error: BaseException, *, since: float, core_errors: tuple[BaseException, ...]
+    error: BaseException, *, since: float, connected: bool, core_errors: tuple[BaseException, ...]
 ) -> BaseException | None:
     """Return the error by which a job's connection was lost, from the chain of what its function raised, or None.
 
-    `since` is when the job began, by `time.monotonic()`. `core_errors` are what the core's private connection raised on
-    the function's behalf; any of them counts.
+    `since` is when the job began, by `time.monotonic()`, and `connected` whether it found a connection of Django's.
+    `core_errors` are what the core's private connection raised on the function's behalf; any of them counts.
     """
     for one in _chain(error):
         if any(one is core for core in core_errors):
             return one
-        if issubclass(type(one), Gone) and _ended_session(one) and _was_lost(one, since):
+        if issubclass(type(one), Gone) and _ended_session(one) and _was_lost(one, since, connected):
             return one
     return None
 
 
-def _was_lost(error: BaseException, since: float) -> bool:
+def _was_lost(error: BaseException, since: float, connected: bool) -> bool:
     """Say whether the job's connection is gone, was replaced, or could not be opened at all."""
-    openings = sum(at >= since for at in _opened)
+    had = connected + sum(at >= since for at in _opened)
     raw = connections["default"].connection
     if raw is None:
-        return openings > 0 or issubclass(type(error), DatabaseError | InterfaceError)
-    return openings > 1 or is_closed(raw)
+        return had > 0 or issubclass(type(error), DatabaseError | InterfaceError)
+    return had > 1 or is_closed(raw)
+
+
+def is_connected() -> bool:
+    """Whether this process has a connection of Django's now."""
+    return connections["default"].connection is not None
 
 
 def blames_the_writer(error: BaseException) -> bool:

@@ -30,7 +30,7 @@ from esteira.flush import Ledger
 from esteira.host import ConnectionLost, WorkerHost
 from esteira.lease import Heart
 from esteira.limits import Interrupt
-from esteira.lost import lost_connection, watch_connections
+from esteira.lost import is_connected, lost_connection, watch_connections
 from esteira.record.claim import claim, refuse
 from esteira.record.finish import Break, Outcome, refused
 from esteira.slot import Held, Slot
@@ -162,6 +162,7 @@ class Runner:
         host = WorkerHost(
             held, self.core, self.interrupt, time.monotonic, lambda o: self.ledger.count(held, o, "succeeded")
         )
+        held.connected = is_connected()
         try:
             with self.interrupt.inside(held):
                 return called(held, host, self.between)
@@ -187,7 +188,12 @@ class Runner:
             sessions.close()
             return outcomes.cancelled(held, ended=ended)
         if not outcomes.is_a(error, *outcomes.SAID_ON_PURPOSE) and (
-            cause := lost_connection(error, since=held.started or held.claimed, core_errors=held.core_errors)
+            cause := lost_connection(
+                error,
+                since=held.started or held.claimed,
+                connected=held.connected,
+                core_errors=held.core_errors,
+            )
         ):
             raise ConnectionLost from cause
         if outcomes.is_a(error, TimeLimitExceeded):

@@ -37,6 +37,7 @@ class Held:
     warned: bool = False
     progress: tuple[float, float | None, str] | None = None
     core_errors: tuple[BaseException, ...] = ()
+    connected: bool = False
     unsure: BaseException | None = None
     log: list[str] = field(default_factory=list)
     log_bytes: int = 0

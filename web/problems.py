@@ -37,6 +37,7 @@ TITLES: dict[str, str] = {
     "too-large": "The request, or a part of it, is larger than its limit.",
     "state-conflict": "The job's state does not allow this.",
     "unique-conflict": "Another job holds the same unique key.",
+    "unique-in-progress": "Another transaction is submitting a job with the same unique key. Try again.",
     "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",

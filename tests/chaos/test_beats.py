@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 
 from tests.support.invariants import check, check_ticks
-from tests.support.load import Measured, mixed, outage
+from tests.support.load import JOBS, Measured, mixed, outage
 from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
 
@@ -46,7 +46,7 @@ def test_beat_kill_x3(make_stack: Callable[..., Stack]) -> None:
 def test_kill_beat(stack: Stack, measured: Measured) -> None:
     """The only beat dies in the middle of the work; its successor feeds what waits."""
     beat, _ = stack.beat(), stack.worker("w1")
-    ids = mixed(stack)
+    ids = mixed(stack, 3 * JOBS)  # more than are done until its next life has started
     stack.halfway(ids, "w1")
 
     beat.kill()

@@ -37,7 +37,7 @@ def test_rows_of_the_release_before_are_mended(address: str) -> None:
         db.execute(SCHEDULE, ["odd", 3e11, 1e12])
         db.execute(SCHEDULE, ["sound", 60, 60])
 
-        finished(start("manage.py", "migrate", address=address))
+        finished(start("manage.py", "migrate", "esteira", "0004", address=address))
         # Cut off behind the constraints, and run once more.
         db.execute("DELETE FROM django_migrations WHERE app = 'esteira' AND name = '0004_bounds'")
         finished(start("manage.py", "migrate", address=address))

@@ -533,7 +533,7 @@ def test_who_a_token_belongs_to_must_be_clear() -> None:
         (["submit", "demo.greet", "--delay=1", "--at=2999-01-01T00:00Z"], "not allowed with argument"),
         (["submit", "demo.greet", "--what"], "unrecognized arguments: --what"),
         (["list", "--state=lost"], "invalid choice: 'lost'"),
-        (["list", "--limit=0"], "must be a number from 1"),
+        (["list", "--limit=0"], "must be a whole number from 1"),
     ],
 )
 def test_a_typing_mistake_is_exit_code_2(words: list[str], sentence: str) -> None:

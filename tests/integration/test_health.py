@@ -26,7 +26,7 @@ def test_a_process_that_waits_for_migrations_is_not_ready(core: Core) -> None:
     database = health.Database()
     core.fetch("UPDATE django_migrations SET name = 'x' || name WHERE app = 'web'")
     try:
-        assert database() == "fail: 1 migrations are pending"
+        assert database() == "fail: 2 migrations are pending"
     finally:
         core.fetch("UPDATE django_migrations SET name = substr(name, 2) WHERE app = 'web'")
 

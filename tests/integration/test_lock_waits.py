@@ -87,7 +87,7 @@ def test_a_submit_over_http_is_told_to_come_again(somebody: psycopg.Connection, 
     answer = post(bearer("operator"), "/jobs", {"type": "lock.report"}, Idempotency_Key="k")
 
     assert answer.status_code == 409
-    assert problem(answer)["type"] == "/problems/unique-conflict"
+    assert problem(answer)["type"] == "/problems/unique-in-progress"
     assert answer.headers["Retry-After"]
 
 

@@ -272,7 +272,8 @@ def test_a_job_that_ends_its_completions_transaction_itself_has_not_succeeded(
 
     (row,) = run(runner, ends.submit().id)
 
-    assert (row.state, row.error["type"]) == ("failed", "TransactionEnded")
-    assert "COMMIT or ROLLBACK of its own" in row.error["message"]
+    error = row.error or {}
+    assert (row.state, error["type"]) == ("failed", "TransactionEnded")
+    assert "COMMIT or ROLLBACK of its own" in error["message"]
     assert effects() == (["before"] if ending.startswith("COMMIT") else [])
     assert events(row) == ["failed"]
