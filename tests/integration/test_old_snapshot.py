@@ -188,7 +188,7 @@ def test_the_feed_does_not_read_again_what_ran(
         turn(feeder, counted)
 
     assert [ids[0] for ids in hints(redis)] == [str(one) for one in new]
-    assert first > 1000, "a queue is found to be crowded by reading it once"
+    assert first > FEW_BLOCKS, "a queue is found to be crowded by reading it once"
     assert counted.blocks < TURNS * FEW_BLOCKS
 
 
@@ -265,3 +265,39 @@ def test_a_crowded_queue_is_fed_in_the_order_in_which_jobs_became_due(
         for row in core.fetch("SELECT id FROM esteira_job WHERE published_at IS NOT NULL ORDER BY run_at, id")
     ]
     assert order == by_time
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_queue_that_is_quick_again_is_crowded_no_more(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    due = walked(feeder, core)
+    monkeypatch.setattr("esteira.due.SLOW_S", 60.0)
+    (back,) = stored(core)
+    elapse(core, back, "run_at", 1800)
+
+    due._try_at = 0.0
+    turn(feeder, core)
+
+    assert not due.crowded
+    assert hints(redis) == [[str(back)]]
+
+
+@pytest.mark.usefixtures("crowded")
+def test_jobs_of_a_type_that_a_worker_did_not_know_before_are_fed_in_their_order(
+    core: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    feeder.window = 4
+    walked(feeder, core)
+    waiting = stored(core, 4, type="tests.new")
+    for n, one in enumerate(waiting):
+        elapse(core, one, "run_at", 1000.0 * n)
+
+    serve(core, TYPE, "tests.new", name="w2")
+    until(lambda: turn(feeder, core)[0] or len(hints(redis)) == 4, "all are fed")
+
+    assert hints(redis) == [[str(one)] for one in reversed(waiting)]
