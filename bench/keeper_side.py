@@ -68,7 +68,7 @@ def measure(machine: Machine, database: Database, sizes: Sizes) -> Figures:
 
 
 def after_what_ran(machine: Machine, database: Database, sizes: Sizes) -> Figures:
-    """Sweep while nobody may clean up after what ran; return the ms of a sweep, first walk and later."""
+    """Sweep, then turn, while nobody may clean up after what ran; return the ms of sweeps and of turns."""
     machine.empty_redis()
     database.empty()
     sweeper, core = _Sweeper(), Core("keeper", timeout_s=DATABASE_TIMEOUT_S)
@@ -79,10 +79,17 @@ def after_what_ran(machine: Machine, database: Database, sizes: Sizes) -> Figure
         while not walk.been_through and time.monotonic() - began < LONGEST_WALK_S:
             first += _sweeps(sweeper, core, clock, 1)
         later = _sweeps(sweeper, core, clock, sizes.turns)
+        database.announce_worker(timed.noop.name)
+        keeper = Keeper()
+        _turns(keeper, clock, sizes.turns)
+        database.keep_worker()
+        whole = _turns(keeper, clock, sizes.turns)
     core.close()
     database.empty()
+    database.forget_workers()
     return {
         **_figures("sweep after what ran", later),
+        **_figures("turn after what ran", whole),
         "first walk, sweeps": len(first),
         "first walk, worst ms": max(first, default=0.0),
     }

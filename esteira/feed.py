@@ -28,11 +28,13 @@ from django.conf import settings
 
 from esteira.db import BUSY, Db, Gone
 from esteira.depth import Typical, hints
+from esteira.due import Due
 from esteira.identity import SILENT_S
 from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
 from esteira.registry import PRIORITIES
+from esteira.walk import Clock
 from esteira.wire import FRONT
 
 log = logging.getLogger("esteira.keeper")
@@ -55,13 +57,23 @@ class Feeder:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher, self._typical = publisher, Typical()
         self._told: dict[str, tuple[list[int], float]] = {}
+        self._due: dict[str, Due] = {}
+        self._clock, self._now = Clock(), 0.0
         self._offered = float("-inf")
         self.window = settings.WINDOW
+
+    def start_over(self) -> None:
+        """Forget what was seen: another server, or another clock, has other rows."""
+        for due in self._due.values():
+            due.start_over()
 
     def feed(self, db: Db) -> tuple[int, bool]:
         """Return how many jobs were fed, and whether more wait that will have room, or their turn, in a moment."""
         if not self._publisher.available():
             return 0, False
+        self._now, went_back = self._clock.look(db)
+        if went_back:
+            self.start_over()
         queues, fed, waits = served(db), 0, False
         for queue, types in queues.items():
             more, behind = _by_itself(f"queue {queue}", partial(self._feed, db, queue, types), (0, False))
@@ -71,16 +83,17 @@ class Feeder:
 
     def _feed(self, db: Db, queue: str, types: Sequence[str]) -> tuple[int, bool]:
         limit, fed = min(SLICE, self.window), 0
+        due = self._due.setdefault(queue, Due(queue))
         room = self._publisher.room(queue, self.window)
         if room.get(FRONT, 0) > 0:
             fed += self._send(db, insert.feed_front(db, queue=queue, types=types, limit=limit))
         lists = [n for n in PRIORITIES.values() if room.get(n, 0) * REFILL_SHARE >= self.window]
-        rows = insert.feed(db, queue=queue, types=types, priorities=lists, limit=limit) if lists else []
+        rows = due.feed(db, self._now, types=types, priorities=lists, limit=limit) if lists else []
         fed += self._send(db, rows)
         # A list that could take more has nobody behind it, unless the slice ended before it was asked.
-        cut = [n for n in lists if n >= rows[-1].priority] if len(rows) >= limit else []
+        cut = [n for n in lists if n >= max(row.priority for row in rows)] if len(rows) >= limit else []
         doubtful = [n for n in PRIORITIES.values() if n in room and (n not in lists or n in cut)]
-        behind = insert.behind(db, queue=queue, types=types, priorities=doubtful) if doubtful else []
+        behind = due.behind(db, types=types, priorities=doubtful) if doubtful else []
         self._tell(queue, behind)
         return fed, bool(behind)
 

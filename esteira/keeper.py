@@ -133,6 +133,8 @@ class Keeper:
             log.info("the database answers again")
             self._rescuer.start_over()  # it may be another server, with other rows
             self._expirer.start_over()
+            self._checker.start_over()
+            self._feeder.start_over()
         self._was_away = False
         return self._rescuer.step(db, calm)
 

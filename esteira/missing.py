@@ -4,16 +4,22 @@ One comparison covers whatever can happen to a hint: a wiped or restarted Redis,
 a worker killed between taking a message and claiming its jobs. It compares what is there, so a long backlog makes no
 duplicates. A key that only the keeper writes tells a Redis that lost everything from one that is merely empty.
 
-Each queue is walked by itself, some thousand messages a turn, because strangers may write into its lists without end.
-Its rows are judged once a walk has seen all four lists, and only those that were published before that walk began: a
-long walk finds what is missing later, and doubles nothing.
+Each queue is read by itself, some thousand messages a turn, because strangers may write into its lists without end.
+Its rows are judged once a reading has seen all four lists, and only those that were published before that reading
+began: a long reading finds what is missing later, and doubles nothing.
+
+The published rows are read through `esteira.walk`: in ordinary times all of them in each check; beside a million dead
+entries of their index the new ones at once and all others in time.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 
@@ -23,6 +29,7 @@ from esteira.depth import known_queues
 from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
+from esteira.walk import Clock, Survey, Walk
 from esteira.wire import LISTS, MARKER, UNACKED, UNACKED_INDEX, ids_in, list_key
 
 log = logging.getLogger("esteira.keeper")
@@ -40,10 +47,10 @@ MANY_STRANGERS = 1000
 
 
 @dataclass(slots=True)
-class _Walk:
-    """One walk over the lists of a queue. `began` is the database's time, as text; `at`: where each list goes on."""
+class _Reading:
+    """One reading of the lists of a queue. `began` is the database's time; `at`: where each list goes on."""
 
-    began: str
+    began: float
     at: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LISTS, 0))
     present: set[str] = field(default_factory=set)
     ours: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LISTS, 0))
@@ -60,19 +67,39 @@ class _Walk:
 
 
 class Checker:
-    """Walks over the lists and over the published rows, a part of each in a turn, and compares them."""
+    """Reads the lists and the published rows, a part of each in a turn, and compares them."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-        self._cursor: tuple[str, str] | None = None
-        self._walks: dict[str, _Walk] = {}
-        self._walked: dict[str, _Walk] = {}
+        self._clock, self._now = Clock(), -math.inf
+        # A little later than the moment up to which rows are judged, because that one is rounded.
+        self._rows = Survey(self._judge, delay_s=GRACE_S + 0.01)
+        #: The walk that feeds everything again; there is one only while Redis misses everything.
+        self._refill: Walk | None = None
+        #: The rows that are to be fed again, each with the moment at which it was published.
+        self._missing: dict[str, str] = {}
+        self._readings: dict[str, _Reading] = {}
+        self._read: dict[str, _Reading] = {}
         self._told: set[str] = set()
+
+    @property
+    def walk(self) -> Walk:
+        """The walk over all published rows, which says how far it is."""
+        return self._rows.walk
+
+    def start_over(self) -> None:
+        """Forget what was seen: another server has other rows."""
+        self._rows.start_over()
+        self._refill = None
+        self._missing.clear()
 
     def check(self, db: Db) -> bool:
         """Return whether hints were missing, so that the next slice should follow at once."""
         queues = sorted({*known_queues(), *_announced_queues(db)})
-        began = db.fetch("SELECT clock_timestamp()::text")[0][0]
+        now, went_back = self._clock.look(db)
+        self._now = now
+        if went_back:
+            self._rows.start_over()
         wrong = self._publisher.read(
             lambda client: lists.replace_wrong_types(client, settings.REDIS_PREFIX, queues)
         )
@@ -82,13 +109,19 @@ class Checker:
         if marker is None:
             return False
         if not marker:
-            return self._start_over(db)
-        self._walks = {queue: self._walks.get(queue) or _Walk(began) for queue in queues}
-        self._walked = {queue: walk for queue, walk in self._walked.items() if queue in self._walks}
-        if not self._publisher.read(self._walk_on):
+            return self._start_over(db, now)
+        self._refill = None
+        self._readings = {queue: self._readings.get(queue) or _Reading(now) for queue in queues}
+        self._read = {queue: reading for queue, reading in self._read.items() if queue in self._readings}
+        if not self._publisher.read(self._read_on):
             return False
         self._note_ends()
-        return self._judge(db)
+        if not self._missing:
+            self._rows.step(db, now)
+        found = self._feed_again(db)
+        if found:  # the others were on their way, and are claimed by now
+            log.info("the hints of %s jobs are missing in Redis; they are fed again", found)
+        return bool(found or self._missing)
 
     def relieve(self) -> None:
         """Make room in a full Redis: DEL is the one thing it still does. The hints are fed again, a few at a time."""
@@ -101,42 +134,45 @@ class Checker:
         if self._publisher.read(_hang_up, even_if_away=True):
             log.warning("a listener to events (Flower?) had stopped reading and filled Redis; it was cut off")
 
-    def _start_over(self, db: Db) -> bool:
+    def _start_over(self, db: Db, now: float) -> bool:
         """Redis is empty: every published row wants its hint again."""
-        self._walks, self._walked = {}, {}
-        rows = _published(db, None, {}, grace_s=0)
-        if rows:
-            found = insert.unpublish(db, [job for _, job, _, _ in rows], [stamp for stamp, *_ in rows])
+        self._readings, self._read = {}, {}
+        refill = self._refill = self._refill or Walk(self._take_all)
+        if not self._missing and not refill.been_through:
+            # After a clock was put back, there are rows in its future.
+            refill.step(db, now, end=math.inf)
+        found = self._feed_again(db)
+        if found:
             log.warning("Redis has lost its contents; %s jobs are fed again", found)
-            if len(rows) == SLICE:
-                return True
-        self._cursor = None
+        if self._missing or not refill.been_through:
+            return True
+        self._refill = None
         self._publisher.read(lambda client: client.set(f"{settings.REDIS_PREFIX}{MARKER}", "1"))
-        return bool(rows)
+        return found > 0
 
-    def _walk_on(self, client: Any) -> bool:
+    def _read_on(self, client: Any) -> bool:
         """Read on in every queue: all that is there, if it is not too much."""
         prefix = settings.REDIS_PREFIX
-        keys = {(q, n): list_key(prefix, q, n) for q, walk in self._walks.items() for n in walk.at}
+        keys = {(q, n): list_key(prefix, q, n) for q, reading in self._readings.items() for n in reading.at}
         lengths = lists.lengths(client, list(keys.values()))
-        wanted, left = {}, dict.fromkeys(self._walks, READ_MAX)
+        wanted, left = {}, dict.fromkeys(self._readings, READ_MAX)
         for (queue, number), key in keys.items():
-            first = self._walks[queue].at[number]
+            first = self._readings[queue].at[number]
             count = min(max(0, lengths[key] - first) + BEYOND, left[queue])
             if count:
                 wanted[queue, number] = key, first, count
                 left[queue] -= count
         parts = lists.read(client, list(wanted.values()))
         for (queue, number), (messages, ended) in zip(wanted, parts, strict=True):
-            self._walks[queue].add(number, messages, ended)
+            self._readings[queue].add(number, messages, ended)
         return True
 
     def _note_ends(self) -> None:
-        """Keep what whole walks have seen, and tell the feed which lists hold messages of others."""
-        for queue in [queue for queue, walk in self._walks.items() if not walk.at]:
-            walk = self._walked[queue] = self._walks.pop(queue)
-            self._publisher.say_ours(queue, {n: walk.ours[n] for n in LISTS if walk.others[n]})
-            many = max(walk.others.values())
+        """Keep what whole readings have seen, and tell the feed which lists hold messages of others."""
+        for queue in [queue for queue, reading in self._readings.items() if not reading.at]:
+            reading = self._read[queue] = self._readings.pop(queue)
+            self._publisher.say_ours(queue, {n: reading.ours[n] for n in LISTS if reading.others[n]})
+            many = max(reading.others.values())
             if many >= MANY_STRANGERS and queue not in self._told:
                 log.warning(
                     "a list of the queue %s in Redis holds %s messages that are no hints; workers read them in their"
@@ -146,21 +182,26 @@ class Checker:
                 )
             (self._told.add if many >= MANY_STRANGERS else self._told.discard)(queue)
 
-    def _judge(self, db: Db) -> bool:
-        """Feed again those of the next published rows that a whole walk did not see."""
-        began = dict.fromkeys(self._walks, "-infinity")
-        began.update({queue: walk.began for queue, walk in self._walked.items()})
-        rows = _published(db, self._cursor, began)
-        self._cursor = rows[-1][0:2] if len(rows) == SLICE else None
-        missing = [
-            (stamp, job)
-            for stamp, job, queue, judged in rows
-            if judged and (queue not in self._walked or job not in self._walked[queue].present)
-        ]
-        found = insert.unpublish(db, [job for _, job in missing], [s for s, _ in missing]) if missing else 0
-        if found:  # the others were on their way, and are claimed by now
-            log.info("the hints of %s jobs are missing in Redis; they are fed again", found)
-        return found > 0
+    def _judge(self, db: Db, after: float, until: float) -> bool:
+        """Find those of some published rows that a whole reading of their queue's lists did not see."""
+        began = dict.fromkeys(self._readings, -math.inf)
+        began.update({queue: reading.began for queue, reading in self._read.items()})
+        # What was published in the last moments cannot be judged, and there may be much of it.
+        for stamp, job, queue, judged in _published(db, after, min(until, self._now - GRACE_S), began):
+            if judged and (queue not in self._read or job not in self._read[queue].present):
+                self._missing[job] = stamp
+        return False
+
+    def _take_all(self, db: Db, after: float, until: float) -> bool:
+        for stamp, job, _, _ in _published(db, after, until, {}, grace_s=0):
+            self._missing[job] = stamp
+        return False
+
+    def _feed_again(self, db: Db) -> int:
+        """Let a slice of what is missing wait for the feed; whatever moved meanwhile is left alone."""
+        part = list(self._missing)[:SLICE]
+        stamps = [self._missing.pop(job) for job in part]
+        return insert.unpublish(db, part, stamps) if part else 0
 
 
 def _ids(message: bytes) -> list[str]:
@@ -179,34 +220,36 @@ def _hang_up(client: Any) -> int:
 
 
 def _published(
-    db: Db, after: tuple[str, str] | None, began: dict[str, str], *, grace_s: float = GRACE_S
-) -> list[tuple[str, str, str, bool]]:
-    """Read a slice of the published rows in the order of their index, which no backlog makes longer.
+    db: Db, after: float, until: float, began: dict[str, float], *, grace_s: float = GRACE_S
+) -> Iterator[tuple[str, str, str, bool]]:
+    """Read the rows that were published after one moment and not after another, page by page in their index's order.
 
-    Each comes with whether it may be judged: it was published some time before the walk over its queue `began`. Queues
-    over which nobody walks hold nothing. Times and ids stay text: the keeper compares them, and must be able to read
-    whatever stands in a row.
+    Each comes with whether it may be judged: it was published some time before the reading of its queue `began`. Queues
+    that nobody reads hold nothing. Times and ids stay text: the keeper compares them, and must be able to read whatever
+    stands in a row.
     """
-    beyond = "AND (j.published_at, j.id) > (%(stamp)s::timestamptz, %(id)s::uuid)" if after else ""
-    rows = db.fetch(
-        f"""SELECT j.published_at::text, j.id::text, j.queue,
-              j.published_at <= coalesce((
-                SELECT w.began FROM unnest(%(queues)s::text[], %(began)s::timestamptz[]) AS w(queue, began)
-                WHERE w.queue = j.queue), clock_timestamp()) - %(grace)s * interval '1 second'
-            FROM esteira_job j
-            WHERE j.state = 'queued' AND j.published_at IS NOT NULL
-              AND j.published_at <= (SELECT clock_timestamp()) - %(grace)s * interval '1 second' {beyond}
-            ORDER BY j.published_at, j.id LIMIT %(limit)s""",
-        {
-            "grace": grace_s,
-            "limit": SLICE,
-            "queues": list(began),
-            "began": list(began.values()),
-            "stamp": after[0] if after else None,
-            "id": after[1] if after else None,
-        },
-    )
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
+    asked: dict[str, Any] = {"after": after, "until": until, "grace": grace_s, "limit": SLICE}
+    asked |= {"queues": list(began), "began": list(began.values())}
+    asked |= {"stamp": None, "id": _FIRST_ID if after == -math.inf else _LAST_ID}
+    while True:
+        rows = db.fetch(_PUBLISHED, asked)
+        yield from ((row[0], row[1], row[2], row[3]) for row in rows)
+        if len(rows) < SLICE:
+            return
+        asked |= {"stamp": rows[-1][0], "id": rows[-1][1]}
+
+
+_FIRST_ID, _LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
+_PUBLISHED = """
+SELECT j.published_at::text, j.id::text, j.queue,
+  j.published_at <= coalesce((
+    SELECT to_timestamp(w.began) FROM unnest(%(queues)s::text[], %(began)s::float8[]) AS w(queue, began)
+    WHERE w.queue = j.queue), clock_timestamp()) - %(grace)s * interval '1 second'
+FROM esteira_job j
+WHERE j.state = 'queued' AND j.published_at IS NOT NULL
+  AND (j.published_at, j.id) > (coalesce(%(stamp)s::timestamptz, to_timestamp(%(after)s::float8)), %(id)s::uuid)
+  AND j.published_at <= to_timestamp(%(until)s::float8)
+ORDER BY j.published_at, j.id LIMIT %(limit)s"""
 
 
 def _announced_queues(db: Db) -> list[str]:

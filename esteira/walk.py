@@ -33,7 +33,7 @@ SLICE_LIMIT_S, LONGEST_LIMIT_S, GIVEN_UP_OFTEN = 0.1, 2.0, 4
 QUICK_S, SLOW_S = 0.003, 0.015
 #: The first walk takes this long a turn until it is through, so that a new keeper soon knows everything.
 FIRST_BOX_S = 0.25
-#: Later a walk rests this many times as long as its last slice took.
+#: Later a walk rests this many times as long as its last step took, unless one step was a whole walk and quick.
 RESTS = 19
 #: Where a walk begins that cannot read everything at once, and beyond what it reads all the rest at once, in seconds.
 MINUTE_S, AGES_S = 60.0, 90 * 86400.0
@@ -66,19 +66,21 @@ class Walk:
         self._rests_until = float("-inf")
 
     def step(self, db: Db, newest: float, *, end: float | None = None) -> bool:
-        """Visit a slice, or a few on the first walk; return whether the next should follow at once.
+        """Visit a slice, or more while they are quick; return whether the next should follow at once.
 
         The first slice of a walk reads from before the moment `newest` to `end`, which is `newest` if not given.
         """
         began = time.monotonic()
         if began < self._rests_until:
             return False
+        opened = self.between
         while True:
             left = self._slice(db, newest, newest if end is None else end)
             took = time.monotonic() - began
-            if left or self.been_through or took > self._box_s:
+            if left or self.between or took > (SLOW_S if self.been_through else self._box_s):
                 break
-        if self.been_through:
+        # A keeper rests as long between its turns as after a whole walk that was quick.
+        if self.been_through and not (opened and self.between and took <= SLOW_S):
             self._rests_until = time.monotonic() + took * RESTS
         return left
 

@@ -7,6 +7,7 @@ finds the row published and its hint missing, and publishes again.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +18,6 @@ import psycopg
 
 from esteira.db import Db, Row
 from esteira.record import QUEUED, uses
-
-log = logging.getLogger("esteira.record")
 
 log = logging.getLogger("esteira.record")
 
@@ -140,10 +139,12 @@ class Fed:
     solo: bool
     front: bool
     timeout_s: float
+    #: When it became due, in seconds since 1970.
+    due_at: float
 
 
 # What bounds an index is read from the clock once: compared with the function itself, all that is for later is read.
-_DUE = """f.run_at <= (SELECT clock_timestamp())
+DUE = """f.run_at <= (SELECT clock_timestamp())
       AND (f.hold_until IS NULL OR f.hold_until <= clock_timestamp())
       AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())"""
 
@@ -159,14 +160,16 @@ RETURNING j.id, j.type, j.queue, j.priority, j.solo,
   j.interrupted, j.timeout_s, date_part('epoch', j.run_at)
 """
 
-_NEXT = f"""
+NEXT = f"""
   SELECT picked.id, picked.priority, picked.run_at
   FROM unnest(%(types)s::text[]) AS t(type)
-  CROSS JOIN unnest(%(priorities)s::smallint[]) AS p(priority)
+  CROSS JOIN unnest(%(priorities)s::smallint[], %(floors)s::float8[], %(ceilings)s::float8[])
+    AS p(priority, floor, ceiling)
   CROSS JOIN LATERAL (
     SELECT f.id, f.priority, f.run_at FROM esteira_job f
     WHERE f.state = 'queued' AND f.published_at IS NULL AND f.queue = %(queue)s AND f.priority = p.priority
-      AND f.type = t.type AND NOT f.in_turn AND {_DUE}
+      AND f.type = t.type AND NOT f.in_turn AND f.run_at >= to_timestamp(p.floor)
+      AND f.run_at <= to_timestamp(p.ceiling) AND {DUE}
     ORDER BY f.run_at, f.id LIMIT %(limit)s) AS picked
   ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s
 """
@@ -175,7 +178,7 @@ _NEXT = f"""
 _NEXT_FRONT = f"""
   SELECT f.id FROM esteira_job f
   WHERE f.state = 'queued' AND f.published_at IS NULL AND f.interrupted AND NOT f.in_turn
-    AND f.queue = %(queue)s AND f.type = ANY(%(types)s::text[]) AND {_DUE}
+    AND f.queue = %(queue)s AND f.type = ANY(%(types)s::text[]) AND {DUE}
   ORDER BY f.priority, f.run_at, f.id LIMIT %(limit)s
 """
 
@@ -187,7 +190,7 @@ _NEXT_TURNS = f"""
   CROSS JOIN LATERAL (
     SELECT f.id FROM esteira_job f
     WHERE f.state = 'queued' AND f.published_at IS NULL AND f.in_turn AND f.schedule_id = s.id
-      AND (f.queue, f.type) IN (SELECT * FROM unnest(%(queues)s::text[], %(types)s::text[])) AND {_DUE}
+      AND (f.queue, f.type) IN (SELECT * FROM unnest(%(queues)s::text[], %(types)s::text[])) AND {DUE}
     ORDER BY f.tick_at, f.id LIMIT 1) AS picked
   WHERE NOT EXISTS (SELECT 1 FROM esteira_job r WHERE r.schedule_id = s.id AND r.state = 'running' AND r.in_turn)
     AND NOT EXISTS (SELECT 1 FROM esteira_job o WHERE o.schedule_id = s.id AND o.state = 'queued' AND o.in_turn
@@ -195,32 +198,37 @@ _NEXT_TURNS = f"""
   UNION ALL
   (SELECT f.id FROM esteira_job f
    WHERE f.state = 'queued' AND f.published_at IS NULL AND f.in_turn AND f.schedule_id IS NULL
-     AND (f.queue, f.type) IN (SELECT * FROM unnest(%(queues)s::text[], %(types)s::text[])) AND {_DUE}
+     AND (f.queue, f.type) IN (SELECT * FROM unnest(%(queues)s::text[], %(types)s::text[])) AND {DUE}
    ORDER BY f.tick_at, f.id LIMIT %(limit)s)
 """
 
-# Which of some lists has due jobs waiting: one look into the index for each type.
-_BEHIND = f"""
-SELECT p.priority FROM unnest(%(priorities)s::smallint[]) AS p(priority)
-WHERE EXISTS (
-  SELECT 1 FROM unnest(%(types)s::text[]) AS t(type)
-  CROSS JOIN LATERAL (
-    SELECT 1 FROM esteira_job f
-    WHERE f.state = 'queued' AND f.published_at IS NULL AND f.queue = %(queue)s AND f.priority = p.priority
-      AND f.type = t.type AND NOT f.in_turn AND {_DUE}
-    LIMIT 1) AS one)
-"""
 
-
-def feed(db: Db, *, queue: str, types: Sequence[str], priorities: Sequence[int], limit: int) -> list[Fed]:
+def feed(db: Db, *, limit: int, **which: Any) -> list[Fed]:
     """T2: mark the next due jobs of a queue published, most urgent first; each type is its own index range."""
-    asked = {"queue": queue, "types": list(types), "priorities": list(priorities), "limit": limit}
-    return _mark(db, _NEXT, asked)
+    return mark(db, NEXT, {**lists_of(**which), "limit": limit})
+
+
+def lists_of(
+    *,
+    queue: str,
+    types: Sequence[str],
+    priorities: Sequence[int],
+    floors: Sequence[float] | None = None,
+    ceilings: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Name lists of a queue, and for each from when to when what is read became due (seconds since 1970)."""
+    return {
+        "queue": queue,
+        "types": list(types),
+        "priorities": list(priorities),
+        "floors": list(floors or [-math.inf] * len(priorities)),
+        "ceilings": list(ceilings or [math.inf] * len(priorities)),
+    }
 
 
 def feed_front(db: Db, *, queue: str, types: Sequence[str], limit: int) -> list[Fed]:
     """T2: mark the due jobs of a queue published whose last attempt was interrupted."""
-    return _mark(db, _NEXT_FRONT, {"queue": queue, "types": list(types), "limit": limit})
+    return mark(db, _NEXT_FRONT, {"queue": queue, "types": list(types), "limit": limit})
 
 
 def feed_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) -> list[Fed]:
@@ -230,16 +238,10 @@ def feed_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) -> li
     """
     pairs = [(queue, name) for queue, types in served.items() for name in types]
     asked = {"queues": [q for q, _ in pairs], "types": [t for _, t in pairs], "limit": limit}
-    return _mark(db, _NEXT_TURNS, asked)
+    return mark(db, _NEXT_TURNS, asked)
 
 
-def behind(db: Db, *, queue: str, types: Sequence[str], priorities: Sequence[int]) -> list[int]:
-    """Return the priorities of a queue with due jobs that wait for the feed."""
-    asked = {"queue": queue, "types": list(types), "priorities": list(priorities)}
-    return [row[0] for row in db.fetch(_BEHIND, asked)]
-
-
-def _mark(db: Db, following: str, asked: Mapping[str, Any]) -> list[Fed]:
+def mark(db: Db, following: str, asked: Mapping[str, Any]) -> list[Fed]:
     try:
         return _fed(db.fetch(_MARK.format(next=following), asked))
     except VALUE_ERRORS:
@@ -260,7 +262,7 @@ def _mark_each(db: Db, ids: Sequence[UUID]) -> list[Fed]:
 def _fed(found: list[Row]) -> list[Fed]:
     rows = sorted(found, key=lambda row: (row[3], row[7]))
     return [
-        Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6])
+        Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6], due_at=r[7])
         for r in rows
     ]
 

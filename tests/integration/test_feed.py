@@ -16,7 +16,7 @@ from esteira.feed import Feeder
 from esteira.keeper import Keeper
 from esteira.missing import Checker
 from esteira.publish import BEHIND_S, Publisher, fast
-from esteira.record import insert, operator, rescue
+from esteira.record import insert, operator, rescue, waiting
 from esteira.record.claim import claim
 from esteira.record.finish import finish, hand_back, start
 from esteira.registry import JobType
@@ -186,7 +186,7 @@ def test_offering_a_turn_costs_the_same_before_a_long_backlog(core: Core) -> Non
         ticks(core, n, name=name)
         explained = Explained(core)
         insert.feed_turns(explained, served={"default": [TYPE, "tests.other"]}, limit=1000)
-        insert.behind(explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9])
+        waiting.behind(explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9])
         return explained.buffers
 
     short, long = cost(100, "short"), cost(10_000, "long")

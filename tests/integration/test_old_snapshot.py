@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import redis as redis_client
 
 from esteira.db import Core
+from esteira.due import Due
+from esteira.feed import Feeder
 from esteira.hold import Hold
+from esteira.missing import Checker
+from esteira.publish import Publisher
 from esteira.record import rescue
 from esteira.sweep import Expirer, Rescuer
 from esteira.turns import Turns
-from tests.support.jobs import running
+from esteira.wire import MARKER
+from tests.integration.test_keeper import hints, serve
+from tests.support.jobs import TYPE, elapse, look, running, stored
 from tests.support.past import Counted, old_snapshot, ran
+from tests.support.waiting import until
 
 #: Each leaves at least one dead entry in the indexes of claims, of expiries, of the feed and of what is published.
 RAN = 20_000
@@ -72,3 +80,224 @@ def test_a_worker_that_goes_finds_its_jobs_before_what_ran(core: Core) -> None:
         jobs = running(core, 3, worker="w7/boot")
 
         assert set(rescue.drained(core, me="w7/boot")) == {job.id for job in jobs}
+
+
+# --- compare with Redis -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def publisher(job_types: None) -> Publisher:
+    return Publisher(timeout_s=1, breaker_s=0.1)
+
+
+def read_once(checker: Checker, db: Core) -> None:
+    """Check until everything was read, as a keeper does that starts."""
+    until(lambda: checker.check(db) or checker.walk.been_through, "everything was read once")
+
+
+def test_a_check_does_not_read_again_what_ran(
+    core: Core, counted: Counted, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    redis.set(f"esteira:{MARKER}", "1")
+    checker = Checker(publisher)
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        read_once(checker, counted)
+        first, counted.blocks = counted.blocks, 0
+
+        for _ in range(TURNS):
+            checker.check(counted)
+
+    assert first > FEW_BLOCKS, "a keeper that starts reads everything once, or this test shows nothing"
+    assert counted.blocks < TURNS * FEW_BLOCKS
+
+
+def test_a_missing_hint_is_found_beside_what_ran(
+    core: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    redis.set(f"esteira:{MARKER}", "1")
+    checker = Checker(publisher)
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        read_once(checker, core)
+        (old,), (new,) = stored(core, publish=True), stored(core, publish=True)
+        elapse(core, old, "published_at", 1800)
+
+        def found() -> bool:
+            checker.check(core)
+            return look(core, old).published_at is None and look(core, new).published_at is None
+
+        until(found, "both wait for the feed again")
+
+
+def test_after_redis_lost_everything_no_statement_reads_all_that_ran(
+    core: Core,
+    counted: Counted,
+    publisher: Publisher,
+    redis: redis_client.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("esteira.walk.SLICE_LIMIT_S", 0.003)
+    checker = Checker(publisher)
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        (old,), (new,) = stored(core, publish=True), stored(core, publish=True)
+        elapse(core, old, "published_at", 1800)
+
+        until(lambda: [checker.check(counted)] and redis.exists(f"esteira:{MARKER}"), "everything was read")
+
+    assert look(core, old).published_at is None and look(core, new).published_at is None
+    assert counted.most < 1000, "all at once is 1,600"
+
+
+# --- feed -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take any statement for slow, because so few dead entries take milliseconds only."""
+    monkeypatch.setattr("esteira.due.SLOW_S", 0.0)
+    monkeypatch.setattr("esteira.due.TRY_EVERY_S", 600.0)
+    monkeypatch.setattr("esteira.due.MARKING_S", 0.0)
+
+
+def turn(feeder: Feeder, db: Core) -> tuple[int, bool]:
+    feeder._publisher._lengths.clear()
+    return feeder.feed(db)
+
+
+def walked(feeder: Feeder, db: Core) -> Due:
+    """Feed until the queue is known to be crowded, and everything was looked at once."""
+    until(lambda: [turn(feeder, db)] and feeder._due["default"].walked, "everything was looked at once")
+    assert feeder._due["default"].crowded
+    return feeder._due["default"]
+
+
+@pytest.mark.usefixtures("crowded")
+def test_the_feed_does_not_read_again_what_ran(
+    core: Core, counted: Counted, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        walked(feeder, counted)
+        first, counted.blocks = counted.blocks, 0
+
+        new = [stored(core)[0] for _ in range(TURNS) if turn(feeder, counted)]
+        turn(feeder, counted)
+
+    assert [ids[0] for ids in hints(redis)] == [str(one) for one in new]
+    assert first > FEW_BLOCKS, "a queue is found to be crowded by reading it once"
+    assert counted.blocks < TURNS * FEW_BLOCKS
+
+
+@pytest.mark.usefixtures("crowded")
+def test_asking_who_waits_does_not_read_again_what_ran(
+    core: Core, counted: Counted, publisher: Publisher
+) -> None:
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    feeder.window = 20
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        walked(feeder, core)
+        stored(core, 100)
+        while turn(feeder, core)[0]:
+            pass
+
+        said = [turn(feeder, counted) for _ in range(TURNS)]
+
+    assert said == [(0, True)] * TURNS
+    assert counted.blocks < TURNS * FEW_BLOCKS
+
+
+@pytest.mark.usefixtures("crowded")
+@pytest.mark.parametrize("seconds", [70, 1800, 7200])
+def test_what_comes_back_below_the_floor_is_fed(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, seconds: float
+) -> None:
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        walked(feeder, core)
+        (back,) = stored(core)
+        elapse(core, back, "run_at", seconds)
+
+        until(lambda: turn(feeder, core)[0], "it is fed")
+
+    assert hints(redis) == [[str(back)]]
+
+
+@pytest.mark.usefixtures("crowded")
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_crowded_queue_is_fed_in_the_order_in_which_jobs_became_due(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, knows: bool
+) -> None:
+    """A keeper that starts, and whose first statement is cancelled, knows no floors."""
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    feeder.window = 8
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        if knows:
+            walked(feeder, core)
+        else:
+            feeder._due["default"] = Due("default")
+            feeder._due["default"]._crowd()
+        waiting = stored(core, 40)
+        if not knows:
+            for n, one in enumerate(waiting):
+                elapse(core, one, "run_at", 100.0 * n)
+        order: list[str] = []
+
+        def all_fed() -> bool:
+            turn(feeder, core)
+            order.extend(one for ids in hints(redis) for one in ids)
+            redis.flushall()
+            return len(order) >= 40
+
+        until(all_fed, "all are fed")
+
+    by_time = [
+        str(row[0])
+        for row in core.fetch("SELECT id FROM esteira_job WHERE published_at IS NOT NULL ORDER BY run_at, id")
+    ]
+    assert order == by_time
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_queue_that_is_quick_again_is_crowded_no_more(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    due = walked(feeder, core)
+    monkeypatch.setattr("esteira.due.SLOW_S", 60.0)
+    (back,) = stored(core)
+    elapse(core, back, "run_at", 1800)
+
+    due._try_at = 0.0
+    turn(feeder, core)
+
+    assert not due.crowded
+    assert hints(redis) == [[str(back)]]
+
+
+@pytest.mark.usefixtures("crowded")
+def test_jobs_of_a_type_that_a_worker_did_not_know_before_are_fed_in_their_order(
+    core: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    feeder.window = 4
+    walked(feeder, core)
+    waiting = stored(core, 4, type="tests.new")
+    for n, one in enumerate(waiting):
+        elapse(core, one, "run_at", 1000.0 * n)
+
+    serve(core, TYPE, "tests.new", name="w2")
+    until(lambda: turn(feeder, core)[0] or len(hints(redis)) == 4, "all are fed")
+
+    assert hints(redis) == [[str(one)] for one in reversed(waiting)]

@@ -13,10 +13,12 @@ from esteira.db import Core, Row
 from tests.support.jobs import TYPE
 
 _RAN = (
-    """INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, expires_at)
-       SELECT gen_random_uuid(), %(type)s, '{}', 'default', 6, 4, 2, 10, 600, clock_timestamp() + interval '1 hour'
-       FROM generate_series(1, %(n)s)""",
-    "UPDATE esteira_job SET published_at = clock_timestamp() WHERE state = 'queued'",
+    """INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, expires_at,
+         run_at)
+       SELECT gen_random_uuid(), %(type)s, '{}', 'default', 6, 4, 2, 10, 600, clock_timestamp() + interval '1 hour',
+         clock_timestamp() - %(over_s)s * (1 - i::float8 / %(n)s) * interval '1 second'
+       FROM generate_series(1, %(n)s) AS i""",
+    "UPDATE esteira_job SET published_at = CASE %(over_s)s WHEN 0 THEN clock_timestamp() ELSE run_at END WHERE state = 'queued'",
     """UPDATE esteira_job SET state = 'running', attempt = 1, worker = 'w1/gone', delivery = 'd', claimed_at = clock_timestamp(),
          lease_until = clock_timestamp() + interval '1 hour' WHERE state = 'queued'""",
     """UPDATE esteira_job SET state = 'succeeded', worker = NULL, lease_until = NULL, published_at = NULL,
@@ -34,10 +36,10 @@ def old_snapshot() -> Iterator[None]:
         holder.rollback()
 
 
-def ran(core: Core, jobs: int) -> None:
-    """Let so many jobs go through all their states."""
+def ran(core: Core, jobs: int, *, over_s: float = 0.0) -> None:
+    """Let so many jobs go through all their states; those that became due, and were published, over so many seconds."""
     for statement in _RAN:
-        core.fetch(statement, {"type": TYPE, "n": jobs} if "%(" in statement else ())
+        core.fetch(statement, {"type": TYPE, "n": jobs, "over_s": over_s} if "%(" in statement else ())
     core.fetch("ANALYZE esteira_job")
 
 
@@ -45,6 +47,8 @@ class Counted(Core):
     """A private connection that counts the blocks that its statements read, by executing each of them twice."""
 
     blocks = 0
+    #: What the largest statement read.
+    most = 0
 
     def fetch(self, sql: str, params: Any = ()) -> list[Row]:
         if "set_config" not in sql:
@@ -54,5 +58,6 @@ class Counted(Core):
     def _count(self, sql: str, params: Any) -> None:
         with self.transaction():
             plan = super().fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", params)[0][0][0]["Plan"]
-            self.blocks += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+            blocks = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+            self.blocks, self.most = self.blocks + blocks, max(self.most, blocks)
             raise psycopg.Rollback
