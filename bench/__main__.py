@@ -15,7 +15,7 @@ from typing import Any
 import django
 from django.core.management import call_command
 
-from bench import keeper_side, table
+from bench import table
 from bench.celery_side import CelerySide
 from bench.database import Database
 from bench.esteira_side import EsteiraSide
@@ -46,6 +46,8 @@ def main() -> None:
 
 def measure(machine: Machine, sizes: Sizes, rounds: int) -> dict[str, Any]:
     """Take turns; return all figures, their medians and the goals."""
+    from bench import keeper_side  # noqa: PLC0415 — it imports models, for which Django must be set up
+
     began = time.monotonic()
     database = Database(machine.postgres.url)
     esteira = EsteiraSide(machine, database, sizes, CONCURRENCY)
