@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-import pytest
 
 from tests.support.processes import Process
 from tests.support.remote import Remote
@@ -33,33 +30,28 @@ def test_a_worker_is_read_and_not_steered(make_stack: Callable[..., Stack]) -> N
     until(lambda: is_ready(worker), "it is ready")
 
 
-@pytest.mark.parametrize(
-    ("steer", "back", "said"),
-    [
-        (
-            ("cancel_consumer", {"queue": "default"}),
-            ("add_consumer", {"queue": "default"}),
-            "it does not consume default",
-        ),
-        (("pool_shrink", {"n": 2}), ("pool_grow", {"n": 2}), "it has no pool process"),
-    ],
-    ids=["no queue", "no process"],
-)
-def test_a_worker_that_takes_no_jobs_is_alive_and_not_ready(
+def test_a_worker_that_reads_not_all_its_queues_is_alive_and_not_ready(
     make_stack: Callable[..., Stack],
-    steer: tuple[str, dict[str, Any]],
-    back: tuple[str, dict[str, Any]],
-    said: str,
 ) -> None:
-    stack = make_stack(CELERY_CONTROL="all")
+    stack = make_stack(CELERY_CONTROL="all", JOB_QUEUES="extra")
     worker, remote = stack.worker("w1"), Remote(stack)
     until(lambda: is_ready(worker), "it is ready")
 
-    remote.ask(steer[0], **steer[1])
+    remote.ask("cancel_consumer", queue="extra")
 
     until(lambda: not is_ready(worker), "it is not ready any more")
-    until(lambda: f"alive but not ready: {said}" in worker.output(), "it says so")
+    until(lambda: "alive but not ready: it does not consume extra" in worker.output(), "it says so")
     assert worker.age_of("worker") < 10
-    remote.ask(back[0], **back[1])
+    remote.ask("add_consumer", queue="extra")
     until(lambda: is_ready(worker), "it is ready again")
     assert worker.output().count("alive but not ready") == 1
+
+
+def test_what_would_leave_a_worker_without_work_is_refused(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(CELERY_CONTROL="all")
+    worker, remote = stack.worker("w1"), Remote(stack)
+
+    answers = [remote.ask("cancel_consumer", queue="default"), remote.ask("pool_shrink", n=2)]
+
+    assert all("error" in answer for answer in answers), answers
+    until(lambda: is_ready(worker), "it is ready")
