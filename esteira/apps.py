@@ -15,7 +15,7 @@ class EsteiraConfig(AppConfig):
 
     def ready(self) -> None:
         from esteira import checks, discover  # noqa: F401  (Django learns of the checks by the import)
-        from esteira.db import settle_orm_connections
+        from esteira.orm import settle_orm_connections
         from esteira.registry import registry
         from esteira.submit import submit
 

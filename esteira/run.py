@@ -24,13 +24,14 @@ from esteira.between import Between
 from esteira.bounds import clean
 from esteira.calling import Refused, called
 from esteira.capture import Capture, Logs
-from esteira.db import Core, Gone, watch_orm_connections
+from esteira.db import Core, Gone
 from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
 from esteira.flush import Ledger
 from esteira.host import ConnectionLost, WorkerHost
 from esteira.lease import Heart
 from esteira.limits import Interrupt
 from esteira.lost import is_connected, lost_connection, watch_connections
+from esteira.orm import watch_orm_connections
 from esteira.record.claim import claim, refuse
 from esteira.record.finish import Break, Outcome, refused
 from esteira.slot import Held, Slot

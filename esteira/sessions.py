@@ -23,7 +23,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import pq
 from psycopg.adapt import AdaptersMap
 
-from esteira.db import session_settings
+from esteira.orm import session_settings
 
 #: So long a statement that was interrupted may take to stop.
 CALM_S = 2.0

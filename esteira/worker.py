@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import time
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -251,7 +250,8 @@ class Name(StartStopStep):
             except Gone as error:
                 log.warning("waiting for the database: %s", error)
                 time.sleep(LONGEST_PAUSE_S)
-        stopping.watch(Stop(parent, me=lambda: _me, announce=partial(_announce, parent)))
+        # Celery makes the consumer later than this step.
+        stopping.watch(Stop(parent, me=lambda: _me, announce=lambda: parent.consumer.announce()))
 
     def start(self, parent: Any) -> None:
         """Celery has put its signal handlers in place just before."""
@@ -260,11 +260,6 @@ class Name(StartStopStep):
     def close(self, parent: Any) -> None:
         """Celery stops, for whatever reason: remote control and errors of its own come without a signal."""
         stopping.current().begin()
-
-
-def _announce(controller: Any) -> None:
-    """Celery makes the consumer later than the step that needs this."""
-    controller.consumer.announce()
 
 
 def _queues(app: Any) -> list[str]:

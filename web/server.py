@@ -26,8 +26,8 @@ from django.http.response import HttpResponseBase
 from servestatic.asgi import FileServerASGI
 from servestatic.middleware import ServeStaticMiddleware
 
-from esteira.db import answer_within
 from esteira.files import MAX_BYTES
+from esteira.orm import answer_within
 from web import health, metrics
 from web.edge import request_id_of
 from web.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem

@@ -11,18 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 
 from esteira import files
 from project.embedded import Postgres, Valkey, free_port
 from tests.support.http import PASSWORD
+from tests.support.mishaps import frozen
 from tests.support.processes import ROOT, Process
 from tests.support.stack import manage
 from tests.support.waiting import until
@@ -341,21 +340,6 @@ def test_a_request_that_waits_for_somebodys_lock_is_answered(site: Site) -> None
     assert (answer.status, json.loads(answer.text)["type"]) == (409, "/problems/held")
     assert answer.headers["Retry-After"]
     assert site.ask("POST", f"/api/v1/jobs/{job}/cancel", {}).status == 202
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stop a server with all its processes, as a disk that does not answer would, and let it go on."""
-    main = psutil.Process(pid)
-    family = [main, *main.children(recursive=True)]
-    for one in family:
-        one.suspend()
-    try:
-        yield
-    finally:
-        for one in family:
-            with suppress(psutil.NoSuchProcess):
-                one.resume()
 
 
 def test_without_redis_jobs_are_accepted_and_health_says_so(site: Site) -> None:
