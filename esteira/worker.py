@@ -250,8 +250,8 @@ class Name(StartStopStep):
             except Gone as error:
                 log.warning("waiting for the database: %s", error)
                 time.sleep(LONGEST_PAUSE_S)
-        # Celery makes the consumer later than this step.
-        stopping.watch(Stop(parent, me=lambda: _me, announce=lambda: parent.consumer.announce()))
+        announce = lambda: parent.consumer.announce()  # noqa: E731, PLW0108 — Celery makes the consumer later
+        stopping.watch(Stop(parent, me=lambda: _me, announce=announce))
 
     def start(self, parent: Any) -> None:
         """Celery has put its signal handlers in place just before."""
