@@ -107,7 +107,7 @@ def test_a_forked_child_that_comes_back_ends_and_records_nothing(mischief: Stack
     assert len(worker.children()) == 1
 
 
-def test_a_job_may_use_multiprocessing(mischief: Stack) -> None:
+def test_a_job_may_have_a_pool_of_its_own(mischief: Stack) -> None:
     mischief.worker("w1"), mischief.beat()
     job = submit(mischief, "multiplies")
 
