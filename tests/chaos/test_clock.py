@@ -47,7 +47,7 @@ def test_kill_a_worker_after_the_clock_stepped_back(
         stack.db.close()
         move(60)
         victim, _ = stack.worker("w1"), stack.beat()
-        ids = stack.submit("effects.deaf", [{"seconds": 15}] * 2)
+        ids = stack.submit("effects.deaf", [{"seconds": 20}] * 2)
         stack.until(lambda: len(stack.db.held_by("w1@")) == 2, "both jobs run")
         stack.worker("w2")
         was = stack.db.attempts(stack.db.held_by("w1@"))
