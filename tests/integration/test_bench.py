@@ -40,6 +40,6 @@ def test_the_benchmark_measures_both_sides_and_judges_its_goals(tmp_path: Path) 
     result = json.loads(wrote.read_text())
     for side, figures in FIGURES.items():
         assert figures <= set(result["medians"][side])
-    assert len(result["goals"]) == 8
+    assert len(result["goals"]) == 9
     assert all(goal["value"] > 0 for goal in result["goals"])
     assert "bulk submit" in done.stdout

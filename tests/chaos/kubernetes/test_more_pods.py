@@ -44,7 +44,7 @@ def test_delete_postgres(stack: Disturbed, measured: Measured, force: bool) -> N
     server_goes(stack, measured, "postgres", force=force, crashed=True)
 
     reasons = stack.db.fetch("SELECT detail->>'reason' FROM esteira_jobevent WHERE kind = 'rescued'")
-    assert set(reasons) <= {("lease ended",)}
+    assert set(reasons) <= {("lease ended",), ("connection lost",)}
 
 
 def test_delete_web(stack: Disturbed, measured: Measured) -> None:
