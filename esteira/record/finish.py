@@ -203,7 +203,11 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
                 solo = j.solo OR %(solo)s, interrupted = j.started_at IS NOT NULL,
                 state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
                 finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
-              WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING j.type, j.queue, j.state),
+              WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
+              RETURNING j.id, j.attempt, j.type, j.queue, j.state),
+            noted AS (
+              INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+              SELECT id, clock_timestamp(), 'cancelled', attempt, '', '', '{{}}' FROM moved WHERE state = 'cancelled'),
             {COUNTED}
             SELECT 1 FROM moved""",
             {"ids": [i for i, _ in mine], "attempts": [a for _, a in mine], "solo": solo},

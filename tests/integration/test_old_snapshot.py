@@ -27,6 +27,8 @@ RAN = 20_000
 TURNS = 20
 #: A turn of a keeper beside nothing reads a few dozen.
 FEW_BLOCKS = 300
+#: The same where a busy machine makes walks cut their slices narrower; what is read again each time is above it.
+BUSY_BLOCKS, MANY_BLOCKS = 600, 5000
 
 
 @pytest.fixture
@@ -60,7 +62,9 @@ def test_a_sweep_does_not_read_again_what_ran(core: Core, counted: Counted) -> N
         later = sweeper.turns(counted)
 
     assert first > FEW_BLOCKS, "a keeper that starts reads everything once, or this test shows nothing"
-    assert later < TURNS * FEW_BLOCKS
+    assert later < TURNS * MANY_BLOCKS, (
+        "a busy machine cuts slices narrower; read again each time it was 20,000 a turn"
+    )
 
 
 def test_a_lost_process_is_dealt_with_by_the_keys_of_its_jobs(core: Core, counted: Counted) -> None:
@@ -109,7 +113,7 @@ def test_a_check_does_not_read_again_what_ran(
             checker.check(counted)
 
     assert first > FEW_BLOCKS, "a keeper that starts reads everything once, or this test shows nothing"
-    assert counted.blocks < TURNS * FEW_BLOCKS
+    assert counted.blocks < TURNS * BUSY_BLOCKS
 
 
 def test_a_missing_hint_is_found_beside_what_ran(
@@ -189,7 +193,7 @@ def test_the_feed_does_not_read_again_what_ran(
 
     assert [ids[0] for ids in hints(redis)] == [str(one) for one in new]
     assert first > FEW_BLOCKS, "a queue is found to be crowded by reading it once"
-    assert counted.blocks < TURNS * FEW_BLOCKS
+    assert counted.blocks < TURNS * BUSY_BLOCKS
 
 
 @pytest.mark.usefixtures("crowded")
@@ -209,7 +213,7 @@ def test_asking_who_waits_does_not_read_again_what_ran(
         said = [turn(feeder, counted) for _ in range(TURNS)]
 
     assert said == [(0, True)] * TURNS
-    assert counted.blocks < TURNS * FEW_BLOCKS
+    assert counted.blocks < TURNS * BUSY_BLOCKS
 
 
 @pytest.mark.usefixtures("crowded")
