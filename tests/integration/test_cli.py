@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -293,7 +293,13 @@ def test_wait_as_json_prints_the_job_as_the_api_does() -> None:
 
 def test_wait_says_what_holds_a_job_up() -> None:
     Worker.objects.create(
-        name="w", incarnation="b.1.2", host="h", pid=1, queues=["other"], types=["cli.greet"]
+        name="w",
+        incarnation="b.1.2",
+        host="h",
+        pid=1,
+        queues=["other"],
+        types=["cli.greet"],
+        last_seen=datetime.now(UTC) + timedelta(hours=1),  # a slow start of the command must not outlast it
     )
     process = shell("jobs", "submit", "demo.greet", "--wait")
 
