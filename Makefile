@@ -2,7 +2,7 @@
 # target makes .venv, puts the locked dependencies into it, and does so again whenever uv.lock changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup restore upgrade rollback rotate lock clean
+.PHONY: help run test check lint chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup restore upgrade rollback rotate lock clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -12,6 +12,7 @@ PY := .venv/bin/python
 UV := .venv/uv/bin/uv
 MINUTES ?= 10
 WORKERS ?= 2
+PROCESSES ?= 2
 
 export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
@@ -30,18 +31,20 @@ run: .venv/.synced ## The whole stack, no containers: PORT=8000 FLOWER_PORT=5555
 
 ##@ Check
 test: .venv/.synced ## Every test, on a real PostgreSQL and Valkey that the suite starts; ARGS="-k lease" for some
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(PROCESSES) $(ARGS)
 
-check: export SECRET_KEY := check
-check: export DATABASE_URL := postgresql://nobody@127.0.0.1:1/none
-check: .venv/.synced ## Style, types, layers, Django's own checks, documents against code; needs no server
+check: lint ## What lint checks, and the documents and manifests against the code; needs no server
+	@$(PY) -m pytest -n $(PROCESSES) -q tests/repo
+
+lint: export SECRET_KEY := check
+lint: export DATABASE_URL := postgresql://nobody@127.0.0.1:1/none
+lint: .venv/.synced ## Style, types, layers, Django's own checks
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	$(PY) manage.py check --fail-level WARNING
 	$(PY) -W "ignore:Got an error checking a consistent migration history" manage.py makemigrations --check --dry-run
-	$(PY) -m pytest tests/repo -q
 
 chaos: export MINUTES := $(MINUTES)
 chaos: .venv/.synced ## Random kills for a while, then the invariants: MINUTES=10 SEED=7

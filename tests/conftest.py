@@ -23,9 +23,10 @@ from django.core.management import call_command
 from django.db import connection
 
 from esteira.registry import registry
-from tests.support import containers, namespace
+from tests.support import containers, lanes, namespace, recovery
 from tests.support.cluster import IMAGES
 from tests.support.servers import SuiteServers
+from tests.support.standing import take_down_what_nobody_needs
 
 if settings.configured:
     raise pytest.UsageError(
@@ -43,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Set Django up, and end a terminated run like an interrupted one: the servers are stopped too."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     django.setup()
+    if config.getoption("numprocesses", 0):
+        # The processes that run the tests start with this environment, and each chooses a database of its own.
+        del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 TESTS = Path(__file__).parent
@@ -91,7 +95,7 @@ NEEDS = (
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Mark the tests that need more than Python; where it is not there leave them out, or fail if this is CI.
 
-    Those that need a cluster are the last, folder by folder: it may still be coming up, and has room for one at a time.
+    Those that share something of the machine stay together, folder by folder: a cluster has room for one at a time.
     """
     for item in items:
         for need in NEEDS:
@@ -109,11 +113,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
         config.hook.pytest_deselected(items=needy)
         items[:] = [item for item in items if item not in needy]
-    on_cluster = {item: str(item.path.parent) for item in items if item.get_closest_marker("cluster")}
-    items.sort(key=lambda item: on_cluster.get(item, ""))
+    items.sort(key=lambda item: (lanes.place(item.path), _folder_on_the_cluster(item)))
+
+
+def _folder_on_the_cluster(item: pytest.Item) -> str:
+    return str(item.path.parent) if item.get_closest_marker("cluster") else ""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Lanes:
+    return lanes.Lanes(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints the summary what this one has left out; see `pytest_testnodedown`."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["left out"] = session.config.stash.get(LEFT_OUT, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    left_out = getattr(node, "workeroutput", {}).get("left out", [])
+    node.config.stash[LEFT_OUT] = left_out or node.config.stash.get(LEFT_OUT, [])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    take_down_what_nobody_needs(item)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := recovery.table(report for reports in terminalreporter.stats.values() for report in reports):
+        terminalreporter.section("recovery, in seconds")
+        terminalreporter.write("\n".join([*lines, ""]))
     for sentence in config.stash.get(LEFT_OUT, []):
         terminalreporter.line(sentence)
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.containers import Containers
+from tests.support.standing import standing
 from tests.support.waiting import Stopwatch
 
+HERE = Path(__file__).parent
 #: What looks at a fresh stack comes before what breaks it, and what has a stack of its own comes after both.
 ORDER = ("test_start", "test_journey", "test_health", "test_servers", "test_dev", "test_scale")
 SHARED = {"JOB_PACKAGES": "jobs,tests.support.chaos_jobs,tests.support.ticking_jobs"}
@@ -23,7 +25,7 @@ RUN = f"esteira-e2e-{os.getpid()}"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         name = item.path.stem
-        if item.path.parent != Path(__file__).parent:
+        if item.path.parent != HERE:
             return -1  # others keep their place, before these
         return ORDER.index(name) if name in ORDER else len(ORDER)
 
@@ -40,13 +42,11 @@ class Shared(Containers):
 def stack(images: None) -> Iterator[Shared]:
     """A stack with the settings of an installation, and jobs for tests; a test leaves it healthy."""
     stack = Shared(RUN, **SHARED)
-    try:
+    with standing("stack", HERE, stack.down):
         watch = Stopwatch()
         stack.up()
         stack.started_in_s = watch.seconds
         yield stack
-    finally:
-        stack.down()
     assert not stack.leftovers()
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.breakable import Breakable
+from tests.support.standing import standing
 
 LEASE_S = os.environ.get("LEASE", "3")
 #: Collected only for the whole table, or if they are named on the command line.
@@ -24,11 +26,9 @@ collect_ignore = (
 @pytest.fixture(scope="session")
 def shared(images: None) -> Iterator[Breakable]:
     stack = Breakable(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="4")
-    try:
+    with standing("shared", Path(__file__).parent, stack.down):
         stack.start()
         yield stack
-    finally:
-        stack.down()
 
 
 @pytest.fixture

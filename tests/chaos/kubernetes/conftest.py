@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.disturbed import Disturbed
+from tests.support.standing import standing
 
 LEASE_S = os.environ.get("LEASE", "3")
 #: Collected only for the whole table, or if they are named on the command line.
@@ -22,11 +24,9 @@ collect_ignore = (
 @pytest.fixture(scope="session")
 def shared(loaded_images: None) -> Iterator[Disturbed]:
     cluster = Disturbed(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="8.0")
-    try:
+    with standing("shared", Path(__file__).parent, cluster.remove):
         cluster.start()
         yield cluster
-    finally:
-        cluster.remove()
 
 
 @pytest.fixture

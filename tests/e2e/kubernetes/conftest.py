@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.reached import CHAOS_JOBS
+from tests.support.standing import standing
 from tests.support.waiting import Stopwatch
 
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
@@ -36,15 +38,13 @@ class Installed(Cluster):
 def fresh(loaded_images: None) -> Iterator[Installed]:
     """`kubectl apply -f k8s/`, and nothing else."""
     cluster = Installed(f"esteira-e2e-{os.getpid()}")
-    try:
+    with standing("fresh", Path(__file__).parent, cluster.remove):
         cluster.create(**RESTRICTED)
         watch = Stopwatch()
         cluster.apply()
         cluster.available()
         cluster.available_in_s = watch.seconds
         yield cluster
-    finally:
-        cluster.remove()
 
 
 @pytest.fixture(scope="session")
