@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from django.test import Client
@@ -13,7 +12,7 @@ from esteira import Context, job
 from esteira.db import Core
 from esteira.models import IdempotencyKey, Job, Schedule
 from tests.support.http import KNOWN, account, bearer, browser, declare_types, get, post, problem
-from tests.support.jobs import ended, stored
+from tests.support.jobs import UNKNOWN_ID, ended, stored
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 
@@ -34,11 +33,11 @@ def operator(database: None) -> Client:
         ("get", "/jobs"),
         ("post", "/jobs"),
         ("post", "/jobs/batch"),
-        ("get", f"/jobs/{uuid4()}"),
-        ("post", f"/jobs/{uuid4()}/cancel"),
-        ("post", f"/jobs/{uuid4()}/retry"),
-        ("get", f"/jobs/{uuid4()}/files"),
-        ("get", f"/jobs/{uuid4()}/files/a.txt"),
+        ("get", f"/jobs/{UNKNOWN_ID}"),
+        ("post", f"/jobs/{UNKNOWN_ID}/cancel"),
+        ("post", f"/jobs/{UNKNOWN_ID}/retry"),
+        ("get", f"/jobs/{UNKNOWN_ID}/files"),
+        ("get", f"/jobs/{UNKNOWN_ID}/files/a.txt"),
         ("post", "/files"),
         ("get", "/job-types"),
         ("get", "/job-types/t.note"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import pytest
 from django.test import Client
@@ -15,7 +14,7 @@ from esteira.models import IdempotencyKey, Job
 from esteira.record.finish import finish
 from esteira.states import SHOWN_STATES
 from tests.support.http import KNOWN, bearer, declare_types, get, post, problem
-from tests.support.jobs import elapse, ended, outcome, running, stored
+from tests.support.jobs import UNKNOWN_ID, elapse, ended, outcome, running, stored
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 
@@ -87,7 +86,7 @@ def test_a_job_that_did_not_change_is_not_sent_again(operator: Client, core: Cor
 
 
 @pytest.mark.parametrize(
-    "path", [f"/jobs/{uuid4()}", "/jobs/nonsense", "/nothing", "", "/job-types/t.nothing"]
+    "path", [f"/jobs/{UNKNOWN_ID}", "/jobs/nonsense", "/nothing", "", "/job-types/t.nothing"]
 )
 def test_what_does_not_exist_is_a_problem_document(operator: Client, path: str) -> None:
     response = get(operator, path)

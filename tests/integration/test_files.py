@@ -7,7 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
-from uuid import UUID, uuid4
+from uuid import UUID
 from zipfile import ZipFile
 
 import pytest
@@ -19,6 +19,7 @@ from esteira.errors import FilesFull, NotFound, TooLarge
 from esteira.files import CHUNK_BYTES, chunks_of, open_file, open_result, result_files, save_upload
 from esteira.models import File, FileChunk, Job
 from esteira.space import used
+from tests.support.jobs import UNKNOWN_ID
 
 pytestmark = pytest.mark.django_db
 
@@ -148,7 +149,7 @@ def test_a_media_type_is_well_formed_or_comes_from_the_name(given: str | None, n
     assert save_upload(name, given, [b"x"]).content_type == kept
 
 
-@pytest.mark.parametrize("ref", ["", "nonsense", "../x", str(uuid4())])
+@pytest.mark.parametrize("ref", ["", "nonsense", "../x", str(UNKNOWN_ID)])
 def test_a_file_that_does_not_exist_is_not_found(ref: str) -> None:
     with pytest.raises(NotFound):
         open_file(ref)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from django.test import Client
@@ -14,7 +14,7 @@ from esteira.files import open_result
 from esteira.models import Job, JobLog
 from esteira.record.finish import finish
 from tests.support.http import PASSWORD, account, browser, declare_types
-from tests.support.jobs import ended, outcome, running, stored
+from tests.support.jobs import UNKNOWN_ID, ended, outcome, running, stored
 from web import login
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
@@ -38,7 +38,7 @@ def text_of(response: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", f"/jobs/{uuid4()}/", f"/jobs/{uuid4()}/cancel/", "/problems/forbidden"]
+    "path", ["/", f"/jobs/{UNKNOWN_ID}/", f"/jobs/{UNKNOWN_ID}/cancel/", "/problems/forbidden"]
 )
 def test_nothing_is_shown_without_an_account(path: str) -> None:
     response = Client().get(path)
@@ -260,7 +260,7 @@ def test_buttons_answer_to_post_from_this_site_only(core: Core) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/login/", "/nothing", f"/jobs/{uuid4()}/", "/problems/forbidden", "/api/v1/jobs"]
+    "path", ["/", "/login/", "/nothing", f"/jobs/{UNKNOWN_ID}/", "/problems/forbidden", "/api/v1/jobs"]
 )
 def test_every_answer_is_strict_about_scripts_and_caches(operator: Client, path: str) -> None:
     response = operator.get(path)

@@ -15,6 +15,8 @@ from esteira.record.finish import Outcome
 from esteira.record.insert import NewJob, insert
 
 TYPE = "tests.work"
+#: Nothing has it. Parameters of tests are the same in every process, because pytest-xdist compares them.
+UNKNOWN_ID = UUID("00000000-0000-4000-8000-000000000000")
 
 
 def new(**fields: Any) -> NewJob:
