@@ -51,13 +51,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 TESTS = Path(__file__).parent
 LEFT_OUT = pytest.StashKey[list[str]]()
+LACKS = pytest.StashKey[str]()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
     """What the tests of some folders need beside Python: their mark, whether it is there, and how to get it.
 
-    Where nobody asks for it, and it is not there, the tests are left out; where somebody does, that is an error.
+    Where nobody asks for it, and it is not there, the tests are left out; where somebody does, they fail.
     """
 
     mark: str
@@ -107,7 +108,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not needy or need.is_there():
             continue
         if any(map(os.environ.get, need.asked_for_by)):
-            raise pytest.UsageError(f"Tests ({len(needy)}) need {need.what}, and none answers: {need.how}.")
+            for item in needy:
+                item.stash[LACKS] = f"This test needs {need.what}, and none answers: {need.how}."
+            continue
         config.stash.setdefault(LEFT_OUT, []).append(
             f"Tests left out for want of {need.what}: {len(needy)}; {need.how}."
         )
@@ -134,6 +137,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any, error: object) -> None:
     left_out = getattr(node, "workeroutput", {}).get("left out", [])
     node.config.stash[LEFT_OUT] = left_out or node.config.stash.get(LEFT_OUT, [])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if sentence := item.stash.get(LACKS, ""):
+        pytest.fail(sentence, pytrace=False)
 
 
 @pytest.hookimpl(trylast=True)
