@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from numbers import Real
 from typing import Any, SupportsFloat
 
-from esteira.errors import InvalidOption
+from esteira.errors import LONGEST_PAUSE_S, InvalidOption
 
 DAY_S = 86400.0
-TEN_YEARS_S = 10 * 366 * DAY_S
+TEN_YEARS_S = LONGEST_PAUSE_S
 #: Every stored moment lies in [FIRST_MOMENT, END_OF_MOMENTS): far inside what Python can read, in any time zone.
 FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_MOMENTS = datetime(2200, 1, 1, tzinfo=UTC)
@@ -115,9 +115,7 @@ BY = Text(most=300)
 REASON = Text(most=500)
 IDEMPOTENCY_KEY = Text(least=1, most=255)
 FILE_NAME = Text(least=1, most=255)
-CONTENT_TYPE = Text(most=120)
 TOKEN_NAME = Text(least=1, most=80)
-WORKER_NAME = Text(least=1, most=200)
 
 
 def moment(field: str, value: Any) -> datetime:

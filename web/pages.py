@@ -17,7 +17,8 @@ from django.views.decorators.http import require_POST
 from esteira import operate
 from esteira.errors import EsteiraError, Held, NotFound, StateConflict, UniqueConflict
 from esteira.files import result_files
-from esteira.models import Job, JobEvent, JobLog
+from esteira.models import Job, JobEvent
+from esteira.models.jobs import newest_log
 from esteira.readable import as_json
 from esteira.redact import HIDDEN, shown_params
 from esteira.registry import registry
@@ -86,7 +87,7 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
         result=_pretty(job.result) if sees and job.result is not None else "",
         files=[(file, file_url(file)) for file in result_files(job.pk)] if sees else [],
         events=_events(job),
-        logs=_logs(job) if sees else [],
+        logs=newest_log(job, LOG_SHOWN) if sees else [],
         may_cancel=not ended and access.may(Scope.SUBMIT),
         may_force=job.state == "running" and job.cancel_requested_at and access.may(Scope.OPERATE),
         may_retry=job.state in RETRYABLE and access.may(Scope.OPERATE),
@@ -167,18 +168,6 @@ def _pretty(value: Any) -> str:
 
 def _events(job: Job) -> list[JobEvent]:
     return list(JobEvent.objects.filter(job=job).order_by("-id")[:EVENTS_SHOWN])[::-1]
-
-
-def _logs(job: Job) -> list[tuple[int, str]]:
-    """Return the newest part of the log, as (attempt, text), oldest attempt first."""
-    texts: dict[int, list[str]] = {}
-    left = LOG_SHOWN
-    for piece in JobLog.objects.filter(job=job).order_by("-id").iterator(chunk_size=50):
-        if left <= 0:
-            break
-        texts.setdefault(piece.attempt, []).append(piece.text[-left:])
-        left -= len(piece.text)
-    return [(attempt, "".join(reversed(pieces))) for attempt, pieces in sorted(texts.items())]
 
 
 def _sentence(error: EsteiraError) -> str:

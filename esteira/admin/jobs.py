@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -18,12 +19,15 @@ from esteira.depth import known_queues
 from esteira.errors import EsteiraError
 from esteira.files import result_files
 from esteira.models import ClockTimestamp, Job
+from esteira.models.jobs import newest_log
 from esteira.redact import shown_params
 from esteira.registry import registry
 from esteira.shown import in_state
 from esteira.states import SHOWN_STATES
 
 MOST_AT_ONCE = 1000
+#: Somebody who holds the rows of many jobs may not hold a thread of web for as long as all of them wait.
+MOST_SECONDS = 10.0
 MOST_EVENTS = 200
 LOG_TAIL = 64 * 1024
 Lookups = list[tuple[str, str]]
@@ -177,18 +181,19 @@ class JobAdmin(ReadOnly):
         self._each(request, queryset, act)
 
     def _each(self, request: HttpRequest, queryset: QuerySet[Job], act: Callable[[UUID], str]) -> None:
-        tally = Tally()
+        tally, tried, until = Tally(), 0, time.monotonic() + MOST_SECONDS
         chosen = list(queryset.values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
         for job_id in chosen[:MOST_AT_ONCE]:
+            if time.monotonic() > until:
+                break
             try:
                 tally.add(act(job_id))
             except EsteiraError as error:
                 tally.refused.append(error)
+            tried += 1
         tally.tell(self, request)
-        if len(chosen) > MOST_AT_ONCE:
-            self.message_user(
-                request, f"The first {MOST_AT_ONCE:,} were done; choose the rest again.", "warning"
-            )
+        if tried < len(chosen):
+            self.message_user(request, f"Tried were the first {tried:,}; choose the rest again.", "warning")
 
     # --- Columns and fields -------------------------------------------------------------------------------------------
 
@@ -270,7 +275,7 @@ class JobAdmin(ReadOnly):
 
     @admin.display(description="log")
     def log(self, job: Job) -> SafeString | str:
-        text = "".join(job.logs.order_by("attempt", "id").values_list("text", flat=True))
+        text = "".join(piece for _, piece in newest_log(job, LOG_TAIL + 1))
         cut = f"[the last {LOG_TAIL // 1024} KiB]\n" if len(text) > LOG_TAIL else ""
         return format_html("<pre>{}{}</pre>", cut, text[-LOG_TAIL:]) if text else "–"
 

@@ -219,6 +219,21 @@ class JobEvent(models.Model):
         ordering = ["id"]
 
 
+def newest_log(job: Job, most: int) -> list[tuple[int, str]]:
+    """Return the last `most` characters of a job's log as (attempt, text), oldest attempt first.
+
+    It is read from its end: hundreds of attempts may have logged a MiB each.
+    """
+    texts: dict[int, list[str]] = {}
+    left = most
+    for piece in JobLog.objects.filter(job=job).order_by("-id").iterator(chunk_size=50):
+        if left <= 0:
+            break
+        texts.setdefault(piece.attempt, []).append(piece.text[-left:])
+        left -= len(piece.text)
+    return [(attempt, "".join(reversed(pieces))) for attempt, pieces in sorted(texts.items())]
+
+
 class JobLog(models.Model):
     """A piece of what an attempt logged; at most 1 MiB an attempt, cut and said."""
 

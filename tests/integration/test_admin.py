@@ -222,6 +222,19 @@ def test_cancel_ends_waiting_jobs_and_asks_running_ones(boss: Client) -> None:
     assert not Job.objects.get(pk=running).cancel_force
 
 
+def test_an_action_that_takes_too_long_says_how_far_it_came(
+    boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's open transaction makes each job wait; a thread of web must not wait for all of them."""
+    made = [submit() for _ in range(3)]
+    monkeypatch.setattr("esteira.admin.jobs.MOST_SECONDS", -1.0)
+
+    text = act(boss, JOBS, "cancel", *made)
+
+    assert "Tried were the first 0; choose the rest again." in text
+    assert {job.state for job in Job.objects.all()} == {"queued"}
+
+
 def test_cancel_by_force_says_so_in_the_row(client: Client) -> None:
     running = submit()
     start(running)

@@ -15,6 +15,7 @@ SAID = {
     "`expires_in`": bounds.EXPIRES_IN.words(),
     "`timeout`": bounds.TIMEOUT.words(),
     "`lease`": bounds.LEASE.words(),
+    "`Retry(after=)`": bounds.RETRY_AFTER.words(),
     "`backoff`": bounds.BACKOFF.words(),
     "`every`": bounds.EVERY.words(),
     "`grace`": bounds.GRACE.words(),
