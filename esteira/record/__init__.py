@@ -16,6 +16,10 @@ statement here: each is one transaction, and what the next process needs is in t
 QUEUED = "(j.state || '') = 'queued'"
 RUNNING = "(j.state || '') = 'running'"
 
+#: What was claimed was due. Back in the queue it is due again at once, even if the clock has stepped back since; a rest
+#: stands in `hold_until`.
+DUE_AGAIN = "least(j.run_at, clock_timestamp())"
+
 #: Ends that no process measures are counted by the statement that writes them: one row for each type, queue and state,
 #: with no run times. Put it behind `moved`, in statements that commit at once: the row is shared by all processes. That
 #: is why T11 does not count: it may stand in somebody's long transaction.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record import COUNTED, RUNNING
+from esteira.record import COUNTED, DUE_AGAIN, RUNNING
 from esteira.record.rescue import LONGEST_REST_S, MAX_SUSPICION, WORKER_LOST
 
 
@@ -209,7 +209,7 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
               WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
               ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
             moved AS (
-              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, run_at = {DUE_AGAIN},
                 solo = j.solo OR %(solo)s, interrupted = j.started_at IS NOT NULL,
                 state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
                 finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
@@ -239,7 +239,7 @@ def break_off(db: Db, job_id: UUID, attempt: int, cause: Break) -> str | None:
           FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
           FOR NO KEY UPDATE OF j SKIP LOCKED),
         moved AS (
-          UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+          UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, run_at = {DUE_AGAIN},
             state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
             finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
             suspicion = j.suspicion + {WORKER_LOST},
