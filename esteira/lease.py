@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 
 from django.conf import settings
 
@@ -137,6 +138,8 @@ class Heart(threading.Thread):
         self._slot.drop_lost()
         for one in forced:
             self._cancel_by_force(one, now)
+        if (running := self._slot.running) and running.lost:
+            self._end_if_killed(running, now)
 
     def _warn(self, now: float) -> None:
         held = self._slot.running
@@ -172,6 +175,18 @@ class Heart(threading.Thread):
             log.warning("job %s (%s) is cancelled by force; its process is ended", held.job.id, held.job.type)
             self._leave()
 
+    def _end_if_killed(self, held: Held, now: float) -> None:
+        """The answer to a forced cancel may have been lost, and others may have written it in our place."""
+        if not telling.was_killed(self._core, *held.mine):
+            return
+        held.forced = held.forced or now
+        self._ledger.flush(running_too=True)
+        if not self._others_wait(now - held.forced):
+            log.warning(
+                "job %s (%s) was cancelled by force; its process is ended", held.job.id, held.job.type
+            )
+            self._leave()
+
     def _others_wait(self, since_s: float) -> bool:
         """Whether what has ended here is locked still: it is to be written before this process leaves."""
         return self._slot.pending() and since_s < LOCKED_PATIENCE_S
@@ -179,7 +194,8 @@ class Heart(threading.Thread):
     def _leave(self) -> None:
         self._slot.give_back_waiting()
         waiting = self._slot.collect(running_too=False).returning
-        finish.hand_back(self._core, [one.mine for one in waiting], solo=True)
+        with suppress(*Gone):  # then their leases end
+            finish.hand_back(self._core, [one.mine for one in waiting], solo=True)
         end_by_force()
 
 

@@ -75,3 +75,15 @@ def state_of(db: Db, job_id: UUID, attempt: int) -> str:
     """Return what became of an attempt: the job's state while it is the latest, else "somebody else's"."""
     rows = db.fetch("SELECT state FROM esteira_job WHERE id = %s AND attempt = %s", [job_id, attempt])
     return str(rows[0][0]) if rows else "somebody else's"
+
+
+def was_killed(db: Db, job_id: UUID, attempt: int) -> bool:
+    """Say whether an attempt was cancelled by force: by `kill`, even if the job was retried since, or by a rescue."""
+    rows = db.fetch(
+        """SELECT 1 FROM esteira_job j WHERE j.id = %(id)s AND (
+             (j.state = 'cancelled' AND j.cancel_force AND j.attempt = %(attempt)s)
+             OR EXISTS (SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = %(attempt)s
+               AND e.kind = 'cancelled' AND e.detail @> '{"force": true}'))""",
+        {"id": job_id, "attempt": attempt},
+    )
+    return bool(rows)
