@@ -10,6 +10,7 @@ Each beat extends before it writes, so that nothing which has to wait costs a jo
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from contextlib import suppress
@@ -142,30 +143,36 @@ class Heart(threading.Thread):
             self._end_if_killed(running, now)
 
     def _warn(self, now: float) -> None:
+        """Raise inside the function; after its completion that ends it, and changes nothing else."""
         held = self._slot.running
-        if held and not held.warned and not held.completed and _ran(held, now) >= held.job.timeout_s:
+        if held and not held.warned and _over(held, now) >= 0:
             held.warned = True
             self._interrupt.send(
                 held, TimeLimitExceeded(f"the time limit of {held.job.timeout_s:g} s has passed")
             )
 
     def _limit(self, now: float) -> None:
+        """End a process whose job ignores its limit; one whose commit may be under way gets as much time again."""
         held = self._slot.running
-        if held and not held.completed and _ran(held, now) >= held.job.timeout_s + HARD_AFTER_S:
+        if held and _over(held, now) >= HARD_AFTER_S * (2 if held.completed else 1):
             self._end_by_force(held, now)
 
     def _end_by_force(self, held: Held, now: float) -> None:
-        """A hard time limit is a failure of this job only: the others of its hint run elsewhere, alone."""
+        """A hard time limit is a failure of this job only: the others of its hint run elsewhere, alone.
+
+        Whoever is over has no end to write, because of a completion or a lease that was lost, and goes all the same.
+        """
         self._ledger.flush(running_too=True)
-        ran = _ran(held, now)
-        if self._others_wait(ran - held.job.timeout_s - HARD_AFTER_S):
+        if self._others_wait(_over(held, now) - HARD_AFTER_S):
             return
-        outcome = timed_out(held, ran)
-        if self._ledger.record([outcome]).get(held.job.id, "running") != "running":
-            log.warning(
-                "job %s (%s) ignored its time limit; its process is ended", held.job.id, held.job.type
-            )
-            self._leave()
+        state = None
+        if not held.completed:
+            outcome = timed_out(held, _over(held, now) + held.job.timeout_s)
+            state = self._ledger.record([outcome]).get(held.job.id)
+        if state == "running" or (state is None and self._slot.running is not held):
+            return  # its row is locked, or it has ended by itself meanwhile
+        log.warning("job %s (%s) ignored its time limit; its process is ended", held.job.id, held.job.type)
+        self._leave()
 
     def _cancel_by_force(self, held: Held, now: float) -> None:
         self._ledger.flush(running_too=True)
@@ -199,5 +206,6 @@ class Heart(threading.Thread):
         end_by_force()
 
 
-def _ran(held: Held, now: float) -> float:
-    return now - held.started if held.started is not None else 0.0
+def _over(held: Held, now: float) -> float:
+    """Return by how many seconds a job has run longer than its time limit."""
+    return now - held.started - held.job.timeout_s if held.started is not None else -math.inf

@@ -179,6 +179,61 @@ def test_what_ignores_its_limit_or_an_operators_force_ends_with_its_process(
     ] * 2
 
 
+def test_the_time_limit_also_ends_what_a_function_does_after_its_completion(runner: Runner) -> None:
+    tidied: list[str] = []
+
+    @job(name="test.after", timeout=0.5, retries=0)
+    def after(ctx: Context) -> None:
+        with ctx.completing() as done:
+            done.result = "paid"
+        try:
+            time.sleep(20)
+        except TimeLimitExceeded:
+            tidied.append("up")
+            raise
+
+    (row,) = run(runner, after.submit().id)
+
+    assert (row.state, row.result, tidied) == ("succeeded", "paid", ["up"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_ignores_its_limit_ends_with_its_process_although_its_attempt_is_over(
+    lost: bool, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it has completed before or has lost its lease: nobody else would end it."""
+    monkeypatch.setattr(lease, "HARD_AFTER_S", 0.3)
+
+    @job(name="test.deaf", timeout=0.5, retries=0)
+    def deaf(ctx: Context) -> None:
+        if not lost:
+            with ctx.completing():
+                pass
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            try:
+                time.sleep(1)
+            except TimeLimitExceeded:
+                pass
+
+    answer = deaf.submit()
+    core.close()
+    connection.close()
+    if (child := os.fork()) == 0:
+        runner = Runner("w3/boot-3-3")
+        runner.start()
+        runner.run_hint([str(answer.id)], "d3")
+        os._exit(1)
+    if lost:
+        until(lambda: process_ended(core, "d3"), "it runs, and is taken from its process")
+
+    _, status = os.waitpid(child, 0)
+
+    assert (os.WIFSIGNALED(status), os.WTERMSIG(status)) == (True, signal.SIGKILL)
+    assert Job.objects.get(pk=answer.id).state == ("queued" if lost else "succeeded")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.parametrize("by", ["the process, whose answer is lost", "a keeper", "the process, then retried"])
 def test_a_forced_cancel_ends_the_process_whoever_wrote_it_and_whatever_it_heard(
