@@ -37,14 +37,16 @@ STATS_S = 5.0
 #: While the database is away.
 AWAY_PAUSE_S = 0.5
 EXTENSIONS_PER_LEASE = 4
+#: So many waits for a lock fit into a lease: whoever waits keeps the heart from extending.
+LOCK_WAITS_PER_LEASE = 8
 #: A process that must go waits so long for what has ended and is locked by somebody.
 LOCKED_PATIENCE_S = 30.0
 
 
 def lock_timeout_s() -> float:
-    """Return how long a statement of a pool process may wait for a lock: meanwhile nobody extends its leases."""
+    """Return how long a statement of a pool process may wait for a lock, by the shortest lease of any type."""
     leases = [settings.LEASE_SECONDS, *(kind.lease_s for kind in registry.all() if kind.lease_s)]
-    return float(min(leases)) / EXTENSIONS_PER_LEASE / 2
+    return float(min(leases)) / LOCK_WAITS_PER_LEASE
 
 
 class Heart(threading.Thread):
