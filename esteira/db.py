@@ -111,10 +111,13 @@ def _live() -> BaseDatabaseWrapper:
 class Core:
     """One private connection in autocommit, guarded by a lock; opened on first use, in the process that uses it."""
 
-    def __init__(self, name: str, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, name: str, *, timeout_s: float | None = None, lock_timeout_s: float | None = None
+    ) -> None:
         self.name = name
         self.lock = threading.RLock()
         self._timeout_s = timeout_s or settings.LEASE_SECONDS
+        self._lock_timeout_s = lock_timeout_s or self._timeout_s
         self._connection: psycopg.Connection[Row] | None = None
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
@@ -186,7 +189,9 @@ class Core:
 
     def _open(self) -> psycopg.Connection[Row]:
         if self._connection is None:
-            self._connection = connect(self.name, timeout_s=self._timeout_s)
+            self._connection = connect(
+                self.name, timeout_s=self._timeout_s, lock_timeout_s=self._lock_timeout_s
+            )
         return self._connection
 
 
@@ -203,8 +208,11 @@ def _judged(error: psycopg.Error) -> psycopg.Error:
     return Unavailable(str(error))
 
 
-def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
-    """Open a private connection with Django's address; statements and a silent peer end after `timeout_s`."""
+def connect(name: str, *, timeout_s: float, lock_timeout_s: float | None = None) -> psycopg.Connection[Row]:
+    """Open a private connection with Django's address; statements and a silent peer end after `timeout_s`.
+
+    A statement waits for a lock as long, or `lock_timeout_s`.
+    """
     asked = dict(connections["default"].get_connection_params())
     for ours in ("cursor_factory", "context", "prepare_threshold"):
         asked.pop(ours, None)
@@ -221,7 +229,7 @@ def connect(name: str, *, timeout_s: float) -> psycopg.Connection[Row]:
         " set_config('enable_seqscan', 'off', false), set_config('TimeZone', 'UTC', false),"
         # Every plan above looks expensive with seqscan off, so a stock server would compile each of them anew.
         " set_config('jit', 'off', false)",
-        [str(millis)] * 3,
+        [str(millis), str(int((lock_timeout_s or timeout_s) * 1000)), str(millis)],
     )
     read_any_moment(connection, keep=False)
     return connection

@@ -3,7 +3,8 @@
 Completions go off the job's path: the heart thread writes them while the next job runs, and the main thread writes the
 last ones before it takes another hint. Everything here may be repeated after a lost connection, because each write
 names its attempt. A value that the database refuses harms its own job only, and an end that cannot be written at all
-breaks its attempt off: nothing that ended is forgotten.
+breaks its attempt off. What belongs to a row that somebody locks is kept for the next time, and holds up nothing else:
+nothing that ended is forgotten.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Collection
 from uuid import UUID
 
-from esteira.db import BUSY, Core, Gone
-from esteira.record import finish
+from esteira.db import Core, Gone
+from esteira.record import finish, telling
 from esteira.record.finish import Break, Outcome
 from esteira.slot import Held, Pending, Slot
 from esteira.stats import Stats
 
 log = logging.getLogger("esteira.flush")
 
-#: A job that is broken off may still be locked by its own last transaction, until the server notices that it is over.
-BREAK_PATIENCE_MS = 500
+#: What `finish` says of an attempt whose row is locked: it is not over yet.
+RUNNING = "running"
 
 
 class Ledger:
@@ -34,7 +36,7 @@ class Ledger:
     def flush(self, *, running_too: bool = False) -> None:
         """Write all that waits; raises one of `db.Gone`, and then nothing is forgotten.
 
-        What is broken off may still wait afterwards, for a lock.
+        What belongs to a locked row waits afterwards still.
         """
         with self._core.lock:
             pending = self._slot.collect(running_too=running_too)
@@ -52,44 +54,57 @@ class Ledger:
         if pending.ended:
             self._write_ends(pending)
         if pending.returning:
-            finish.hand_back(self._core, [held.mine for held in pending.returning])
-            pending.returning = []
-        pending.broken = [(held, cause) for held, cause in pending.broken if not self._break_off(held, cause)]
+            self._hand_back(pending)
+        self._break_off_all(pending)
 
     def _write_logs(self, pending: Pending) -> None:
         if not pending.logs:
             return
         lines = [(*held.mine, text.replace("\0", "\ufffd")) for held, text in pending.logs]
+        locked: set[UUID] = set()
         try:
-            finish.log_lines(self._core, lines)
+            locked = telling.log_lines(self._core, lines)
         except Gone:
             raise
         except Exception as error:  # a log is not worth an end
             log.error("pieces of log of %s jobs cannot be stored: %s", len(lines), error)
-        pending.logs = []
+        pending.logs = [(held, text) for held, text in pending.logs if held.job.id in locked]
 
     def _write_progress(self, pending: Pending) -> None:
-        while pending.progress:
-            held, (done, total, text) = pending.progress[-1]
+        for told in list(pending.progress):
+            held, (done, total, text) = told
             try:
-                if not held.completed:
-                    finish.progress(self._core, *held.mine, done, total, text)
+                if not held.completed and not telling.progress(self._core, *held.mine, done, total, text):
+                    continue
             except Gone:
                 raise
             except Exception as error:  # nor is progress
                 log.error("the progress of job %s cannot be stored: %s", held.job.id, error)
-            pending.progress.pop()
+            pending.progress.remove(told)
 
     def _write_ends(self, pending: Pending) -> None:
-        ended = pending.ended
-        states = self.record([outcome for _, outcome in ended])
-        while ended:
-            held, outcome = ended[-1]
-            self.count(held, outcome, states.get(outcome.id))
-            ended.pop()
+        states = self.record([outcome for _, outcome in pending.ended])
+        for end in list(pending.ended):
+            held, outcome = end
+            state = states.get(outcome.id)
+            if state != RUNNING:
+                self.count(held, outcome, state)
+                pending.ended.remove(end)
+
+    def _hand_back(self, pending: Pending) -> None:
+        mine = [held.mine for held in pending.returning]
+        locked: Collection[UUID] = ()
+        if finish.hand_back(self._core, mine) < len(mine):
+            locked = finish.still_mine(self._core, mine)
+        pending.returning = [held for held in pending.returning if held.job.id in locked]
+
+    def _break_off_all(self, pending: Pending) -> None:
+        for one in list(pending.broken):
+            if self._break_off(*one):
+                pending.broken.remove(one)
 
     def record(self, outcomes: list[Outcome]) -> dict[UUID, str]:
-        """Record ends; a value that cannot be stored turns its own attempt into a failure."""
+        """Record ends as `finish` does; a value that cannot be stored turns its own attempt into a failure."""
         try:
             return finish.finish(self._core, outcomes)
         except Gone:
@@ -115,14 +130,14 @@ class Ledger:
             return {outcome.id: state} if state else {}
 
     def _break_off(self, held: Held, cause: Break) -> bool:
-        """Hand back a started attempt that has no outcome; False if its row is locked, and it must wait."""
-        try:
-            with self._core.transaction():
-                self._core.fetch("SELECT set_config('lock_timeout', %s, true)", [str(BREAK_PATIENCE_MS)])
-                state = finish.break_off(self._core, *held.mine, cause)
-        except BUSY:
+        """Hand back a started attempt that has no outcome; False if its row is locked, and it must wait.
+
+        Its own last transaction may lock it, until the server notices that it is over.
+        """
+        state = finish.break_off(self._core, *held.mine, cause)
+        if state == RUNNING:
             return False
-        if state is None and finish.state_of(self._core, *held.mine) == "succeeded":
+        if state is None and telling.state_of(self._core, *held.mine) == "succeeded":
             log.info("job %s: %s, but its completion had gone through", held.job.id, cause.reason)
             self._stats.add(held.job.type, held.job.queue, "succeeded", time.monotonic() - held.claimed)
             return True
@@ -145,7 +160,7 @@ class Ledger:
                 held.job.type,
                 outcome.kind,
             )
-            finish.refused(self._core, *held.mine, outcome.kind)
+            telling.refused(self._core, *held.mine, outcome.kind)
             return
         told = "retried" if state == "queued" else state
         self._stats.add(held.job.type, held.job.queue, told, max(0.0, outcome.ended_s - outcome.started_s))

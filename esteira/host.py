@@ -9,12 +9,15 @@ outcome, and only the row tells which it was. If the process dies here, the serv
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from django.conf import settings
 from django.db import DatabaseError, connections, transaction
+from psycopg.errors import LockNotAvailable
 
 from esteira import files, outcomes, pool_process
 from esteira.context import Done
@@ -30,6 +33,8 @@ log = logging.getLogger("esteira.run")
 
 #: A setting that lives as long as the completion's transaction: a raw COMMIT or ROLLBACK takes it away.
 MARK = "esteira.completing"
+#: Between two tries of a file's statement that somebody's lock stops.
+LOCKED_PAUSE_S = 0.1
 
 
 class ConnectionLost(BaseException):
@@ -161,20 +166,33 @@ def _refuse_open_transaction() -> None:
 class _ShieldedDb:
     """The core's connection as a job's file uses it: no limit is raised in the middle of a statement.
 
-    What it raises while the database is away is remembered: such an error is not the job's own.
+    What it raises while the database is away is remembered: such an error is not the job's own. It waits for a lock in
+    short pieces, between which the heart can extend leases.
     """
 
     def __init__(self, core: Core, interrupt: Interrupt, held: Held) -> None:
         self._core, self._interrupt, self._held = core, interrupt, held
+        self._in_transaction = False
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
-        with self._interrupt.shield(), self._remembering():
-            return self._core.fetch(sql, params)
+        started = time.monotonic()
+        while True:
+            with self._interrupt.shield(), self._remembering():
+                try:
+                    return self._core.fetch(sql, params)
+                except LockNotAvailable:
+                    if self._in_transaction or time.monotonic() - started > settings.LEASE_SECONDS:
+                        raise
+            time.sleep(LOCKED_PAUSE_S)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._interrupt.shield(), self._remembering(), self._core.transaction():
-            yield
+            self._in_transaction = True
+            try:
+                yield
+            finally:
+                self._in_transaction = False
 
     @contextmanager
     def _remembering(self) -> Iterator[None]:

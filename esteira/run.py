@@ -9,6 +9,7 @@ itself failed) is broken off, which counts a point of suspicion; only a stop of 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
@@ -28,12 +29,13 @@ from esteira.db import Core, Gone
 from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
 from esteira.flush import Ledger
 from esteira.host import ConnectionLost, WorkerHost
-from esteira.lease import Heart
+from esteira.lease import LOCKED_PATIENCE_S, Heart, lock_timeout_s
 from esteira.limits import Interrupt
 from esteira.lost import is_connected, lost_connection, watch_connections
 from esteira.orm import watch_orm_connections
 from esteira.record.claim import claim, refuse
-from esteira.record.finish import Break, Outcome, refused
+from esteira.record.finish import Break, Outcome
+from esteira.record.telling import refused
 from esteira.slot import Held, Slot
 from esteira.stats import Stats
 
@@ -51,7 +53,7 @@ class Runner:
 
     def __init__(self, worker: str) -> None:
         self.worker = worker
-        self.core = Core("worker")
+        self.core = Core("worker", lock_timeout_s=lock_timeout_s())
         self.slot, self.stats, self.interrupt = Slot(), Stats(), Interrupt()
         self.ledger = Ledger(self.core, self.slot, self.stats)
         self.heart = Heart(self.core, self.slot, self.ledger, self.stats, self.interrupt)
@@ -118,15 +120,15 @@ class Runner:
         """Say over a new connection how it ends here, then end: Celery cannot be told any more."""
         log.error("a job has closed descriptors that were not its own; its process is replaced")
         self.core.close()
-        with suppress(*Gone):  # then the leases end
-            self.ledger.flush()
+        self._write_ends(LOCKED_PATIENCE_S)  # what is not written by then: its lease ends
         os._exit(1)
 
     def _forget(self) -> None:
         self.core.forget()
         sessions.disown()
 
-    def _write_ends(self) -> None:
+    def _write_ends(self, patience_s: float = math.inf) -> None:
+        started = time.monotonic()
         for pause in _pauses():
             try:
                 self.ledger.flush()
@@ -136,6 +138,8 @@ class Runner:
                 log.warning(
                     "the database is away (%s); ends of jobs wait to be written", type(error).__name__
                 )
+            if time.monotonic() - started > patience_s:
+                return
             time.sleep(pause)
 
     def _run(self, held: Held) -> None:

@@ -28,13 +28,13 @@ class Held:
     job: Claimed
     claimed: float
     cancelled: bool = False
-    force: bool = False
     lost: bool = False
     completed: bool = False
     has_files: bool = False
     started: float | None = None
     told_start: bool = False
     warned: bool = False
+    forced: float | None = None
     progress: tuple[float, float | None, str] | None = None
     core_errors: tuple[BaseException, ...] = ()
     connected: bool = False
@@ -135,7 +135,8 @@ class Slot:
         """Everything whose lease is ours to extend."""
         with self.lock:
             running = [self.running] if self.running and not self.running.completed else []
-            return [*running, *self._waiting, *(held for held, _ in [*self._ended, *self._broken])]
+            over = (held for held, _ in [*self._ended, *self._broken])
+            return [*running, *self._waiting, *self._returning, *over]
 
     def has_waiting(self) -> bool:
         return bool(self._waiting)

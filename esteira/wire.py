@@ -31,8 +31,10 @@ BINDINGS = tuple(
     for exchange in ("celery.pidbox", "reply.celery.pidbox", "celeryev")
 )
 
-#: Celery ends a pool process that is this far over the hard time limit: it can no longer end itself.
-BACKSTOP_S = 15.0
+#: Celery ends a pool process that is this far over the hard time limit: it hangs in C and can no longer end itself. Its
+#: leases have ended long before, and its jobs run elsewhere; only its place in the pool is won back. Celery counts from
+#: when the hint came, also while a claim or an end waits for an absent database, so this is longer than absences are.
+BACKSTOP_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

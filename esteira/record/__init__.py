@@ -6,7 +6,7 @@ them cannot deadlock. All times are the database's `clock_timestamp()`. The proc
 statement here: each is one transaction, and what the next process needs is in the row.
 
 `insert` T1 T2 · `claim` T3 T14 T15 · `finish` T4 T5 T6 T10 · `rescue` T7 T8 T9 T10 · `operator` T11 T12 T13
-`uses` notes which files a job names, and changes no state
+`uses` notes which files a job names, `telling` what a running attempt says of itself; both change no state
 """
 
 #: Writes name rows by primary key, in ways that the planner cannot turn around. Comparing an expression, not the bare
@@ -15,6 +15,10 @@ statement here: each is one transaction, and what the next process needs is in t
 #: whole table, if the planner last saw it empty, and that costs 1000 times as much.
 QUEUED = "(j.state || '') = 'queued'"
 RUNNING = "(j.state || '') = 'running'"
+
+#: What was claimed was due. Back in the queue it is due again at once, even if the clock has stepped back since; a rest
+#: stands in `hold_until`.
+DUE_AGAIN = "least(j.run_at, clock_timestamp())"
 
 #: Ends that no process measures are counted by the statement that writes them: one row for each type, queue and state,
 #: with no run times. Put it behind `moved`, in statements that commit at once: the row is shared by all processes. That

@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg.errors import UniqueViolation
 
 from esteira.db import Db, Gone
-from esteira.record import COUNTED, QUEUED, RUNNING
+from esteira.record import COUNTED, DUE_AGAIN, QUEUED, RUNNING
 
 #: How long a refused job rests before it is offered again.
 REFUSED_HOLD_S = 0.5
@@ -136,7 +136,7 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
               ORDER BY j.id FOR NO KEY UPDATE OF j),
             moved AS (
               UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, started_at = NULL,
-                refused_since = locked.since,
+                run_at = {DUE_AGAIN}, refused_since = locked.since,
                 state = CASE WHEN cancelled THEN 'cancelled' WHEN over THEN 'failed' ELSE 'queued' END,
                 finished_at = CASE WHEN cancelled OR over THEN clock_timestamp() END,
                 hold_until = CASE WHEN NOT (cancelled OR over)

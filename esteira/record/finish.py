@@ -2,7 +2,8 @@
 
 Every statement names the attempt, so a process whose lease was taken over changes nothing: that is the fence. Repeating
 `finish` after a lost connection is safe; a repeat that finds its own outcome recorded counts as recorded. `complete` is
-never repeated, because effects hang on it.
+never repeated, because effects hang on it. All others pass over a row that somebody locks and say so, because whoever
+waited for it would let the leases of its neighbours end.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record import COUNTED, RUNNING
+from esteira.record import COUNTED, DUE_AGAIN, RUNNING
 from esteira.record.rescue import LONGEST_REST_S, MAX_SUSPICION, WORKER_LOST
 
 
@@ -54,7 +55,8 @@ locked AS MATERIALIZED (
          WHEN v.kind = 'failed' AND j.failures + 1 < j.max_failures THEN 'queued'
          ELSE 'failed' END AS next
   FROM v JOIN esteira_job j ON j.id = v.id
-  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING} ORDER BY j.id FOR NO KEY UPDATE OF j),
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
+  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
 moved AS (
   UPDATE esteira_job j SET state = locked.next, worker = NULL, lease_until = NULL,
     failures = j.failures + (locked.kind IN ('failed', 'given_up'))::int,
@@ -76,37 +78,39 @@ noted AS (
   FROM moved WHERE kind <> 'succeeded')
 SELECT id, next FROM moved
 """
+_FINISH_WAITING = _FINISH.replace(" SKIP LOCKED", "")
 
 
 def finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
     """T5, T6: record how attempts ended; return the recorded ids with the state each job is in now.
 
-    An id that is missing from the answer was refused: another attempt owns the job. For ends without effects only,
-    because a repeat counts as recorded.
+    "running": somebody locks the row, so it is to be tried again. An id that is missing from the answer was refused:
+    another attempt owns the job. For ends without effects only, because a repeat counts as recorded.
     """
-    done = _recorded(db, outcomes)
+    done = _recorded(db, outcomes, _FINISH)
     missing = [o for o in outcomes if o.id not in done]
-    return {**done, **already_recorded(db, missing)} if missing else done
+    return {**done, **what_became(db, missing)} if missing else done
 
 
 def complete(db: Db, outcome: Outcome) -> bool:
     """T5 for a completion with effects: the last statement of their transaction; False must roll it back.
 
-    It is true only if this very statement moved the job: with a repeat, the effects of both would stay.
+    It is true only if this very statement moved the job: with a repeat, the effects of both would stay. So it waits
+    for a lock: there is no second time.
     """
-    return outcome.id in _recorded(db, [outcome])
+    return outcome.id in _recorded(db, [outcome], _FINISH_WAITING)
 
 
-def _recorded(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
+def _recorded(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
     if not any(o.files for o in outcomes):
-        return _finish(db, outcomes)
+        return _finish(db, outcomes, sql)
     with db.transaction():
-        done = _finish(db, outcomes)
+        done = _finish(db, outcomes, sql)
         _attach(db, [o for o in outcomes if done.get(o.id) == "succeeded"])
     return done
 
 
-def _finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
+def _finish(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
     columns = {
         "ids": [o.id for o in outcomes],
         "attempts": [o.attempt for o in outcomes],
@@ -117,7 +121,7 @@ def _finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
         "starts": [o.started_s for o in outcomes],
         "ends": [o.ended_s for o in outcomes],
     }
-    return {row[0]: row[1] for row in db.fetch(_FINISH, columns)}
+    return {row[0]: row[1] for row in db.fetch(sql, columns)}
 
 
 def _attach(db: Db, outcomes: Sequence[Outcome]) -> None:
@@ -130,14 +134,14 @@ def _attach(db: Db, outcomes: Sequence[Outcome]) -> None:
         )
 
 
-def already_recorded(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
-    """Find the outcomes whose first commit went through although its answer was lost."""
+def what_became(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
+    """Find the outcomes whose first commit went through although its answer was lost, and attempts that run still."""
     rows = db.fetch(
-        """SELECT j.id, j.state
+        f"""SELECT j.id, j.state
            FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(kinds)s::text[]) AS v(id, attempt, kind)
            JOIN esteira_job j ON j.id = v.id
            WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt
-             AND ((v.kind = 'succeeded' AND j.state = 'succeeded')
+             AND ({RUNNING} OR (v.kind = 'succeeded' AND j.state = 'succeeded')
              OR (v.kind IN ('failed', 'given_up') AND j.state IN ('failed', 'queued') AND EXISTS (
                SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = v.attempt
                AND e.kind IN ('failed', 'retry')))
@@ -152,42 +156,48 @@ def already_recorded(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
 
 
 def extend(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, bool]]:
-    """T4: extend the leases of what I hold; return (cancel requested, by force) for each that is still mine."""
+    """T4: extend the leases of what I hold; return (cancel requested, by force) for each that is still mine.
+
+    A locked row costs no other one its lease. It is passed over, and stays mine as long as it says so.
+    """
+    ids, attempts = [i for i, _ in mine], [a for _, a in mine]
     rows = db.fetch(
         f"""
         WITH locked AS MATERIALIZED (
           SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
           JOIN esteira_job j ON j.id = v.id
           WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
-          ORDER BY j.id FOR NO KEY UPDATE OF j)
+          ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
         UPDATE esteira_job j SET lease_until = clock_timestamp() + j.lease_s * interval '1 second'
         WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
         RETURNING j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force""",
+        {"ids": ids, "attempts": attempts},
+    )
+    extended = {row[0]: (row[1], row[2]) for row in rows}
+    rest = [one for one in mine if one[0] not in extended]
+    return {**extended, **still_mine(db, rest)} if rest else extended
+
+
+def still_mine(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, bool]]:
+    """Return the same for what runs under these attempts, whoever locks its row: who misses here has lost the job.
+
+    It is asked by a statement of its own, after the one that passed the row over: the lock's owner may have moved it.
+    """
+    rows = db.fetch(
+        f"""SELECT j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force
+            FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
+            JOIN esteira_job j ON j.id = v.id
+            WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}""",
         {"ids": [i for i, _ in mine], "attempts": [a for _, a in mine]},
     )
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
-def start(db: Db, job_id: UUID, attempt: int, started_s: float) -> None:
-    """Say that a claimed job has started, for one that is not over at once."""
-    db.fetch(
-        f"""UPDATE esteira_job j SET started_at = j.claimed_at + %s * interval '1 second'
-            WHERE j.id = %s AND j.attempt = %s AND {RUNNING}""",
-        [started_s, job_id, attempt],
-    )
-
-
-def progress(db: Db, job_id: UUID, attempt: int, done: float, total: float | None, text: str) -> None:
-    """Store how far an attempt is."""
-    db.fetch(
-        f"""UPDATE esteira_job j SET progress_done = %s, progress_total = %s, progress_text = %s
-            WHERE j.id = %s AND j.attempt = %s AND {RUNNING}""",
-        [done, total, text, job_id, attempt],
-    )
-
-
 def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -> int:
-    """T10 for one's own jobs: back to the queue, nothing counted; `solo` makes them run alone from now on."""
+    """T10 for one's own jobs: back to the queue, nothing counted; `solo` makes them run alone from now on.
+
+    Return how many it were. A row that somebody locks is passed over, and is to be tried again.
+    """
     if not mine:
         return 0
     return len(
@@ -197,9 +207,9 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
               SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
               JOIN esteira_job j ON j.id = v.id
               WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
-              ORDER BY j.id FOR NO KEY UPDATE OF j),
+              ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
             moved AS (
-              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, run_at = {DUE_AGAIN},
                 solo = j.solo OR %(solo)s, interrupted = j.started_at IS NOT NULL,
                 state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
                 finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
@@ -218,7 +228,8 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
 def break_off(db: Db, job_id: UUID, attempt: int, cause: Break) -> str | None:
     """T10 for a started attempt that has no outcome: one point of suspicion; return the state that the job is in now.
 
-    It runs again after a moment, longer each time, and is dead at the sixth point. None: the attempt is over by now.
+    It runs again after a moment, longer each time, and is dead at the sixth point. "running": somebody locks the row,
+    so it is to be tried again. None: the attempt is over by now.
     """
     rows = db.fetch(
         f"""
@@ -226,9 +237,9 @@ def break_off(db: Db, job_id: UUID, attempt: int, cause: Break) -> str | None:
           SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
             j.suspicion + {WORKER_LOST} >= {MAX_SUSPICION} AS dead
           FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
-          FOR NO KEY UPDATE OF j),
+          FOR NO KEY UPDATE OF j SKIP LOCKED),
         moved AS (
-          UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
+          UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, run_at = {DUE_AGAIN},
             state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
             finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
             suspicion = j.suspicion + {WORKER_LOST},
@@ -247,51 +258,27 @@ def break_off(db: Db, job_id: UUID, attempt: int, cause: Break) -> str | None:
         SELECT state FROM moved""",
         {"id": job_id, "attempt": attempt, "reason": cause.reason, "type": cause.type, "why": cause.message},
     )
-    return str(rows[0][0]) if rows else None
+    if rows:
+        return str(rows[0][0])
+    return "running" if still_mine(db, [(job_id, attempt)]) else None
 
 
 def kill(db: Db, job_id: UUID, attempt: int) -> bool:
-    """T12 by force: running -> cancelled, written by the process that then ends itself."""
+    """T12 by force: running -> cancelled, written by the process that then ends itself; False if the row is locked."""
     rows = db.fetch(
         f"""
-        WITH moved AS (
+        WITH locked AS MATERIALIZED (
+          SELECT j.id FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
+          FOR NO KEY UPDATE OF j SKIP LOCKED),
+        moved AS (
           UPDATE esteira_job j SET state = 'cancelled', finished_at = clock_timestamp(), worker = NULL,
             lease_until = NULL
-          WHERE j.id = %s AND j.attempt = %s AND {RUNNING}
+          FROM locked WHERE j.id = locked.id AND j.id = %(id)s
           RETURNING j.id, j.attempt, j.type, j.queue, j.state, j.cancel_by),
         {COUNTED}
         INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
         SELECT id, clock_timestamp(), 'cancelled', attempt, '', cancel_by, '{{"force": true}}' FROM moved
         RETURNING 1""",
-        [job_id, attempt],
+        {"id": job_id, "attempt": attempt},
     )
     return bool(rows)
-
-
-def refused(db: Db, job_id: UUID, attempt: int, kind: str) -> None:
-    """Note that an attempt ended after another had taken its job over; its outcome changed nothing."""
-    db.fetch(
-        """INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
-           SELECT j.id, clock_timestamp(), 'refused', %s, '', '',
-             jsonb_build_object('reason', 'late result', 'outcome', %s::text)
-           FROM esteira_job j WHERE j.id = %s""",
-        [attempt, kind, job_id],
-    )
-
-
-def log_lines(db: Db, lines: Sequence[tuple[UUID, int, str]]) -> None:
-    """Add pieces of log (job, attempt, text); they belong to the attempt, whoever owns the job."""
-    ids, attempts, texts = zip(*lines, strict=True)
-    db.fetch(
-        """INSERT INTO esteira_joblog (job_id, attempt, at, text)
-           SELECT v.id, v.attempt, clock_timestamp(), v.text
-           FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(texts)s::text[]) AS v(id, attempt, text)
-           JOIN esteira_job j ON j.id = v.id WHERE j.id = ANY(%(ids)s::uuid[])""",
-        {"ids": list(ids), "attempts": list(attempts), "texts": list(texts)},
-    )
-
-
-def state_of(db: Db, job_id: UUID, attempt: int) -> str:
-    """Return what became of an attempt: the job's state while it is the latest, else "somebody else's"."""
-    rows = db.fetch("SELECT state FROM esteira_job WHERE id = %s AND attempt = %s", [job_id, attempt])
-    return str(rows[0][0]) if rows else "somebody else's"

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record import COUNTED, RUNNING
+from esteira.record import COUNTED, DUE_AGAIN, RUNNING
 from esteira.walk import Walk, clock
 
 MAX_SUSPICION = 6
@@ -32,7 +32,6 @@ _BY_KEY = f"{RUNNING} AND j.id = ANY(%(ids)s::uuid[])"
 _CLAIMED = """j.state = 'running' AND j.claimed_at > to_timestamp(%(after)s::float8)
   AND j.claimed_at <= to_timestamp(%(until)s::float8)"""
 
-# What was claimed was due, so it is due again at once, even if the clock has stepped back since.
 _RESCUE = f"""
 WITH locked AS MATERIALIZED (
   SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
@@ -43,7 +42,7 @@ moved AS (
   UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
     state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
     finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
-    run_at = least(j.run_at, clock_timestamp()),
+    run_at = {DUE_AGAIN},
     suspicion = j.suspicion + CASE WHEN j.batched THEN 0 ELSE %(count)s END,
     solo = j.solo OR (j.batched AND %(count)s > 0),
     interrupted = NOT j.batched OR j.started_at IS NOT NULL,

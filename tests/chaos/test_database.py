@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from esteira.registry import HARD_AFTER_S
 from tests.support.invariants import check
 from tests.support.load import JOBS, Measured, mixed, outage
 from tests.support.mishaps import frozen, read_only, snapshot_held
@@ -157,6 +158,23 @@ def test_kill_a_worker_under_a_snapshot_of_the_whole_run(stack: Stack, measured:
         measured(stack.run_again(lost, was), stack.lease_s + 1.5)
         stack.wait_ended()
     check(stack.db, [*many, *ids])
+
+
+def test_an_end_outlasts_an_absence_that_is_far_longer_than_its_jobs_time_limit(stack: Stack) -> None:
+    """Nobody ends a process that waits to write, and one that has a hint waits its whole patience for the claim."""
+    stack.worker("w1")
+    stack.beat()
+    warm = stack.submit("plain.brief", 1)
+    stack.wait_ended(warm)
+    (job,) = stack.submit("plain.brief", 1)
+    stack.until(lambda: stack.db.counts([job]).get("running") == 1, "the job runs")
+
+    with read_only(stack.db):
+        outage(1 + HARD_AFTER_S + 20)
+
+    stack.wait_ended()
+    check(stack.db, [*warm, job])
+    assert stack.db.fetch("SELECT attempt, suspicion FROM esteira_job WHERE id = %s", [job]) == [(1, 0)]
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from esteira.missing import Checker
 from esteira.publish import BEHIND_S, Publisher, fast
 from esteira.record import insert, operator, rescue, waiting
 from esteira.record.claim import claim
-from esteira.record.finish import finish, hand_back, start
+from esteira.record.finish import finish, hand_back
+from esteira.record.telling import start
 from esteira.registry import JobType
 from esteira.wire import behind_key, ids_in, list_key
 from tests.integration.test_keeper import hints, serve

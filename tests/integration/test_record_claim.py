@@ -9,9 +9,10 @@ import pytest
 
 from esteira.db import Core
 from esteira.record.claim import claim, expire, refuse, settle
-from esteira.record.finish import extend, finish, start
+from esteira.record.finish import extend, finish
 from esteira.record.insert import feed, insert
 from esteira.record.operator import cancel
+from esteira.record.telling import start
 from tests.support.jobs import (
     TYPE,
     elapse,

@@ -9,16 +9,15 @@ from esteira.db import Core, Orm
 from esteira.ids import uuid7
 from esteira.record.claim import claim
 from esteira.record.finish import (
-    already_recorded,
     complete,
     extend,
     finish,
     hand_back,
     kill,
-    progress,
-    start,
+    what_became,
 )
 from esteira.record.operator import cancel, retry
+from esteira.record.telling import progress, start
 from tests.support.jobs import elapse, ended, kinds, look, outcome, running, states, stored, version
 
 
@@ -215,7 +214,7 @@ def test_what_somebody_else_recorded_does_not_count_as_mine(core: Core) -> None:
 
     late = [outcome(back), outcome(back, "failed"), outcome(cancelled)]
 
-    assert already_recorded(core, late) == {}
+    assert what_became(core, late) == {}
 
 
 def test_a_completion_with_effects_counts_only_what_its_own_statement_moved(core: Core) -> None:

@@ -14,6 +14,7 @@ from esteira.record import claim as claims
 from esteira.record import finish as finishes
 from esteira.record import insert as inserts
 from esteira.record import rescue as rescues
+from esteira.record import telling
 from tests.support.jobs import TYPE, outcome, running, stored
 from tests.support.past import Counted
 
@@ -105,8 +106,9 @@ def test_on_a_freshly_filled_table_every_write_goes_by_the_primary_key(
         "finish one": lambda: finishes.finish(explained, [outcome(mine[0])]),
         "finish fifty": lambda: finishes.finish(explained, [outcome(job) for job in mine]),
         "extend": lambda: finishes.extend(explained, pairs),
-        "start": lambda: finishes.start(explained, mine[0].id, 1, 0.0),
-        "progress": lambda: finishes.progress(explained, mine[0].id, 1, 1, 2, ""),
+        "start": lambda: telling.start(explained, mine[0].id, 1, 0.0),
+        "progress": lambda: telling.progress(explained, mine[0].id, 1, 1, 2, ""),
+        "log lines": lambda: telling.log_lines(explained, [(*one, "a line") for one in pairs]),
         "hand back": lambda: finishes.hand_back(explained, pairs),
         "break off": lambda: finishes.break_off(explained, mine[0].id, 1, CAUSE),
         "complete": lambda: finishes.complete(explained, outcome(mine[0])),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from esteira.db import Core
-from esteira.record.claim import Claimed, claim
-from esteira.record.finish import finish
+from esteira.record.claim import Claimed, claim, refuse
+from esteira.record.finish import Break, break_off, finish, hand_back
 from esteira.record.operator import cancel
 from esteira.record.rescue import drained, leases_ended, process_ended, process_lost, worker_restarted
 from tests.support.jobs import elapse, kinds, look, outcome, running, states, stored
@@ -25,6 +27,36 @@ def test_a_lease_that_ended_sends_the_job_back_with_a_little_suspicion(core: Cor
     assert core.fetch("SELECT kind, attempt, worker, detail->>'reason' FROM esteira_jobevent") == [
         ("rescued", 1, "w1/boot", "lease ended")
     ]
+
+
+CAUSE = Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
+
+
+@pytest.mark.parametrize(
+    ("back", "rests"),
+    [
+        (lambda db, job: hand_back(db, [(job.id, 1)]), 0),
+        (lambda db, job: break_off(db, job.id, 1, CAUSE), 1),
+        (lambda db, job: refuse(db, [(job.id, 1, "no")], worker="w1/boot"), 0.5),
+        (lambda db, job: drained(db, me=f"w1/{job.id}"), 0),
+        (lambda db, job: process_lost(db, f"d{job.id}", [job.id]), 0),
+    ],
+    ids=["handed back", "broken off", "refused", "drained", "process lost"],
+)
+def test_whatever_goes_back_is_due_at_once_or_after_its_rest_though_the_clock_has_stepped_back(
+    core: Core, back: Any, rests: float
+) -> None:
+    (job,) = running(core)
+    core.fetch(
+        """UPDATE esteira_job SET run_at = run_at + interval '1 hour', worker = 'w1/' || id, delivery = 'd' || id"""
+    )
+
+    back(core, job)
+
+    row = look(core, job.id)
+    assert row.state == "queued"
+    assert row.run_in <= 0
+    assert (row.hold_in or 0) <= rests
 
 
 def test_a_lease_that_still_holds_is_left_alone(core: Core) -> None:

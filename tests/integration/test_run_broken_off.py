@@ -16,8 +16,9 @@ from django.db import OperationalError, connection, transaction
 from pydantic import AfterValidator
 
 from esteira import Context, GiveUp, Retry, job
-from esteira.db import Core
+from esteira.db import Core, Gone
 from esteira.models import File, Job, JobEvent, Stat
+from esteira.record import finish
 from esteira.record.finish import Break, complete
 from esteira.record.operator import cancel
 from esteira.record.rescue import MAX_SUSPICION
@@ -370,6 +371,34 @@ def test_a_completion_that_had_gone_through_is_left_alone_and_counted(runner: Ru
     row = Job.objects.get()
     assert (row.state, row.suspicion, events(row)) == ("succeeded", 0, [])
     assert [(stat.state, stat.n) for stat in Stat.objects.filter(type=TYPE)] == [("succeeded", 1)]
+
+
+def test_what_is_broken_off_is_counted_once_though_the_next_one_meets_a_lost_connection(
+    runner: Runner, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, cut_off = running(core, 2)
+    assert complete(core, outcome(done))
+    break_off = finish.break_off
+
+    def break_off_and_cut(db: Core, job_id: UUID, attempt: int, cause: Break) -> str | None:
+        if job_id == cut_off.id and attempt == 1 and not cuts:
+            cuts.append(True)
+            core.fetch("SELECT pg_terminate_backend(%s)", runner.core.fetch("SELECT pg_backend_pid()")[0])
+        return break_off(db, job_id, attempt, cause)
+
+    cuts: list[bool] = []
+    monkeypatch.setattr(finish, "break_off", break_off_and_cut)
+    with runner.core.lock:  # the heart would write the second one
+        for claimed in (done, cut_off):
+            runner.slot.break_off(Held(claimed, 0.0), CAUSE)
+        with pytest.raises(Gone):
+            runner.ledger.flush()
+        runner.ledger.flush()
+    runner.stats.flush(core)
+
+    assert [(stat.state, stat.n) for stat in Stat.objects.filter(type=TYPE)] == [("succeeded", 1)]
+    rows = [Job.objects.get(pk=one.id) for one in (done, cut_off)]
+    assert [(row.state, row.suspicion) for row in rows] == [("succeeded", 0), ("queued", 1)]
 
 
 def test_a_job_that_was_cancelled_meanwhile_is_cancelled_when_its_connection_is_lost(

@@ -8,12 +8,16 @@ import sys
 import threading
 import time
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection
 
 from esteira import Context, TimeLimitExceeded, job, lease, operate
+from esteira.db import Core
 from esteira.models import Job
+from esteira.record import finish, operator
+from esteira.record.rescue import process_ended
 from esteira.run import Runner
 from tests.support.runs import events, run
 from tests.support.waiting import until
@@ -173,3 +177,98 @@ def test_what_ignores_its_limit_or_an_operators_force_ends_with_its_process(
     assert [(row.state, row.solo, row.suspicion, row.failures) for row in rows[1:]] == [
         ("queued", True, 0, 0)
     ] * 2
+
+
+def test_the_time_limit_also_ends_what_a_function_does_after_its_completion(runner: Runner) -> None:
+    tidied: list[str] = []
+
+    @job(name="test.after", timeout=0.5, retries=0)
+    def after(ctx: Context) -> None:
+        with ctx.completing() as done:
+            done.result = "paid"
+        try:
+            time.sleep(20)
+        except TimeLimitExceeded:
+            tidied.append("up")
+            raise
+
+    (row,) = run(runner, after.submit().id)
+
+    assert (row.state, row.result, tidied) == ("succeeded", "paid", ["up"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_ignores_its_limit_ends_with_its_process_although_its_attempt_is_over(
+    lost: bool, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it has completed before or has lost its lease: nobody else would end it."""
+    monkeypatch.setattr(lease, "HARD_AFTER_S", 0.3)
+
+    @job(name="test.deaf", timeout=0.5, retries=0)
+    def deaf(ctx: Context) -> None:
+        if not lost:
+            with ctx.completing():
+                pass
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            try:
+                time.sleep(1)
+            except TimeLimitExceeded:
+                pass
+
+    answer = deaf.submit()
+    core.close()
+    connection.close()
+    if (child := os.fork()) == 0:
+        runner = Runner("w3/boot-3-3")
+        runner.start()
+        runner.run_hint([str(answer.id)], "d3")
+        os._exit(1)
+    if lost:
+        until(lambda: process_ended(core, "d3"), "it runs, and is taken from its process")
+
+    _, status = os.waitpid(child, 0)
+
+    assert (os.WIFSIGNALED(status), os.WTERMSIG(status)) == (True, signal.SIGKILL)
+    assert Job.objects.get(pk=answer.id).state == ("queued" if lost else "succeeded")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("by", ["the process, whose answer is lost", "a keeper", "the process, then retried"])
+def test_a_forced_cancel_ends_the_process_whoever_wrote_it_and_whatever_it_heard(
+    by: str, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @job(name="test.deaf", lease=1)
+    def deaf(ctx: Context) -> None:
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    kill = finish.kill
+
+    def kill_and_lose(db: Core, job_id: UUID, attempt: int) -> bool:
+        assert kill(db, job_id, attempt)
+        if by.endswith("retried"):
+            operator.retry(db, job_id, by="bob")
+        db.fetch("SELECT pg_terminate_backend(pg_backend_pid())")
+        raise AssertionError("the connection was not cut")
+
+    answer = deaf.submit()
+    core.close()
+    connection.close()
+    if (child := os.fork()) == 0:
+        monkeypatch.setattr(finish, "kill", (lambda *_: False) if by == "a keeper" else kill_and_lose)
+        runner = Runner("w3/boot-3-3")
+        runner.start()
+        runner.run_hint([str(answer.id)], "d3")
+        os._exit(1)
+    until(lambda: Job.objects.get(pk=answer.id).state == "running", "the job runs")
+    operate.cancel(answer.id, by="ana", force=True)
+    if by == "a keeper":
+        assert process_ended(core, "d3") == {answer.id: "cancelled"}
+
+    _, status = os.waitpid(child, 0)
+
+    assert (os.WIFSIGNALED(status), os.WTERMSIG(status)) == (True, signal.SIGKILL)
+    assert Job.objects.get(pk=answer.id).state == ("queued" if by.endswith("retried") else "cancelled")

@@ -10,7 +10,9 @@ import pytest
 from django.conf import settings
 from kombu import Connection, Consumer, Producer, Queue
 
+from esteira.lease import LOCKED_PATIENCE_S
 from esteira.publish import Publisher
+from esteira.run import CLAIM_PATIENCE_S
 from esteira.unacked import spare_hints
 from esteira.wire import LISTS, UNACKED, UNACKED_INDEX, Hint, ids_in, list_key
 from tests.support.http import declare_types
@@ -31,6 +33,12 @@ def test_keys_are_kombus() -> None:
             assert settings.REDIS_PREFIX + channel._q_for_pri("mail", number) == list_key(
                 settings.REDIS_PREFIX, "mail", number
             )
+
+
+def test_celerys_own_limit_leaves_time_for_all_that_waits_for_the_database() -> None:
+    hint = Hint(type="test.greet", queue="default", list=3, ids=[uuid4()], hard_limit_s=31.0)
+
+    assert hint.headers()["timelimit"][0] - hint.hard_limit_s >= 1800 + CLAIM_PATIENCE_S + LOCKED_PATIENCE_S
 
 
 def test_a_hint_is_read_back_from_its_list_and_by_kombu(redis: Any) -> None:

@@ -174,6 +174,10 @@ def test_the_architecture_states_the_limits_of_the_code() -> None:
         assert value == int(number) * sizes[unit], name
 
 
+#: How the architecture names shares of a lease.
+SHARES = {4: "a quarter", 8: "an eighth"}
+
+
 def test_the_architecture_states_the_durations_of_the_code() -> None:
     section = _section(ARCHITECTURE, "Time")
     rows = re.findall(r"^\| (?!---)[^|]+ \| ([^|]+) \| ([^|]+) \|$", section, re.MULTILINE)
@@ -188,7 +192,7 @@ def test_the_architecture_states_the_durations_of_the_code() -> None:
     for said, name in named:
         module, _, constant = name.rpartition(".")
         value = getattr(importlib.import_module(module), constant) if module else float(_defaults()[constant])
-        expected = "a quarter" if constant == "EXTENSIONS_PER_LEASE" else f"{value:g}"
+        expected = SHARES[value] if constant.endswith("_PER_LEASE") else f"{value:g}"
         assert re.search(rf"(?<![\d.]){re.escape(expected)}(?![\d.])", said), (said, name, value)
 
 
@@ -198,6 +202,7 @@ def test_durations_stand_in_their_order() -> None:
     extension = lease_s / lease.EXTENSIONS_PER_LEASE
 
     assert lease.EXTENSIONS_PER_LEASE >= 2, "one missed extension must not lose a lease"
+    assert lease.LOCK_WAITS_PER_LEASE >= 2 * lease.EXTENSIONS_PER_LEASE, "a wait must not cost an extension"
     assert publish.FAST_TIMEOUT_S < keeper < extension
     assert lease.BEAT_S < lease.WAITING_MAX_S < extension
     assert lease_s < drain < declare.ATOMIC_TIMEOUT_S < DEFAULT_TIMEOUT_S

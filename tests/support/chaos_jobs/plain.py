@@ -28,6 +28,13 @@ def nap(ctx: Context, seconds: float = 0.2) -> dict[str, int]:
     return {"attempt": ctx.attempt}
 
 
+@job(timeout=1)
+def brief(ctx: Context) -> dict[str, int]:
+    """Take most of the time limit."""
+    time.sleep(0.7)
+    return {"attempt": ctx.attempt}
+
+
 @job
 def speak(ctx: Context) -> None:
     """Say something in its log."""

@@ -1,0 +1,89 @@
+"""What a running attempt tells of itself without changing its state: its start, its progress, its log, a late end.
+
+A row that somebody locks is passed over, and told of the next time: see `finish`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from esteira.db import Db
+from esteira.record import RUNNING
+
+_FREE = f"""WITH free AS MATERIALIZED (
+  SELECT j.id FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
+  FOR NO KEY UPDATE OF j SKIP LOCKED)"""
+
+
+def start(db: Db, job_id: UUID, attempt: int, started_s: float) -> bool:
+    """Say that a claimed job has started, for one that is not over at once; False if its row is locked or lost."""
+    rows = db.fetch(
+        f"""{_FREE}
+            UPDATE esteira_job j SET started_at = j.claimed_at + %(started)s * interval '1 second'
+            FROM free WHERE j.id = free.id AND j.id = %(id)s RETURNING 1""",
+        {"id": job_id, "attempt": attempt, "started": started_s},
+    )
+    return bool(rows)
+
+
+def progress(db: Db, job_id: UUID, attempt: int, done: float, total: float | None, text: str) -> bool:
+    """Store how far an attempt is; False if its row is locked or lost."""
+    rows = db.fetch(
+        f"""{_FREE}
+            UPDATE esteira_job j SET progress_done = %(done)s, progress_total = %(total)s, progress_text = %(text)s
+            FROM free WHERE j.id = free.id AND j.id = %(id)s RETURNING 1""",
+        {"id": job_id, "attempt": attempt, "done": done, "total": total, "text": text},
+    )
+    return bool(rows)
+
+
+def refused(db: Db, job_id: UUID, attempt: int, kind: str) -> None:
+    """Note that an attempt ended after another had taken its job over; its outcome changed nothing."""
+    db.fetch(
+        """INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+           SELECT j.id, clock_timestamp(), 'refused', %s, '', '',
+             jsonb_build_object('reason', 'late result', 'outcome', %s::text)
+           FROM esteira_job j WHERE j.id = %s""",
+        [attempt, kind, job_id],
+    )
+
+
+def log_lines(db: Db, lines: Sequence[tuple[UUID, int, str]]) -> set[UUID]:
+    """Add pieces of log (job, attempt, text); they belong to the attempt, whoever owns the job.
+
+    Return the jobs whose rows are locked so strongly that nothing can refer to them: their pieces are not stored yet.
+    """
+    ids, attempts, texts = zip(*lines, strict=True)
+    rows = db.fetch(
+        """WITH free AS MATERIALIZED (
+             SELECT j.id FROM esteira_job j WHERE j.id = ANY(%(ids)s::uuid[])
+             ORDER BY j.id FOR KEY SHARE OF j SKIP LOCKED)
+           INSERT INTO esteira_joblog (job_id, attempt, at, text)
+           SELECT v.id, v.attempt, clock_timestamp(), v.text
+           FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(texts)s::text[]) AS v(id, attempt, text)
+           JOIN free ON free.id = v.id RETURNING job_id""",
+        {"ids": list(ids), "attempts": list(attempts), "texts": list(texts)},
+    )
+    rest = set(ids) - {row[0] for row in rows}
+    if not rest:
+        return rest
+    return {row[0] for row in db.fetch("SELECT id FROM esteira_job WHERE id = ANY(%s)", [list(rest)])}
+
+
+def state_of(db: Db, job_id: UUID, attempt: int) -> str:
+    """Return what became of an attempt: the job's state while it is the latest, else "somebody else's"."""
+    rows = db.fetch("SELECT state FROM esteira_job WHERE id = %s AND attempt = %s", [job_id, attempt])
+    return str(rows[0][0]) if rows else "somebody else's"
+
+
+def was_killed(db: Db, job_id: UUID, attempt: int) -> bool:
+    """Say whether an attempt was cancelled by force: by `kill`, even if the job was retried since, or by a rescue."""
+    rows = db.fetch(
+        """SELECT 1 FROM esteira_job j WHERE j.id = %(id)s AND (
+             (j.state = 'cancelled' AND j.cancel_force AND j.attempt = %(attempt)s)
+             OR EXISTS (SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = %(attempt)s
+               AND e.kind = 'cancelled' AND e.detail @> '{"force": true}'))""",
+        {"id": job_id, "attempt": attempt},
+    )
+    return bool(rows)
