@@ -159,7 +159,7 @@ def test_an_upload_with_an_odd_name_is_stored_or_refused(operator: Client) -> No
             assert response.status_code in (201, 400, 422), response.content[:300]
             if response.status_code == 201:
                 bounds.FILE_NAME.check("name", response.json()["name"])
-                bounds.CONTENT_TYPE.check("content_type", response.json()["content_type"])
+                assert len(response.json()["content_type"]) <= 120
 
 
 def test_an_idempotency_key_is_refused(operator: Client) -> None:
