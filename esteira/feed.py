@@ -88,11 +88,11 @@ class Feeder:
         if room.get(FRONT, 0) > 0:
             fed += self._send(db, insert.feed_front(db, queue=queue, types=types, limit=limit))
         lists = [n for n in PRIORITIES.values() if room.get(n, 0) * REFILL_SHARE >= self.window]
-        rows = due.feed(db, self._now, types=types, priorities=lists, limit=limit) if lists else []
+        none: tuple[list[insert.Fed], set[int]] = [], set()
+        rows, ended = due.feed(db, self._now, types=types, priorities=lists, limit=limit) if lists else none
         fed += self._send(db, rows)
-        # A list that could take more has nobody behind it, unless the slice ended before it was asked.
-        cut = [n for n in lists if n >= max(row.priority for row in rows)] if len(rows) >= limit else []
-        doubtful = [n for n in PRIORITIES.values() if n in room and (n not in lists or n in cut)]
+        # A list that could take more and was read to its end has nobody behind it.
+        doubtful = [n for n in PRIORITIES.values() if n in room and n not in ended]
         behind = due.behind(db, types=types, priorities=doubtful) if doubtful else []
         self._tell(queue, behind)
         return fed, bool(behind)

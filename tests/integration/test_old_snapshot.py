@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 import redis as redis_client
@@ -13,7 +15,7 @@ from esteira.feed import Feeder
 from esteira.hold import Hold
 from esteira.missing import Checker
 from esteira.publish import Publisher
-from esteira.record import rescue
+from esteira.record import rescue, waiting
 from esteira.sweep import Expirer, Rescuer
 from esteira.turns import Turns
 from esteira.wire import MARKER
@@ -305,3 +307,70 @@ def test_jobs_of_a_type_that_a_worker_did_not_know_before_are_fed_in_their_order
     until(lambda: turn(feeder, core)[0] or len(hints(redis)) == 4, "all are fed")
 
     assert hints(redis) == [[str(one)] for one in reversed(waiting)]
+
+
+# --- two keepers at once ----------------------------------------------------------------------------------------------
+
+
+def started(feeder: Feeder, core: Core, number: int) -> list[UUID]:
+    """Let jobs wait, the oldest first in the list, each 100 s younger, for a keeper that starts beside a crowded queue."""
+    feeder._due["default"] = Due("default")
+    feeder._due["default"]._crowd()
+    jobs = stored(core, number)
+    for n, one in enumerate(jobs):
+        elapse(core, one, "run_at", 100.0 * (number - n))
+    return jobs
+
+
+@pytest.mark.usefixtures("crowded")
+def test_two_keepers_feed_a_crowded_queue_in_the_order_in_which_jobs_became_due(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(core, TYPE)
+    feeder, other = Feeder(publisher), Core("other")
+    feeder.window = 8
+    asked = {"queue": "default", "types": [TYPE], "priorities": [6], "limit": 8}
+    order: list[str] = []
+
+    def fed() -> int:
+        redis.flushall()
+        turn(feeder, core)
+        order.extend(one for ids in hints(redis) for one in ids)
+        return len(order)
+
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        jobs = started(feeder, core, 40)
+        until(lambda: fed() == 8, "the first slice is fed")
+        monkeypatch.setattr(feeder._due["default"]._walk, "_rests_until", math.inf)
+
+        with other.transaction():
+            theirs = [job.id for job in waiting.feed(other, **asked).fed]
+            assert fed() == 8, "the other keeper marks the same ones"
+            said = feeder._told["default"][0]
+        young = stored(core)
+        until(lambda: fed() == 33, "all are fed")
+    other.close()
+
+    assert theirs == jobs[8:16]
+    assert said == [6]
+    assert order == [str(one) for one in [*jobs[:8], *jobs[16:], *young]]
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_row_that_somebody_holds_is_not_left_to_the_walk(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(core, TYPE)
+    feeder, other = Feeder(publisher), Core("other")
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        jobs = started(feeder, core, 5)
+        with other.transaction():
+            other.fetch("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [jobs[0]])
+            until(lambda: [turn(feeder, core)] and len(hints(redis)) == 4, "the others are fed")
+            monkeypatch.setattr(feeder._due["default"]._walk, "_rests_until", math.inf)
+        turn(feeder, core)
+    other.close()
+
+    assert look(core, jobs[0]).published_at
