@@ -6,9 +6,15 @@ nothing, however many wait. Paused queues are left alone.
 What waits goes before what is new. A list is fed again once a quarter of it is free, and a steady stream of new jobs
 could keep it fuller than that for ever. So while due jobs wait for a list, the keeper says so in Redis, for three
 seconds at a time: submits then store their jobs only, and all start in the order in which they became due. Of the jobs
-that became due later, those start first that have their hints already: what the list holds, two windows of hints at
-most, and what is submitted within one turn of the keeper and 0.2 s, the age that a submit's view of Redis may have.
-If Redis loses that word, or no keeper lives, submits go straight to Redis again.
+that became due later, those start first that have their hints already: what the list holds, and what is submitted
+within one turn of the keeper and 0.2 s, the age that a view of Redis may have. If Redis loses that word, or no keeper
+lives, submits go straight to Redis again.
+
+A list may hold more than a window. Whoever sees room sends a whole slice: a submit up to 1,000 jobs, a keeper up to
+1,000 or a window, whichever is less. What one transaction submits is sent when it commits, and counts as one slice,
+however much it is. So one sender alone goes beyond the window by less than a slice. Each process goes by its own view
+and by what it sent itself since: those that send in the same 0.2 s each fill the room that they saw, and go beyond it
+by less than a slice of their own; so does each thread that submits in the same moment.
 
 A schedule whose jobs run in turn has one hint at most, whatever the window: its other ticks wait where they cost nobody
 anything.
