@@ -34,13 +34,13 @@ from django.conf import settings
 
 from esteira.db import BUSY, Db, Gone
 from esteira.depth import Typical, hints
-from esteira.due import Due
+from esteira.due import MARKING_S, SLOW_S, Due
 from esteira.identity import SILENT_S
 from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
 from esteira.registry import PRIORITIES
-from esteira.walk import Clock
+from esteira.walk import RESTS, Clock
 from esteira.wire import FRONT
 
 log = logging.getLogger("esteira.keeper")
@@ -51,6 +51,8 @@ REFILL_SHARE = 4
 REPEAT_S = 0.5
 #: After a tick was offered in turn, the next one may follow soon: short ones would wait for the keeper otherwise.
 FOLLOWS_S = 1.0
+#: What waits for its turn is looked for no later than this, however slow the last look was.
+LONGEST_REST_S = 10.0
 #: The server works and the connection is there: these blame one statement.
 ONE_STATEMENT = (psycopg.errors.QueryCanceled, *BUSY)
 
@@ -65,7 +67,8 @@ class Feeder:
         self._told: dict[str, tuple[list[int], float]] = {}
         self._due: dict[str, Due] = {}
         self._clock, self._now = Clock(), 0.0
-        self._offered = float("-inf")
+        self._offered = self._turns_rest_until = float("-inf")
+        self._slow_look = False
         self.window = settings.WINDOW
 
     def start_over(self) -> None:
@@ -112,7 +115,19 @@ class Feeder:
         self._publisher.say_behind(queue, behind)
 
     def _offer_turns(self, db: Db, queues: Mapping[str, Sequence[str]]) -> int:
-        rows = insert.feed_turns(db, served=queues, limit=min(SLICE, self.window)) if queues else []
+        began = time.monotonic()
+        if not queues or began < self._turns_rest_until:
+            return 0
+        rows: list[insert.Fed] = []
+        try:
+            rows = insert.feed_turns(db, served=queues, limit=min(SLICE, self.window))
+        finally:
+            # Under somebody's snapshot of hours each look reads all ticks again that ran since. They are few, and may
+            # come back at any place, so looks become rare instead of narrow. One slow look may be chance.
+            now, before = time.monotonic(), self._slow_look
+            self._slow_look = now - began > SLOW_S + len(rows) * MARKING_S
+            if before and self._slow_look:
+                self._turns_rest_until = now + min(LONGEST_REST_S, (now - began) * RESTS)
         if rows:
             self._offered = time.monotonic()
         return self._send(db, rows)

@@ -24,6 +24,7 @@ from esteira.wire import behind_key, ids_in, list_key
 from tests.integration.test_keeper import hints, serve
 from tests.integration.test_record_plans import FILL, Explained, feed
 from tests.support.jobs import TYPE, elapse, ended, look, outcome, running, schedule, stored
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 
@@ -222,6 +223,38 @@ def test_an_interrupted_tick_keeps_its_turn_and_goes_to_the_front(
 
     assert offered(redis, waiting, priority=0) == waiting[:1]
     assert offered(redis, waiting) == []
+
+
+SLOW_TURNS = """
+DO $do$ BEGIN
+  CREATE FUNCTION wait_a_while() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$;
+  CREATE TRIGGER wait_a_while BEFORE UPDATE ON esteira_job FOR EACH ROW WHEN (OLD.in_turn)
+    EXECUTE FUNCTION wait_a_while();
+END $do$
+"""
+
+
+def test_after_two_slow_looks_for_turns_the_next_one_rests(
+    core: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    """Beside many dead entries each look reads all of them again."""
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    core.fetch(SLOW_TURNS)
+    try:
+        for name in ("a", "b"):
+            slow = ticks(core, 3, name=name)
+            assert feeder.feed(core)[0] == 1
+        two, other = ticks(core, 3, name="two"), stored(core, 1)
+
+        assert feeder.feed(core)[0] == 1
+        assert (offered(redis, slow), offered(redis, two), offered(redis, other)) == (slow[:1], [], other)
+        until(lambda: feeder.feed(core)[0], "the other turn is offered as well")
+    finally:
+        core.fetch("DROP FUNCTION wait_a_while CASCADE")
+
+    assert offered(redis, two) == two[:1]
 
 
 # --- before what is new -----------------------------------------------------------------------------------------------
