@@ -21,8 +21,9 @@ from uuid import UUID
 import psycopg
 
 from esteira.db import Db
-from esteira.record import insert, waiting
+from esteira.record import waiting
 from esteira.record.insert import Fed
+from esteira.record.waiting import Picked
 from esteira.registry import PRIORITIES
 from esteira.walk import RESTS, SLICE_LIMIT_S, Walk, within
 
@@ -58,22 +59,24 @@ class Due:
 
     def feed(
         self, db: Db, now: float, *, types: Sequence[str], priorities: Sequence[int], limit: int
-    ) -> list[Fed]:
-        """Mark the next due jobs of some lists published; `now` is the database's clock before that."""
+    ) -> tuple[list[Fed], set[int]]:
+        """Mark the next due jobs of some lists published; return them, and which of the lists have no more.
+
+        `now` is the database's clock before that.
+        """
         self._know(types)
         asked = {"queue": self._queue, "types": types, "priorities": priorities}
         if self.crowded:
             return self._feed_crowded(db, now, asked, limit)
         began = time.monotonic()
         try:
-            fed = insert.feed(db, limit=limit, **asked)
+            picked = waiting.feed(db, limit=limit, **asked)
         except psycopg.errors.QueryCanceled:
             self._crowd()
             return self._feed_crowded(db, now, asked, limit)
-        self._fed_up_to(now, priorities, fed, limit)
-        if time.monotonic() - began > SLOW_S + len(fed) * MARKING_S:
+        if time.monotonic() - began > SLOW_S + len(picked.fed) * MARKING_S:
             self._crowd()
-        return fed
+        return picked.fed, self._fed_up_to(now, priorities, picked)
 
     def behind(self, db: Db, *, types: Sequence[str], priorities: Sequence[int]) -> list[int]:
         """Return the priorities of those lists with due jobs that wait for the feed."""
@@ -110,43 +113,53 @@ class Due:
 
     # --- a crowded queue ----------------------------------------------------------------------------------------------
 
-    def _feed_crowded(self, db: Db, now: float, asked: dict[str, Any], limit: int) -> list[Fed]:
+    def _feed_crowded(
+        self, db: Db, now: float, asked: dict[str, Any], limit: int
+    ) -> tuple[list[Fed], set[int]]:
         if time.monotonic() >= self._try_at and (first := self._try(db, asked, limit)):
-            return waiting.feed_these(db, first)
+            return waiting.feed_these(db, first), set(asked["priorities"]) if len(first) < limit else set()
         self._asked, self._limit, self._found = asked, limit, list[UUID]()
         if not self._floors.keys() >= set(asked["priorities"]) and not self._look_on(db, now):
-            return []
+            return [], set()
         floors = [self._floors[n] for n in asked["priorities"]]
         self._walk.step(db, min(floors), end=max(floors))
         fed = waiting.feed_these(db, self._found)
-        left = limit - len(fed)
-        return fed + self._from_floors(db, now, asked, left) if left else fed
+        if len(fed) == limit:
+            return fed, set()
+        more, ended = self._from_floors(db, now, asked, limit - len(fed))
+        return fed + more, ended
 
-    def _from_floors(self, db: Db, now: float, asked: dict[str, Any], limit: int) -> list[Fed]:
+    def _from_floors(
+        self, db: Db, now: float, asked: dict[str, Any], limit: int
+    ) -> tuple[list[Fed], set[int]]:
         known, began = asked["priorities"], time.monotonic()
         try:
-            fed = insert.feed(db, limit=limit, floors=[self._floors[n] for n in known], **asked)
+            picked = waiting.feed(db, limit=limit, floors=[self._floors[n] for n in known], **asked)
         except psycopg.errors.QueryCanceled:
             # Much has run since those moments as well; what waits there is left to the walk.
             self._margin_s = max(LEAST_MARGIN_S, self._margin_s / 4)
             self._floors.update(dict.fromkeys(known, now - self._margin_s))
             self._walk.start_over()
-            return []
-        self._fed_up_to(now, known, fed, limit)
-        slow = time.monotonic() - began > SLOW_S + len(fed) * MARKING_S
+            return [], set()
+        ended = self._fed_up_to(now, known, picked)
+        slow = time.monotonic() - began > SLOW_S + len(picked.fed) * MARKING_S
         self._margin_s = (
             max(LEAST_MARGIN_S, self._margin_s / 4) if slow else min(MARGIN_S, self._margin_s * 1.1)
         )
-        return fed
+        return picked.fed, ended
 
-    def _fed_up_to(self, now: float, priorities: Sequence[int], fed: Sequence[Fed], limit: int) -> None:
-        """Remember where each list goes on: after the last of a slice that was cut, else a moment ago."""
-        cut = max((job.priority for job in fed), default=0) if len(fed) >= limit else None
+    def _fed_up_to(self, now: float, priorities: Sequence[int], picked: Picked) -> set[int]:
+        """Remember where each list goes on: after the last of a slice that was cut, else a moment ago.
+
+        What somebody held goes on waiting if that one does not feed it, so no floor passes it. Return the lists that
+        were read to their end.
+        """
+        cut, last = picked.cut or (math.inf, math.inf)
         for n in priorities:
-            if cut is None or n < cut:
-                self._floors[n] = now - self._margin_s
-            elif n == cut:
-                self._floors[n] = min(now, max(job.due_at for job in fed if job.priority == n))
+            if n <= cut:
+                floor = now - self._margin_s if n < cut else min(now, last)
+                self._floors[n] = min(floor, picked.held.get(n, math.inf))
+        return {n for n in priorities if n < cut}
 
     def _try(self, db: Db, asked: dict[str, Any], limit: int) -> list[UUID]:
         """Read without floors within a short limit; if that is quick, the queue is crowded no more."""

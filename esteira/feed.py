@@ -6,9 +6,15 @@ nothing, however many wait. Paused queues are left alone.
 What waits goes before what is new. A list is fed again once a quarter of it is free, and a steady stream of new jobs
 could keep it fuller than that for ever. So while due jobs wait for a list, the keeper says so in Redis, for three
 seconds at a time: submits then store their jobs only, and all start in the order in which they became due. Of the jobs
-that became due later, those start first that have their hints already: what the list holds, two windows of hints at
-most, and what is submitted within one turn of the keeper and 0.2 s, the age that a submit's view of Redis may have.
-If Redis loses that word, or no keeper lives, submits go straight to Redis again.
+that became due later, those start first that have their hints already: what the list holds, and what is submitted
+within one turn of the keeper and 0.2 s, the age that a view of Redis may have. If Redis loses that word, or no keeper
+lives, submits go straight to Redis again.
+
+A list may hold more than a window. Whoever sees room sends a whole slice: a submit up to 1,000 jobs, a keeper up to
+1,000 or a window, whichever is less. What one transaction submits is sent when it commits, and counts as one slice,
+however much it is. So one sender alone goes beyond the window by less than a slice. Each process goes by its own view
+and by what it sent itself since: those that send in the same 0.2 s each fill the room that they saw, and go beyond it
+by less than a slice of their own; so does each thread that submits in the same moment.
 
 A schedule whose jobs run in turn has one hint at most, whatever the window: its other ticks wait where they cost nobody
 anything.
@@ -28,13 +34,13 @@ from django.conf import settings
 
 from esteira.db import BUSY, Db, Gone
 from esteira.depth import Typical, hints
-from esteira.due import Due
+from esteira.due import MARKING_S, SLOW_S, Due
 from esteira.identity import SILENT_S
 from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
 from esteira.registry import PRIORITIES
-from esteira.walk import Clock
+from esteira.walk import RESTS, Clock
 from esteira.wire import FRONT
 
 log = logging.getLogger("esteira.keeper")
@@ -45,6 +51,8 @@ REFILL_SHARE = 4
 REPEAT_S = 0.5
 #: After a tick was offered in turn, the next one may follow soon: short ones would wait for the keeper otherwise.
 FOLLOWS_S = 1.0
+#: What waits for its turn is looked for no later than this, however slow the last look was.
+LONGEST_REST_S = 10.0
 #: The server works and the connection is there: these blame one statement.
 ONE_STATEMENT = (psycopg.errors.QueryCanceled, *BUSY)
 
@@ -59,7 +67,8 @@ class Feeder:
         self._told: dict[str, tuple[list[int], float]] = {}
         self._due: dict[str, Due] = {}
         self._clock, self._now = Clock(), 0.0
-        self._offered = float("-inf")
+        self._offered = self._turns_rest_until = float("-inf")
+        self._slow_look = False
         self.window = settings.WINDOW
 
     def start_over(self) -> None:
@@ -88,11 +97,11 @@ class Feeder:
         if room.get(FRONT, 0) > 0:
             fed += self._send(db, insert.feed_front(db, queue=queue, types=types, limit=limit))
         lists = [n for n in PRIORITIES.values() if room.get(n, 0) * REFILL_SHARE >= self.window]
-        rows = due.feed(db, self._now, types=types, priorities=lists, limit=limit) if lists else []
+        none: tuple[list[insert.Fed], set[int]] = [], set()
+        rows, ended = due.feed(db, self._now, types=types, priorities=lists, limit=limit) if lists else none
         fed += self._send(db, rows)
-        # A list that could take more has nobody behind it, unless the slice ended before it was asked.
-        cut = [n for n in lists if n >= max(row.priority for row in rows)] if len(rows) >= limit else []
-        doubtful = [n for n in PRIORITIES.values() if n in room and (n not in lists or n in cut)]
+        # A list that could take more and was read to its end has nobody behind it.
+        doubtful = [n for n in PRIORITIES.values() if n in room and n not in ended]
         behind = due.behind(db, types=types, priorities=doubtful) if doubtful else []
         self._tell(queue, behind)
         return fed, bool(behind)
@@ -106,7 +115,19 @@ class Feeder:
         self._publisher.say_behind(queue, behind)
 
     def _offer_turns(self, db: Db, queues: Mapping[str, Sequence[str]]) -> int:
-        rows = insert.feed_turns(db, served=queues, limit=min(SLICE, self.window)) if queues else []
+        began = time.monotonic()
+        if not queues or began < self._turns_rest_until:
+            return 0
+        rows: list[insert.Fed] = []
+        try:
+            rows = insert.feed_turns(db, served=queues, limit=min(SLICE, self.window))
+        finally:
+            # Under somebody's snapshot of hours each look reads all ticks again that ran since. They are few, and may
+            # come back at any place, so looks become rare instead of narrow. One slow look may be chance.
+            now, before = time.monotonic(), self._slow_look
+            self._slow_look = now - began > SLOW_S + len(rows) * MARKING_S
+            if before and self._slow_look:
+                self._turns_rest_until = now + min(LONGEST_REST_S, (now - began) * RESTS)
         if rows:
             self._offered = time.monotonic()
         return self._send(db, rows)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +25,12 @@ from uuid import UUID
 from django.conf import settings
 
 from esteira import lists
-from esteira.db import Db
+from esteira.db import Db, Row
 from esteira.depth import known_queues
 from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
-from esteira.walk import Clock, Survey, Walk
+from esteira.walk import SLOW_S, Clock, Survey, Walk
 from esteira.wire import LISTS, MARKER, UNACKED, UNACKED_INDEX, ids_in, list_key
 
 log = logging.getLogger("esteira.keeper")
@@ -73,7 +74,7 @@ class Checker:
         self._publisher = publisher
         self._clock, self._now = Clock(), -math.inf
         # A little later than the moment up to which rows are judged, because that one is rounded.
-        self._rows = Survey(self._judge, delay_s=GRACE_S + 0.01)
+        self._rows = Survey(self._judge, walk=self._judge_some, delay_s=GRACE_S + 0.01)
         #: The walk that feeds everything again; there is one only while Redis misses everything.
         self._refill: Walk | None = None
         #: The rows that are to be fed again, each with the moment at which it was published.
@@ -184,17 +185,33 @@ class Checker:
 
     def _judge(self, db: Db, after: float, until: float) -> bool:
         """Find those of some published rows that a whole reading of their queue's lists did not see."""
-        began = dict.fromkeys(self._readings, -math.inf)
-        began.update({queue: reading.began for queue, reading in self._read.items()})
-        # What was published in the last moments cannot be judged, and there may be much of it.
-        for stamp, job, queue, judged in _published(db, after, min(until, self._now - GRACE_S), began):
-            if judged and (queue not in self._read or job not in self._read[queue].present):
-                self._missing[job] = stamp
+        self._judge_for(math.inf, db, after, until)
         return False
 
-    def _take_all(self, db: Db, after: float, until: float) -> bool:
-        for stamp, job, _, _ in _published(db, after, until, {}, grace_s=0):
-            self._missing[job] = stamp
+    def _judge_some(self, db: Db, after: float, until: float) -> bool | float:
+        return self._judge_for(SLOW_S, db, after, until)
+
+    def _judge_for(self, patience_s: float, db: Db, after: float, until: float) -> bool | float:
+        """Judge the newest first; return where to go on if that took longer."""
+        began = dict.fromkeys(self._readings, -math.inf)
+        began.update({queue: reading.began for queue, reading in self._read.items()})
+        stops = time.monotonic() + patience_s
+        # What was published in the last moments cannot be judged, and there may be much of it.
+        until = min(until, self._now - GRACE_S)
+        for page in _published(db, after, until, began):
+            for stamp, job, queue, judged, _ in page:
+                if judged and (queue not in self._read or job not in self._read[queue].present):
+                    self._missing[job] = stamp
+            if (at := _goes_on(page, until, stops)) is not None:
+                return at
+        return False
+
+    def _take_all(self, db: Db, after: float, until: float) -> bool | float:
+        stops = time.monotonic() + SLOW_S
+        for page in _published(db, after, until, {}, grace_s=0):
+            self._missing.update({job: stamp for stamp, job, *_ in page})
+            if (at := _goes_on(page, until, stops)) is not None:
+                return at
         return False
 
     def _feed_again(self, db: Db) -> int:
@@ -221,22 +238,27 @@ def _hang_up(client: Any) -> int:
 
 def _published(
     db: Db, after: float, until: float, began: dict[str, float], *, grace_s: float = GRACE_S
-) -> Iterator[tuple[str, str, str, bool]]:
-    """Read the rows that were published after one moment and not after another, page by page in their index's order.
+) -> Iterator[list[Row]]:
+    """Read the rows that were published after one moment and not after another, page by page, the newest first.
 
     Each comes with whether it may be judged: it was published some time before the reading of its queue `began`. Queues
     that nobody reads hold nothing. Times and ids stay text: the keeper compares them, and must be able to read whatever
-    stands in a row.
+    stands in a row. A page begins with the row that the one before it ended with.
     """
     asked: dict[str, Any] = {"after": after, "until": until, "grace": grace_s, "limit": SLICE}
     asked |= {"queues": list(began), "began": list(began.values())}
-    asked |= {"stamp": None, "id": _FIRST_ID if after == -math.inf else _LAST_ID}
-    while True:
-        rows = db.fetch(_PUBLISHED, asked)
-        yield from ((row[0], row[1], row[2], row[3]) for row in rows)
-        if len(rows) < SLICE:
+    asked |= {"first": _FIRST_ID if after == -math.inf else _LAST_ID, "stamp": None, "id": _LAST_ID}
+    while page := db.fetch(_PUBLISHED, asked):
+        yield page
+        if len(page) < SLICE:
             return
-        asked |= {"stamp": rows[-1][0], "id": rows[-1][1]}
+        asked |= {"stamp": page[-1][0], "id": page[-1][1]}
+
+
+def _goes_on(page: list[Row], until: float, stops: float) -> float | None:
+    """Return where another visit goes on after a page, if it is time to stop and the page has come further at all."""
+    at = float(page[-1][4])
+    return at if len(page) == SLICE and at < until and time.monotonic() >= stops else None
 
 
 _FIRST_ID, _LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
@@ -244,12 +266,13 @@ _PUBLISHED = """
 SELECT j.published_at::text, j.id::text, j.queue,
   j.published_at <= coalesce((
     SELECT to_timestamp(w.began) FROM unnest(%(queues)s::text[], %(began)s::float8[]) AS w(queue, began)
-    WHERE w.queue = j.queue), clock_timestamp()) - %(grace)s * interval '1 second'
+    WHERE w.queue = j.queue), clock_timestamp()) - %(grace)s * interval '1 second',
+  date_part('epoch', j.published_at)
 FROM esteira_job j
 WHERE j.state = 'queued' AND j.published_at IS NOT NULL
-  AND (j.published_at, j.id) > (coalesce(%(stamp)s::timestamptz, to_timestamp(%(after)s::float8)), %(id)s::uuid)
-  AND j.published_at <= to_timestamp(%(until)s::float8)
-ORDER BY j.published_at, j.id LIMIT %(limit)s"""
+  AND (j.published_at, j.id) > (to_timestamp(%(after)s::float8), %(first)s::uuid)
+  AND (j.published_at, j.id) <= (coalesce(%(stamp)s::timestamptz, to_timestamp(%(until)s::float8)), %(id)s::uuid)
+ORDER BY j.published_at DESC, j.id DESC LIMIT %(limit)s"""
 
 
 def _announced_queues(db: Db) -> list[str]:

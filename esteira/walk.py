@@ -25,9 +25,12 @@ T = TypeVar("T")
 
 #: Reads what lies after one moment, and not after another; returns whether it left some of that for another visit.
 Visit = Callable[[Db, float, float], bool]
+#: The same for a walk. A visit of more than one statement should end after `SLOW_S`: it then returns the moment after
+#: which it has seen everything, which is before the later of the two, and the walk goes on from there.
+WalkVisit = Callable[[Db, float, float], bool | float]
 
-#: No slice takes longer; one that would is given up and tried again narrower. On a server on which that does not help
-#: after a few times the limit doubles, up to the second one.
+#: No statement of a slice takes longer; a slice with one that would is given up and tried again narrower. On a server
+#: on which that does not help after a few times the limit doubles, up to the second one.
 SLICE_LIMIT_S, LONGEST_LIMIT_S, GIVEN_UP_OFTEN = 0.1, 2.0, 4
 #: A slice that took less is followed by a wider one, one that took more by a narrower one.
 QUICK_S, SLOW_S = 0.003, 0.015
@@ -51,7 +54,7 @@ PUT_BACK_S = 1.0
 class Walk:
     """Visits all of an index in slices, the newest first, and begins again when it is through."""
 
-    def __init__(self, visit: Visit, *, box_s: float = FIRST_BOX_S) -> None:
+    def __init__(self, visit: WalkVisit, *, box_s: float = FIRST_BOX_S) -> None:
         self._visit, self._box_s = visit, box_s
         self.start_over()
 
@@ -89,7 +92,7 @@ class Walk:
         until = end if self._at is None else self._at
         after = min(newest, until) - self._width
 
-        def visit() -> tuple[bool, float]:
+        def visit() -> tuple[bool | float, float]:
             began = time.monotonic()
             left = self._visit(db, after, until)
             return left, time.monotonic() - began
@@ -104,7 +107,9 @@ class Walk:
         self._adapt(took)
         if opens:
             self._opening = self._width
-        if left is None or left:
+        if isinstance(left, float):
+            after = left
+        elif left is None or left:
             return bool(left)
         self._at = after
         if after == -math.inf:
@@ -168,13 +173,13 @@ def within(db: Db, limit_s: float, work: Callable[[], T]) -> T | None:
 class Survey:
     """A trail, a late trail and a walk over one index: new rows soon, all others in time."""
 
-    def __init__(self, visit: Visit, *, delay_s: float) -> None:
+    def __init__(self, visit: Visit, *, delay_s: float, walk: WalkVisit | None = None) -> None:
         self._delay_s = delay_s
         self._trails = [
             Trail(visit, delay_s=delay_s),
             Trail(visit, delay_s=LATE_S, every_s=LATE_EVERY_S),
         ]
-        self.walk = Walk(visit)
+        self.walk = Walk(walk or visit)
 
     def start_over(self) -> None:
         """Read everything again: it may be another server, or another clock."""

@@ -1,8 +1,7 @@
 """What `/metrics` measures, and how each number is had cheaply: by partial indexes, never by counting a backlog.
 
-Waiting jobs are counted up to 10,000 a queue. Waiting rows are found by the index that feeds Redis: from each kind of
-row (queue, priority, type) to the next, then one index range each, in which what is due comes first. Totals are read
-from rows that only grow (`StatTotal`): neither retention nor a restart makes a counter fall.
+What is in the queues is counted by `web.queued`. Totals are read from rows that only grow (`StatTotal`): neither
+retention nor a restart makes a counter fall.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as NotInTime
-from dataclasses import dataclass, field
 from itertools import accumulate
 
-import psycopg
 from prometheus_client import Metric
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -34,61 +31,14 @@ from esteira.states import ENDED
 from esteira.stats import BOUNDS_S
 from esteira.turns import STEPS
 from web import health
+from web.queued import MOST, PARTS, Limited, Queued
 
-#: So many waiting jobs are counted in one queue; more are told as this many.
-MOST = 10_000
 #: Adding up the sizes of all files reads their whole table, so that is done this often.
 FILES_KEPT_S = 60.0
 REDIS_PATIENCE_S = 0.5
 WORKER_STATES = ("up", "silent", "gone")
 
 Pair = tuple[str, str]
-
-# Each queue, priority, type and "in turn or not" is a range of the index job_feed.
-# The clock is read once, because only a value that stands still can be the end of an index range.
-_UNFED = f"""
-WITH RECURSIVE clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
-kinds AS (
-  (SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
-   ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1)
-  UNION ALL
-  SELECT next.queue, next.priority, next.type, next.in_turn FROM kinds k CROSS JOIN LATERAL (
-    SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
-      AND (j.queue, j.priority, j.type, j.in_turn) > (k.queue, k.priority, k.type, k.in_turn)
-    ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1) AS next),
-queues AS (SELECT DISTINCT queue FROM kinds)
-SELECT q.queue,
-  (SELECT count(*) FROM (
-     SELECT 1 FROM kinds k CROSS JOIN LATERAL (
-       SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
-         AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
-         AND j.run_at <= (SELECT now FROM clock)
-       LIMIT {MOST}) AS due
-     WHERE k.queue = q.queue LIMIT {MOST}) AS all_due),
-  (SELECT count(*) FROM (
-     SELECT 1 FROM kinds k CROSS JOIN LATERAL (
-       SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
-         AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
-         AND j.run_at > (SELECT now FROM clock)
-       LIMIT {MOST}) AS later
-     WHERE k.queue = q.queue LIMIT {MOST}) AS all_later),
-  (SELECT extract(epoch FROM (SELECT now FROM clock) - min(first.run_at))::float8 FROM kinds k CROSS JOIN LATERAL (
-     SELECT j.run_at FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
-       AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
-     ORDER BY j.run_at, j.id LIMIT 1) AS first
-   WHERE k.queue = q.queue)
-FROM queues q"""
-
-_FED = f"""
-SELECT f.queue, count(*), extract(epoch FROM clock_timestamp() - min(f.run_at))::float8 FROM (
-  SELECT j.queue, j.run_at FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NOT NULL
-  ORDER BY j.published_at, j.id LIMIT {MOST}) AS f
-GROUP BY f.queue"""
-
-_RUNNING = f"""
-SELECT r.queue, count(*) FROM (
-  SELECT j.queue FROM esteira_job j WHERE j.state = 'running' ORDER BY j.claimed_at LIMIT {MOST}) AS r
-GROUP BY r.queue"""
 
 _KEEPER = """
 SELECT extract(epoch FROM clock_timestamp() - k.last_sweep)::float8,
@@ -103,22 +53,13 @@ SELECT CASE WHEN state = 'up' AND last_seen <= clock_timestamp() - %s * interval
 FROM esteira_worker GROUP BY 1"""
 
 
-@dataclass(kw_only=True)
-class InQueues:
-    """What is in each queue now; a queue that is not named has nothing."""
-
-    waiting: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    later: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    oldest_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    running: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-
-
 class Measures(Collector):
     """Asks the database once for each collection; raises the driver's errors."""
 
     def __init__(self, core: Db) -> None:
         self._core = core
-        self._files = _Files(core)
+        self._limited = Limited(core)
+        self._queued, self._files = Queued(self._limited), _Files(self._limited)
 
     def describe(self) -> Iterable[Metric]:
         """Name nothing beforehand: nothing else is registered beside this."""
@@ -132,6 +73,7 @@ class Measures(Collector):
         yield from self._workers()
         yield from self._keeper()
         yield from self._files.collect()
+        yield self._not_measured()
         try:
             redis_up = pinged.result(REDIS_PATIENCE_S) == "pass"
         except NotInTime:
@@ -139,51 +81,34 @@ class Measures(Collector):
         yield GaugeMetricFamily("esteira_redis_up", "Whether Redis answers to web.", float(redis_up))
 
     def _queues(self) -> Iterator[Metric]:
-        found = self._in_queues()
+        found = self._queued.count()
         paused = {
             row[0] for row in self._core.fetch("SELECT name FROM esteira_queue WHERE paused_at IS NOT NULL")
         }
-        queues = sorted({*known_queues(), *paused, *found.waiting, *found.later, *found.running})
+        queues = sorted({*known_queues(), *paused, *found.names()})
         hinted = f"of those that have a hint in Redis, the oldest {MOST} of all queues"
-        yield _by_queue(
-            "esteira_jobs_waiting",
-            f"Jobs that are due and wait for a worker; {MOST} means as many or more. Counted are, {hinted}.",
-            {queue: found.waiting[queue] for queue in queues},
-        )
-        yield _by_queue(
-            "esteira_jobs_scheduled",
-            f"Jobs that wait for their moment, a next try included; {MOST} means as many or more.",
-            {queue: found.later[queue] for queue in queues},
-        )
-        yield _by_queue(
-            "esteira_jobs_running",
-            "Jobs that a worker holds.",
-            {queue: found.running[queue] for queue in queues},
-        )
-        yield _by_queue(
-            "esteira_oldest_due_seconds",
-            "How long the job that waits longest could have run already; 0 if none waits.",
-            {queue: found.oldest_s[queue] for queue in queues},
-        )
+        for name, (numbers, told) in {
+            "esteira_jobs_waiting": (
+                found.waiting,
+                f"Jobs that are due and wait for a worker; {MOST} means as many or more. Counted are, {hinted}.",
+            ),
+            "esteira_jobs_scheduled": (
+                found.later,
+                f"Jobs that wait for their moment, a next try included; {MOST} means as many or more.",
+            ),
+            "esteira_jobs_running": (found.running, "Jobs that a worker holds."),
+            "esteira_oldest_due_seconds": (
+                found.oldest_s,
+                "How long the job that waits longest could have run already; 0 if none waits.",
+            ),
+        }.items():
+            if numbers is not None:
+                yield _by_queue(name, told, {queue: numbers.get(queue, 0) for queue in queues})
         yield _by_queue(
             "esteira_queue_paused",
             "1 while nothing of the queue is handed out.",
             {queue: queue in paused for queue in queues},
         )
-
-    def _in_queues(self) -> InQueues:
-        found = InQueues()
-        with self._core.transaction():
-            # A bitmap reads the whole range of an index before it gives the first row, and a range may hold millions.
-            self._core.fetch("SELECT set_config('enable_bitmapscan', 'off', true)")
-            unfed, fed, running = (self._core.fetch(sql) for sql in (_UNFED, _FED, _RUNNING))
-        for queue, due, later, oldest_s in unfed:
-            found.waiting[queue], found.later[queue], found.oldest_s[queue] = due, later, max(0.0, oldest_s)
-        for queue, due, oldest_s in fed:
-            found.waiting[queue] = min(MOST, found.waiting[queue] + due)
-            found.oldest_s[queue] = max(found.oldest_s[queue], oldest_s)
-        found.running.update(dict(running))
-        return found
 
     def _totals(self) -> Iterator[Metric]:
         """Begin every series of a known type at 0: what first appears as 1 is no increase to Prometheus."""
@@ -252,31 +177,33 @@ class Measures(Collector):
             schedules,
         )
 
+    def _not_measured(self) -> Metric:
+        told = "1 while this part takes too long to measure; the metrics that are made of it are left out."
+        family = GaugeMetricFamily("esteira_not_measured", told, labels=["part"])
+        for part in PARTS:
+            family.add_metric([part], float(part in self._limited.left_out))
+        return family
+
 
 class _Files:
     """The bytes of all files, asked once a minute; left out while there are too many to add up in time."""
 
-    def __init__(self, core: Db) -> None:
-        self._core = core
+    def __init__(self, limited: Limited) -> None:
+        self._limited = limited
         self._bytes: int | None = None
         self._asked = float("-inf")
 
     def collect(self) -> Iterator[Metric]:
         if time.monotonic() - self._asked > FILES_KEPT_S:
-            self._bytes = self._ask()
+            # The one statement that does read a whole table, of small rows; row by row through an index is slower.
+            rows = self._limited.fetch(
+                "files", "SELECT coalesce(sum(size), 0) FROM esteira_file", seqscan="on"
+            )
+            self._bytes = int(rows[0][0]) if rows else None
             self._asked = time.monotonic()
         if self._bytes is not None:
             told = "Bytes of all uploads and results, at most a minute old; FILES_MAX_TOTAL is their limit."
             yield GaugeMetricFamily("esteira_files_bytes", told, self._bytes)
-
-    def _ask(self) -> int | None:
-        try:
-            with self._core.transaction():
-                # The one statement that does read a whole table, of small rows; row by row through an index is slower.
-                self._core.fetch("SELECT set_config('enable_seqscan', 'on', true)")
-                return int(self._core.fetch("SELECT coalesce(sum(size), 0) FROM esteira_file")[0][0])
-        except psycopg.errors.QueryCanceled:
-            return None
 
 
 def _by_queue(name: str, told: str, numbers: Mapping[str, float]) -> Metric:

@@ -3,7 +3,7 @@
 Nothing is counted in this process, so nothing is lost with it and nothing has to be added up over processes. A page is
 kept for two seconds: however many scrape, the database is asked that often at most, by each process on one connection.
 One thread measures, for a second at most; if it takes longer, or the database is away, the answer is 503, and to
-Prometheus the target is down.
+Prometheus the target is down. What may take long has a shorter limit, and only that part is left out then.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class Page:
     def _measure(self) -> str:
         try:
             return generate_latest(self._registry).decode()
-        except psycopg.OperationalError:
-            if self._core.connected():
+        except psycopg.OperationalError as error:
+            # A server that is too slow answers no sooner when it is asked twice.
+            if self._core.connected() or isinstance(error, psycopg.errors.QueryCanceled):
                 raise
         return generate_latest(self._registry).decode()  # the kept connection had died, maybe long ago
 

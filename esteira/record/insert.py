@@ -7,7 +7,6 @@ finds the row published and its hint missing, and publishes again.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -148,30 +147,19 @@ DUE = """f.run_at <= (SELECT clock_timestamp())
       AND (f.hold_until IS NULL OR f.hold_until <= clock_timestamp())
       AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())"""
 
-_MARK = f"""
+#: Marks those rows of `{next}` that nobody holds at the moment.
+MARK = f"""
 WITH next AS ({{next}}),
 locked AS MATERIALIZED (
   SELECT j.id FROM esteira_job j
   WHERE j.id = ANY(ARRAY(SELECT id FROM next)) AND {QUEUED} AND j.published_at IS NULL
-  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
-UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
-WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
-RETURNING j.id, j.type, j.queue, j.priority, j.solo,
-  j.interrupted, j.timeout_s, date_part('epoch', j.run_at)
-"""
-
-NEXT = f"""
-  SELECT picked.id, picked.priority, picked.run_at
-  FROM unnest(%(types)s::text[]) AS t(type)
-  CROSS JOIN unnest(%(priorities)s::smallint[], %(floors)s::float8[], %(ceilings)s::float8[])
-    AS p(priority, floor, ceiling)
-  CROSS JOIN LATERAL (
-    SELECT f.id, f.priority, f.run_at FROM esteira_job f
-    WHERE f.state = 'queued' AND f.published_at IS NULL AND f.queue = %(queue)s AND f.priority = p.priority
-      AND f.type = t.type AND NOT f.in_turn AND f.run_at >= to_timestamp(p.floor)
-      AND f.run_at <= to_timestamp(p.ceiling) AND {DUE}
-    ORDER BY f.run_at, f.id LIMIT %(limit)s) AS picked
-  ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s
+  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
+marked AS (
+  UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
+  WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
+  RETURNING j.id, j.type, j.queue, j.priority, j.solo,
+    j.interrupted, j.timeout_s, date_part('epoch', j.run_at) AS due_at)
+SELECT * FROM marked
 """
 
 # What was interrupted has a small index of its own: it waits neither behind its own list nor behind the backlog.
@@ -203,29 +191,6 @@ _NEXT_TURNS = f"""
 """
 
 
-def feed(db: Db, *, limit: int, **which: Any) -> list[Fed]:
-    """T2: mark the next due jobs of a queue published, most urgent first; each type is its own index range."""
-    return mark(db, NEXT, {**lists_of(**which), "limit": limit})
-
-
-def lists_of(
-    *,
-    queue: str,
-    types: Sequence[str],
-    priorities: Sequence[int],
-    floors: Sequence[float] | None = None,
-    ceilings: Sequence[float] | None = None,
-) -> dict[str, Any]:
-    """Name lists of a queue, and for each from when to when what is read became due (seconds since 1970)."""
-    return {
-        "queue": queue,
-        "types": list(types),
-        "priorities": list(priorities),
-        "floors": list(floors or [-math.inf] * len(priorities)),
-        "ceilings": list(ceilings or [math.inf] * len(priorities)),
-    }
-
-
 def feed_front(db: Db, *, queue: str, types: Sequence[str], limit: int) -> list[Fed]:
     """T2: mark the due jobs of a queue published whose last attempt was interrupted."""
     return mark(db, _NEXT_FRONT, {"queue": queue, "types": list(types), "limit": limit})
@@ -243,23 +208,25 @@ def feed_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) -> li
 
 def mark(db: Db, following: str, asked: Mapping[str, Any]) -> list[Fed]:
     try:
-        return _fed(db.fetch(_MARK.format(next=following), asked))
+        return as_fed(db.fetch(MARK.format(next=following), asked))
     except VALUE_ERRORS:
-        return _mark_each(db, [row[0] for row in db.fetch(following, asked)])
+        return mark_each(db, [row[0] for row in db.fetch(following, asked)])[0]
 
 
-def _mark_each(db: Db, ids: Sequence[UUID]) -> list[Fed]:
-    """Mark rows one by one: the one that the database will not have written fails alone."""
-    found: list[Row] = []
+def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Fed], set[UUID]]:
+    """Mark rows one by one; return as well those that the database will not have written: they fail alone."""
+    found, refused = list[Row](), set[UUID]()
     for one in ids:
         try:
-            found += db.fetch(_MARK.format(next="SELECT %(id)s::uuid AS id"), {"id": one})
+            found += db.fetch(MARK.format(next="SELECT %(id)s::uuid AS id"), {"id": one})
         except VALUE_ERRORS as error:
+            refused.add(one)
             log.error("job %s cannot be fed: %s", one, error)
-    return _fed(found)
+    return as_fed(found), refused
 
 
-def _fed(found: list[Row]) -> list[Fed]:
+def as_fed(found: Sequence[Row]) -> list[Fed]:
+    """Return what `MARK` returned, most urgent first."""
     rows = sorted(found, key=lambda row: (row[3], row[7]))
     return [
         Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6], due_at=r[7])

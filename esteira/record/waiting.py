@@ -1,13 +1,36 @@
-"""Looks at what waits for the feed, between two moments of a list's index; see `esteira.due`."""
+"""T2 for the lists of a queue, and looks at what waits for it, between two moments of an index; see `esteira.due`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record.insert import DUE, NEXT, Fed, lists_of, mark
+from esteira.record.insert import DUE, MARK, VALUE_ERRORS, Fed, as_fed, mark, mark_each
+
+_NEXT = f"""
+  SELECT picked.id, picked.priority, date_part('epoch', picked.run_at) AS due_at
+  FROM unnest(%(types)s::text[]) AS t(type)
+  CROSS JOIN unnest(%(priorities)s::smallint[], %(floors)s::float8[], %(ceilings)s::float8[])
+    AS p(priority, floor, ceiling)
+  CROSS JOIN LATERAL (
+    SELECT f.id, f.priority, f.run_at FROM esteira_job f
+    WHERE f.state = 'queued' AND f.published_at IS NULL AND f.queue = %(queue)s AND f.priority = p.priority
+      AND f.type = t.type AND NOT f.in_turn AND f.run_at >= to_timestamp(p.floor)
+      AND f.run_at <= to_timestamp(p.ceiling) AND {DUE}
+    ORDER BY f.run_at, f.id LIMIT %(limit)s) AS picked
+  ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s
+"""
+
+# What was found and could not be locked comes as well: another keeper may be marking it, and it may stay behind.
+_FEED = f"""{MARK.format(next=_NEXT)}
+UNION ALL
+SELECT n.id, NULL, NULL, n.priority, NULL, NULL, NULL, n.due_at FROM next n
+WHERE n.id NOT IN (SELECT id FROM locked)
+"""
 
 _OLDEST = f"""
 SELECT p.priority, min(date_part('epoch', one.run_at)) FROM unnest(%(types)s::text[]) AS t(type)
@@ -35,14 +58,61 @@ WHERE EXISTS (
 """
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picked:
+    """A slice of what is due: what was marked, and what somebody held."""
+
+    fed: list[Fed]
+    #: For each list when the oldest of those jobs became due that somebody held: they may be due still.
+    held: dict[int, float]
+    #: If as many were found as were asked for: the list that the slice ended in, and when its last job became due.
+    cut: tuple[int, float] | None
+
+
+def feed(db: Db, *, limit: int, **which: Any) -> Picked:
+    """T2: mark the next due jobs of a queue published, most urgent first; each type is its own index range."""
+    asked = {**_lists_of(**which), "limit": limit}
+    try:
+        rows = db.fetch(_FEED, asked)
+        fed = as_fed([row for row in rows if row[1] is not None])
+        found = {row[0]: (row[3], row[7]) for row in rows}
+        held = found.keys() - {job.id for job in fed}
+    except VALUE_ERRORS:
+        found = {row[0]: (row[1], row[2]) for row in db.fetch(_NEXT, asked)}
+        fed, refused = mark_each(db, list(found))
+        held = found.keys() - {job.id for job in fed} - refused
+    oldest: dict[int, float] = {}
+    for priority, due_at in (found[one] for one in held):
+        oldest[priority] = min(due_at, oldest.get(priority, math.inf))
+    return Picked(fed=fed, held=oldest, cut=max(found.values()) if len(found) >= limit else None)
+
+
+def _lists_of(
+    *,
+    queue: str,
+    types: Sequence[str],
+    priorities: Sequence[int],
+    floors: Sequence[float] | None = None,
+    ceilings: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Name lists of a queue, and for each from when to when what is read became due (seconds since 1970)."""
+    return {
+        "queue": queue,
+        "types": list(types),
+        "priorities": list(priorities),
+        "floors": list(floors or [-math.inf] * len(priorities)),
+        "ceilings": list(ceilings or [math.inf] * len(priorities)),
+    }
+
+
 def due(db: Db, *, limit: int, **which: Any) -> list[UUID]:
-    """Return what `insert.feed` would mark."""
-    return [row[0] for row in db.fetch(NEXT, {**lists_of(**which), "limit": limit})]
+    """Return what `feed` would mark."""
+    return [row[0] for row in db.fetch(_NEXT, {**_lists_of(**which), "limit": limit})]
 
 
 def oldest(db: Db, **which: Any) -> dict[int, float]:
     """Return for each list with due jobs when the oldest of them became due."""
-    return {row[0]: row[1] for row in db.fetch(_OLDEST, lists_of(**which))}
+    return {row[0]: row[1] for row in db.fetch(_OLDEST, _lists_of(**which))}
 
 
 def feed_these(db: Db, ids: Sequence[UUID]) -> list[Fed]:
@@ -52,4 +122,4 @@ def feed_these(db: Db, ids: Sequence[UUID]) -> list[Fed]:
 
 def behind(db: Db, **which: Any) -> list[int]:
     """Return the priorities of a queue with due jobs that wait for the feed."""
-    return [row[0] for row in db.fetch(_BEHIND, lists_of(**which))]
+    return [row[0] for row in db.fetch(_BEHIND, _lists_of(**which))]

@@ -25,6 +25,7 @@ from esteira.wire import behind_key, ids_in, list_key
 from tests.integration.test_keeper import hints, serve
 from tests.integration.test_record_plans import FILL, Explained, feed
 from tests.support.jobs import TYPE, elapse, ended, look, outcome, running, schedule, stored
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 
@@ -225,6 +226,38 @@ def test_an_interrupted_tick_keeps_its_turn_and_goes_to_the_front(
     assert offered(redis, waiting) == []
 
 
+SLOW_TURNS = """
+DO $do$ BEGIN
+  CREATE FUNCTION wait_a_while() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$;
+  CREATE TRIGGER wait_a_while BEFORE UPDATE ON esteira_job FOR EACH ROW WHEN (OLD.in_turn)
+    EXECUTE FUNCTION wait_a_while();
+END $do$
+"""
+
+
+def test_after_two_slow_looks_for_turns_the_next_one_rests(
+    core: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    """Beside many dead entries each look reads all of them again."""
+    serve(core, TYPE)
+    feeder = Feeder(publisher)
+    core.fetch(SLOW_TURNS)
+    try:
+        for name in ("a", "b"):
+            slow = ticks(core, 3, name=name)
+            assert feeder.feed(core)[0] == 1
+        two, other = ticks(core, 3, name="two"), stored(core, 1)
+
+        assert feeder.feed(core)[0] == 1
+        assert (offered(redis, slow), offered(redis, two), offered(redis, other)) == (slow[:1], [], other)
+        until(lambda: feeder.feed(core)[0], "the other turn is offered as well")
+    finally:
+        core.fetch("DROP FUNCTION wait_a_while CASCADE")
+
+    assert offered(redis, two) == two[:1]
+
+
 # --- before what is new -----------------------------------------------------------------------------------------------
 
 
@@ -390,3 +423,61 @@ def test_a_queue_whose_feed_takes_too_long_holds_up_no_other(
         core.fetch("DROP FUNCTION wait_long CASCADE")
 
     assert (len(hints(redis)), len(hints(redis, queue="zzz"))) == (len(others[0]), len(others[1]))
+
+
+# --- two keepers at once ----------------------------------------------------------------------------------------------
+
+
+def test_a_keeper_that_meets_the_slice_of_another_still_says_that_others_wait(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, plain: JobType
+) -> None:
+    serve(core, plain.name)
+    feeder, other = Feeder(publisher), Core("other")
+    feeder.window = 20
+    stored(core, 100, type=plain.name)
+    while feeder.feed(core)[0]:
+        publisher._lengths.clear()
+    assert redis.get(behind_key("esteira:", "default")) == b"6"
+    run_next(core, redis, 20, [])
+    publisher._lengths.clear()
+
+    with other.transaction():
+        waiting.feed(other, queue="default", types=[plain.name], priorities=[6], limit=20)
+        fed, waits = feeder.feed(core)
+    other.close()
+
+    assert (fed, waits) == (0, True)
+    assert redis.get(behind_key("esteira:", "default")) == b"6"
+
+
+def test_a_slice_names_what_somebody_holds(core: Core) -> None:
+    other = Core("other")
+    held, *free = stored(core, 5)
+    asked: dict[str, Any] = {"queue": "default", "types": [TYPE], "priorities": [3, 6]}
+    elapse(core, held, "run_at", 100)
+
+    with other.transaction():
+        other.fetch("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [held])
+        picked = waiting.feed(core, limit=5, **asked)
+    other.close()
+
+    assert [job.id for job in picked.fed] == free
+    assert list(picked.held) == [6]
+    assert picked.cut and picked.cut[0] == 6, "as many were found as were asked for, so there may be more"
+    again = waiting.feed(core, limit=5, **asked)
+    assert ([job.id for job in again.fed], again.held, again.cut) == ([held], {}, None)
+
+
+@pytest.mark.usefixtures("bad_rows")
+def test_a_row_that_cannot_be_written_is_held_by_nobody(core: Core) -> None:
+    """Else a list would be read from there for ever."""
+    other = Core("other")
+    held, *_ = [*stored(core, 2), *stored(core, params='{"bad": 1}')]
+
+    with other.transaction():
+        other.fetch("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [held])
+        picked = waiting.feed(core, queue="default", types=[TYPE], priorities=[6], limit=9)
+    other.close()
+
+    (moment,) = core.fetch("SELECT date_part('epoch', run_at) FROM esteira_job WHERE id = %s", [held])[0]
+    assert (len(picked.fed), picked.held) == (1, {6: moment})

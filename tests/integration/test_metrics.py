@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +21,8 @@ from esteira.stats import BOUNDS_S, Stats
 from tests.integration.test_record_plans import Explained
 from tests.support.alerts import metrics_used
 from tests.support.jobs import TYPE, elapse, look, running, stored
-from web import measures
-from web.metrics import Page
+from web import queued
+from web.metrics import TIMEOUT_S, Page
 
 Labels = frozenset[tuple[str, str]]
 
@@ -85,6 +86,7 @@ def test_an_idle_installation_says_zero_of_everything_that_it_knows(page: Page, 
     assert found("keeper_last_sweep_seconds") == float("inf")
     assert found("redis_up") == 1
     assert found("files_bytes") == 0
+    assert [found("not_measured", part=part) for part in queued.PARTS] == [0, 0, 0, 0]
 
 
 def test_waiting_scheduled_and_running_jobs_are_told_apart(page: Page, core: Core) -> None:
@@ -115,9 +117,9 @@ def test_the_age_is_that_of_the_job_that_waits_longest(page: Page, core: Core, p
 
 def test_a_long_backlog_is_counted_to_ten_thousand(page: Page, core: Core) -> None:
     for hinted in (False, True):
-        fill(core, measures.MOST + 10, hinted=hinted)
+        fill(core, queued.MOST + 10, hinted=hinted)
 
-    assert scraped(page)("jobs_waiting", queue="default") == measures.MOST
+    assert scraped(page)("jobs_waiting", queue="default") == queued.MOST
 
 
 def test_paused_queues_are_told(page: Page, core: Core) -> None:
@@ -314,7 +316,7 @@ class AsMeasured(Explained):
 def cost(core: Core) -> int:
     """Return how many blocks of the job table and its indexes a page reads."""
     explained = AsMeasured(core)
-    measures.Measures(explained)._in_queues()
+    queued.Queued(queued.Limited(explained)).count()
     assert len(explained.plans) == 3
     assert {scan.rpartition(" ")[2] for scan in explained.scans()} <= {
         "job_feed",
@@ -332,7 +334,7 @@ def test_what_is_beyond_ten_thousand_jobs_is_not_looked_at(core: Core) -> None:
         core.fetch("ANALYZE esteira_job")
 
     running(core, 5)
-    add(measures.MOST)
+    add(queued.MOST)
     short = cost(core)
 
     add(40_000)
@@ -345,6 +347,57 @@ def test_scheduled_jobs_are_not_walked_over_to_find_what_is_due(core: Core) -> N
     fill(core, 50_000, in_s=86400)
     explained = AsMeasured(core)
 
-    explained.fetch(measures._UNFED.replace("j.run_at > (SELECT now FROM clock)", "false"))
+    explained.fetch(queued._UNFED.replace("j.run_at > (SELECT now FROM clock)", "false"))
 
     assert explained.buffers < 100, explained.scans()
+
+
+# --- What takes too long -------------------------------------------------------------------------------------------------
+
+OF_JOBS = ("jobs_waiting", "jobs_scheduled", "jobs_running", "oldest_due_seconds")
+
+
+def test_what_takes_too_long_is_left_out_and_the_rest_is_told(
+    page: Page, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(core, 2)
+    other = Core("other")
+    with other.transaction():
+        other.fetch("LOCK TABLE esteira_job IN ACCESS EXCLUSIVE MODE")
+        found = scraped(page)
+        again = scraped(page)
+    other.close()
+
+    for one in (found, again):
+        assert one("keeper_last_sweep_seconds") == float("inf")
+        assert one("queue_paused", queue="default") == 0
+        assert not one.families.keys() & {f"esteira_{name}" for name in OF_JOBS}
+        assert [one("not_measured", part=part) for part in queued.PARTS] == [1, 1, 1, 0]
+    monkeypatch.setattr("web.queued.time.monotonic", lambda: float("inf"))
+    after = scraped(page)
+    assert after("jobs_waiting", queue="default") == 2
+    assert [after("not_measured", part=part) for part in queued.PARTS] == [0, 0, 0, 0]
+
+
+def test_files_that_take_too_long_are_left_out(page: Page, core: Core) -> None:
+    other = Core("other")
+    with other.transaction():
+        other.fetch("LOCK TABLE esteira_file IN ACCESS EXCLUSIVE MODE")
+        found = scraped(page)
+    other.close()
+
+    assert found("jobs_waiting", queue="default") == 0
+    assert found("not_measured", part="files") == 1
+    assert "esteira_files_bytes" not in found.families
+
+
+def test_a_server_that_is_too_slow_is_not_asked_twice(page: Page, core: Core) -> None:
+    other = Core("other")
+    with other.transaction():
+        other.fetch("LOCK TABLE esteira_stattotal IN ACCESS EXCLUSIVE MODE")
+        began = time.monotonic()
+        assert page() == ""
+        took = time.monotonic() - began
+    other.close()
+
+    assert TIMEOUT_S <= took < 2 * TIMEOUT_S, "each of two tries takes as long"

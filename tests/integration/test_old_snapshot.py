@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
 
 import pytest
 import redis as redis_client
 
-from esteira.db import Core
+from esteira.db import Core, Row
 from esteira.due import Due
 from esteira.feed import Feeder
 from esteira.hold import Hold
 from esteira.missing import Checker
 from esteira.publish import Publisher
-from esteira.record import rescue
+from esteira.record import rescue, waiting
 from esteira.sweep import Expirer, Rescuer
 from esteira.turns import Turns
+from esteira.walk import Walk
 from esteira.wire import MARKER
 from tests.integration.test_keeper import hints, serve
+from tests.integration.test_record_plans import FILL
 from tests.support.jobs import TYPE, elapse, look, running, stored
 from tests.support.past import Counted, old_snapshot, ran
 from tests.support.waiting import until
@@ -152,6 +157,49 @@ def test_after_redis_lost_everything_no_statement_reads_all_that_ran(
 
     assert look(core, old).published_at is None and look(core, new).published_at is None
     assert counted.most < 1000, "all at once is 1,600"
+
+
+class Statements(Core):
+    """A private connection that counts the statements that read what is published."""
+
+    pages = 0
+
+    def fetch(self, sql: str, params: Any = ()) -> list[Row]:
+        self.pages += "published_at DESC" in sql or "ORDER BY j.published_at" in sql
+        return super().fetch(sql, params)
+
+
+@pytest.mark.parametrize("marker", [True, False])
+def test_a_check_reads_a_long_list_of_hints_a_part_in_each_turn(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch, marker: bool
+) -> None:
+    """Else nothing is rescued meanwhile. All are published at the same two moments."""
+    monkeypatch.setattr("esteira.missing.SLOW_S", 0.0)
+    monkeypatch.setattr("esteira.walk.SLOW_S", 0.0)
+    core.fetch(FILL, {"type": TYPE, "published": True, "n": 6000})
+    core.fetch("ALTER TABLE esteira_job DISABLE TRIGGER USER")
+    core.fetch(
+        """UPDATE esteira_job SET published_at = date_trunc('hour', clock_timestamp()) - interval '2 hours'
+             + (CASE WHEN get_byte(uuid_send(id), 15) < 128 THEN 1 ELSE 2 END) * interval '1 second'"""
+    )
+    core.fetch("ALTER TABLE esteira_job ENABLE TRIGGER USER")
+    if marker:
+        redis.set(f"esteira:{MARKER}", "1")
+    db, checker, most = Statements("statements"), Checker(publisher), 0
+    if not marker:
+        checker._refill = Walk(checker._take_all, box_s=0.0)
+    monkeypatch.setattr(checker.walk, "_box_s", 0.0)
+
+    def all_found() -> bool:
+        nonlocal most
+        db.pages = 0
+        checker.check(db)
+        most = max(most, db.pages)
+        return not core.fetch("SELECT 1 FROM esteira_job WHERE published_at IS NOT NULL LIMIT 1")
+
+    until(all_found, "all are found missing")
+    db.close()
+    assert most < 6, "one moment holds 3,000 rows, and all have 6,000"
 
 
 # --- feed -------------------------------------------------------------------------------------------------------------
@@ -305,3 +353,70 @@ def test_jobs_of_a_type_that_a_worker_did_not_know_before_are_fed_in_their_order
     until(lambda: turn(feeder, core)[0] or len(hints(redis)) == 4, "all are fed")
 
     assert hints(redis) == [[str(one)] for one in reversed(waiting)]
+
+
+# --- two keepers at once ----------------------------------------------------------------------------------------------
+
+
+def started(feeder: Feeder, core: Core, number: int) -> list[UUID]:
+    """Let jobs wait, the oldest first in the list, each 100 s younger, for a keeper that starts beside a crowded queue."""
+    feeder._due["default"] = Due("default")
+    feeder._due["default"]._crowd()
+    jobs = stored(core, number)
+    for n, one in enumerate(jobs):
+        elapse(core, one, "run_at", 100.0 * (number - n))
+    return jobs
+
+
+@pytest.mark.usefixtures("crowded")
+def test_two_keepers_feed_a_crowded_queue_in_the_order_in_which_jobs_became_due(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(core, TYPE)
+    feeder, other = Feeder(publisher), Core("other")
+    feeder.window = 8
+    asked = {"queue": "default", "types": [TYPE], "priorities": [6], "limit": 8}
+    order: list[str] = []
+
+    def fed() -> int:
+        redis.flushall()
+        turn(feeder, core)
+        order.extend(one for ids in hints(redis) for one in ids)
+        return len(order)
+
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        jobs = started(feeder, core, 40)
+        until(lambda: fed() == 8, "the first slice is fed")
+        monkeypatch.setattr(feeder._due["default"]._walk, "_rests_until", math.inf)
+
+        with other.transaction():
+            theirs = [job.id for job in waiting.feed(other, **asked).fed]
+            assert fed() == 8, "the other keeper marks the same ones"
+            said = feeder._told["default"][0]
+        young = stored(core)
+        until(lambda: fed() == 33, "all are fed")
+    other.close()
+
+    assert theirs == jobs[8:16]
+    assert said == [6]
+    assert order == [str(one) for one in [*jobs[:8], *jobs[16:], *young]]
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_row_that_somebody_holds_is_not_left_to_the_walk(
+    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(core, TYPE)
+    feeder, other = Feeder(publisher), Core("other")
+    with old_snapshot():
+        ran(core, RAN, over_s=3600)
+        jobs = started(feeder, core, 5)
+        with other.transaction():
+            other.fetch("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [jobs[0]])
+            until(lambda: [turn(feeder, core)] and len(hints(redis)) == 4, "the others are fed")
+            monkeypatch.setattr(feeder._due["default"]._walk, "_rests_until", math.inf)
+        turn(feeder, core)
+    other.close()
+
+    assert look(core, jobs[0]).published_at

@@ -10,9 +10,10 @@ import pytest
 from esteira.db import Core
 from esteira.record.claim import claim, expire, refuse, settle
 from esteira.record.finish import extend, finish
-from esteira.record.insert import feed, insert
+from esteira.record.insert import insert
 from esteira.record.operator import cancel
 from esteira.record.telling import start
+from esteira.record.waiting import feed
 from tests.support.jobs import (
     TYPE,
     elapse,
@@ -195,7 +196,7 @@ def test_settling_a_hint_of_an_unknown_type_lets_its_jobs_rest(core: Core) -> No
     assert settle(core, jobs, hold_s=2) == 3
 
     assert all(0 < look(core, job).hold_in <= 2 for job in jobs)
-    assert feed(core, queue="default", types=[TYPE], priorities=[6], limit=9) == []
+    assert feed(core, queue="default", types=[TYPE], priorities=[6], limit=9).fed == []
 
 
 def test_settling_touches_nothing_that_runs_or_waits_for_the_feed(core: Core) -> None:

@@ -14,7 +14,7 @@ from esteira.record import claim as claims
 from esteira.record import finish as finishes
 from esteira.record import insert as inserts
 from esteira.record import rescue as rescues
-from esteira.record import telling
+from esteira.record import telling, waiting
 from tests.support.jobs import TYPE, outcome, running, stored
 from tests.support.past import Counted
 
@@ -199,7 +199,7 @@ def test_expiring_reads_what_can_expire_and_not_the_backlog(
 def feed(explained: Explained) -> int:
     """Feed five known jobs; return how many blocks it took."""
     explained.buffers = 0
-    inserts.feed(explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9], limit=100)
+    waiting.feed(explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9], limit=100)
     return explained.buffers
 
 

@@ -12,15 +12,16 @@ from esteira.db import Core, Orm
 from esteira.record import rescue
 from esteira.record.claim import claim
 from esteira.record.finish import finish
-from esteira.record.insert import feed, holder, insert, unpublish
+from esteira.record.insert import holder, insert, unpublish
 from esteira.record.operator import cancel
+from esteira.record.waiting import feed
 from tests.support.jobs import TYPE, elapse, ended, look, new, outcome, running, schedule, stored
 
 ALL = [3, 6, 9]
 
 
 def fed(core: Core, limit: int = 100, queue: str = "default", types: tuple[str, ...] = (TYPE,)) -> list[UUID]:
-    return [job.id for job in feed(core, queue=queue, types=list(types), priorities=ALL, limit=limit)]
+    return [job.id for job in feed(core, queue=queue, types=list(types), priorities=ALL, limit=limit).fed]
 
 
 def test_a_new_job_waits_in_its_queue_with_everything_it_was_given(core: Core) -> None:
@@ -162,7 +163,7 @@ def test_a_hold_that_is_over_holds_no_longer(core: Core) -> None:
 def test_the_feed_takes_only_the_priorities_that_have_room(core: Core) -> None:
     (high,), (low,) = stored(core, priority=3), stored(core, priority=9)
 
-    rows = feed(core, queue="default", types=[TYPE], priorities=[9], limit=10)
+    rows = feed(core, queue="default", types=[TYPE], priorities=[9], limit=10).fed
 
     assert [row.id for row in rows] == [low]
     assert look(core, high).published_at is None
@@ -188,7 +189,7 @@ def test_what_was_interrupted_goes_to_the_front_and_what_failed_does_not(core: C
     finish(core, [outcome(failed, "failed")])
     rescue.process_lost(core, interrupted.id.hex)
 
-    rows = feed(core, queue="default", types=[TYPE], priorities=ALL, limit=10)
+    rows = feed(core, queue="default", types=[TYPE], priorities=ALL, limit=10).fed
 
     assert {row.id: row.front for row in rows} == {interrupted.id: True, failed.id: False}
 
