@@ -192,7 +192,7 @@ def test_the_architecture_states_the_durations_of_the_code() -> None:
     for said, name in named:
         module, _, constant = name.rpartition(".")
         value = getattr(importlib.import_module(module), constant) if module else float(_defaults()[constant])
-        expected = SHARES[value] if constant.endswith("_PER_LEASE") else f"{value:g}"
+        expected = SHARES[int(value)] if constant.endswith("_PER_LEASE") else f"{value:g}"
         assert re.search(rf"(?<![\d.]){re.escape(expected)}(?![\d.])", said), (said, name, value)
 
 
