@@ -30,7 +30,7 @@ from esteira.retention import Retention
 from esteira.schedules import keep_declared
 from esteira.sweep import Expirer, Rescuer
 from esteira.ticks import write_ticks
-from esteira.turns import Turns, is_absence
+from esteira.turns import Turns, is_absence, said
 
 log = logging.getLogger("esteira.keeper")
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Keeper:
             if not is_absence(error):
                 log.exception("a turn of the keeper failed; the next one starts afresh")
             elif not self._was_away:
-                log.warning("the database is away: %s", str(error).strip())
+                log.warning("the database is away: %s", said(error))
             self._was_away = self._was_away or is_absence(error)
             self._db.close()
         return float(settings.KEEPER_SECONDS)
@@ -155,6 +155,7 @@ class KeeperScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._keeper: Keeper | None = None
+        self._told_to_stop = False
         self._descriptors = Descriptors()
         super().__init__(*args, **kwargs)
 
@@ -165,6 +166,8 @@ class KeeperScheduler(Scheduler):
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         touch("beat")
+        if self._told_to_stop:  # what the signal's handler raised ended in a type's own code
+            raise SystemExit
         if self._descriptors.exhausted():
             raise OSError(errno.EMFILE, words())  # Celery logs it and ends with an error
         assert self._keeper is not None
@@ -177,4 +180,5 @@ class KeeperScheduler(Scheduler):
         """Touch nothing: Celery calls this inside a signal handler."""
 
     def close(self) -> None:
-        """Touch nothing, for the same reason."""
+        """Note that beat was told to stop, and touch nothing, for the same reason."""
+        self._told_to_stop = True

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import psycopg
 import pytest
 import redis as redis_client
+from django.db import OperationalError, connections
 from pydantic import AfterValidator
 
 from esteira import Context, job
@@ -22,7 +23,7 @@ from esteira.turns import STEPS, Turns
 from tests.conftest import SERVERS
 from tests.integration.test_keeper import hints, serve
 from tests.support.jobs import TYPE, elapse, look, running, stored
-from tests.support.waiting import Stopwatch
+from tests.support.waiting import Stopwatch, until
 from web.metrics import Page
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
@@ -66,6 +67,158 @@ def declare_bad_types() -> None:
 
     @job(name="test.plain")
     def plain(ctx: Context) -> None: ...
+
+
+class Mute(Exception):
+    """What cannot even be told."""
+
+    def __str__(self) -> str:
+        raise SystemExit("mute")
+
+
+class Bad(ValueError):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def away(of: str) -> Any:
+    """A validator that looks into a database that does not answer."""
+
+    def look(value: str) -> str:
+        with connections[of].cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return value
+
+    return look
+
+
+def raises(error: BaseException) -> Any:
+    def check(value: str) -> str:
+        raise error
+
+    return check
+
+
+def slow(value: str) -> str:
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SET statement_timeout = '20ms'; SELECT pg_sleep(5)")
+    return value
+
+
+def read(value: str) -> str:
+    Job.objects.exists()
+    return value
+
+
+class Formatted(str):
+    def __format__(self, spec: str) -> str:
+        raise OperationalError("the connection is closed")
+
+
+def checked(value: str) -> str:
+    """What the type of these tests checks its parameter with."""
+    return str(CHECK["now"](value))
+
+
+CHECK: dict[str, Any] = {"now": str}
+#: What a type's own code does while its parameters are checked.
+OWN_CODE: dict[str, Any] = {
+    "reads from a database that goes away": away("default"),
+    "says that the database is away": raises(OperationalError("the connection is closed")),
+    "says it in the driver's words": raises(psycopg.InterfaceError("the connection is closed")),
+    "is cancelled by the server": slow,
+    "raises what cannot be told": raises(Mute()),
+    "refuses with what cannot be told": raises(Bad()),
+    "leaves": raises(SystemExit(1)),
+    "raises what is no exception": raises(GeneratorExit()),
+}
+
+
+@pytest.mark.parametrize("what", OWN_CODE)
+def test_whatever_a_type_s_own_code_raises_is_the_failure_of_its_schedule_alone(
+    core: Core, keeper: Keeper, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    declare_bad_types()
+
+    @job(name="test.own")
+    def own(ctx: Context, x: Annotated[str, AfterValidator(checked)] = "a") -> None: ...
+
+    monkeypatch.setitem(CHECK, "now", OWN_CODE[what])
+
+    bad, good = due("test.own", "bad"), due("test.plain", "good")
+    serve(core, "test.plain")
+    waiting = stored(core, 10, type="test.plain")
+
+    keeper.turn()
+
+    assert not keeper._was_away
+    assert keeper._turns.whole
+    assert Job.objects.filter(schedule=good).count() >= 5
+    assert {str(one) for one in waiting} <= {one for message in hints(redis) for one in message}
+    told = core.fetch(
+        "SELECT error, failures, retry_at > error_at, last_tick_at = %s FROM esteira_schedule WHERE id = %s",
+        [bad.last_tick_at, bad.pk],
+    )
+    assert told[0][1:] == (1, True, True), "it is tried again; no tick is lost"
+    assert "own code" in told[0][0]
+
+
+def test_a_key_whose_making_says_that_the_database_is_away_fails_alone(core: Core, keeper: Keeper) -> None:
+    @job(name="test.key", unique="{x}")
+    def key(ctx: Context, x: Annotated[str, AfterValidator(Formatted)] = "a") -> None: ...
+
+    bad = due("test.key", "bad")
+
+    keeper.turn()
+
+    bad.refresh_from_db()
+    assert not keeper._was_away
+    assert (bad.failures, "unique" in bad.error) == (1, True)
+
+
+def test_a_type_whose_connection_broke_gets_another_one_at_its_next_try(core: Core, keeper: Keeper) -> None:
+    """Nobody else closes it: beat has no requests."""
+
+    @job(name="test.reads")
+    def reads(ctx: Context, x: Annotated[str, AfterValidator(read)] = "a") -> None: ...
+
+    one = due("test.reads")
+    keeper.turn()
+    assert Job.objects.filter(schedule=one).exists()
+    for aware in (True, False):  # of the end of its connection
+        if aware:
+            with pytest.raises(OperationalError), connections["default"].cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        else:
+            pid = connections["default"].connection.info.backend_pid
+            core.fetch("SELECT pg_terminate_backend(%s)", [pid])
+        core.fetch(
+            """UPDATE esteira_schedule SET retry_at = NULL, anchor_at = anchor_at - interval '5 s',
+                 last_tick_at = last_tick_at - interval '5 s'"""
+        )
+        core.fetch("TRUNCATE esteira_job CASCADE")
+        until(lambda: keeper.turn() is not None and _jobs(core) > 0, "its jobs are submitted again")
+
+
+def _jobs(core: Core) -> int:
+    return int(core.fetch("SELECT count(*) FROM esteira_job")[0][0])
+
+
+def test_a_scheduled_job_s_key_has_the_bounds_of_every_other_key(core: Core, keeper: Keeper) -> None:
+    @job(name="test.text", unique="{text}")
+    def text(ctx: Context, text: str = "") -> None: ...
+
+    long, fine = (
+        due("test.text", "long", params={"text": "x" * 201}),
+        due("test.text", "fine", params={"text": "x"}),
+    )
+
+    keeper.turn()
+
+    long.refresh_from_db()
+    assert "1 to 200 characters" in long.error
+    assert not Job.objects.filter(schedule=long).exists()
+    assert Job.objects.get(schedule=fine).unique_key == "test.text:x"
 
 
 RANDOM = "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=6000))
