@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,8 @@ from django.db import OperationalError, connections
 from pydantic import AfterValidator
 
 from esteira import Context, job
-from esteira.db import Core
+from esteira.db import Core, Db
+from esteira.feed import Feeder
 from esteira.keeper import Keeper
 from esteira.models import Job, Schedule
 from esteira.turns import STEPS, Turns
@@ -262,7 +263,7 @@ def test_a_schedule_that_cannot_be_kept_stops_no_step_and_no_other_schedule(
 
 @pytest.mark.usefixtures("unbound")
 def test_a_row_of_moments_that_python_cannot_hold_begins_again_and_harms_no_other(
-    core: Core, keeper: Keeper
+    core: Core, keeper: Keeper, caplog: pytest.LogCaptureFixture
 ) -> None:
     declare_bad_types()
     bad, good = due("test.plain", "bad"), due("test.plain", "good")
@@ -272,7 +273,9 @@ def test_a_row_of_moments_that_python_cannot_hold_begins_again_and_harms_no_othe
         )
         keeper.turn()
         bad.refresh_from_db()
-        assert "again" in bad.error
+        assert bad.last_tick_at.year > 2000
+        assert (bad.error, bad.error_at) == ("", None), "what begins again is not broken"
+    assert "schedule bad: Its last tick lay in the future" in caplog.text
     assert Job.objects.filter(schedule=good).count() >= 5
 
 
@@ -348,6 +351,62 @@ def test_an_open_transaction_that_holds_a_schedule_s_key_makes_nobody_wait(
     assert len(hints(redis)) >= len(waiting)
 
 
+def test_a_queue_that_cannot_be_fed_keeps_no_other_from_its_hints_and_is_told_once(
+    core: Core,
+    keeper: Keeper,
+    redis: redis_client.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    feed = Feeder._feed
+
+    def fails_for_default(self: Feeder, db: Db, queue: str, types: Sequence[str]) -> tuple[int, bool]:
+        return broken() if queue == "default" else feed(self, db, queue, types)
+
+    monkeypatch.setattr(Feeder, "_feed", fails_for_default)
+    serve(core, TYPE, queues=("default", "mail"))
+    stored(core)
+    (letter,) = stored(core, queue="mail")
+
+    for _ in range(3):
+        keeper.turn()
+
+    assert hints(redis, queue="mail") == [[str(letter)]]
+    failing = core.fetch("SELECT failing->%s->'steps' FROM esteira_keeper", [keeper._turns.me])[0][0]
+    assert list(failing) == ["feed"]
+    assert core.fetch("SELECT last_sweep IS NULL FROM esteira_keeper") == [(True,)]
+    assert not (tmp_path / "beat.ready").exists()
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+def test_what_other_queues_have_behind_them_is_fed_at_once_although_one_fails(
+    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Feeder, "_feed", lambda _, __, queue, ___: broken() if queue == "default" else (1000, True)
+    )
+    serve(core, TYPE, queues=("default", "mail"))
+
+    assert keeper.turn() == 0.0
+
+
+@pytest.mark.parametrize("queues", ['{"default": 1}', '"default"', "7", "null", "[null]", '[["default"], 8]'])
+@pytest.mark.parametrize("column", ["queues", "types"])
+def test_an_announcement_that_is_no_list_of_names_stops_neither_feed_nor_compare(
+    core: Core, keeper: Keeper, redis: redis_client.Redis, column: str, queues: str
+) -> None:
+    serve(core, TYPE)
+    serve(core, TYPE, name="strange")
+    core.fetch(f"UPDATE esteira_worker SET {column} = %s::jsonb WHERE name = 'strange'", [queues])
+    (waiting,) = stored(core)
+
+    keeper.turn()
+
+    assert keeper._turns.whole
+    assert hints(redis) == [[str(waiting)]]
+
+
 STEP_CODE = {
     "rescue": "esteira.sweep.Rescuer.step",
     "expire": "esteira.sweep.Expirer.step",
@@ -386,6 +445,25 @@ def test_a_step_that_fails_keeps_no_other_from_its_turn_and_is_told(
     page.close()
     for one in STEPS:
         assert f'esteira_keeper_step_failing{{step="{one}"}} {1.0 if one == step else 0.0}' in text
+
+
+def test_beat_shows_that_it_lives_in_each_step_and_between_statements(
+    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every step may wait for seconds, again and again: who looks at the file must not take that for a stop."""
+    alive, touched = tmp_path / "beat.alive", []
+
+    def note(step: str) -> None:
+        touched.append((step, alive.exists()))
+        alive.unlink(missing_ok=True)
+
+    keeper._turns.went_through = note  # type: ignore[method-assign]
+    keeper.turn()
+    assert touched == [(step, True) for step in STEPS]
+
+    monkeypatch.setattr("esteira.keeper.TOUCH_S", 0.0)
+    keeper._db.fetch("SELECT 1")
+    assert alive.exists()
 
 
 def test_a_step_that_goes_through_again_is_told_no_more(
