@@ -28,6 +28,7 @@ from esteira.ids import uuid7
 from esteira.params import check
 from esteira.record.insert import NewJob, insert
 from esteira.registry import PRIORITIES, JobType, registry
+from esteira.schedules import LOCK_WAIT
 from esteira.submit import unique_key
 from esteira.turns import is_absence, said
 
@@ -36,7 +37,6 @@ log = logging.getLogger("esteira.keeper")
 MOST_A_TURN = 100
 #: After so long the other steps of the keeper take their turns; what is due longest comes first.
 BOX_S = 1.0
-LOCK_WAIT = "200ms"
 #: The pause after a failure doubles from a second up to this; a lock is soon free again.
 LONGEST_PAUSE_S, LONGEST_BUSY_S = 300.0, 5.0
 #: A last tick further in the future than this was written by a clock that was ahead; it is not waited for.
@@ -95,7 +95,7 @@ _ANCHOR, _LAST = (_CAN_BE.format(f"s.{column}") for column in ("anchor_at", "las
 _SET_BACK = f"""
 UPDATE esteira_schedule s SET anchor_at = CASE WHEN {_ANCHOR} THEN s.anchor_at ELSE c.now END,
   last_tick_at = CASE WHEN {_LAST} THEN s.last_tick_at ELSE c.now END,
-  error = %s, error_at = c.now, failures = 0, retry_at = NULL
+  error = '', error_at = NULL, failures = 0, retry_at = NULL
 FROM (SELECT clock_timestamp() AS now) AS c
 WHERE s.id = (SELECT id FROM esteira_schedule WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED)
   AND NOT ({_ANCHOR} AND {_LAST})
@@ -141,9 +141,12 @@ def _set_back(db: Db, one: Due) -> bool:
 
     Ticks that were written while the clock was ahead come once more; what is recorded already is left out then.
     """
-    text = "Its last tick lay in the future: the database's clock was ahead then. It ticks again from now on."
-    if db.fetch(_SET_BACK, [text, one.id]):
-        log.warning("schedule %s: %s", one.name, text)
+    if db.fetch(_SET_BACK, [one.id]):
+        log.warning(
+            "schedule %s: Its last tick lay in the future: the database's clock was ahead then."
+            " It ticks again from now on.",
+            one.name,
+        )
     return False
 
 
