@@ -4,7 +4,7 @@ A turn every half second: rescue → expire → declarations → schedules → c
 Some steps are due less often. Every step is a compare-and-set or a locked row, so keepers need no leader, and one that
 is killed anywhere leaves nothing half-done. Steps are independent: one that fails is told (`esteira.turns`), and the
 others go on. Only a database that is away ends a turn early, because nobody can do anything then. Beat is ready when
-every step of a turn went through, and alive as long as turns are taken.
+every step of a turn went through, and alive as long as steps begin and statements end.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ T = TypeVar("T")
 DATABASE_TIMEOUT_S, REDIS_TIMEOUT_S, REDIS_PAUSE_S = 3.0, 1.0, 0.5
 #: While jobs are fed without a pause, the other steps still take their turns, no oftener than this.
 SWEEP_S, DECLARE_S, CHECK_S = 0.25, 2.0, 1.0
+#: A file is touched no oftener than this between statements.
+TOUCH_S = 1.0
 #: How soon to look again at a list that was full.
 FULL_S = 0.05
 #: After Redis was full, this share of the window for so long.
@@ -49,9 +51,13 @@ class Timed(Core):
     """A connection that knows its slowest statement: a server that stood still answers all of them, but late."""
 
     slowest_s = 0.0
+    _touched = float("-inf")
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
         began = time.monotonic()
+        if began - self._touched >= TOUCH_S:  # one step may have many, and each may take seconds
+            self._touched = began
+            touch("beat")
         try:
             return super().fetch(sql, params)
         finally:
@@ -101,7 +107,8 @@ class Keeper:
             missing = self._step("compare", self._checker.check, False)
             self._checked = float("-inf") if missing else now
             more = missing or more
-        fed, full = self._step("feed", lambda db: self._feed(db, now), (0, False))
+        self._step("feed", lambda db: self._feed(db, now), None)
+        fed, full = self._feeder.went
         more = self._step("retention", self._retention.step, False) or more
         if self._turns.end() and sweeps:
             touch("beat", "ready")
@@ -111,6 +118,7 @@ class Keeper:
 
     def _step(self, name: str, do: Callable[[Db], T], otherwise: T) -> T:
         """Take one step; if it fails, say so and go on, unless the database is away."""
+        touch("beat")
         try:
             result = do(self._db)
         except (
@@ -138,9 +146,10 @@ class Keeper:
         self._was_away = False
         return self._rescuer.step(db, calm)
 
-    def _feed(self, db: Db, now: float) -> tuple[int, bool]:
+    def _feed(self, db: Db, now: float) -> None:
+        self._feeder.went = 0, False
         self._make_room(now)
-        return self._feeder.feed(db)
+        self._feeder.feed(db)
 
     def _make_room(self, now: float) -> None:
         if self._publisher.take_full():
