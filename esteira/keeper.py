@@ -17,15 +17,17 @@ from typing import Any, TypeVar
 
 from celery.beat import Scheduler
 from django.conf import settings
+from psycopg.errors import QueryCanceled
 
 from esteira import gate
-from esteira.db import Core, Db, Params, Row
+from esteira.db import BUSY, Core, Db, Params, Row
 from esteira.descriptors import Descriptors, words
 from esteira.feed import Feeder
-from esteira.hold import Hold
+from esteira.hold import Calm, Hold
 from esteira.identity import touch
 from esteira.missing import Checker
 from esteira.publish import Publisher
+from esteira.record import rescue
 from esteira.retention import Retention
 from esteira.schedules import keep_declared
 from esteira.sweep import Expirer, Rescuer
@@ -48,9 +50,12 @@ RELIEVED_SHARE, RELIEVED_S = 20, 30.0
 
 
 class Timed(Core):
-    """A connection that knows its slowest statement: a server that stood still answers all of them, but late."""
+    """A connection that adds up how long it waited for its statements.
 
-    slowest_s = 0.0
+    A server that stood still answers all of them, but late; and a lock on all jobs ends one after the other.
+    """
+
+    waited_s = 0.0
     _touched = float("-inf")
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
@@ -61,15 +66,17 @@ class Timed(Core):
         try:
             return super().fetch(sql, params)
         finally:
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            self.waited_s += time.monotonic() - began
 
 
 class Keeper:
     """One keeper's turns; holds nothing that another could miss."""
 
     def __init__(self) -> None:
-        # A statement ends by its own limit long before it could be taken for a server that stood still.
-        self._db = Timed("keeper", timeout_s=min(DATABASE_TIMEOUT_S, max(1.0, settings.LEASE_SECONDS / 3)))
+        limit_s = min(DATABASE_TIMEOUT_S, max(1.0, settings.LEASE_SECONDS / 3))
+        self._db = Timed("keeper", timeout_s=limit_s)
+        # One slow statement ends by its own limit before it could be taken for a server that stood still.
+        self._still_s = max(settings.LEASE_SECONDS / 2, 1.25 * limit_s)
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
         self._checker, self._feeder = Checker(self._publisher), Feeder(self._publisher)
         self._rescuer, self._expirer, self._retention = Rescuer(), Expirer(), Retention()
@@ -132,11 +139,7 @@ class Keeper:
         return result
 
     def _rescue(self, db: Db) -> int:
-        if self._db.slowest_s > settings.LEASE_SECONDS / 2:
-            log.warning("the database stood still: a statement took %.1f s", self._db.slowest_s)
-            self._was_away = True
-        self._db.slowest_s = 0.0
-        calm = self._hold.look(db, self._turns, was_away=self._was_away)
+        calm = self._look(db)
         if self._was_away:
             log.info("the database answers again")
             self._rescuer.start_over()  # it may be another server, with other rows
@@ -145,6 +148,32 @@ class Keeper:
             self._feeder.start_over()
         self._was_away = False
         return self._rescuer.step(db, calm)
+
+    def _look(self, db: Db) -> Calm:
+        """Say which leases can be judged: whether those of the living could be extended since the last look.
+
+        A lock on all jobs is no absence: the hold that follows one begins when it is over, not while it lasts.
+        """
+        try:
+            rescue.could_extend(db)
+        except (QueryCanceled, *BUSY):
+            self._hold.look(db, self._turns, was_away=False)  # tells what became of the last turn
+            raise
+        self._note_standstill()
+        calm = self._hold.look(db, self._turns, was_away=self._was_away)
+        if self._note_standstill():  # under the look itself
+            calm = self._hold.look(db, self._turns, was_away=True)
+        return calm
+
+    def _note_standstill(self) -> bool:
+        waited_s, self._db.waited_s = self._db.waited_s, 0.0
+        if waited_s <= self._still_s:
+            return False
+        log.warning(
+            "leases may have ended for no reason: the database was waited for during %.1f s", waited_s
+        )
+        self._was_away = True
+        return True
 
     def _feed(self, db: Db, now: float) -> None:
         self._feeder.went = 0, False
