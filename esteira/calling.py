@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from esteira import outcomes, sessions
+from esteira import outcomes, sessions, spoken
 from esteira.between import Between
 from esteira.bounds import clean
 from esteira.context import Context
@@ -78,7 +78,7 @@ def _params(held: Held, kind: JobType) -> Params:
     except outcomes.SAID_ON_PURPOSE:
         raise
     except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
-        said = f"{outcomes.name_of(error)}: {outcomes.said(error)}"
+        said = f"{spoken.name_of(error)}: {spoken.said(error)}"
         raise outcomes.BadParameters(f"The check of the stored parameters broke: {said}") from error
 
 

@@ -26,6 +26,8 @@ REQUIRED = (
     "REDIS_URL REDIS_PREFIX RUN_DIR"
 ).split()
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+#: Beat's signs of life, a release's and those of the feed are made for turns that come no later.
+KEEPER_MOST_S = 0.5
 #: Keys that the Redis transport and the keeper use beside the lists of the queues.
 TAKEN_QUEUE_NAMES = frozenset({UNACKED, UNACKED_INDEX, UNACKED_MUTEX, MARKER})
 NOWHERE = ("console", "dummy", "filebased", "locmem")
@@ -114,11 +116,11 @@ def _durations() -> Findings:
     if not LEASE.least <= lease <= LEASE.most:
         fix = f"Write {LEASE.least:g} to {LEASE.most:g}: shorter leases end during ordinary pauses."
         yield _error(8, f"LEASE_SECONDS is {lease:g}.", fix)
-    if not 0 < keeper <= lease / 2:
+    if not 0 < keeper <= KEEPER_MOST_S:
         fix = (
-            f"Write {min(0.5, lease / 2):g}: lost jobs are found once in that time, beside the lease itself."
+            f"Write {KEEPER_MOST_S:g} or less: lost jobs and due schedules are looked for once in that time."
         )
-        yield _error(9, f"KEEPER_SECONDS is {keeper:g}, LEASE_SECONDS is {lease:g}.", fix)
+        yield _error(9, f"KEEPER_SECONDS is {keeper:g}.", fix)
     if drain <= 0:
         yield _error(
             10, f"DRAIN_SECONDS is {drain:g}.", "Write how long a stopping worker waits for its jobs: 25."

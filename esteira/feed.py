@@ -22,12 +22,10 @@ anything.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
 import psycopg
 from django.conf import settings
@@ -43,8 +41,6 @@ from esteira.registry import PRIORITIES
 from esteira.walk import RESTS, Clock
 from esteira.wire import FRONT
 
-log = logging.getLogger("esteira.keeper")
-
 #: A list is fed again once this share of it is free: feeding one by one would make hints of one.
 REFILL_SHARE = 4
 #: A submitter hears again that jobs wait after this, which is well within the life of that word.
@@ -55,8 +51,6 @@ FOLLOWS_S = 1.0
 LONGEST_REST_S = 10.0
 #: The server works and the connection is there: these blame one statement.
 ONE_STATEMENT = (psycopg.errors.QueryCanceled, *BUSY)
-
-T = TypeVar("T")
 
 
 class Feeder:
@@ -70,6 +64,7 @@ class Feeder:
         self._offered = self._turns_rest_until = float("-inf")
         self._slow_look = False
         self.window = settings.WINDOW
+        self.went = 0, False
 
     def start_over(self) -> None:
         """Forget what was seen: another server, or another clock, has other rows."""
@@ -77,18 +72,36 @@ class Feeder:
             due.start_over()
 
     def feed(self, db: Db) -> tuple[int, bool]:
-        """Return how many jobs were fed, and whether more wait that will have room, or their turn, in a moment."""
+        """Return how many jobs were fed, and whether more wait that will have room, or their turn, in a moment.
+
+        Raises the first error of a queue once all have had their turn; `went` says then what became of the others.
+        """
+        self.went = 0, False
         if not self._publisher.available():
             return 0, False
         self._now, went_back = self._clock.look(db)
         if went_back:
             self.start_over()
-        queues, fed, waits = served(db), 0, False
-        for queue, types in queues.items():
-            more, behind = _by_itself(f"queue {queue}", partial(self._feed, db, queue, types), (0, False))
-            fed, waits = fed + more, waits or behind
-        fed += _by_itself("what waits for its turn", partial(self._offer_turns, db, queues), 0)
-        return fed, waits or time.monotonic() - self._offered < FOLLOWS_S
+        queues, failed = served(db), list[Exception]()
+        parts = {
+            f"the queue {queue}": partial(self._feed, db, queue, types) for queue, types in queues.items()
+        }
+        for what, part in {
+            **parts,
+            "what waits for its turn": partial(self._offer_turns, db, queues),
+        }.items():
+            try:
+                fed, waits = part()
+            except Exception as error:  # of one queue: no reason to leave out the others
+                if isinstance(error, Gone) and not isinstance(error, ONE_STATEMENT):
+                    raise
+                error.add_note(f"This happened while {what} was fed.")
+                failed.append(error)
+            else:
+                self.went = self.went[0] + fed, self.went[1] or waits
+        if failed:
+            raise failed[0]
+        return self.went
 
     def _feed(self, db: Db, queue: str, types: Sequence[str]) -> tuple[int, bool]:
         limit, fed = min(SLICE, self.window), 0
@@ -114,10 +127,10 @@ class Feeder:
         self._told[queue] = behind, time.monotonic()
         self._publisher.say_behind(queue, behind)
 
-    def _offer_turns(self, db: Db, queues: Mapping[str, Sequence[str]]) -> int:
+    def _offer_turns(self, db: Db, queues: Mapping[str, Sequence[str]]) -> tuple[int, bool]:
         began = time.monotonic()
         if not queues or began < self._turns_rest_until:
-            return 0
+            return 0, False
         rows: list[insert.Fed] = []
         try:
             rows = insert.feed_turns(db, served=queues, limit=min(SLICE, self.window))
@@ -130,24 +143,13 @@ class Feeder:
                 self._turns_rest_until = now + min(LONGEST_REST_S, (now - began) * RESTS)
         if rows:
             self._offered = time.monotonic()
-        return self._send(db, rows)
+        return self._send(db, rows), time.monotonic() - self._offered < FOLLOWS_S
 
     def _send(self, db: Db, rows: Sequence[insert.Fed]) -> int:
         if rows:
             self._typical.refresh(db, rows)
             self._publisher.send(hints(rows, self._typical))
         return len(rows)
-
-
-def _by_itself(what: str, do: Callable[[], T], otherwise: T) -> T:
-    """Do one part of the feed; what goes wrong with it is no reason to leave out the others."""
-    try:
-        return do()
-    except Exception as error:
-        if isinstance(error, Gone) and not isinstance(error, ONE_STATEMENT):
-            raise
-        log.exception("the keeper could not feed %s", what)
-        return otherwise
 
 
 def served(db: Db) -> Mapping[str, list[str]]:
@@ -158,6 +160,8 @@ def served(db: Db) -> Mapping[str, list[str]]:
         CROSS JOIN LATERAL jsonb_array_elements_text(w.queues) AS q(name)
         CROSS JOIN LATERAL jsonb_array_elements_text(w.types) AS t(name)
         WHERE w.state = 'up' AND w.last_seen > clock_timestamp() - %s * interval '1 second'
+          AND jsonb_typeof(w.queues) = 'array' AND jsonb_typeof(w.types) = 'array'
+          AND q.name IS NOT NULL AND t.name IS NOT NULL
           AND NOT EXISTS (SELECT 1 FROM esteira_queue p WHERE p.name = q.name AND p.paused_at IS NOT NULL)
         ORDER BY 1, 2""",
         [SILENT_S],

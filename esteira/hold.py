@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 
 from esteira.db import Db, Row
+from esteira.registry import registry
 from esteira.turns import Turns
 
 #: A clock that is further off than this share of a lease has stepped; less harms nobody, because each lease is extended
@@ -68,6 +69,8 @@ class Hold:
     def __init__(self) -> None:
         self.now: datetime | None = None
         self._looked = 0.0
+        #: When the first of a series of holds began, in seconds since 1970 by the database's clock.
+        self._began: float | None = None
 
     def look(self, db: Db, turns: Turns, *, was_away: bool) -> Calm:
         """Tell what became of the last turn, and say which leases can be judged.
@@ -88,12 +91,30 @@ class Hold:
         }
         rows = db.fetch(_LOOK, asked) or self._first(db, asked)
         self.now, self._looked = rows[0][0], looked
-        calm_s = rows[0][1]
-        # Longer leases wait longer, but not past the moment from which another hold may begin.
-        longest_s = math.inf if calm_s >= lease_s else 2 * calm_s
+        longest_s = self._longest_s(rows[0][0].timestamp(), calm_s=rows[0][1])
         return Calm(at=rows[0][0], longest_lease_s=longest_s, slack_s=lease_s / STEP_SHARE)
+
+    def _longest_s(self, now: float, *, calm_s: float) -> float:
+        """Return up to which length leases are judged, `calm_s` after the last hold began.
+
+        Each has half of its own length to be extended in, because its process extends it every quarter of it. Longer
+        leases than the ordinary one would wait for ever if holds began again and again, so for them the first hold of
+        a series counts, and the next series begins only when the longest of this release's had its time twice.
+        """
+        if math.isinf(calm_s):
+            return math.inf
+        began, longest = now - calm_s, _longest_lease_s()
+        if self._began is None or not 0 <= began - self._began <= 2 * longest:
+            self._began = began
+        if calm_s < settings.LEASE_SECONDS / 2:
+            return 2 * calm_s
+        return math.inf if now - self._began >= longest else 2 * (now - self._began)
 
     def _first(self, db: Db, asked: dict[str, object]) -> list[Row]:
         """Somebody deleted the keeper's one row: make it again."""
         db.fetch("INSERT INTO esteira_keeper (id) VALUES (1) ON CONFLICT DO NOTHING")
         return db.fetch(_LOOK, asked)
+
+
+def _longest_lease_s() -> float:
+    return max([float(settings.LEASE_SECONDS), *(kind.lease_s or 0.0 for kind in registry.all())])

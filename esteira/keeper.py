@@ -4,7 +4,7 @@ A turn every half second: rescue → expire → declarations → schedules → c
 Some steps are due less often. Every step is a compare-and-set or a locked row, so keepers need no leader, and one that
 is killed anywhere leaves nothing half-done. Steps are independent: one that fails is told (`esteira.turns`), and the
 others go on. Only a database that is away ends a turn early, because nobody can do anything then. Beat is ready when
-every step of a turn went through, and alive as long as turns are taken.
+every step of a turn went through, and alive as long as steps begin and statements end.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from typing import Any, TypeVar
 
 from celery.beat import Scheduler
 from django.conf import settings
+from psycopg.errors import QueryCanceled
 
 from esteira import gate
-from esteira.db import Core, Db, Params, Row
+from esteira.db import BUSY, Core, Db, Params, Row
 from esteira.descriptors import Descriptors, words
 from esteira.feed import Feeder
-from esteira.hold import Hold
+from esteira.hold import Calm, Hold
 from esteira.identity import touch
 from esteira.missing import Checker
 from esteira.publish import Publisher
+from esteira.record import rescue
 from esteira.retention import Retention
 from esteira.schedules import keep_declared
 from esteira.sweep import Expirer, Rescuer
 from esteira.ticks import write_ticks
-from esteira.turns import Turns, is_absence
+from esteira.turns import Turns, is_absence, said
 
 log = logging.getLogger("esteira.keeper")
 T = TypeVar("T")
@@ -39,6 +41,8 @@ T = TypeVar("T")
 DATABASE_TIMEOUT_S, REDIS_TIMEOUT_S, REDIS_PAUSE_S = 3.0, 1.0, 0.5
 #: While jobs are fed without a pause, the other steps still take their turns, no oftener than this.
 SWEEP_S, DECLARE_S, CHECK_S = 0.25, 2.0, 1.0
+#: A file is touched no oftener than this between statements.
+TOUCH_S = 1.0
 #: How soon to look again at a list that was full.
 FULL_S = 0.05
 #: After Redis was full, this share of the window for so long.
@@ -46,24 +50,33 @@ RELIEVED_SHARE, RELIEVED_S = 20, 30.0
 
 
 class Timed(Core):
-    """A connection that knows its slowest statement: a server that stood still answers all of them, but late."""
+    """A connection that adds up how long it waited for its statements.
 
-    slowest_s = 0.0
+    A server that stood still answers all of them, but late; and a lock on all jobs ends one after the other.
+    """
+
+    waited_s = 0.0
+    _touched = float("-inf")
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
         began = time.monotonic()
+        if began - self._touched >= TOUCH_S:  # one step may have many, and each may take seconds
+            self._touched = began
+            touch("beat")
         try:
             return super().fetch(sql, params)
         finally:
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            self.waited_s += time.monotonic() - began
 
 
 class Keeper:
     """One keeper's turns; holds nothing that another could miss."""
 
     def __init__(self) -> None:
-        # A statement ends by its own limit long before it could be taken for a server that stood still.
-        self._db = Timed("keeper", timeout_s=min(DATABASE_TIMEOUT_S, max(1.0, settings.LEASE_SECONDS / 3)))
+        limit_s = min(DATABASE_TIMEOUT_S, max(1.0, settings.LEASE_SECONDS / 3))
+        self._db = Timed("keeper", timeout_s=limit_s)
+        # One slow statement ends by its own limit before it could be taken for a server that stood still.
+        self._still_s = max(settings.LEASE_SECONDS / 2, 1.25 * limit_s)
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
         self._checker, self._feeder = Checker(self._publisher), Feeder(self._publisher)
         self._rescuer, self._expirer, self._retention = Rescuer(), Expirer(), Retention()
@@ -81,7 +94,7 @@ class Keeper:
             if not is_absence(error):
                 log.exception("a turn of the keeper failed; the next one starts afresh")
             elif not self._was_away:
-                log.warning("the database is away: %s", str(error).strip())
+                log.warning("the database is away: %s", said(error))
             self._was_away = self._was_away or is_absence(error)
             self._db.close()
         return float(settings.KEEPER_SECONDS)
@@ -101,7 +114,8 @@ class Keeper:
             missing = self._step("compare", self._checker.check, False)
             self._checked = float("-inf") if missing else now
             more = missing or more
-        fed, full = self._step("feed", lambda db: self._feed(db, now), (0, False))
+        self._step("feed", lambda db: self._feed(db, now), None)
+        fed, full = self._feeder.went
         more = self._step("retention", self._retention.step, False) or more
         if self._turns.end() and sweeps:
             touch("beat", "ready")
@@ -111,6 +125,7 @@ class Keeper:
 
     def _step(self, name: str, do: Callable[[Db], T], otherwise: T) -> T:
         """Take one step; if it fails, say so and go on, unless the database is away."""
+        touch("beat")
         try:
             result = do(self._db)
         except (
@@ -124,11 +139,7 @@ class Keeper:
         return result
 
     def _rescue(self, db: Db) -> int:
-        if self._db.slowest_s > settings.LEASE_SECONDS / 2:
-            log.warning("the database stood still: a statement took %.1f s", self._db.slowest_s)
-            self._was_away = True
-        self._db.slowest_s = 0.0
-        calm = self._hold.look(db, self._turns, was_away=self._was_away)
+        calm = self._look(db)
         if self._was_away:
             log.info("the database answers again")
             self._rescuer.start_over()  # it may be another server, with other rows
@@ -138,9 +149,36 @@ class Keeper:
         self._was_away = False
         return self._rescuer.step(db, calm)
 
-    def _feed(self, db: Db, now: float) -> tuple[int, bool]:
+    def _look(self, db: Db) -> Calm:
+        """Say which leases can be judged: whether those of the living could be extended since the last look.
+
+        A lock on all jobs is no absence: the hold that follows one begins when it is over, not while it lasts.
+        """
+        try:
+            rescue.could_extend(db)
+        except (QueryCanceled, *BUSY):
+            self._hold.look(db, self._turns, was_away=False)  # tells what became of the last turn
+            raise
+        self._note_standstill()
+        calm = self._hold.look(db, self._turns, was_away=self._was_away)
+        if self._note_standstill():  # under the look itself
+            calm = self._hold.look(db, self._turns, was_away=True)
+        return calm
+
+    def _note_standstill(self) -> bool:
+        waited_s, self._db.waited_s = self._db.waited_s, 0.0
+        if waited_s <= self._still_s:
+            return False
+        log.warning(
+            "leases may have ended for no reason: the database was waited for during %.1f s", waited_s
+        )
+        self._was_away = True
+        return True
+
+    def _feed(self, db: Db, now: float) -> None:
+        self._feeder.went = 0, False
         self._make_room(now)
-        return self._feeder.feed(db)
+        self._feeder.feed(db)
 
     def _make_room(self, now: float) -> None:
         if self._publisher.take_full():
@@ -155,6 +193,7 @@ class KeeperScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._keeper: Keeper | None = None
+        self._told_to_stop = False
         self._descriptors = Descriptors()
         super().__init__(*args, **kwargs)
 
@@ -165,6 +204,8 @@ class KeeperScheduler(Scheduler):
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         touch("beat")
+        if self._told_to_stop:  # what the signal's handler raised ended in a type's own code
+            raise SystemExit
         if self._descriptors.exhausted():
             raise OSError(errno.EMFILE, words())  # Celery logs it and ends with an error
         assert self._keeper is not None
@@ -177,4 +218,5 @@ class KeeperScheduler(Scheduler):
         """Touch nothing: Celery calls this inside a signal handler."""
 
     def close(self) -> None:
-        """Touch nothing, for the same reason."""
+        """Note that beat was told to stop, and touch nothing, for the same reason."""
+        self._told_to_stop = True

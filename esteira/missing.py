@@ -277,5 +277,8 @@ ORDER BY j.published_at DESC, j.id DESC LIMIT %(limit)s"""
 
 def _announced_queues(db: Db) -> list[str]:
     """Return queues of workers, whatever release they belong to."""
-    rows = db.fetch("SELECT DISTINCT jsonb_array_elements_text(queues) FROM esteira_worker")
-    return [row[0] for row in rows]
+    rows = db.fetch(
+        """SELECT DISTINCT jsonb_array_elements_text(queues) FROM esteira_worker
+           WHERE jsonb_typeof(queues) = 'array'"""
+    )
+    return [row[0] for row in rows if row[0] is not None]

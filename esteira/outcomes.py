@@ -27,6 +27,7 @@ from esteira.errors import (
 from esteira.params import NUL
 from esteira.record.finish import Outcome
 from esteira.slot import Held
+from esteira.spoken import name_of, said
 
 RESULT_MAX = 256 * 1024
 MESSAGE_MAX, TRACEBACK_MAX, NAME_MAX = 4 * 1024, 16 * 1024, 200
@@ -111,22 +112,6 @@ def told(error: BaseException) -> dict[str, str]:
     except BaseException:  # its class may raise anything, SystemExit too
         message = "What was raised cannot be told: its own class raises errors when it is asked."
         return {"kind": kind, "type": "Exception", "message": message, "traceback": ""}
-
-
-def name_of(error: BaseException) -> str:
-    """Return the name of an exception's class, if it has one."""
-    try:
-        return str.__str__(type(error).__name__)
-    except BaseException:  # a metaclass may raise anything
-        return "Exception"
-
-
-def said(error: BaseException) -> str:
-    """Return an exception's own words, if it can be made to speak."""
-    try:
-        return str.__str__(str(error))  # a subclass of text may raise as well
-    except BaseException as worse:  # an exception's own __str__ may raise anything, SystemExit too
-        return f"(its message cannot be read: {name_of(worse)})"
 
 
 def _trace(error: BaseException) -> str:

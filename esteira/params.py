@@ -23,6 +23,7 @@ from pydantic_core import to_jsonable_python
 from esteira import lasting
 from esteira.bounds import NESTED, nests_too_deeply
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
+from esteira.spoken import name_of, said
 
 MAX_PARAMS_BYTES = 64 * 1024
 NOT_LASTING = "would not survive storage"
@@ -116,7 +117,7 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
         text = dump(checked)
     except Exception as error:  # a type's own way of writing itself may raise anything
         raise InvalidParameters(
-            [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {error}."}]
+            [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {said(error)}."}]
         ) from None
     if len(text) > MAX_PARAMS_BYTES or (not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES):
         raise TooLarge("params", "64 KiB")
@@ -144,7 +145,7 @@ def _refuse_what_does_not_last(checked: Params, text: str) -> None:
         mistakes = [{**p, "detail": f"{NOT_LASTING}: read back, it {_because(p)}"} for p in problems(error)]
         raise InvalidParameters(mistakes) from None
     except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
-        detail = f"{NOT_LASTING}: reading them back raises {type(error).__name__}: {error}."
+        detail = f"{NOT_LASTING}: reading them back raises {name_of(error)}: {said(error)}."
         raise InvalidParameters([{"pointer": "#/params", "detail": detail}]) from None
     if not _as_before(checked, again):
         changed = [name for name in model.model_fields if not _same(checked, again, name, text)]

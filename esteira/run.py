@@ -20,7 +20,7 @@ from uuid import UUID
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # newer than its published types
 from django.conf import settings
 
-from esteira import outcomes, pool_process, sessions
+from esteira import outcomes, pool_process, sessions, spoken
 from esteira.between import Between
 from esteira.bounds import clean
 from esteira.calling import Refused, called
@@ -184,7 +184,7 @@ class Runner:
 
     def _raised(self, held: Held, error: BaseException, ended: float) -> Outcome | None:
         if held.completed:
-            said = outcomes.said(error)[:500]
+            said = spoken.said(error)[:500]
             log.warning("job %s (%s) raised after its completion: %s", held.job.id, held.job.type, said)
             return None
         if held.unsure is not None:
@@ -209,7 +209,7 @@ class Runner:
             held.job.id,
             held.job.type,
             held.job.failures + 1,
-            f"{outcomes.name_of(error)}: {outcomes.said(error)}"[:500],
+            f"{spoken.name_of(error)}: {spoken.said(error)}"[:500],
         )
         return outcome
 
@@ -245,7 +245,7 @@ def _lost(error: BaseException) -> Break:
         reason="connection lost",
         type="ConnectionLost",
         message="This job lost its connection to the database while it ran, the last time by "
-        f"{outcomes.name_of(error)}: {_short(error)}. If the database was healthy, the job cuts its own connection: "
+        f"{spoken.name_of(error)}: {_short(error)}. If the database was healthy, the job cuts its own connection: "
         "by a query that crashes the server, or by a transaction that is idle for longer than the server allows.",
     )
 
@@ -257,12 +257,12 @@ def _failed_core(error: BaseException) -> Break | None:
     return Break(
         reason="worker failed",
         type="CoreError",
-        message=f"The worker itself failed around this job: {outcomes.name_of(error)}: {_short(error)}.",
+        message=f"The worker itself failed around this job: {spoken.name_of(error)}: {_short(error)}.",
     )
 
 
 def _short(error: BaseException) -> str:
-    return clean(outcomes.said(error)).strip().rstrip(".")[:500]
+    return clean(spoken.said(error)).strip().rstrip(".")[:500]
 
 
 def _pauses() -> Iterator[float]:

@@ -20,23 +20,37 @@ log = logging.getLogger("esteira.schedules")
 #: Ticks of an absence from the code that was no longer than this, as of a release's roll-back and way forward, are
 #: made up as missed ones are; those of a longer one are nobody's wish.
 GONE_BRIEFLY_S = 600.0
+#: A keeper comes again soon, and other steps of its turn wait meanwhile.
+LOCK_WAIT = "200ms"
 NAME_MAX = 120
+#: What this process found last, and said; a roll-out lasts for minutes, and the keeper looks every two seconds.
+_newer_runs = False
 
 
 def keep_declared(db: Db) -> bool:
     """Say that this release lives; write what it declares if it is the newest and finds something else."""
+    global _newer_runs
     releases.say_alive(db)
     if _stored(db) == [releases.definition(kind) for kind in releases.declared()]:
+        _newer_runs = False
         return False
-    return write_declared(db)
+    return write_declared(db, lock_wait=LOCK_WAIT)
 
 
-def write_declared(db: Db) -> bool:
-    """Make the table agree with the declarations, unless a newer release lives; return whether it was ours to do."""
+def write_declared(db: Db, *, lock_wait: str | None = None) -> bool:
+    """Make the table agree with the declarations, unless a newer release lives; return whether it was ours to do.
+
+    With `lock_wait`, a schedule that somebody holds for longer than that raises LockNotAvailable.
+    """
+    global _newer_runs
     with db.transaction():
+        if lock_wait:
+            db.fetch("SELECT set_config('lock_timeout', %s, true)", [lock_wait])
         releases.say_alive(db)
-        if not releases.is_newest(db):
-            log.info("a newer release runs; the schedules that it declares stay as they are")
+        before, _newer_runs = _newer_runs, not releases.is_newest(db)
+        if _newer_runs:
+            if not before:
+                log.info("a newer release runs; the schedules that it declares stay as they are")
             return False
         declared = releases.declared()
         for kind in declared:

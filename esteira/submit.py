@@ -24,6 +24,7 @@ from esteira.params import check
 from esteira.patience import PATIENCE_S, waiting_at_most
 from esteira.record.insert import SLICE, NewJob, holder, insert
 from esteira.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
+from esteira.spoken import said
 
 #: A holder of a unique key may end between the insert and the look for it; then the insert is tried again.
 UNIQUE_TRIES = 5
@@ -160,7 +161,7 @@ def unique_key(kind: JobType, params: Any) -> str | None:
     except (
         Exception
     ) as error:  # a parameter's own formatting runs here, and may refuse the value: {day:%Y} of None
-        raise InvalidOption("unique", f"{kind.unique!r} cannot be filled in: {error}.") from None
+        raise InvalidOption("unique", f"{kind.unique!r} cannot be filled in: {said(error)}.") from None
     return _key(kind, key)
 
 

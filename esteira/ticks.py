@@ -20,6 +20,7 @@ from typing import Any
 
 from django.conf import settings
 
+from esteira import own_code
 from esteira.cadence import Cadence
 from esteira.db import BUSY, Db
 from esteira.errors import EsteiraError, UnknownJobType
@@ -27,6 +28,8 @@ from esteira.ids import uuid7
 from esteira.params import check
 from esteira.record.insert import NewJob, insert
 from esteira.registry import PRIORITIES, JobType, registry
+from esteira.schedules import LOCK_WAIT
+from esteira.submit import unique_key
 from esteira.turns import is_absence, said
 
 log = logging.getLogger("esteira.keeper")
@@ -34,7 +37,6 @@ log = logging.getLogger("esteira.keeper")
 MOST_A_TURN = 100
 #: After so long the other steps of the keeper take their turns; what is due longest comes first.
 BOX_S = 1.0
-LOCK_WAIT = "200ms"
 #: The pause after a failure doubles from a second up to this; a lock is soon free again.
 LONGEST_PAUSE_S, LONGEST_BUSY_S = 300.0, 5.0
 #: A last tick further in the future than this was written by a clock that was ahead; it is not waited for.
@@ -93,7 +95,7 @@ _ANCHOR, _LAST = (_CAN_BE.format(f"s.{column}") for column in ("anchor_at", "las
 _SET_BACK = f"""
 UPDATE esteira_schedule s SET anchor_at = CASE WHEN {_ANCHOR} THEN s.anchor_at ELSE c.now END,
   last_tick_at = CASE WHEN {_LAST} THEN s.last_tick_at ELSE c.now END,
-  error = %s, error_at = c.now, failures = 0, retry_at = NULL
+  error = '', error_at = NULL, failures = 0, retry_at = NULL
 FROM (SELECT clock_timestamp() AS now) AS c
 WHERE s.id = (SELECT id FROM esteira_schedule WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED)
   AND NOT ({_ANCHOR} AND {_LAST})
@@ -119,7 +121,9 @@ def write_ticks(db: Db) -> bool:
         one = Due(**dict(zip(Due.__dataclass_fields__, columns, strict=True)))
         try:
             more = _keep(db, one, now) or more
-        except Exception as error:  # types bring code of their own, and one schedule must not stop the others
+        except (
+            Exception
+        ) as error:  # a row or a type may be anything, and one schedule must not stop the others
             if is_absence(error):
                 raise
             _note(db, one, error)
@@ -137,9 +141,12 @@ def _set_back(db: Db, one: Due) -> bool:
 
     Ticks that were written while the clock was ahead come once more; what is recorded already is left out then.
     """
-    text = "Its last tick lay in the future: the database's clock was ahead then. It ticks again from now on."
-    if db.fetch(_SET_BACK, [text, one.id]):
-        log.warning("schedule %s: %s", one.name, text)
+    if db.fetch(_SET_BACK, [one.id]):
+        log.warning(
+            "schedule %s: Its last tick lay in the future: the database's clock was ahead then."
+            " It ticks again from now on.",
+            one.name,
+        )
     return False
 
 
@@ -232,30 +239,31 @@ def _is_open(db: Db, schedule_id: int) -> bool:
 def _store(db: Db, schedule: Scheduled, kind: JobType, decided: dict[datetime, str]) -> str:
     """Store jobs and skips; return why the type refuses the schedule's parameters, or nothing."""
     try:
-        params, text = check(kind.model, schedule.params)
+        params, text = own_code.run(lambda: check(kind.model, schedule.params))
     except EsteiraError as error:
-        log.error("schedule %s: its parameters are refused: %s", schedule.name, error)
+        log.error("schedule %s: its parameters are refused: %s", schedule.name, said(error))
         _skip(db, schedule, {tick: reason or "invalid" for tick, reason in decided.items()})
         return f"Its parameters are refused. {said(error)}"
-    jobs = {tick: _job(schedule, kind, params, text, tick) for tick, reason in decided.items() if not reason}
+    key = own_code.run(lambda: unique_key(kind, params))
+    jobs = {tick: _job(schedule, kind, text, key, tick) for tick, reason in decided.items() if not reason}
     stored = insert(db, list(jobs.values())) if jobs else {}
     left_out = {tick: "unique" for tick, job in jobs.items() if job.id not in stored}
     _skip(db, schedule, {tick: reason for tick, reason in {**decided, **left_out}.items() if reason})
     return ""
 
 
-def _job(schedule: Scheduled, kind: JobType, params: Any, text: str, tick: datetime) -> NewJob:
+def _job(schedule: Scheduled, kind: JobType, params: str, key: str | None, tick: datetime) -> NewJob:
     return NewJob(
         id=uuid7(),
         type=kind.name,
-        params=text,
+        params=params,
         queue=kind.queue,
         priority=PRIORITIES[kind.priority],
         max_failures=kind.retries + 1,
         backoff_s=kind.backoff_s,
         lease_s=kind.lease_s or settings.LEASE_SECONDS,
         timeout_s=kind.timeout_s,
-        unique_key=f"{kind.name}:{kind.unique.format_map(dict(params))}" if kind.unique else None,
+        unique_key=key,
         schedule_id=schedule.id,
         tick_at=tick,
         in_turn=schedule.overlap == "queue",

@@ -18,6 +18,7 @@ from typing import Any
 from psycopg import NotSupportedError
 from psycopg.errors import QueryCanceled
 
+from esteira import spoken
 from esteira.db import BUSY, Gone, Unavailable
 
 log = logging.getLogger("esteira.keeper")
@@ -40,7 +41,8 @@ def is_absence(error: BaseException) -> bool:
 
 def said(error: BaseException) -> str:
     """Say an error in a text that can be stored, whatever its author put into it."""
-    text = f"{type(error).__name__}: {str(error).strip()}" if str(error).strip() else type(error).__name__
+    name, words = spoken.name_of(error), spoken.said(error).strip()
+    text = f"{name}: {words}" if words else name
     return text.replace("\0", "").encode("utf-8", "backslashreplace").decode()[:ERROR_MAX]
 
 

@@ -158,10 +158,15 @@ class Trail:
         return True
 
 
+# A connection's own limit may be shorter, and stays then; zero is none.
+_SHORTER = """SELECT set_config('statement_timeout', least(%s::float8, nullif(
+  extract(epoch FROM current_setting('statement_timeout')::interval), 0)::float8)::text || 's', true)"""
+
+
 def within(db: Db, limit_s: float, work: Callable[[], T]) -> T | None:
     """Do some work in a transaction whose statements end after `limit_s`; return None, and undo it, if one did."""
     with db.transaction():
-        db.fetch("SELECT set_config('statement_timeout', %s, true)", [str(int(limit_s * 1000))])
+        db.fetch(_SHORTER, [limit_s])
         # Rolled back here, the timeout is no error to the connection, which would be given up for it.
         try:
             return work()

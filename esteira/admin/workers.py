@@ -31,11 +31,11 @@ class WorkerAdmin(ReadOnly):
 
     @admin.display(description="queues")
     def reads(self, worker: Worker) -> str:
-        return ", ".join(worker.queues)
+        return _listed(worker.queues)
 
     @admin.display(description="job types")
     def knows(self, worker: Worker) -> str:
-        return ", ".join(worker.types)
+        return _listed(worker.types)
 
     @admin.display(description="started")
     def started(self, worker: Worker) -> str:
@@ -44,3 +44,8 @@ class WorkerAdmin(ReadOnly):
     @admin.display(description="last seen")
     def seen(self, worker: Worker) -> str:
         return moment(worker.last_seen)
+
+
+def _listed(names: Any) -> str:
+    """Show what a worker announced; the row may have been written by hand."""
+    return ", ".join(map(str, names)) if isinstance(names, list) else str(names)

@@ -122,6 +122,11 @@ def claimed(db: Db, after: float, until: float) -> dict[UUID, float]:
     return {row[0]: row[1] for row in rows}
 
 
+def could_extend(db: Db) -> None:
+    """Ask for the lock that a lease's extension takes, and change nothing; raises what it would meet."""
+    db.fetch("UPDATE esteira_job j SET lease_until = j.lease_until WHERE false")
+
+
 # One that ends too late is looked at in each turn, until it can be judged.
 _LEASES = """SELECT j.id, extract(epoch FROM CASE
   WHEN j.lease_until > clock_timestamp() + 1.5 * j.lease_s * interval '1 second' THEN clock_timestamp()

@@ -31,6 +31,7 @@ def test_the_shipped_settings_have_no_findings() -> None:
         ("MAX_JOBS_PER_CHILD", 0, "E007"),
         ("MAX_MEMORY_PER_CHILD_MB", 10, "E007"),
         ("KEEPER_SECONDS", 0, "E009"),
+        ("KEEPER_SECONDS", 0.6, "E009"),
         ("KEEPER_SECONDS", 9, "E009"),
         ("DRAIN_SECONDS", 0, "E010"),
         ("DRAIN_SECONDS", 10, "W001"),

@@ -475,6 +475,22 @@ def test_the_plain_beat_command_runs_the_keeper_and_survives_its_errors(
     scheduler.close()
 
 
+def test_a_stop_that_a_type_s_own_code_swallowed_ends_beat_at_the_next_turn(
+    settings: Any, tmp_path: Any
+) -> None:
+    """The signal's handler closes the scheduler and raises SystemExit, wherever beat is at that moment."""
+    from project.celery import app
+
+    settings.RUN_DIR = tmp_path
+    scheduler = KeeperScheduler(app)
+    scheduler.tick()
+
+    scheduler.close()
+
+    with pytest.raises(SystemExit):
+        scheduler.tick()
+
+
 def _broken(*_: Any, **__: Any) -> int:
     raise ZeroDivisionError("a bug")
 

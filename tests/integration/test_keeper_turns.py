@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,17 +12,19 @@ from typing import Annotated, Any
 import psycopg
 import pytest
 import redis as redis_client
+from django.db import OperationalError, connections
 from pydantic import AfterValidator
 
 from esteira import Context, job
-from esteira.db import Core
+from esteira.db import Core, Db
+from esteira.feed import Feeder
 from esteira.keeper import Keeper
 from esteira.models import Job, Schedule
 from esteira.turns import STEPS, Turns
 from tests.conftest import SERVERS
 from tests.integration.test_keeper import hints, serve
 from tests.support.jobs import TYPE, elapse, look, running, stored
-from tests.support.waiting import Stopwatch
+from tests.support.waiting import Stopwatch, until
 from web.metrics import Page
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
@@ -68,6 +70,158 @@ def declare_bad_types() -> None:
     def plain(ctx: Context) -> None: ...
 
 
+class Mute(Exception):
+    """What cannot even be told."""
+
+    def __str__(self) -> str:
+        raise SystemExit("mute")
+
+
+class Bad(ValueError):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def away(of: str) -> Any:
+    """A validator that looks into a database that does not answer."""
+
+    def look(value: str) -> str:
+        with connections[of].cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return value
+
+    return look
+
+
+def raises(error: BaseException) -> Any:
+    def check(value: str) -> str:
+        raise error
+
+    return check
+
+
+def slow(value: str) -> str:
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SET statement_timeout = '20ms'; SELECT pg_sleep(5)")
+    return value
+
+
+def read(value: str) -> str:
+    Job.objects.exists()
+    return value
+
+
+class Formatted(str):
+    def __format__(self, spec: str) -> str:
+        raise OperationalError("the connection is closed")
+
+
+def checked(value: str) -> str:
+    """What the type of these tests checks its parameter with."""
+    return str(CHECK["now"](value))
+
+
+CHECK: dict[str, Any] = {"now": str}
+#: What a type's own code does while its parameters are checked.
+OWN_CODE: dict[str, Any] = {
+    "reads from a database that goes away": away("default"),
+    "says that the database is away": raises(OperationalError("the connection is closed")),
+    "says it in the driver's words": raises(psycopg.InterfaceError("the connection is closed")),
+    "is cancelled by the server": slow,
+    "raises what cannot be told": raises(Mute()),
+    "refuses with what cannot be told": raises(Bad()),
+    "leaves": raises(SystemExit(1)),
+    "raises what is no exception": raises(GeneratorExit()),
+}
+
+
+@pytest.mark.parametrize("what", OWN_CODE)
+def test_whatever_a_type_s_own_code_raises_is_the_failure_of_its_schedule_alone(
+    core: Core, keeper: Keeper, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    declare_bad_types()
+
+    @job(name="test.own")
+    def own(ctx: Context, x: Annotated[str, AfterValidator(checked)] = "a") -> None: ...
+
+    monkeypatch.setitem(CHECK, "now", OWN_CODE[what])
+
+    bad, good = due("test.own", "bad"), due("test.plain", "good")
+    serve(core, "test.plain")
+    waiting = stored(core, 10, type="test.plain")
+
+    keeper.turn()
+
+    assert not keeper._was_away
+    assert keeper._turns.whole
+    assert Job.objects.filter(schedule=good).count() >= 5
+    assert {str(one) for one in waiting} <= {one for message in hints(redis) for one in message}
+    told = core.fetch(
+        "SELECT error, failures, retry_at > error_at, last_tick_at = %s FROM esteira_schedule WHERE id = %s",
+        [bad.last_tick_at, bad.pk],
+    )
+    assert told[0][1:] == (1, True, True), "it is tried again; no tick is lost"
+    assert "own code" in told[0][0]
+
+
+def test_a_key_whose_making_says_that_the_database_is_away_fails_alone(core: Core, keeper: Keeper) -> None:
+    @job(name="test.key", unique="{x}")
+    def key(ctx: Context, x: Annotated[str, AfterValidator(Formatted)] = "a") -> None: ...
+
+    bad = due("test.key", "bad")
+
+    keeper.turn()
+
+    bad.refresh_from_db()
+    assert not keeper._was_away
+    assert (bad.failures, "unique" in bad.error) == (1, True)
+
+
+def test_a_type_whose_connection_broke_gets_another_one_at_its_next_try(core: Core, keeper: Keeper) -> None:
+    """Nobody else closes it: beat has no requests."""
+
+    @job(name="test.reads")
+    def reads(ctx: Context, x: Annotated[str, AfterValidator(read)] = "a") -> None: ...
+
+    one = due("test.reads")
+    keeper.turn()
+    assert Job.objects.filter(schedule=one).exists()
+    for aware in (True, False):  # of the end of its connection
+        if aware:
+            with pytest.raises(OperationalError), connections["default"].cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        else:
+            pid = connections["default"].connection.info.backend_pid
+            core.fetch("SELECT pg_terminate_backend(%s)", [pid])
+        core.fetch(
+            """UPDATE esteira_schedule SET retry_at = NULL, anchor_at = anchor_at - interval '5 s',
+                 last_tick_at = last_tick_at - interval '5 s'"""
+        )
+        core.fetch("TRUNCATE esteira_job CASCADE")
+        until(lambda: keeper.turn() is not None and _jobs(core) > 0, "its jobs are submitted again")
+
+
+def _jobs(core: Core) -> int:
+    return int(core.fetch("SELECT count(*) FROM esteira_job")[0][0])
+
+
+def test_a_scheduled_job_s_key_has_the_bounds_of_every_other_key(core: Core, keeper: Keeper) -> None:
+    @job(name="test.text", unique="{text}")
+    def text(ctx: Context, text: str = "") -> None: ...
+
+    long, fine = (
+        due("test.text", "long", params={"text": "x" * 201}),
+        due("test.text", "fine", params={"text": "x"}),
+    )
+
+    keeper.turn()
+
+    long.refresh_from_db()
+    assert "1 to 200 characters" in long.error
+    assert not Job.objects.filter(schedule=long).exists()
+    assert Job.objects.get(schedule=fine).unique_key == "test.text:x"
+
+
 RANDOM = "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=6000))
 BAD: dict[str, dict[str, Any]] = {
     "no day": {"type": "test.day"},
@@ -109,7 +263,7 @@ def test_a_schedule_that_cannot_be_kept_stops_no_step_and_no_other_schedule(
 
 @pytest.mark.usefixtures("unbound")
 def test_a_row_of_moments_that_python_cannot_hold_begins_again_and_harms_no_other(
-    core: Core, keeper: Keeper
+    core: Core, keeper: Keeper, caplog: pytest.LogCaptureFixture
 ) -> None:
     declare_bad_types()
     bad, good = due("test.plain", "bad"), due("test.plain", "good")
@@ -119,7 +273,9 @@ def test_a_row_of_moments_that_python_cannot_hold_begins_again_and_harms_no_othe
         )
         keeper.turn()
         bad.refresh_from_db()
-        assert "again" in bad.error
+        assert bad.last_tick_at.year > 2000
+        assert (bad.error, bad.error_at) == ("", None), "what begins again is not broken"
+    assert "schedule bad: Its last tick lay in the future" in caplog.text
     assert Job.objects.filter(schedule=good).count() >= 5
 
 
@@ -195,6 +351,62 @@ def test_an_open_transaction_that_holds_a_schedule_s_key_makes_nobody_wait(
     assert len(hints(redis)) >= len(waiting)
 
 
+def test_a_queue_that_cannot_be_fed_keeps_no_other_from_its_hints_and_is_told_once(
+    core: Core,
+    keeper: Keeper,
+    redis: redis_client.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    feed = Feeder._feed
+
+    def fails_for_default(self: Feeder, db: Db, queue: str, types: Sequence[str]) -> tuple[int, bool]:
+        return broken() if queue == "default" else feed(self, db, queue, types)
+
+    monkeypatch.setattr(Feeder, "_feed", fails_for_default)
+    serve(core, TYPE, queues=("default", "mail"))
+    stored(core)
+    (letter,) = stored(core, queue="mail")
+
+    for _ in range(3):
+        keeper.turn()
+
+    assert hints(redis, queue="mail") == [[str(letter)]]
+    failing = core.fetch("SELECT failing->%s->'steps' FROM esteira_keeper", [keeper._turns.me])[0][0]
+    assert list(failing) == ["feed"]
+    assert core.fetch("SELECT last_sweep IS NULL FROM esteira_keeper") == [(True,)]
+    assert not (tmp_path / "beat.ready").exists()
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+def test_what_other_queues_have_behind_them_is_fed_at_once_although_one_fails(
+    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Feeder, "_feed", lambda _, __, queue, ___: broken() if queue == "default" else (1000, True)
+    )
+    serve(core, TYPE, queues=("default", "mail"))
+
+    assert keeper.turn() == 0.0
+
+
+@pytest.mark.parametrize("queues", ['{"default": 1}', '"default"', "7", "null", "[null]", '[["default"], 8]'])
+@pytest.mark.parametrize("column", ["queues", "types"])
+def test_an_announcement_that_is_no_list_of_names_stops_neither_feed_nor_compare(
+    core: Core, keeper: Keeper, redis: redis_client.Redis, column: str, queues: str
+) -> None:
+    serve(core, TYPE)
+    serve(core, TYPE, name="strange")
+    core.fetch(f"UPDATE esteira_worker SET {column} = %s::jsonb WHERE name = 'strange'", [queues])
+    (waiting,) = stored(core)
+
+    keeper.turn()
+
+    assert keeper._turns.whole
+    assert hints(redis) == [[str(waiting)]]
+
+
 STEP_CODE = {
     "rescue": "esteira.sweep.Rescuer.step",
     "expire": "esteira.sweep.Expirer.step",
@@ -233,6 +445,25 @@ def test_a_step_that_fails_keeps_no_other_from_its_turn_and_is_told(
     page.close()
     for one in STEPS:
         assert f'esteira_keeper_step_failing{{step="{one}"}} {1.0 if one == step else 0.0}' in text
+
+
+def test_beat_shows_that_it_lives_in_each_step_and_between_statements(
+    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every step may wait for seconds, again and again: who looks at the file must not take that for a stop."""
+    alive, touched = tmp_path / "beat.alive", []
+
+    def note(step: str) -> None:
+        touched.append((step, alive.exists()))
+        alive.unlink(missing_ok=True)
+
+    keeper._turns.went_through = note  # type: ignore[method-assign]
+    keeper.turn()
+    assert touched == [(step, True) for step in STEPS]
+
+    monkeypatch.setattr("esteira.keeper.TOUCH_S", 0.0)
+    keeper._db.fetch("SELECT 1")
+    assert alive.exists()
 
 
 def test_a_step_that_goes_through_again_is_told_no_more(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import call_command
 
@@ -17,6 +19,8 @@ from esteira.models import Job, Release, Schedule
 from esteira.registry import registry
 from esteira.schedules import keep_declared, write_declared
 from esteira.ticks import write_ticks
+from tests.conftest import SERVERS
+from tests.support.waiting import Stopwatch
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 
@@ -129,6 +133,45 @@ def test_an_old_process_does_not_change_what_the_newer_release_declares_otherwis
     migrate()
 
     assert row().every_s == 6 * 3600
+
+
+def test_an_older_keeper_says_once_that_a_newer_release_runs(
+    core: Core, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "esteira.schedules")
+    roll_out(core)
+    monkeypatch.setattr("esteira.keeper.DECLARE_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.SWEEP_S", 0.0)
+    keeper = Keeper()
+
+    def said() -> int:
+        return caplog.text.count("a newer release runs")
+
+    with old_release():
+        for _ in range(3):
+            keeper.turn()
+        assert said() == 1
+
+        silent(core)
+        keeper.turn()
+        assert row().origin == "gone"
+    keeper.turn()
+    with old_release():
+        keeper.turn()
+        assert said() == 2, "it is another roll-out"
+
+
+def test_a_keeper_does_not_wait_for_a_schedule_that_somebody_holds(core: Core) -> None:
+    roll_out(core)
+    core.fetch("UPDATE esteira_schedule SET grace_s = 7 WHERE name = 'test.new'")
+    with psycopg.connect(SERVERS.postgres.url) as somebody:
+        somebody.execute("SELECT 1 FROM esteira_schedule WHERE name = 'test.new' FOR UPDATE")
+        patient = Core("test", timeout_s=30)
+        watch = Stopwatch()
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            keep_declared(patient)
+        assert watch.seconds < 5
+        patient.close()
 
 
 def test_a_worker_s_announcement_shows_that_its_release_lives(core: Core) -> None:
