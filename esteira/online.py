@@ -48,11 +48,12 @@ class AddColumn(AddField):
             super().database_backwards(app_label, schema_editor, from_state, to_state)
 
     def _is_there(self, editor: DatabaseSchemaEditor, model: type[Model]) -> bool:
+        column = next(field.column for field in model._meta.concrete_fields if field.name == self.name)
         return bool(
             _ask(
                 editor.connection,
                 "SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s AND NOT attisdropped",
-                [model._meta.db_table, model._meta.get_field(self.name).column],
+                [model._meta.db_table, column],
             )
         )
 

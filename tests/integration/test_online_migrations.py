@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
 
+from esteira import gate, online
 from esteira.ids import uuid7
 from esteira.online import in_batches
 from tests.support.servers import SuiteServers
@@ -159,11 +161,7 @@ def test_builds_of_indexes_are_in_nobodys_way_and_may_be_killed(
     with ThreadPoolExecutor(1) as pool:
         migration = pool.submit(migrate, name)
         try:
-            while held := until(
-                lambda run=migration: build_that_waits(db) or run.done(), "a build waits, or all is done"
-            ):
-                if held is True:
-                    break
+            while held := until(partial(waits_or_ends, db, migration), "a build waits, or all is done")[0]:
                 pid, index = held
                 works(db)
                 assert locks_in_the_way(db, pid) == set()
@@ -177,7 +175,7 @@ def test_builds_of_indexes_are_in_nobodys_way_and_may_be_killed(
                 else:
                     snapshot, before = old_snapshot(servers, name), snapshot
                     before.close()
-                    until(lambda held=held: build_that_waits(db) != held, "the build has ended")
+                    until(partial(is_over, db, held), "the build has ended")
         finally:
             snapshot.close()
         migration.result(30)
@@ -271,6 +269,27 @@ def test_every_row_is_in_one_batch(name: str, db: psycopg.Connection) -> None:
     assert db.execute("SELECT priority FROM esteira_job").fetchall() == [(9,)] * len(ids)
 
 
+def test_rows_and_tables_that_stay_in_use_end_the_migration_with_a_sentence(
+    servers: SuiteServers, name: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(online, "PATIENCE_S", 1.0)
+    job = uuid7()
+    db.execute(JOB, [job, "{}", 1, 0, "2026-01-01Z"])
+    with psycopg.connect(address(servers, name)) as holder:
+        holder.execute("LOCK TABLE esteira_job IN ACCESS SHARE MODE")
+        with pytest.raises(CommandError, match="A table stayed in use for 1 s"):
+            migrate(name)
+    with pytest.raises(Killed):
+        migrate_and_be_killed(servers, name, after=lambda sql: 'ADD COLUMN "interrupted"' in sql)
+    with psycopg.connect(address(servers, name)) as holder:
+        holder.execute("SELECT FROM esteira_job WHERE id = %s FOR UPDATE", [job])
+        with pytest.raises(CommandError, match="Rows of esteira_job stayed in use for 1 s"):
+            migrate(name)
+
+    migrate(name)
+
+
 def old_snapshot(servers: SuiteServers, name: str) -> psycopg.Connection:
     connection = psycopg.connect(address(servers, name))
     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -286,6 +305,17 @@ def build_that_waits(db: psycopg.Connection) -> tuple[int, str] | None:
              AND l.locktype = 'virtualxid' AND NOT l.granted"""
     ).fetchone()
     return found
+
+
+def waits_or_ends(db: psycopg.Connection, migration: Future[None]) -> list[tuple[int, str] | None]:
+    """Return the build that waits, or None for the end of the migration; nothing while neither is so."""
+    if waits := build_that_waits(db):
+        return [waits]
+    return [None] if migration.done() else []
+
+
+def is_over(db: psycopg.Connection, build: tuple[int, str]) -> bool:
+    return build_that_waits(db) != build
 
 
 def waits_for_a_row(db: psycopg.Connection) -> int:
