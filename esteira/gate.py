@@ -2,10 +2,15 @@
 
 `migrate` may be typed in any number of places at once. Each takes the same session lock by asking again and again
 outside a transaction: a waiter inside one would hold a snapshot, and CREATE INDEX CONCURRENTLY waits for those. The
-lock lives on the very connection that migrates, so a migrator that dies or loses its connection lets go of both. Its
-statements wait at most 2 s for a table that is in use, because everybody queues behind a waiting ALTER TABLE; then
-they step back and try again. Web, worker and beat wait here at their start; migrations are additive within a release,
-so processes of the one before go on meanwhile.
+lock lives on the very connection that migrates. A migrator that is killed ends its connection, and PostgreSQL lets go
+of the lock once the statement that it was at has ended; then the next one begins that migration again, and passes over
+what stands.
+
+Web, worker and beat wait here at their start. Migrations are additive within a release, so processes of the one before
+go on meanwhile. New columns and constraints need a table for themselves (ACCESS EXCLUSIVE, or SHARE ROW EXCLUSIVE for
+foreign keys), for the moment that a change of the catalogue takes. Until a migrator has such a lock, everybody queues
+behind it: it waits for at most 2 s, then steps back for as long. What reads all rows, as building an index, marking
+rows and validating constraints do, keeps nobody from reading or writing the table; see `esteira.online`.
 """
 
 from __future__ import annotations
@@ -20,15 +25,17 @@ from django.conf import settings
 from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from esteira.db import Core, Db, Gone
 from esteira.errors import EsteiraError
 
 #: "esteira" in ASCII. Advisory locks belong to one database, so two installations on one server do not meet.
 LOCK_KEY = 0x65737465697261
-LOCK_TIMEOUT = "2s"
-#: How long a migration goes on trying to get at a table that somebody holds.
+LOCK_TIMEOUT_S = 2.0
+#: So long the others have the table for themselves between two tries.
+STEP_BACK_S = 2.0
+#: How long a run of `migrate` waits for tables that somebody holds, all its tries together.
 PATIENCE_S = 300.0
 TURN_S = 0.5
 REMIND_S = 15.0
@@ -77,7 +84,7 @@ def _holder(connection: BaseDatabaseWrapper) -> str:
 
 @contextmanager
 def _short_lock_waits(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    _ask(connection, "SELECT set_config('lock_timeout', %s, false)", LOCK_TIMEOUT)
+    _ask(connection, "SELECT set_config('lock_timeout', %s, false)", f"{LOCK_TIMEOUT_S:g}s")
     try:
         yield
     finally:
@@ -87,21 +94,22 @@ def _short_lock_waits(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
 
 def _patiently(migrate: Callable[[], object], say: Say) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    waited = 0.0
     while True:
         try:
             migrate()
             return
         except OperationalError as error:
-            if not isinstance(error.__cause__, LockNotAvailable):
+            if not isinstance(error.__cause__, (LockNotAvailable, DeadlockDetected)):
                 raise
-            if time.monotonic() > deadline:
+            waited += LOCK_TIMEOUT_S + STEP_BACK_S
+            if waited > PATIENCE_S:
                 raise NotMigrated(
                     f"A table stayed in use for {PATIENCE_S:g} s ({str(error.__cause__).splitlines()[0]}). "
                     "Find who holds it in pg_stat_activity, then run `manage.py migrate` again."
                 ) from error
-            say(f"\nA table is in use for more than {LOCK_TIMEOUT}; stepping back, then trying again.")
-            time.sleep(TURN_S)
+            say(f"\nA table is in use for more than {LOCK_TIMEOUT_S:g} s; stepping back, then trying again.")
+            time.sleep(STEP_BACK_S)
 
 
 def _ask(connection: BaseDatabaseWrapper, sql: str, value: int | str) -> object:

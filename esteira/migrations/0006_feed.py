@@ -4,24 +4,31 @@ Jobs of the release before that wait after an interrupted attempt are marked onc
 built. Its keepers go on beside ours: their statements find the same rows, by ranges that are a little longer.
 """
 
+from typing import Any
+
 from django.db import migrations, models
 from django.db.models import Q
 
+from esteira.online import AddColumn, PutIndex, in_batches
+
 MARK = """
 UPDATE esteira_job SET interrupted = true
-WHERE state = 'queued' AND attempt > failures AND refused_since IS NULL AND started_at IS NOT NULL
+WHERE id >= %(start)s AND (%(end)s::uuid IS NULL OR id < %(end)s::uuid) AND NOT interrupted
+  AND state = 'queued' AND attempt > failures AND refused_since IS NULL AND started_at IS NOT NULL
 """
 
 
+def mark(apps: Any, schema_editor: Any) -> None:
+    in_batches(schema_editor.connection, "esteira_job", MARK)
+
+
 class Migration(migrations.Migration):
+    atomic = False
     dependencies = [("esteira", "0005_keeper")]
     operations = [
-        migrations.AddField(
-            model_name="job", name="interrupted", field=models.BooleanField(db_default=False)
-        ),
-        migrations.RunSQL(MARK, migrations.RunSQL.noop),
-        migrations.RemoveIndex(model_name="job", name="job_front"),
-        migrations.AddIndex(
+        AddColumn(model_name="job", name="interrupted", field=models.BooleanField(db_default=False)),
+        migrations.RunPython(mark, migrations.RunPython.noop),
+        PutIndex(
             model_name="job",
             index=models.Index(
                 fields=["queue", "type"],
@@ -29,8 +36,7 @@ class Migration(migrations.Migration):
                 name="job_front",
             ),
         ),
-        migrations.RemoveIndex(model_name="job", name="job_feed"),
-        migrations.AddIndex(
+        PutIndex(
             model_name="job",
             index=models.Index(
                 fields=["queue", "priority", "type", "in_turn", "run_at", "id"],
@@ -38,7 +44,7 @@ class Migration(migrations.Migration):
                 name="job_feed",
             ),
         ),
-        migrations.AddIndex(
+        PutIndex(
             model_name="job",
             index=models.Index(
                 fields=["schedule", "tick_at", "id"],
@@ -46,7 +52,7 @@ class Migration(migrations.Migration):
                 name="job_turns",
             ),
         ),
-        migrations.AddIndex(
+        PutIndex(
             model_name="job",
             index=models.Index(
                 fields=["schedule"],

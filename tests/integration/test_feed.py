@@ -9,12 +9,14 @@ from uuid import UUID
 
 import pytest
 import redis as redis_client
+from django.db import connection
 
 from esteira import Context, job
 from esteira.db import Core
 from esteira.feed import Feeder
 from esteira.keeper import Keeper
 from esteira.missing import Checker
+from esteira.online import in_batches
 from esteira.publish import BEHIND_S, Publisher, fast
 from esteira.record import insert, operator, rescue, waiting
 from esteira.record.claim import claim
@@ -121,7 +123,9 @@ def test_the_migration_marks_what_the_release_before_had_interrupted(core: Core)
     hand_back(core, [(one.id, one.attempt) for one in (lost, unstarted)])
     core.fetch("UPDATE esteira_job SET interrupted = false")
 
-    core.fetch(importlib.import_module("esteira.migrations.0006_feed").MARK)
+    in_batches(
+        connection, "esteira_job", importlib.import_module("esteira.migrations.0006_feed").MARK, rows=2
+    )
 
     assert {row[0] for row in core.fetch("SELECT id FROM esteira_job WHERE interrupted")} == {lost.id}
 

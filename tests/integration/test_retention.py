@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from pydantic import BaseModel
 
 from esteira import Context, FileRef, disposal, files, job, migrations
@@ -19,6 +19,7 @@ from esteira.db import Core
 from esteira.disposal import BATCH
 from esteira.files import DELETE_CHUNKS
 from esteira.models import File, FileChunk, FileUse, Job, JobLog, Schedule
+from esteira.online import in_batches
 from esteira.retention import Retention
 from esteira.ticks import write_ticks
 from tests.support.jobs import elapse, ended, stored
@@ -125,8 +126,8 @@ def test_an_upgrade_notes_the_files_of_jobs_that_wait(core: Core, sends: Any) ->
     ended(core, sends.submit(letters={}, logo=str(over.pk)).id, "succeeded")
     core.fetch("DELETE FROM esteira_fileuse")
 
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(importlib.import_module(f"{migrations.__name__}.{name}").NOTE_USES)
+    noted = importlib.import_module(f"{migrations.__name__}.{name}").NOTE_USES
+    in_batches(connection, "esteira_job", noted, rows=1)
 
     assert list(FileUse.objects.values_list("job_id", "file_id")) == [(waits, file.pk)]
 
