@@ -18,7 +18,8 @@ def spare_hints(qos: Any) -> None:
     hints = frozenset(registry.names())
 
     def append_others(message: Any, delivery_tag: str) -> None:
-        if message.headers.get("task") not in hints:
+        task = message.headers.get("task")
+        if not (isinstance(task, str) and task in hints):
             append(message, delivery_tag)
 
     def ack_others(delivery_tag: str) -> None:
