@@ -61,6 +61,7 @@ class Runner:
         """Take over this process: its connections, what jobs may change in it, heart."""
         watch_orm_connections(settings.LEASE_SECONDS)
         watch_connections()
+        sessions.keep_thread()
         pool_process.own(self._forget)
         self.between.install()
         self.heart.start()
