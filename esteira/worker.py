@@ -250,12 +250,19 @@ def _queues(app: Any) -> list[str]:
 
 @signals.worker_process_init.connect
 def _start_runner(**_: Any) -> None:
+    """Make this process ready for hints, or end it: Celery logs what a receiver raises, and goes on without it."""
     global _runner
-    assert _me is not None
-    pool_process.lead_group()
-    guardian.watch_me()
-    _runner = Runner(_me.full)
-    _runner.start()
+    try:
+        assert _me is not None
+        pool_process.lead_group()
+        guardian.watch_me()
+        new = Runner(_me.full)
+        new.start()
+        _runner = new
+    except Exception:
+        log.critical("a pool process cannot start, and is replaced", exc_info=True)
+        time.sleep(LONGEST_PAUSE_S)  # the next one may fare no better
+        os._exit(os.EX_SOFTWARE)
 
 
 @signals.worker_process_shutdown.connect
