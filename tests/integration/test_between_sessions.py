@@ -6,8 +6,9 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,7 +17,7 @@ from asgiref.sync import SyncToAsync, sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, connection, connections, transaction
 
-from esteira import Context, job, sessions
+from esteira import Context, job, orm, sessions
 from esteira.db import Core
 from esteira.models import Job
 from esteira.run import Runner
@@ -323,6 +324,58 @@ def test_asgiref_keeps_the_thread_where_ours_is_put(runner: Runner) -> None:
 
     assert SyncToAsync.single_thread_executor is sessions._thread
     assert seen[0].startswith("esteira-async")
+
+
+# --- other databases --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lite(tmp_path: Path) -> Iterator[str]:
+    """A second database of the project's, in SQLite."""
+    there: Any = connections.settings
+    engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "lite"), "OPTIONS": {}}
+    there["lite"] = {**there["default"], **engine}
+    yield "lite"
+    connections["lite"].close()
+    del connections["lite"]
+    del there["lite"]
+
+
+def in_lite(text: str) -> list[Any]:
+    with connections["lite"].cursor() as cursor:
+        cursor.execute(text)
+        return list(cursor.fetchall())
+
+
+def test_a_database_of_another_kind_may_be_used_beside_ours(runner: Runner, lite: str) -> None:
+    left, seen = innocent_after(
+        runner, lambda: in_lite("CREATE TABLE t (n int)"), lambda: in_lite("SELECT count(*) FROM t")
+    )
+
+    assert (left.state, left.error, seen) == ("succeeded", None, [(0,)])
+    assert not runner.between.spoiled
+
+
+def test_a_transaction_left_open_in_a_database_of_another_kind_fails_the_job(
+    runner: Runner, lite: str
+) -> None:
+    def mischief() -> None:
+        in_lite("CREATE TABLE t (n int)")
+        transaction.set_autocommit(False, using="lite")
+        in_lite("INSERT INTO t VALUES (1)")
+
+    left, seen = innocent_after(runner, mischief, lambda: in_lite("SELECT count(*) FROM t"))
+
+    assert left.error["type"] == "LeftOpen" and "'lite'" in left.error["message"]  # type: ignore[index]
+    assert seen == [(0,)]
+
+
+def test_the_limits_of_a_process_that_answers_leave_other_kinds_alone(runner: Runner, lite: str) -> None:
+    connections["lite"].ensure_connection()
+
+    orm._limit_statements(connections["lite"], 1.0, 1.0)
+
+    assert in_lite("SELECT 1") == [(1,)]
 
 
 # --- closing ----------------------------------------------------------------------------------------------------------
