@@ -28,7 +28,6 @@ class Held:
     job: Claimed
     claimed: float
     cancelled: bool = False
-    force: bool = False
     lost: bool = False
     completed: bool = False
     has_files: bool = False

@@ -381,6 +381,13 @@ def test_the_limits_of_a_process_that_answers_leave_other_kinds_alone(runner: Ru
 # --- closing ----------------------------------------------------------------------------------------------------------
 
 
+def test_django_keeps_connections_where_they_are_looked_for(runner: Runner) -> None:
+    there: Any = connections
+    default = connections["default"]
+
+    assert any(one is default for one in vars(there._connections._storage).values())
+
+
 def test_closing_ends_a_session_that_waits_for_its_next_job(runner: Runner, core: Core) -> None:
     @job(name="test.session", retries=0)
     def session(ctx: Context) -> int:
