@@ -259,7 +259,7 @@ def _start_runner(**_: Any) -> None:
         new = Runner(_me.full)
         new.start()
         _runner = new
-    except Exception:
+    except Exception:  # whatever it is, a process without a heart must take no hint
         log.critical("a pool process cannot start, and is replaced", exc_info=True)
         time.sleep(LONGEST_PAUSE_S)  # the next one may fare no better
         os._exit(os.EX_SOFTWARE)
