@@ -75,16 +75,22 @@ class Between:
         os.umask(self._umask)
         self._limits = {number: resource.getrlimit(number) for number in LIMITS}
         self._locale = locale.setlocale(locale.LC_ALL)
-        self._directory, self._environment = Path.cwd(), dict(os.environ)
+        self._directory, self._environment = _folder(), dict(os.environ)
         room = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         with open(os.devnull, "rb") as nothing:
             self._canary = fcntl.fcntl(nothing, fcntl.F_DUPFD_CLOEXEC, max(3, min(CANARY_FROM, room // 2)))
         self._logs.install()
 
     def begin(self) -> None:
-        """Take down what each job of a hint is to meet."""
+        """Take down what each job of a hint is to meet; if that cannot be read, there is no next job here either."""
+        try:
+            self._begin()
+        except Exception as error:  # whatever it is, what was claimed must go back
+            self._spoil(error)
+
+    def _begin(self) -> None:
         if _happened:
-            self._directory, self._environment = Path.cwd(), dict(os.environ)
+            self._directory, self._environment = _folder(), dict(os.environ)
             _happened.clear()
         self._interrupt.install()
         self._logs.begin()
@@ -99,9 +105,13 @@ class Between:
                 self._context.run(variable.set, value)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a job's function in a context of its own; a child that it forks does not come back."""
+        """Call everything that belongs to one job in a context of its own; a child that it forks does not come back."""
+        return self._context.copy().run(self.guarded, function, *arguments)
+
+    def guarded(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a part of a job; a child that it forks ends where it would return from here."""
         try:
-            value = self._context.copy().run(function, *arguments)
+            value = function(*arguments)
         except BaseException as error:
             pool_process.leave_if_forked(error)
             raise
@@ -125,7 +135,10 @@ class Between:
             self._logs.settle()
             self._look_at_descriptors()
         except Exception as error:  # whatever a job has broken, no other one may meet it
-            self.spoiled = self.spoiled or f"{type(error).__name__}: {error}"
+            self._spoil(error)
+
+    def _spoil(self, error: Exception) -> None:
+        self.spoiled = self.spoiled or f"{type(error).__name__}: {error}"
 
     def _look_at_descriptors(self) -> None:
         try:
@@ -148,6 +161,8 @@ class Between:
     def _settle_noted(self) -> None:
         """Put back what audit events have told of; what an administrator alone may put back raises."""
         if "os.chdir" in _happened:
+            if self._directory is None:
+                raise FileNotFoundError("the folder that the worker was started in has been removed")
             os.chdir(self._directory)
         if dict(os.environ) != self._environment:
             for name in set(os.environ) - set(self._environment):
@@ -158,6 +173,14 @@ class Between:
             if resource.getrlimit(number) != limits:
                 resource.setrlimit(number, limits)
         _happened.clear()
+
+
+def _folder() -> Path | None:
+    """Return the working directory; None if somebody has removed it, as a deploy may."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def _interpreter() -> tuple[Any, ...]:

@@ -37,7 +37,11 @@ class Refused(BaseException):
 
 
 def called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
-    """Run an attempt and return its outcome; None if its completion has recorded it already."""
+    """Run an attempt and return its outcome; None if its completion has recorded it already.
+
+    Call it by `between.call`: hooks of a commit, a check of parameters and a generator that was returned are the job's
+    own code as well.
+    """
     kind = _known(held)
     context = Context(
         job_id=held.job.id,
@@ -84,7 +88,9 @@ def _params(held: Held, kind: JobType) -> Params:
 
 def _call(between: Between, kind: JobType, context: Context, params: Params) -> Any:
     if not kind.atomic:
-        return between.call(kind.call, context, params)
-    with context.completing() as done:
-        done.result = between.call(kind.call, context, params)
+        return between.guarded(kind.call, context, params)
+    with (
+        context.completing() as done
+    ):  # a child of the function's own leaves before it could complete anything
+        done.result = between.guarded(kind.call, context, params)
     return None

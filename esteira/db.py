@@ -2,12 +2,13 @@
 
 `Orm` runs inside whatever transaction the caller has open (that is how a submit belongs to somebody's `atomic()`).
 `Core` owns one private psycopg connection: leases, flushes and the keeper must not meet a job's own transaction. A
-broken private connection is closed and opened again by the next call; the call that met the break raises
-`Gone`, and only the caller knows whether repeating is safe. Every connection notices a dead peer within one lease.
+broken private connection is closed and opened again by the next call; the call that met the break raises `Gone`, and
+only the caller knows whether repeating is safe. A private connection notices a dead peer within one lease; Django's own
+do as `esteira.orm` told them.
 
-Only three classes of SQLSTATE blame what was written: 22 (data), 23 (integrity) and 54 (limits). Every other error
-says that the server cannot do its work now: it is read-only, shutting down, or its tables were changed under a
-prepared statement. All of those are `Gone`, and a new connection is opened.
+Only three classes of SQLSTATE blame what was written: 22 (data), 23 (integrity) and 54 (limits). Every other error says
+that the server cannot do its work now: it is read-only, shutting down, or its tables were changed under a prepared
+statement. All of those are `Gone`, and a new private connection is opened.
 """
 
 from __future__ import annotations

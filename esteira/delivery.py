@@ -62,6 +62,9 @@ class JobRequest(Request):
                 "a pool process is lost and the database away (%s); the leases of its jobs end", error
             )
             return
+        except Exception:  # its message may be a stranger's, and the event loop must go on
+            log.exception("a pool process is lost, and its jobs were not rescued; their leases end")
+            return
         for job_id, state in rescued.items():
             log.warning("the pool process of job %s is lost; the job is %s", job_id, state)
 
@@ -70,5 +73,5 @@ def _ids(args: Any) -> list[UUID] | None:
     """Return the jobs of a hint; None if somebody else wrote it."""
     try:
         return [UUID(one) for one in args]
-    except (ValueError, TypeError, AttributeError):
+    except Exception:  # whatever a stranger wrote
         return None

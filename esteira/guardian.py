@@ -2,8 +2,9 @@
 
 A worker that is killed takes its pool processes along (the kernel sees to that), but not the programs that jobs have
 started in them. Each pool process leads a process group and tells the guardian so; the guardian waits for the worker's
-end and then kills those groups. It runs in a session of its own and ignores SIGTERM, so that a signal to the worker's
-whole group, or to all its processes, leaves it to its work. If it dies itself, such programs run on.
+end, or until it becomes another worker (SIGHUP), and then kills those groups. It runs in a session of its own and
+ignores SIGTERM, so that a signal to the worker's whole group, or to all its processes, leaves it to its work. If it
+dies itself, such programs run on.
 
 It needs Linux 5.3 (process descriptors); elsewhere there is none. A program that makes a session of its own is no
 part of a group any more, and runs on as well.
@@ -11,6 +12,7 @@ part of a group any more, and runs on as well.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -22,6 +24,8 @@ from esteira.pool_process import end_group
 
 #: A pool process that dies before its worker is its worker's business, unless the worker's end is the reason.
 FORGET_AFTER_S = 2.0
+#: So long after nobody can tell it anything any more, it waits for the worker's end.
+LAST_WAIT_S = 1.0
 
 _PID = struct.Struct("i")
 _writer: int | None = None
@@ -70,13 +74,14 @@ class _Guardian:
         self._parent, self._reader = parent, reader
         self._leaders: dict[int, int] = {}
         self._gone: dict[int, float] = {}
+        self._until = math.inf
         self._poll = select.poll()
         for one in (parent, reader):
             self._poll.register(one, select.POLLIN)
 
     def run(self) -> None:
         """Wait for the worker's end, and end what is left of it."""
-        while self._parent not in (ready := self._wait()):
+        while self._parent not in (ready := self._wait()) and time.monotonic() < self._until:
             for one in ready:
                 if one == self._reader:
                     self._listen()
@@ -88,12 +93,15 @@ class _Guardian:
             end_group(pid)
 
     def _wait(self) -> list[int]:
-        return [one for one, _ in self._poll.poll(FORGET_AFTER_S * 1000 if self._gone else None)]
+        seconds = min(FORGET_AFTER_S if self._gone else math.inf, max(0.0, self._until - time.monotonic()))
+        return [one for one, _ in self._poll.poll(None if seconds == math.inf else seconds * 1000)]
 
     def _listen(self) -> None:
         told = os.read(self._reader, 1024 * _PID.size)
         if not told:
+            # The worker is about to end, or has become another program under its old id, with a guardian of its own.
             self._poll.unregister(self._reader)
+            self._until = time.monotonic() + LAST_WAIT_S
         for (pid,) in _PID.iter_unpack(told):
             with suppress(OSError):  # it has ended already
                 descriptor = os.pidfd_open(pid)

@@ -15,6 +15,9 @@ from typing import Any
 from celery.utils import threads
 
 CLOSE_TIMEOUT_S = 2.0
+#: kombu's own names.
+TRANSPORT, CHANNELS = "_transport", ("channels", "_avail_channels")
+CLOSE_CHANNEL = ("_close_clients", "_disconnect_pools")
 
 
 class Links:
@@ -49,13 +52,14 @@ class Links:
 
 
 def _close(connection: Any) -> None:
-    transport = connection._transport  # the property would open another
-    channels = [*transport.channels, *transport._avail_channels] if transport is not None else []
+    """Close one connection; what kombu may call otherwise one day is passed over here, and a test tells of it."""
+    transport = getattr(connection, TRANSPORT, None)  # the property would open another
+    channels = [one for kept in CHANNELS for one in getattr(transport, kept, None) or ()]
     with suppress(Exception):  # a broken connection may raise anything; what it held is closed below
         threads.bound_open_broker_sockets(connection, CLOSE_TIMEOUT_S)  # type: ignore[attr-defined]  # new in 5.7
     with suppress(Exception):  # as above
         connection.close()
     for channel in channels:
-        for close in (channel._close_clients, channel._disconnect_pools):
+        for close in CLOSE_CHANNEL:
             with suppress(Exception):  # as above
-                close()
+                getattr(channel, close)()

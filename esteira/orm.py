@@ -2,6 +2,7 @@
 
 The core's statements run on them inside callers' transactions (`db.Orm`), so they must plan and read as the private
 ones do. How long a wait may last depends on the process: web answers somebody, a job may run a query for an hour.
+A project may have other databases beside ours; one that is not PostgreSQL is left alone.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def watch_orm_connections(timeout_s: float) -> None:
 
 
 def _watch_server_side(connection: Any, timeout_s: float) -> None:
-    if _is_settled(connection):
+    if not _is_postgresql(connection) or _is_settled(connection):
         return
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('tcp_user_timeout', %s, false)", [str(int(timeout_s * 1000))])
@@ -79,12 +80,18 @@ def answer_within(statement_s: float, lock_s: float) -> None:
 
 
 def _limit_statements(connection: Any, statement_s: float, lock_s: float) -> None:
+    if not _is_postgresql(connection):
+        return
     limit_waits(connection.connection, statement_s + SERVER_FIRST_S)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
             [str(int(statement_s * 1000)), str(int(lock_s * 1000))],
         )
+
+
+def _is_postgresql(connection: Any) -> bool:
+    return bool(connection.vendor == "postgresql")
 
 
 def _is_settled(connection: Any) -> bool:

@@ -1,7 +1,8 @@
 """From what a job's function did to the outcome that is recorded: results, errors, retries.
 
 An error's own class runs here (its text, its fields, its very name), and so does what it returned, and any of it may
-raise. Nothing of that leaves this module but as BadResult or BrokenResult: every attempt gets its outcome.
+raise. Nothing of that leaves this module but as BadResult, as BrokenResult, or as what a function says on purpose by
+raising it (Retry, GiveUp, TimeLimitExceeded): every attempt gets its outcome.
 """
 
 from __future__ import annotations

@@ -75,9 +75,33 @@ def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
         with warnings.catch_warnings():
             # A parameter called `copy` or `schema` hides an attribute that nobody uses here.
             warnings.simplefilter("ignore", UserWarning)
-            return create_model(f"{name}_params", __base__=Params, **fields)
-    except Exception as error:  # pydantic raises several kinds for a type that has no schema
+            model = create_model(f"{name}_params", __base__=Params, **fields)
+            _refuse_what_has_no_schema(model, fields, where=where, name=name)
+            return model
+    except DeclarationError:
+        raise
+    except Exception as error:  # pydantic raises several kinds for a type that it cannot check
         raise DeclarationError(f"{where}: the parameters of {name} cannot be checked: {error}.") from None
+
+
+def _refuse_what_has_no_schema(model: type[Params], fields: dict[str, Any], *, where: str, name: str) -> None:
+    """Pages, the API and the search for secrets read the JSON Schema, so each type has one, or is not declared."""
+    try:
+        model.model_json_schema()
+    except Exception as error:  # a type's own class writes its part of the schema, and may raise anything
+        guilty = next((one for one, field in fields.items() if not _has_schema(one, field)), "")
+        raise DeclarationError(
+            f"{where}: parameter {guilty!r} of {name} has a type without a JSON Schema ({str(error).splitlines()[0]}); "
+            "give its class a __get_pydantic_json_schema__, or annotate it with pydantic.WithJsonSchema."
+        ) from None
+
+
+def _has_schema(name: str, field: Any) -> bool:
+    try:
+        create_model("alone", __base__=Params, **{name: field}).model_json_schema()
+    except Exception:  # as above
+        return False
+    return True
 
 
 def _field(parameter: inspect.Parameter, hints: dict[str, Any], *, where: str, name: str) -> tuple[Any, Any]:
@@ -189,9 +213,18 @@ def dump(checked: Params) -> str:
     if "**********" not in text:
         return text
     # A Secret serialises as stars; only then is the slower way round worth its time.
-    return json.dumps(
-        checked.model_dump(mode="python"), default=_plain, separators=(",", ":"), allow_nan=False
+    text = json.dumps(
+        checked.model_dump(mode="python"),
+        default=_plain,
+        separators=(",", ":"),
+        allow_nan=False,
+        ensure_ascii=False,
     )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half of a surrogate pair, which is no character") from None
+    return text
 
 
 def _plain(value: Any) -> Any:

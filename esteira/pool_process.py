@@ -122,7 +122,9 @@ def _guard_signals() -> None:
         return
     for number in REFUSED:
         current = handler_of(number)
-        if current is not _on_signal and current is not signal.SIG_IGN:
+        if (
+            current is not _on_signal and current != signal.SIG_IGN
+        ):  # a plain number, so it is not the same object
             _before[number] = current
             signal.signal(number, _on_signal)
 

@@ -60,12 +60,13 @@ class Runner:
         self.between = Between(Logs(Capture(self.slot)), self.interrupt)
 
     def start(self) -> None:
-        """Take over this process: its connections, what jobs may change in it, heart."""
+        """Take over this process: its connections, its heart, what jobs may change in it."""
         watch_orm_connections(settings.LEASE_SECONDS)
         watch_connections()
+        sessions.keep_thread()
         pool_process.own(self._forget)
-        self.between.install()
         self.heart.start()
+        self.between.install()
 
     def run_hint(self, ids: Sequence[str], delivery: str) -> None:
         """Run every job of a hint that can be claimed; return once all ends are written.
@@ -75,7 +76,9 @@ class Runner:
         with pool_process.busy():
             self._run_hint(ids, delivery)
         if self.between.spoiled:
-            log.warning("this process is replaced: a job has left it unusable (%s)", self.between.spoiled)
+            log.warning(
+                "this process is replaced: it is not as a job must find it (%s)", self.between.spoiled
+            )
             raise pool_process.Leave(0)
 
     def _run_hint(self, ids: Sequence[str], delivery: str) -> None:
@@ -94,8 +97,10 @@ class Runner:
                 time.sleep(pause)
         self.slot.begin(claimed)
         self.heart.beat()
-        self.between.begin()
         try:
+            self.between.begin()
+            if self.between.spoiled:
+                self.slot.give_back_waiting()
             while held := self.slot.take():
                 try:
                     self._run(held)
@@ -170,7 +175,7 @@ class Runner:
         held.connected = is_connected()
         try:
             with self.interrupt.inside(held):
-                return called(held, host, self.between)
+                return self.between.call(called, held, host, self.between)
         except (Refused, ConnectionLost):
             raise
         except Cancelled as raised:

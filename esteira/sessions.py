@@ -6,17 +6,21 @@ how it was when it was new, and lent to the next job that asks for one; with a t
 The reset is sent when the job ends and answered while something else happens, so the next job hardly waits for it; a
 job that touched no connection costs nothing. If the process dies here, the server rolls back and forgets the session.
 
-Only connections of the main thread are seen: what a job's own threads leave open ends with those threads.
+What asyncio calls by `sync_to_async` runs in a thread of its own, which outlives the event loop; its connections are
+closed after the job that used it. What a job's own threads leave open ends with those threads.
 """
 
 from __future__ import annotations
 
 import select
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import psycopg
+from asgiref.sync import SyncToAsync
 from django.conf import settings
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -43,7 +47,7 @@ class LeftOpen(Exception):
 
 def left_open() -> LeftOpen | None:
     """Return an error if the job has left a transaction open on some connection."""
-    aliases = [one.alias for one in _mine() if _is_open(one)]
+    aliases = sorted({*_open_aliases(), *(_thread.ask(_open_aliases) or [])})
     if not aliases:
         return None
     return LeftOpen(
@@ -63,27 +67,82 @@ def settle() -> None:
             or wrapper.force_debug_cursor
         ):
             _renew(wrapper)
+    _end_thread()
 
 
 def close() -> None:
     """Close every connection, those that wait for a next job included."""
-    for wrapper in _mine():
-        _forget(wrapper)
+    _forget_mine()
+    _end_thread()
 
 
 def disown() -> None:
     """Drop what a forked child has inherited: one word to the server would end the parent's session."""
     for wrapper in _mine():
         connections[wrapper.alias] = connections.create_connection(wrapper.alias)
+    _renew_thread()  # it was not forked
+
+
+class _AsyncThread(ThreadPoolExecutor):
+    """The one thread that `sync_to_async` uses in a process whose main thread runs the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__(max_workers=1, thread_name_prefix="esteira-async")
+        self.is_used = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.is_used = True
+        return super().submit(fn, *args, **kwargs)
+
+    def ask(self, question: Callable[[], Any]) -> Any:
+        """Return the thread's answer; None if it has done nothing yet, or is busy for too long."""
+        if not self.is_used:
+            return None
+        with suppress(TimeoutError, RuntimeError):  # RuntimeError: the job has shut it down
+            return self.submit(question).result(2 * CALM_S)
+
+
+_thread = _AsyncThread()
+
+
+def keep_thread() -> None:
+    """Let `sync_to_async` use a thread whose connections are known here."""
+    SyncToAsync.single_thread_executor = _thread
+
+
+def _end_thread() -> None:
+    if _thread.is_used:
+        _thread.ask(_forget_mine)
+        _thread.shutdown(wait=False, cancel_futures=True)
+        _renew_thread()
+
+
+def _renew_thread() -> None:
+    global _thread
+    _thread = _AsyncThread()
+    keep_thread()
+
+
+def _forget_mine() -> None:
+    for wrapper in _mine():
+        _forget(wrapper)
+
+
+def _open_aliases() -> list[str]:
+    return [one.alias for one in _mine() if _is_open(one)]
 
 
 def _mine() -> list[BaseDatabaseWrapper]:
-    """Return this thread's connections as `connections.all(initialized_only=True)` does, in a tenth of the time."""
+    """Return this thread's connections as `connections.all(initialized_only=True)` does, in a tenth of the time.
+
+    What is opened inside an event loop lies in a context variable beside them, and ends with the loop's tasks.
+    """
     kept: Any = connections._connections  # type: ignore[attr-defined]
     try:
-        return list(vars(kept._storage).values())
+        found = list(vars(kept._storage).values())
     except AttributeError:  # another release of asgiref keeps them elsewhere
         return list(connections.all(initialized_only=True))
+    return [one for one in found if isinstance(one, BaseDatabaseWrapper)]
 
 
 def _is_open(wrapper: BaseDatabaseWrapper) -> bool:
@@ -122,6 +181,9 @@ def _renew(wrapper: BaseDatabaseWrapper) -> None:
 def _forget(wrapper: BaseDatabaseWrapper) -> None:
     """Close a connection and forget its state: Django keeps the nesting of a transaction that nobody left."""
     raw: Any = wrapper.connection
+    parked = getattr(vars(wrapper).get("get_new_connection"), "__self__", None)
+    if isinstance(parked, _Parked):
+        parked.close()
     with suppress(DatabaseError, psycopg.Error):
         if isinstance(raw, psycopg.Connection):
             raw.close()  # a pool, which is where Django would put it, must not take it
@@ -168,6 +230,12 @@ class _Parked:
             del self.borrower.Database
             self.borrower.close_at = self._close_at
 
+    def close(self) -> None:
+        """End the session at once: it and its borrower know each other, so only the garbage collector would."""
+        pgconn, self._pgconn = self._pgconn, None
+        if pgconn is not None:
+            pgconn.finish()
+
     def _is_new(self, pgconn: pq.abc.PGconn) -> bool:
         if _is_old(self._close_at):
             return False
@@ -194,6 +262,9 @@ class _Connected:
         connection.settled = True
         connection.cursor_factory = cursor_factory
         connection._adapters = AdaptersMap(context.adapters)
+        assert connection.adapters is connection._adapters, (
+            "psycopg keeps a connection's adapters elsewhere now"
+        )
         connection.prepare_threshold = prepare_threshold
         return connection
 

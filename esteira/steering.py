@@ -17,7 +17,7 @@ log = logging.getLogger("esteira.worker")
 
 Handler = Callable[..., Any]
 
-#: Celery's values of CELERY_CONTROL.
+#: The values of CELERY_CONTROL, which is a setting of ours.
 READ, ALL, OFF = "read", "all", "off"
 CHOICES = (READ, ALL, OFF)
 #: Celery says of these that they change something, but Flower sends them, and they change nothing that matters.

@@ -163,18 +163,26 @@ class Stop:
     def _keep_time(self) -> None:
         # Said here and not in the signal handler, which may have interrupted a line of the log.
         log.warning("stopping (%s): running jobs have %g s", self._why, self._seconds)
-        touched, announced = float("-inf"), time.monotonic()
+        signs = {self._touch: TOUCH_S, self._say_alive: ANNOUNCE_S}
+        due = {self._touch: float("-inf"), self._say_alive: time.monotonic() + ANNOUNCE_S}
         while (now := time.monotonic()) < self._deadline:
-            if now - touched >= TOUCH_S:
-                identity.touch("worker")
-                touched = now
-            if now - announced >= ANNOUNCE_S:
-                with self._last_word:
-                    if not self._said_goodbye:
-                        self._announce()
-                announced = now
+            for sign, pause in signs.items():
+                if now >= due[sign]:
+                    due[sign] = now + pause
+                    try:
+                        sign()
+                    except Exception as error:  # whatever it is, the limit holds
+                        log.warning("stopping: a sign of life failed: %r", error)
             time.sleep(TURN_S)
         self._end()
+
+    def _touch(self) -> None:
+        identity.touch("worker")
+
+    def _say_alive(self) -> None:
+        with self._last_word:
+            if not self._said_goodbye:
+                self._announce()
 
     def _end(self) -> NoReturn:
         self.ending = True

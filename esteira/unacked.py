@@ -16,17 +16,22 @@ def spare_hints(qos: Any) -> None:
     """Make one channel's bookkeeping of unacknowledged messages leave hints out; call it once for a channel."""
     append, ack, reject = qos.append, qos.ack, qos.reject
     hints = frozenset(registry.names())
+    kept: set[str] = set()
 
     def append_others(message: Any, delivery_tag: str) -> None:
-        if message.headers.get("task") not in hints:
+        task = message.headers.get("task")
+        if not (isinstance(task, str) and task in hints):
             append(message, delivery_tag)
+            kept.add(delivery_tag)
 
     def ack_others(delivery_tag: str) -> None:
-        if delivery_tag in qos._delivered:
+        if delivery_tag in kept:
+            kept.discard(delivery_tag)
             ack(delivery_tag)
 
     def reject_others(delivery_tag: str, requeue: bool = False) -> None:
-        if delivery_tag in qos._delivered:
+        if delivery_tag in kept:
+            kept.discard(delivery_tag)
             reject(delivery_tag, requeue=requeue)
 
     qos.append, qos.ack, qos.reject = append_others, ack_others, reject_others

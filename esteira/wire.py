@@ -125,3 +125,9 @@ def ids_in(message: bytes | str | dict[str, Any]) -> list[str]:
         return ids
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a hint: {error}") from None
+
+
+def ids_of(body: bytes | str) -> list[UUID]:
+    """Return the jobs that a hint's decoded body names; raises ValueError if it names none."""
+    ids = ids_in({"body": body, "properties": {}})
+    return [UUID(one) for one in ids]

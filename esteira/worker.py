@@ -8,12 +8,10 @@ left to the leases if that is not enough. What a worker of its name left behind 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
 from typing import Any
-from uuid import UUID
 
 from celery import signals
 from celery.bootsteps import StartStopStep
@@ -29,11 +27,11 @@ from esteira.events import BriefDispatcher
 from esteira.identity import ANNOUNCE_S, Identity, briefly
 from esteira.links import Links
 from esteira.ready import Readiness, slots
-from esteira.record.claim import settle
 from esteira.remote import limited_by_celery
 from esteira.run import Runner
 from esteira.steering import limit_remote_control
 from esteira.stopping import Stop
+from esteira.strangers import STRAYS_S, Strays, surviving
 from esteira.unacked import spare_hints
 
 log = logging.getLogger("esteira.worker")
@@ -43,8 +41,6 @@ TOUCH_S = 1.0
 EVENTS_S = 0.1
 #: kombu waits 2, 4, … 30 s between attempts to reconnect; nobody is helped by that.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
-#: Hints of unknown types are put right together, at most this much later.
-STRAYS_S, STRAYS_HOLD_S = 0.2, 0.5
 
 _me: Identity | None = None
 _runner: Runner | None = None
@@ -71,7 +67,7 @@ class SteadyConsumer(Consumer):
     _flush_events: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._strays: list[UUID] = []
+        self._strays = Strays()
         self._links, self._descriptors = Links(), Descriptors()
         self._connected_at = float("-inf")
         options = {
@@ -171,7 +167,7 @@ class SteadyConsumer(Consumer):
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         spare_hints(self.task_consumer.channel.qos)  # each connection has a channel of its own
-        return super().create_task_handler(*args, **kwargs)
+        return surviving(super().create_task_handler(*args, **kwargs), self.connection_errors)
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
@@ -181,29 +177,15 @@ class SteadyConsumer(Consumer):
         hub.timer.call_repeatedly(TOUCH_S, self._mind_descriptors)
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
         hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
+        hub.timer.call_repeatedly(STRAYS_S, self._strays.settle)
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # its published type is that of a property
         """Let Celery's events wait for the timer: sending each at once would make the next job wait for Redis."""
 
     def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
         """T14: a type that only another release knows goes back quietly."""
-        try:
-            self._strays += [UUID(one) for one in json.loads(message.body)[0]]
-        except (ValueError, TypeError, IndexError, KeyError):
-            log.warning(
-                "a message of unknown type %s was no hint; it is dropped", message.headers.get("task")
-            )
+        self._strays.take(message)
         message.ack_log_error(log, self.connection_errors)
-        if self._strays and len(self._strays) == 1:
-            self.hub.call_later(STRAYS_S, self._settle_strays)
-
-    def _settle_strays(self) -> None:
-        ids, self._strays = self._strays, []
-        try:
-            with briefly("worker strays") as db:
-                settle(db, ids, hold_s=STRAYS_HOLD_S)
-        except Gone as error:
-            log.warning("%s hints of unknown types are left to the keeper: %s", len(ids), error)
 
     def _show_life(self) -> None:
         """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
@@ -268,12 +250,19 @@ def _queues(app: Any) -> list[str]:
 
 @signals.worker_process_init.connect
 def _start_runner(**_: Any) -> None:
+    """Make this process ready for hints, or end it: Celery logs what a receiver raises, and goes on without it."""
     global _runner
-    assert _me is not None
-    pool_process.lead_group()
-    guardian.watch_me()
-    _runner = Runner(_me.full)
-    _runner.start()
+    try:
+        assert _me is not None
+        pool_process.lead_group()
+        guardian.watch_me()
+        new = Runner(_me.full)
+        new.start()
+        _runner = new
+    except Exception:  # whatever it is, a process without a heart must take no hint
+        log.critical("a pool process cannot start, and is replaced", exc_info=True)
+        time.sleep(LONGEST_PAUSE_S)  # the next one may fare no better
+        os._exit(os.EX_SOFTWARE)
 
 
 @signals.worker_process_shutdown.connect

@@ -99,12 +99,12 @@ def test_a_forked_child_that_comes_back_ends_and_records_nothing(mischief: Stack
 
     mischief.wait_ended(jobs)
 
-    assert mischief.db.counts(jobs) == {"succeeded": 120}
+    assert mischief.db.counts(jobs) == {"succeeded": 140}
     assert {found(mischief, one)[1] for one in jobs} == {1}
     results = mischief.db.fetch("SELECT DISTINCT result FROM esteira_job WHERE type = 'mischief_jobs.forks'")
     assert {result for (result,) in results} == set(HOW_CHILDREN_LEAVE)
     runs = mischief.db.fetch("SELECT count(*) FROM effect GROUP BY job_id")
-    assert runs == [(1,)] * 80
+    assert runs == [(1,)] * 100
     assert len(worker.children()) == 1
 
 

@@ -17,15 +17,20 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from uuid import uuid4
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone, translation
+from pydantic import AfterValidator
 
 from esteira import Context, job
 from esteira.models import Job, JobLog
+from esteira.pool_process import Leave
 from esteira.run import Runner
 from tests.support.runs import run
 
@@ -130,6 +135,94 @@ def test_what_a_job_leaves_in_its_process_does_not_reach_the_next(runner: Runner
     _, after = innocent_after(runner, mischief, look)
 
     assert after == seen[0]
+
+
+def speak_german(value: Any = None) -> Any:
+    translation.activate("de")
+    return value
+
+
+def in_a_hook() -> None:
+    transaction.on_commit(speak_german)
+
+
+def in_a_result() -> Iterator[int]:
+    speak_german()
+    yield 1
+
+
+@pytest.mark.parametrize("where", ["hook", "result", "check"])
+def test_the_language_that_any_code_of_a_job_chose_is_not_the_next_hints(runner: Runner, where: str) -> None:
+    seen: list[Any] = []
+
+    @job(name="test.german", retries=0, atomic=where == "hook")
+    def german(ctx: Context, a: Annotated[str, AfterValidator(speak_german)] = "") -> Any:
+        return in_a_hook() if where == "hook" else in_a_result()
+
+    @job(name="test.after", retries=0)
+    def after(ctx: Context) -> None:
+        seen.append(translation.get_language())
+
+    before = translation.get_language()
+    with translation.override(before):
+        submitted = contextvars.copy_context().run(german.submit, a="x")
+        (row,) = run(runner, submitted.id)
+        assert translation.get_language() == before
+        (other,) = run(runner, after.submit().id)
+
+    assert (row.state, other.state, seen) == ("succeeded", "succeeded", [before])
+
+
+def test_a_hook_of_a_commit_finds_what_its_job_has_set(runner: Runner) -> None:
+    seen: list[str] = []
+
+    @job(name="test.marks", atomic=True, retries=0)
+    def marks(ctx: Context) -> None:
+        MARK.set("by the job")
+        transaction.on_commit(lambda: seen.append(MARK.get()))
+
+    run(runner, marks.submit().id)
+
+    assert seen == ["by the job"]
+
+
+def test_what_cannot_be_read_before_a_hint_gives_its_jobs_back_and_ends_the_process(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @job(name="test.waits", retries=0)
+    def waits(ctx: Context) -> None: ...
+
+    waiting = waits.submit().id
+    with monkeypatch.context() as broken, pytest.raises(Leave):
+        broken.delattr(warnings, "filters")
+        runner.run_hint([str(waiting)], str(uuid4()))
+    runner.between.spoiled = ""
+
+    row = Job.objects.get(pk=waiting)
+    assert (row.state, row.failures, row.suspicion) == ("queued", 0, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_pool_process_starts_in_a_folder_that_was_removed(tmp_path: Path, database: None) -> None:
+    @job(name="test.anywhere", retries=0)
+    def anywhere(ctx: Context) -> None: ...
+
+    waiting = anywhere.submit().id
+    folder = tmp_path / "release"
+    folder.mkdir()
+    connection.close()
+    if (child := os.fork()) == 0:
+        with suppress(BaseException):  # no second pytest may go on from here
+            os.chdir(folder)
+            folder.rmdir()
+            runner = Runner("w4/boot-4-4")
+            runner.start()
+            runner.run_hint([str(waiting)], str(uuid4()))
+            os._exit(0)
+        os._exit(1)
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert Job.objects.get(pk=waiting).state == "succeeded"
 
 
 def configure_anew() -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, connection, connections, transaction
 
-from esteira import Context, job
+from esteira import Context, job, orm, sessions
+from esteira.db import Core
 from esteira.models import Job
 from esteira.run import Runner
 from tests.support.runs import effect, effects, run
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 
@@ -274,3 +281,129 @@ def test_a_transaction_in_which_a_time_limit_was_swallowed_has_not_succeeded(run
     (row,) = run(runner, swallows.submit().id)
 
     assert (row.state, row.error["type"], effects()) == ("failed", "LeftOpen", [])  # type: ignore[index]
+
+
+# --- asyncio ----------------------------------------------------------------------------------------------------------
+
+
+async def names() -> list[str]:
+    return [row.type async for row in Job.objects.aiterator()]
+
+
+def test_jobs_may_use_the_orm_with_asyncio(runner: Runner) -> None:
+    left, seen = innocent_after(runner, lambda: asyncio.run(names()), lambda: asyncio.run(names()))
+
+    assert (left.state, left.error) == ("succeeded", None)
+    assert seen == ["test.mixed", "test.mixed"]
+    assert not runner.between.spoiled
+
+
+def test_a_transaction_left_open_in_the_thread_of_sync_to_async_fails_the_job_and_no_other(
+    runner: Runner,
+) -> None:
+    async def begin() -> None:
+        await sync_to_async(sql)("BEGIN")
+        await sync_to_async(effect)("never committed")
+
+    async def look() -> list[Any]:
+        return await sync_to_async(sql)("SELECT pg_current_xact_id_if_assigned() IS NULL")
+
+    left, seen = innocent_after(runner, lambda: asyncio.run(begin()), lambda: asyncio.run(look()))
+
+    assert (left.state, left.error and left.error["type"]) == ("failed", "LeftOpen")
+    assert seen == [(True,)]
+
+
+def test_asgiref_keeps_the_thread_where_ours_is_put(runner: Runner) -> None:
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append(await sync_to_async(lambda: threading.current_thread().name)())
+
+    asyncio.run(look())
+
+    assert SyncToAsync.single_thread_executor is sessions._thread
+    assert seen[0].startswith("esteira-async")
+
+
+# --- other databases --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lite(tmp_path: Path) -> Iterator[str]:
+    """A second database of the project's, in SQLite."""
+    there: Any = connections.settings
+    engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "lite"), "OPTIONS": {}}
+    there["lite"] = {**there["default"], **engine}
+    yield "lite"
+    connections["lite"].close()
+    del connections["lite"]
+    del there["lite"]
+
+
+def in_lite(text: str) -> list[Any]:
+    with connections["lite"].cursor() as cursor:
+        cursor.execute(text)
+        return list(cursor.fetchall())
+
+
+def test_a_database_of_another_kind_may_be_used_beside_ours(runner: Runner, lite: str) -> None:
+    left, seen = innocent_after(
+        runner, lambda: in_lite("CREATE TABLE t (n int)"), lambda: in_lite("SELECT count(*) FROM t")
+    )
+
+    assert (left.state, left.error, seen) == ("succeeded", None, [(0,)])
+    assert not runner.between.spoiled
+
+
+def test_a_transaction_left_open_in_a_database_of_another_kind_fails_the_job(
+    runner: Runner, lite: str
+) -> None:
+    def mischief() -> None:
+        in_lite("CREATE TABLE t (n int)")
+        transaction.set_autocommit(False, using="lite")
+        in_lite("INSERT INTO t VALUES (1)")
+
+    left, seen = innocent_after(runner, mischief, lambda: in_lite("SELECT count(*) FROM t"))
+
+    assert left.error["type"] == "LeftOpen" and "'lite'" in left.error["message"]  # type: ignore[index]
+    assert seen == [(0,)]
+
+
+def test_the_limits_of_a_process_that_answers_leave_other_kinds_alone(runner: Runner, lite: str) -> None:
+    connections["lite"].ensure_connection()
+
+    orm._limit_statements(connections["lite"], 1.0, 1.0)
+
+    assert in_lite("SELECT 1") == [(1,)]
+
+
+# --- closing ----------------------------------------------------------------------------------------------------------
+
+
+def test_django_keeps_connections_where_they_are_looked_for(runner: Runner) -> None:
+    there: Any = connections
+    default = connections["default"]
+
+    assert any(one is default for one in vars(there._connections._storage).values())
+
+
+def test_closing_ends_a_session_that_waits_for_its_next_job(runner: Runner, core: Core) -> None:
+    @job(name="test.session", retries=0)
+    def session(ctx: Context) -> int:
+        return int(sql("SELECT pg_backend_pid()")[0][0])
+
+    runner.run_hint([str(session.submit().id)], "00000000-0000-4000-8000-000000000001")
+    ((pid,),) = core.fetch("SELECT (result #>> '{}')::int FROM esteira_job")
+    assert lives(core, pid), "it waits for the next job"
+
+    gc.disable()
+    try:
+        sessions.close()
+        until(lambda: not lives(core, pid), "the session has ended")
+    finally:
+        gc.enable()
+
+
+def lives(core: Core, pid: int) -> bool:
+    return bool(core.fetch("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]))

@@ -7,9 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from celery.events import EventDispatcher
+from celery.utils import threads
+from celery.worker.consumer import Consumer as CeleryConsumer
 from django.conf import settings
 from kombu import Connection, Consumer, Producer, Queue
 
+from esteira import links
 from esteira.lease import LOCKED_PATIENCE_S
 from esteira.publish import Publisher
 from esteira.run import CLAIM_PATIENCE_S
@@ -80,6 +84,19 @@ def test_hints_are_not_acknowledged_and_other_messages_are(redis: Any, job_types
             got.pop().ack()
 
             assert not redis.exists(unacked())
+
+
+def test_kombu_and_celery_still_have_what_we_close_and_call_by_its_own_name() -> None:
+    with broker() as connection:
+        channel: Any = connection.default_channel
+        transport = getattr(connection, links.TRANSPORT)
+        assert transport is not None
+        assert all(hasattr(transport, name) for name in links.CHANNELS)
+        assert all(callable(getattr(channel, name)) for name in links.CLOSE_CHANNEL)
+    assert callable(threads.bound_open_broker_sockets)  # type: ignore[attr-defined]  # new in 5.7
+    assert callable(CeleryConsumer._cancel_connection_timer_entries)  # type: ignore[attr-defined]  # likewise
+    assert callable(CeleryConsumer._flush_events)  # type: ignore[attr-defined]  # likewise
+    assert "_outbound_buffer" in vars(EventDispatcher(enabled=False))
 
 
 def unacked() -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import billiard
-from django.db import connection
+from django.db import connection, transaction
 
 from esteira import Context, job
 
-HOW_CHILDREN_LEAVE = ("return", "exit", "raise", "completing")
+HOW_CHILDREN_LEAVE = ("return", "exit", "raise", "completing", "hook")
 
 
 def _ran(ctx: Context) -> None:
@@ -29,6 +29,10 @@ def forks(ctx: Context, how: str) -> str:
     if how == "completing":
         with ctx.completing() as done:
             done.result = "the child" if _fork() else how
+    elif how == "hook":
+        with ctx.completing() as done:
+            done.result = how
+            transaction.on_commit(_fork)
     elif _fork():
         if how == "exit":
             sys.exit(0)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
+from pydantic_core import core_schema
 
 from esteira import Context, FileRef, Secret
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
@@ -99,6 +100,36 @@ def test_text_that_only_looks_like_an_escaped_nul_is_stored_as_it_is(value: str)
     _, text = check(GREET, {"name": value})
 
     assert json.loads(text)["name"] == value
+
+
+@pytest.mark.parametrize("given", [{"key": "a\ud800"}, {"key": "a", "more": {"\udfff": ["**********"]}}])
+def test_half_a_surrogate_pair_beside_a_secret_is_refused(given: dict[str, Any]) -> None:
+    def login(ctx: Context, key: Secret, more: Any = None) -> None: ...
+
+    refused = pointers(given, model_of(login, where="x.py:1", name="login"))
+
+    assert "surrogate" in refused["#/params"]
+
+
+def test_a_secret_is_stored_as_it_was_written() -> None:
+    def login(ctx: Context, key: Secret) -> None: ...
+
+    _, text = check(model_of(login, where="x.py:1", name="login"), {"key": "Schlüssel 🔑"})
+
+    assert text == '{"key":"Schlüssel 🔑"}'
+
+
+class NoSchema:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_plain_validator_function(lambda value: value)
+
+
+def test_a_type_without_a_json_schema_is_refused_with_its_parameter() -> None:
+    def odd(ctx: Context, fine: str, strange: list[NoSchema]) -> None: ...
+
+    with pytest.raises(DeclarationError, match=r"^jobs/x.py:1: parameter 'strange' of odd .*WithJsonSchema"):
+        model_of(odd, where="jobs/x.py:1", name="odd")
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"k": "\udfff"}, ["\ud800"]])
