@@ -1,7 +1,8 @@
-"""Load every job type: import the packages named by JOB_PACKAGES, with all their modules.
+"""Load every job type: import the packages named by JOB_PACKAGES, with all their public modules.
 
 The core never imports a job package by name. A package that cannot be loaded stops the start with its own error: a
-worker without its job types would look healthy and do nothing.
+worker without its job types would look healthy and do nothing. A module whose name begins with an underscore is left
+to those that import it: it may need a large library that every process would load otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from esteira.errors import DeclarationError
 
 
 def load(packages: Sequence[str]) -> None:
-    """Import each package or module and everything below it; raises DeclarationError if there is no such package."""
+    """Import each package and what is public below it; raises DeclarationError if there is no such package."""
     for name in packages:
         try:
             package = importlib.import_module(name)
@@ -25,4 +26,9 @@ def load(packages: Sequence[str]) -> None:
                 ) from None
             raise
         for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
-            importlib.import_module(module.name)
+            if not _is_private(module.name.removeprefix(name)):
+                importlib.import_module(module.name)
+
+
+def _is_private(path: str) -> bool:
+    return any(part.startswith("_") for part in path.split("."))

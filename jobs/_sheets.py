@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import IO, Any
 
-import xlsxwriter
-
 from jobs._history import GROUPS, Period, Row, TypeLine
 
 FORMULA_SIGNS = frozenset("=+-@＝＋－＠\t\r\n")
@@ -72,6 +70,8 @@ class Xlsx:
     """A workbook with a summary, a chart and every row; rows go to a temporary file as they come."""
 
     def __init__(self, out: IO[bytes]) -> None:
+        import xlsxwriter
+
         # Texts are never turned into formulas, links or numbers, whatever they look like.
         as_text = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
         self._book = xlsxwriter.Workbook(out, {"constant_memory": True, "remove_timezone": True, **as_text})

@@ -13,7 +13,6 @@ from esteira import Context, GiveUp, job
 from esteira.errors import TooLarge
 from jobs._history import History, Period, database_clock
 from jobs._lists import split_list
-from jobs._pages import write_pdf
 from jobs._sheets import Xlsx, write_csv
 
 MOST_DAYS = 366
@@ -111,6 +110,8 @@ class _Report:
         self.listed = min(self.jobs, MOST_ROWS)
 
     def pdf(self, out: IO[bytes]) -> None:
+        from jobs._pages import write_pdf
+
         self._ctx.progress(0, None, "Writing PDF")
         failures = self._history.failures(most=MOST_FAILURES)
         write_pdf(out, self._period, self._note(), self._types, self._buckets, failures)
