@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
@@ -123,20 +128,20 @@ class Submitter:
         self.env, self.errors = env, logs / "submitter.log"
         self.acknowledged: list[str] = []
         self.refused: list[str] = []
-        self.popen: subprocess.Popen[str] | None = None
+        self._pid = 0
+        self._peer: TextIO | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self._peer is not None
 
     def start(self) -> None:
-        with self.errors.open("ab") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.submitter"],
-                env=dict(self.env),
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        assert self._answer() == {"ready": True}, self.errors.read_text()
+        with socket.socket(socket.AF_UNIX) as connection:
+            same = {name: value for name, value in self.env.items() if name != "PYTEST_CURRENT_TEST"}
+            connection.connect(_door(frozenset(same.items())))
+            self._peer = connection.makefile("rw")
+        self._write(str(self.errors))
+        self._pid = self._answer()["pid"]
 
     def submit(self, name: str, many: Sequence[Mapping[str, Any]], **options: Any) -> list[str]:
         """Submit in slices; return the accepted ids."""
@@ -149,9 +154,7 @@ class Submitter:
 
     def ask(self, **asked: Any) -> None:
         """Ask without waiting for the answers."""
-        assert self.popen is not None and self.popen.stdin is not None
-        self.popen.stdin.write(json.dumps(asked) + "\n")
-        self.popen.stdin.flush()
+        self._write(json.dumps(asked))
 
     def answers(self) -> Iterator[dict[str, Any]]:
         """Yield the answers to what was asked; ends early if the program was killed."""
@@ -164,25 +167,65 @@ class Submitter:
 
     def kill(self) -> None:
         """SIGKILL it; what it had acknowledged before is still read."""
-        if self.popen is not None:
-            self.popen.kill()
+        if self._peer is not None:
+            self._kill()
             for _ in self.answers():
                 pass
-            self.popen.wait()
+            self._close()
 
     def stop(self) -> None:
-        if self.popen is not None:
-            self.popen.kill()
-            self.popen.wait()
+        if self._peer is not None:
+            self._kill()
+            self._close()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def _close(self) -> None:
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            with suppress(OSError):  # what was not written yet goes nowhere
+                peer.close()
 
     def _ask(self, **asked: Any) -> list[dict[str, Any]]:
         self.ask(**asked)
         return list(self.answers())
 
+    def _write(self, line: str) -> None:
+        assert self._peer is not None
+        self._peer.write(line + "\n")
+        self._peer.flush()
+
     def _answer(self) -> dict[str, Any]:
-        assert self.popen is not None and self.popen.stdout is not None
-        line = self.popen.stdout.readline()
+        assert self._peer is not None
+        line = self._peer.readline()
         return dict(json.loads(line)) if line.endswith("\n") else {}
+
+
+@cache
+def _door(env: frozenset[tuple[str, str]]) -> str:
+    """Start what forks submitters with these settings, once for all tests; return where it listens.
+
+    It ends with this process, which holds the other end of its input.
+    """
+    folder = tempfile.mkdtemp(prefix="esteira-submitter-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    door = f"{folder}/door"
+    template = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.submitter", door],
+        env=dict(env),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    _TEMPLATES.append(template)
+    assert template.stdout is not None
+    assert template.stdout.readline() == b"ready\n", "the submitter did not start"
+    return door
+
+
+_TEMPLATES: list[subprocess.Popen[bytes]] = []
 
 
 def environment(**ours: str) -> dict[str, str]:

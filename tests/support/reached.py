@@ -84,7 +84,7 @@ class Reached(Watch, ABC):
     def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]:
         """Submit chaos jobs from this host."""
         _ = self.db
-        if self.submitter.popen is None:
+        if not self.submitter.runs:
             self.submitter.start()
         wanted = [{} for _ in range(many)] if isinstance(many, int) else list(many)
         ids = self.submitter.submit(name, wanted, **options)

@@ -222,7 +222,7 @@ class Stack(Watch):
 
     def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]:
         """Submit jobs of a type from another process, by its short name such as `work`."""
-        if self.submitter.popen is None:
+        if not self.submitter.runs:
             self.submitter.start()
         wanted = [{} for _ in range(many)] if isinstance(many, int) else list(many)
         ids = self.submitter.submit(name, wanted, **options)

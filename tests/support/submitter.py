@@ -7,22 +7,53 @@ every id is written down as soon as it is accepted, so that a kill cannot take a
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
+import socket
 import sys
 import time
-from typing import Any
+from typing import IO, Any
 
 import django
 from django.db import close_old_connections
 
 
-def main() -> None:
+def main(door: str) -> None:
+    """Wait at a socket, and fork a process that submits for each that connects; end with whoever started this.
+
+    What loads slowly is loaded once for all tests; a fork knows nothing but what is in the database.
+    """
     django.setup()
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        asked = json.loads(line)
-        close_old_connections()
-        for answer in each(asked) if asked.get("each") else [many(asked)]:
-            print(json.dumps(answer), flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(door)
+        listening.listen()
+        print("ready", flush=True)
+        while listening in select.select([listening, sys.stdin], [], [])[0]:
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                listening.close()
+                serve(connection)
+                os._exit(0)
+            connection.close()
+
+
+def serve(connection: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with connection, connection.makefile("rw") as peer:
+        os.dup2(os.open(peer.readline().strip(), os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
+        answer(peer, {"pid": os.getpid()})
+        for line in peer:
+            asked = json.loads(line)
+            close_old_connections()
+            for one in each(asked) if asked.get("each") else [many(asked)]:
+                answer(peer, one)
+
+
+def answer(peer: IO[str], what: dict[str, Any]) -> None:
+    peer.write(json.dumps(what) + "\n")
+    peer.flush()
 
 
 def many(asked: dict[str, Any]) -> dict[str, Any]:
@@ -54,4 +85,4 @@ def chosen(asked: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
