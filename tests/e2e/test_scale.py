@@ -68,7 +68,7 @@ def test_two_webs_and_two_beats_at_once(stack: Wide) -> None:
 
     assert urls[0] != urls[1]
     assert [Browser(url).get("/readyz").status for url in urls] == [200, 200]
-    assert [second.request(f"/api/v1/jobs/{one}").status for one in ids] == [200] * 4
+    assert [second.request(f"/api/v1/jobs/{one}", timeout=30).status for one in ids] == [200] * 4
     assert len(stack.ids("beat")) == 2
     stack.wait_healthy("beat", "web")
     stack.db.fetch("UPDATE esteira_schedule SET enabled = false")

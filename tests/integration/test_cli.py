@@ -42,6 +42,12 @@ def _types(job_types: None) -> None:
         """Read a file."""
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables fold at the terminal's width, and not every process has one."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+
 @dataclass
 class Said:
     """What a command wrote, and its exit code."""
