@@ -19,7 +19,7 @@ from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
 
 #: How often Redis is killed under one worker, and how long it is away; KILLS=20 OUTAGE=60 for the long way.
-KILLS, OUTAGE_S = int(os.environ.get("KILLS", "4")), float(os.environ.get("OUTAGE", "6"))
+KILLS, OUTAGE_S = int(os.environ.get("KILLS", "2")), float(os.environ.get("OUTAGE", "6"))
 
 #: A loop that shows no sign for so long is taken for stuck (services/worker/healthy); and how long Redis is frozen.
 SIGN_S, FROZEN_S = 15.0, 30.0

@@ -59,7 +59,7 @@ STOPS: dict[str, tuple[Callable[[Stack, Process], None], float]] = {
     "remote control": (by_remote_control, DRAIN_S),
 }
 #: The others run with WHOLE=1, as `make kills` does.
-USUAL = ("TERM", "INT twice", "TERM, then QUIT", "TERM and HUP to the group", "remote control")
+USUAL = ("INT twice", "TERM, then QUIT", "TERM and HUP to the group", "remote control")
 
 
 def start(stack: Stack, *more: str, **settings: str) -> Process:

@@ -87,7 +87,7 @@ def test_kill_child(make_stack: Callable[..., Stack], measured: Measured) -> Non
 def test_kill_flood(stack: Stack) -> None:
     """Kills under a flood of jobs that take no time: whatever was between two hands is found again."""
     worker, _ = stack.worker("w1"), stack.beat()
-    kills, n = int(os.environ.get("KILLS", "4")), max(JOBS * 40, 8000)
+    kills, n = int(os.environ.get("KILLS", "2")), max(JOBS * 40, 8000)
     ids = stack.submit("plain.nothing", n)
 
     for kill in range(kills):
