@@ -82,7 +82,8 @@ class Stop:
         self._thread: threading.Thread | None = None
         self._deadline = float("inf")
         self._why, self._seconds = "", 0.0
-        self._again = False
+        #: Two words of which each is set once: a signal may come in the midst of another one's handler.
+        self._hung_up = self._for_good = False
         self._exit_code = EX_OK
         #: Held by whoever says goodbye: Celery's thread must not leave the process while ours hands over.
         self._last_word = threading.Lock()
@@ -97,7 +98,7 @@ class Stop:
         """Take the places of Celery's handlers."""
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, self._on_interrupt)
-        signal.signal(signal.SIGQUIT, lambda *_: self.cold("SIGQUIT"))
+        signal.signal(signal.SIGQUIT, self._on_quit)
         signal.signal(signal.SIGHUP, self._on_hang_up)
 
     def warm(self, why: str) -> None:
@@ -128,14 +129,18 @@ class Stop:
                 identity.say_goodbye(me)
 
     def _on_term(self, *_: Any) -> None:
-        self._again = False
+        self._for_good = True
         if REMAP_SIGTERM == "SIGQUIT":
             self.cold("SIGTERM, which stands for SIGQUIT")
         else:
             self.warm("SIGTERM")
 
+    def _on_quit(self, *_: Any) -> None:
+        self._for_good = True
+        self.cold("SIGQUIT")
+
     def _on_interrupt(self, *_: Any) -> None:
-        self._again = False
+        self._for_good = True
         if self.begun:
             self.cold("SIGINT while it stops")
         else:
@@ -144,7 +149,7 @@ class Stop:
     def _on_hang_up(self, *_: Any) -> None:
         """Start anew, as Celery does; but a terminal that is closed, or systemd's second signal, means the end."""
         if not self.begun and not _has_terminal():
-            self._again = True
+            self._hung_up = True
             atexit.register(self._start_again)
         self.warm("SIGHUP")
 
@@ -216,7 +221,7 @@ class Stop:
 
     def _start_again(self) -> None:
         """Become a new worker, if that was asked for; the command line is the one that was typed."""
-        if self._again and os.getpid() == self._pid:
+        if self._hung_up and not self._for_good and os.getpid() == self._pid:
             close_open_fds({0, 1, 2})
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 — our own command line
 

@@ -9,12 +9,13 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
+from typing import Any
 
 import pytest
 from django.conf import settings
 
-from esteira import pool_process
+from esteira import pool_process, stopping
 from esteira.guardian import _PID, _Guardian
 from esteira.stopping import Stop
 
@@ -64,3 +65,59 @@ def test_a_signal_that_the_worker_ignores_stays_ignored() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+AGAIN = 7
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (signal.SIGTERM, signal.SIGHUP),
+        (signal.SIGHUP, signal.SIGTERM),
+        (signal.SIGHUP, signal.SIGQUIT),
+        (signal.SIGHUP, signal.SIGINT),
+    ],
+    ids=lambda one: one.name,
+)
+def test_who_is_asked_to_end_does_not_start_anew_however_near_the_signals_are(
+    first: signal.Signals, second: signal.Signals, tmp_path: Path
+) -> None:
+    """systemd sends SIGTERM and SIGHUP at once; the second may arrive at each line of the first one's handler."""
+    workers = [_a_worker_that_gets(first, second, line, tmp_path) for line in range(40)]
+    ends = [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
+
+    assert ends == [0] * len(workers)
+
+
+def test_hanging_up_alone_starts_a_worker_anew(tmp_path: Path) -> None:
+    worker = _a_worker_that_gets(signal.SIGHUP, None, 0, tmp_path)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == AGAIN
+
+
+def _a_worker_that_gets(
+    first: signal.Signals, second: signal.Signals | None, at_line: int, run_dir: Path
+) -> int:
+    """Fork a process that gets the second signal at this line of the first one's handler, or after it."""
+    if (child := os.fork()) == 0:
+        with suppress(BaseException):  # no second pytest may go on from here
+            settings.RUN_DIR, settings.DRAIN_SECONDS = str(run_dir), 0.3
+            sys.orig_argv = [sys.executable, "-c", f"import os; os._exit({AGAIN})"]
+            sys.__stdout__ = None
+            Stop(SimpleNamespace(pidlock=None), me=lambda: None, announce=broken).handle_signals()
+            lines = iter(range(1000))
+
+            def trace(frame: FrameType, *_: object) -> Any:
+                if frame.f_code.co_filename == stopping.__file__ and next(lines) == at_line and second:
+                    os.kill(os.getpid(), second)
+                return trace
+
+            sys.settrace(trace)
+            os.kill(os.getpid(), first)
+            sys.settrace(None)
+            if second and next(lines) <= at_line:
+                os.kill(os.getpid(), second)
+            threading.Event().wait(20)  # the stop ends this process long before
+        os._exit(1)
+    return child
