@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from tests.support.forks import ROOT
 from tests.support.invariants import check
 from tests.support.load import Measured
-from tests.support.processes import ROOT
 from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
 

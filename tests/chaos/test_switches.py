@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.forks import ROOT
 from tests.support.invariants import check
-from tests.support.processes import ROOT, gone
+from tests.support.processes import gone
 from tests.support.stack import Stack
 from tests.support.waiting import until
 

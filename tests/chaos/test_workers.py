@@ -10,9 +10,9 @@ from uuid import UUID
 import psutil
 
 from esteira.record import operator
+from tests.support.forks import ROOT
 from tests.support.invariants import check
 from tests.support.load import JOBS, Measured, mixed
-from tests.support.processes import ROOT
 from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.support.browser import Browser
 from tests.support.containers import Containers
+from tests.support.forks import ROOT
 from tests.support.journey import done, submit
-from tests.support.processes import ROOT
 from tests.support.waiting import until
 
 NOT_COPIED = (".git", ".venv", ".env", ".esteira", ".*_cache", ".hypothesis", "__pycache__", "node_modules")

@@ -24,7 +24,7 @@ from esteira.db import Core, Orm
 from esteira.files import open_file, open_result
 from esteira.models import File, Job, JobLog, Schedule, Worker
 from esteira.record import claim, finish
-from tests.support.processes import ROOT, environment
+from tests.support.forks import ROOT, environment
 from tests.support.waiting import until
 from web.tokens import ApiToken, access_by
 

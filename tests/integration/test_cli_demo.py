@@ -18,7 +18,8 @@ from PIL import Image
 
 from esteira.models import Job, JobEvent
 from project.embedded import free_port
-from tests.support.processes import ROOT, Process, environment
+from tests.support.forks import ROOT, environment
+from tests.support.processes import Process
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from project.embedded import NEWEST_POSTGRES, POSTGRES_INSTALLS, Postgres
-from tests.support.processes import ROOT
+from tests.support.forks import ROOT
 from tests.support.servers import SuiteServers
 from tests.support.waiting import until
 

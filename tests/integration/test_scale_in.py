@@ -22,9 +22,9 @@ from project import cluster_api, scale_in
 from project.cluster_api import Api
 from project.embedded import free_port
 from project.scale_in import HIGHEST, Load, ScaleIn, cost, loads
+from tests.support.forks import ROOT, environment
 from tests.support.jobs import TYPE, elapse, running
 from tests.support.kubernetes import COST, Answer, Kubernetes, refusal
-from tests.support.processes import ROOT, environment
 from tests.support.waiting import until
 
 HOUR = 3600.0

@@ -20,9 +20,10 @@ import pytest
 
 from esteira import files
 from project.embedded import Postgres, Valkey, free_port
+from tests.support.forks import ROOT
 from tests.support.http import PASSWORD
 from tests.support.mishaps import frozen
-from tests.support.processes import ROOT, Process
+from tests.support.processes import Process
 from tests.support.stack import manage
 from tests.support.waiting import until
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import yaml
 
+from tests.support.forks import ROOT
 from tests.support.namespace import Namespace, kubectl
-from tests.support.processes import ROOT
 from tests.support.reached import CHAOS_JOBS, Reached
 from tests.support.waiting import until
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from project.embedded import free_port
-from tests.support.processes import ROOT
+from tests.support.forks import ROOT
 from tests.support.reached import CHAOS_JOBS, Reached
 from tests.support.waiting import until
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
-from tests.support.processes import ROOT
+from tests.support.forks import ROOT
 from tests.support.reached import Reached
 from tests.support.waiting import until
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import ROOT
+from tests.support.forks import ROOT
 from tests.support.waiting import until
 
 CLUSTER = "a Kubernetes cluster that tests may break"

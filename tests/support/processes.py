@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,9 +17,9 @@ import psutil
 
 from project.embedded_launch import Launch
 from project.embedded_server import end_processes, is_alive
+from tests.support import forks
+from tests.support.forks import ROOT
 from tests.support.waiting import until
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Process:
@@ -36,7 +31,7 @@ class Process:
         self.run_dir = logs.parent / "run" / name
         self.env = {**env, "RUN_DIR": str(self.run_dir)}
         self.arguments = [sys.executable, "-m", *arguments]
-        self.popen: subprocess.Popen[bytes] | None = None
+        self.popen: forks.Forked | subprocess.Popen[bytes] | None = None
         self.stopped = False
         self._seen: dict[int, psutil.Process] = {}
         self._began_at = 0
@@ -48,7 +43,9 @@ class Process:
             sign.unlink()
         with self.log.open("ab") as log:
             self._began_at = log.tell()
-            self.popen = Launch(argv=self.arguments, env=self.env, cwd=ROOT).popen(log)
+            self.popen = forks.run(self.arguments, self.env, self.log) or Launch(
+                argv=self.arguments, env=self.env, cwd=ROOT
+            ).popen(log)
         self.stopped = False
 
     @property
@@ -136,9 +133,7 @@ class Submitter:
         return self._peer is not None
 
     def start(self) -> None:
-        with socket.socket(socket.AF_UNIX) as connection:
-            same = {name: value for name, value in self.env.items() if name != "PYTEST_CURRENT_TEST"}
-            connection.connect(_door(frozenset(same.items())))
+        with forks.connect("tests.support.submitter", self.env) as connection:
             self._peer = connection.makefile("rw")
         self._write(str(self.errors))
         self._pid = self._answer()["pid"]
@@ -201,43 +196,6 @@ class Submitter:
         assert self._peer is not None
         line = self._peer.readline()
         return dict(json.loads(line)) if line.endswith("\n") else {}
-
-
-@cache
-def _door(env: frozenset[tuple[str, str]]) -> str:
-    """Start what forks submitters with these settings, once for all tests; return where it listens.
-
-    It ends with this process, which holds the other end of its input.
-    """
-    folder = tempfile.mkdtemp(prefix="esteira-submitter-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    door = f"{folder}/door"
-    template = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.submitter", door],
-        env=dict(env),
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    _TEMPLATES.append(template)
-    assert template.stdout is not None
-    assert template.stdout.readline() == b"ready\n", "the submitter did not start"
-    return door
-
-
-_TEMPLATES: list[subprocess.Popen[bytes]] = []
-
-
-def environment(**ours: str) -> dict[str, str]:
-    """Return this process's environment without the suite's own addresses, and with ours."""
-    return {
-        **os.environ,
-        "SECRET_KEY": "for-tests-only",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
-        **ours,
-    }
 
 
 def gone(process: psutil.Process, *, timeout: float = 10) -> None:

@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from tests.support.api import ApiClient
+from tests.support.forks import ROOT, environment
 from tests.support.observer import Observer
-from tests.support.processes import ROOT, Submitter, environment
+from tests.support.processes import Submitter
 from tests.support.watch import Watch
 
 #: What an installation under test loads beside its own job types.

@@ -19,8 +19,9 @@ import redis as redis_client
 
 from project.embedded import Postgres, Valkey, free_port
 from tests.support.api import ApiClient
+from tests.support.forks import ROOT, environment
 from tests.support.observer import Observer
-from tests.support.processes import ROOT, Process, Submitter, environment
+from tests.support.processes import Process, Submitter
 from tests.support.waiting import until
 from tests.support.watch import Watch
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from esteira import discover
-from tests.support.processes import ROOT, environment
+from tests.support.forks import ROOT, environment
 
 HEAVY = ("reportlab", "xlsxwriter")
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Cluster
-from tests.support.processes import ROOT
+from tests.support.forks import ROOT
 
 PASSWORD = "given-by-somebody-else"
 

@@ -1,0 +1,112 @@
+"""Programs that are forked from a server which has loaded their libraries; see `forkserver` and `submitter`."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: What the interpreter and its C library read at their start: a fork has no start of its own.
+READ_AT_THE_START = ("PYTHON", "LD_", "MALLOC_")
+
+_SERVERS: list[subprocess.Popen[bytes]] = []
+
+
+def environment(**ours: str) -> dict[str, str]:
+    """Return this process's environment without the suite's own addresses, and with ours."""
+    return {
+        **os.environ,
+        "SECRET_KEY": "for-tests-only",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+        **ours,
+    }
+
+
+class Forked:
+    """A process that was forked from the server: what tests use of `subprocess.Popen`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._answers = connection.makefile()
+        self._connection = connection
+        self.pid = int(json.loads(self._answers.readline())["pid"])
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self._look(0)
+
+    def wait(self, timeout: float) -> int:
+        """Return its return code; raise subprocess.TimeoutExpired."""
+        status = self._look(timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return status
+
+    def send_signal(self, how: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, how)
+
+    def _look(self, timeout: float) -> int | None:
+        if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
+            self.returncode = int(json.loads(self._answers.readline())["status"])
+            self._answers.close()
+            self._connection.close()
+        return self.returncode
+
+
+def run(arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Forked | None:
+    """Fork `python -m …` with this environment and no other; return None if that would differ from executing it.
+
+    With WHOLE=1 nothing is forked: those runs start everything as a user does.
+    """
+    if list(arguments[:2]) != [sys.executable, "-m"] or os.environ.get("WHOLE"):
+        return None
+    usual = environment()
+    if _of_the_interpreter(env) != _of_the_interpreter(usual):
+        return None
+    connection = connect("tests.support.forkserver", usual)
+    asked = {"argv": arguments[2:], "env": dict(env), "cwd": str(ROOT), "log": str(log)}
+    connection.sendall(json.dumps(asked).encode() + b"\n")
+    return Forked(connection)
+
+
+def connect(server: str, env: Mapping[str, str]) -> socket.socket:
+    """Return a connection to the server that runs with this environment; it is started once for all tests."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(_door(server, frozenset((k, v) for k, v in env.items() if k != "PYTEST_CURRENT_TEST")))
+    return connection
+
+
+@cache
+def _door(server: str, env: frozenset[tuple[str, str]]) -> str:
+    """Start a server, which ends with this process: that holds the other end of its input."""
+    folder = tempfile.mkdtemp(prefix="esteira-forks-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    door = f"{folder}/door"
+    started = subprocess.Popen(
+        [sys.executable, "-m", server, door],
+        env=dict(env),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    _SERVERS.append(started)
+    assert started.stdout is not None
+    assert started.stdout.readline() == b"ready\n", f"{server} did not start"
+    return door
+
+
+def _of_the_interpreter(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(READ_AT_THE_START)}
