@@ -66,7 +66,25 @@ class Forked:
         return self.returncode
 
 
-def run(arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Forked | None:
+def output(arguments: Sequence[str], env: Mapping[str, str], *, timeout: float) -> str:
+    """Return what a module of ours prints; raise subprocess.CalledProcessError with its errors."""
+    command = [sys.executable, "-m", *arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        out, errors = Path(folder) / "out", Path(folder) / "errors"
+        forked = run(command, env, out, errors)
+        if forked is None:
+            done = subprocess.run(
+                command, cwd=ROOT, env=env, capture_output=True, text=True, check=True, timeout=timeout
+            )
+            return done.stdout
+        if status := forked.wait(timeout):
+            raise subprocess.CalledProcessError(status, command, out.read_text(), errors.read_text())
+        return out.read_text()
+
+
+def run(
+    arguments: Sequence[str], env: Mapping[str, str], log: Path, errors: Path | None = None
+) -> Forked | None:
     """Fork `python -m …` with this environment and no other; return None if that would differ from executing it.
 
     With WHOLE=1 nothing is forked: those runs start everything as a user does.
@@ -77,7 +95,8 @@ def run(arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Forked |
     if _of_the_interpreter(env) != _of_the_interpreter(usual):
         return None
     connection = connect("tests.support.forkserver", usual)
-    asked = {"argv": arguments[2:], "env": dict(env), "cwd": str(ROOT), "log": str(log)}
+    files = {"out": str(log), "errors": str(errors or log)}
+    asked = {"argv": arguments[2:], "env": dict(env), "cwd": str(ROOT), **files}
     connection.sendall(json.dumps(asked).encode() + b"\n")
     return Forked(connection)
 

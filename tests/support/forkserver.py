@@ -2,7 +2,7 @@
 
 Loading Celery, Django and what they bring takes most of a worker's start, and the tests start hundreds. The libraries
 are loaded once, before any setting is known; what depends on settings is loaded by each program itself, as always.
-A request is one line of JSON, {"argv": […], "env": {…}, "cwd": …, "log": …}; the answers are {"pid": …} and, at the
+A request is one line of JSON, {"argv": […], "env": {…}, "cwd": …, "out": …, "errors": …}; the answers are {"pid": …} and, at the
 program's end, {"status": …}, a return code as subprocess has it. Everything ends with whoever holds the server's input.
 """
 
@@ -113,8 +113,8 @@ def become(asked: dict[str, Any], server: int) -> str:
         os._exit(1)
     os.setsid()
     take(0, os.open(os.devnull, os.O_RDONLY))
-    take(1, os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT))
-    os.dup2(1, 2)
+    for number, file in ((1, asked["out"]), (2, asked["errors"])):
+        take(number, os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
     os.environ.clear()
     os.environ.update(asked["env"])
     os.chdir(asked["cwd"])

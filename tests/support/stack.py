@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +16,9 @@ from typing import Any
 import redis as redis_client
 
 from project.embedded import Postgres, Valkey, free_port
+from tests.support import forks
 from tests.support.api import ApiClient
-from tests.support.forks import ROOT, environment
+from tests.support.forks import environment
 from tests.support.observer import Observer
 from tests.support.processes import Process, Submitter
 from tests.support.waiting import until
@@ -80,9 +79,7 @@ class Servers:
 
 
 def manage(*arguments: str, env: dict[str, str]) -> str:
-    command = [sys.executable, "manage.py", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, check=True, timeout=120)
-    return done.stdout.decode()
+    return forks.output(["manage", *arguments], env, timeout=120)
 
 
 class Stack(Watch):
