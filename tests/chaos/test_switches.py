@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.forks import ROOT
+from tests.support import forks
 from tests.support.invariants import check
 from tests.support.processes import gone
 from tests.support.stack import Stack
@@ -21,16 +20,8 @@ from tests.support.waiting import until
 
 def celery(stack: Stack, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run one of Celery's commands as a person would, until it ends or is in the background."""
-    return subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "project", *arguments],
-        env=stack.environment(RUN_DIR=str(stack.logs), **settings),
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    env = stack.environment(RUN_DIR=str(stack.logs), **settings)
+    return forks.completed(["celery", "-A", "project", *arguments], env, timeout=120)
 
 
 def test_what_is_refused_ends_with_a_sentence_and_an_error(stack: Stack) -> None:
@@ -113,7 +104,8 @@ def test_remote_control_harms_no_job(make_stack: Callable[..., Stack]) -> None:
     worker, _ = stack.worker("w1"), stack.beat()
 
     def steer(*words: str) -> str:
-        done = celery(stack, "control", "--timeout=10", *words)
+        # Who names the worker need not wait for others to answer.
+        done = celery(stack, "control", "--timeout=30", "--destination=w1@test", *words)
         return done.stdout + done.stderr
 
     assert "is a job type" in steer("rate_limit", "effects.work", "1/m")

@@ -6,8 +6,6 @@ import http.client
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,6 @@ import pytest
 
 from esteira import files
 from project.embedded import Postgres, Valkey, free_port
-from tests.support.forks import ROOT
 from tests.support.http import PASSWORD
 from tests.support.mishaps import frozen
 from tests.support.processes import Process
@@ -130,11 +127,7 @@ def _token(env: dict[str, str]) -> str:
         f"user = get_user_model().objects.create_superuser('admin', '', '{PASSWORD}'); "
         "print('TOKEN', create_token(user, 'test', role='operator')[1])"
     )
-    command = [sys.executable, "manage.py", "shell", "-c", code]
-    said = subprocess.run(
-        command, cwd=ROOT, env=env, check=True, timeout=60, stdout=subprocess.PIPE, text=True
-    )
-    return said.stdout.split("TOKEN ", 1)[1].split()[0]
+    return manage("shell", "-c", code, env=env).split("TOKEN ", 1)[1].split()[0]
 
 
 def _ready(site: Site) -> bool:

@@ -104,7 +104,7 @@ def _a_worker_that_gets(
         with suppress(BaseException):  # no second pytest may go on from here
             settings.RUN_DIR, settings.DRAIN_SECONDS = str(run_dir), 0.3
             sys.orig_argv = [sys.executable, "-c", f"import os; os._exit({AGAIN})"]
-            sys.__stdout__ = None
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # no terminal
             Stop(SimpleNamespace(pidlock=None), me=lambda: None, announce=broken).handle_signals()
             lines = iter(range(1000))
 

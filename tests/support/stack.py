@@ -79,7 +79,9 @@ class Servers:
 
 
 def manage(*arguments: str, env: dict[str, str]) -> str:
-    return forks.output(["manage", *arguments], env, timeout=120)
+    done = forks.completed(["manage", *arguments], env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 class Stack(Watch):
