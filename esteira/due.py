@@ -22,9 +22,10 @@ import psycopg
 
 from esteira.db import Db
 from esteira.record import waiting
-from esteira.record.insert import Fed
+from esteira.record.insert import SLICE, Fed
 from esteira.record.waiting import Picked
 from esteira.registry import PRIORITIES
+from esteira.slices import Slice
 from esteira.walk import RESTS, SLICE_LIMIT_S, Walk, within
 
 #: Reading takes less where nothing is crowded; and so much more for each job that is marked.
@@ -40,7 +41,7 @@ class Due:
     """The due jobs of one queue that wait for the feed."""
 
     def __init__(self, queue: str) -> None:
-        self._queue = queue
+        self._queue, self._slice = queue, Slice(SLICE)
         self._walk, self._look = Walk(self._below), Walk(self._oldest)
         self.start_over()
 
@@ -70,11 +71,14 @@ class Due:
             return self._feed_crowded(db, now, asked, limit)
         began = time.monotonic()
         try:
-            picked = waiting.feed(db, limit=limit, **asked)
+            with self._slice.taken() as most:
+                picked = waiting.feed(db, limit=min(limit, most), **asked)
         except psycopg.errors.QueryCanceled:
-            self._crowd()
-            return self._feed_crowded(db, now, asked, limit)
-        if time.monotonic() - began > SLOW_S + len(picked.fed) * MARKING_S:
+            if self._reads_slowly(db, asked):
+                self._crowd()
+                return self._feed_crowded(db, now, asked, limit)
+            return [], set()
+        if time.monotonic() - began > SLOW_S + len(picked.fed) * MARKING_S and self._reads_slowly(db, asked):
             self._crowd()
         return picked.fed, self._fed_up_to(now, priorities, picked)
 
@@ -92,6 +96,12 @@ class Due:
         if time.monotonic() - began > SLOW_S:
             self._crowd()
         return behind
+
+    def _reads_slowly(self, db: Db, asked: dict[str, Any]) -> bool:
+        """Return whether reading is what took long, and not marking: a slow disk writes slowly without dead entries."""
+        began = time.monotonic()
+        found = within(db, SLICE_LIMIT_S, lambda: waiting.due(db, limit=1, **asked))
+        return found is None or time.monotonic() - began > SLOW_S
 
     def _crowd(self) -> None:
         if not self.crowded:
@@ -116,25 +126,31 @@ class Due:
     def _feed_crowded(
         self, db: Db, now: float, asked: dict[str, Any], limit: int
     ) -> tuple[list[Fed], set[int]]:
+        limit = min(limit, self._slice.rows)
         if time.monotonic() >= self._try_at and (first := self._try(db, asked, limit)):
-            return waiting.feed_these(db, first), set(asked["priorities"]) if len(first) < limit else set()
+            return self._feed_these(db, first), set(asked["priorities"]) if len(first) < limit else set()
         self._asked, self._limit, self._found = asked, limit, list[UUID]()
         if not self._floors.keys() >= set(asked["priorities"]) and not self._look_on(db, now):
             return [], set()
         floors = [self._floors[n] for n in asked["priorities"]]
         self._walk.step(db, min(floors), end=max(floors))
-        fed = waiting.feed_these(db, self._found)
+        fed = self._feed_these(db, self._found)
         if len(fed) == limit:
             return fed, set()
         more, ended = self._from_floors(db, now, asked, limit - len(fed))
         return fed + more, ended
+
+    def _feed_these(self, db: Db, ids: Sequence[UUID]) -> list[Fed]:
+        with self._slice.taken():
+            return waiting.feed_these(db, ids)
 
     def _from_floors(
         self, db: Db, now: float, asked: dict[str, Any], limit: int
     ) -> tuple[list[Fed], set[int]]:
         known, began = asked["priorities"], time.monotonic()
         try:
-            picked = waiting.feed(db, limit=limit, floors=[self._floors[n] for n in known], **asked)
+            with self._slice.taken():
+                picked = waiting.feed(db, limit=limit, floors=[self._floors[n] for n in known], **asked)
         except psycopg.errors.QueryCanceled:
             # Much has run since those moments as well; what waits there is left to the walk.
             self._margin_s = max(LEAST_MARGIN_S, self._margin_s / 4)

@@ -38,6 +38,7 @@ from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
 from esteira.registry import PRIORITIES
+from esteira.slices import Slice
 from esteira.walk import RESTS, Clock
 from esteira.wire import FRONT
 
@@ -60,6 +61,7 @@ class Feeder:
         self._publisher, self._typical = publisher, Typical()
         self._told: dict[str, tuple[list[int], float]] = {}
         self._due: dict[str, Due] = {}
+        self._front, self._turns = defaultdict[str, Slice](lambda: Slice(SLICE)), Slice(SLICE)
         self._clock, self._now = Clock(), 0.0
         self._offered = self._turns_rest_until = float("-inf")
         self._slow_look = False
@@ -108,7 +110,9 @@ class Feeder:
         due = self._due.setdefault(queue, Due(queue))
         room = self._publisher.room(queue, self.window)
         if room.get(FRONT, 0) > 0:
-            fed += self._send(db, insert.feed_front(db, queue=queue, types=types, limit=limit))
+            with self._front[queue].taken() as most:
+                front = insert.feed_front(db, queue=queue, types=types, limit=min(limit, most))
+            fed += self._send(db, front)
         lists = [n for n in PRIORITIES.values() if room.get(n, 0) * REFILL_SHARE >= self.window]
         none: tuple[list[insert.Fed], set[int]] = [], set()
         rows, ended = due.feed(db, self._now, types=types, priorities=lists, limit=limit) if lists else none
@@ -133,7 +137,8 @@ class Feeder:
             return 0, False
         rows: list[insert.Fed] = []
         try:
-            rows = insert.feed_turns(db, served=queues, limit=min(SLICE, self.window))
+            with self._turns.taken() as most:
+                rows = insert.feed_turns(db, served=queues, limit=min(most, self.window))
         finally:
             # Under somebody's snapshot of hours each look reads all ticks again that ran since. They are few, and may
             # come back at any place, so looks become rare instead of narrow. One slow look may be chance.

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from django.conf import settings
 
 from esteira import lists
@@ -30,6 +31,7 @@ from esteira.depth import known_queues
 from esteira.publish import Publisher
 from esteira.record import insert
 from esteira.record.insert import SLICE
+from esteira.slices import Slice
 from esteira.walk import SLOW_S, Clock, Survey, Walk
 from esteira.wire import LISTS, MARKER, UNACKED, UNACKED_INDEX, ids_in, list_key
 
@@ -79,6 +81,7 @@ class Checker:
         self._refill: Walk | None = None
         #: The rows that are to be fed again, each with the moment at which it was published.
         self._missing: dict[str, str] = {}
+        self._slice = Slice(SLICE)
         self._readings: dict[str, _Reading] = {}
         self._read: dict[str, _Reading] = {}
         self._told: set[str] = set()
@@ -216,9 +219,13 @@ class Checker:
 
     def _feed_again(self, db: Db) -> int:
         """Let a slice of what is missing wait for the feed; whatever moved meanwhile is left alone."""
-        part = list(self._missing)[:SLICE]
-        stamps = [self._missing.pop(job) for job in part]
-        return insert.unpublish(db, part, stamps) if part else 0
+        part = {job: self._missing.pop(job) for job in list(self._missing)[: self._slice.rows]}
+        try:
+            with self._slice.taken():
+                return insert.unpublish(db, list(part), list(part.values())) if part else 0
+        except psycopg.errors.QueryCanceled:
+            self._missing |= part  # what fails otherwise is found again
+            raise
 
 
 def _ids(message: bytes) -> list[str]:

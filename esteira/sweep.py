@@ -14,6 +14,7 @@ from esteira.db import Db
 from esteira.hold import Calm
 from esteira.record import rescue
 from esteira.record.claim import EXPIRE_MOST, expire
+from esteira.slices import Slice
 from esteira.walk import Clock, Survey, Walk
 
 log = logging.getLogger("esteira.keeper")
@@ -31,6 +32,7 @@ class Rescuer:
         self._claims, self._clock = Survey(self._watch, delay_s=FRESH_S), Clock()
         #: When to look at a running job again, in seconds since 1970 by the database's clock.
         self._watched: dict[UUID, float] = {}
+        self._slice = Slice(rescue.MOST)
 
     @property
     def walk(self) -> Walk:
@@ -58,19 +60,20 @@ class Rescuer:
     def _look(self, db: Db, now: float, calm: Calm) -> int:
         due = [job_id for job_id, look_at in self._watched.items() if look_at <= now][:LOOK_MOST]
         rescued = 0
-        for begin in range(0, len(due), rescue.MOST):
-            part = due[begin : begin + rescue.MOST]
-            running = rescue.leases(db, part)
-            # A row that somebody has locked, or that cannot be judged yet, stays watched until the next turn.
-            if running:
-                judged = rescue.leases_ended(
-                    db,
-                    list(running),
-                    at=calm.at,
-                    longest_lease_s=calm.longest_lease_s,
-                    slack_s=calm.slack_s,
-                )
-                rescued += len(judged)
+        while due:
+            with self._slice.taken() as most:
+                part, due = due[:most], due[most:]
+                running = rescue.leases(db, part)
+                # A row that somebody has locked, or that cannot be judged yet, stays watched until the next turn.
+                if running:
+                    judged = rescue.leases_ended(
+                        db,
+                        list(running),
+                        at=calm.at,
+                        longest_lease_s=calm.longest_lease_s,
+                        slack_s=calm.slack_s,
+                    )
+                    rescued += len(judged)
             for job_id in part:
                 del self._watched[job_id]
             self._watched.update(running)
@@ -83,7 +86,7 @@ class Expirer:
     """T15: ends queued jobs whose time to start has passed, and those that return to the queue after it."""
 
     def __init__(self) -> None:
-        self._ended = 0
+        self._ended, self._slice = 0, Slice(EXPIRE_MOST)
         self._expiries, self._clock = Survey(self._expire, delay_s=0.0), Clock()
 
     def start_over(self) -> None:
@@ -100,6 +103,7 @@ class Expirer:
         return self._ended
 
     def _expire(self, db: Db, after: float, until: float) -> bool:
-        ended = expire(db, after=after, until=until)
+        with self._slice.taken() as most:
+            ended = expire(db, after=after, until=until, limit=most)
         self._ended += ended
-        return ended == EXPIRE_MOST
+        return ended == most

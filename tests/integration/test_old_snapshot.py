@@ -24,7 +24,7 @@ from esteira.wire import MARKER
 from tests.integration.test_keeper import hints, serve
 from tests.integration.test_record_plans import FILL
 from tests.support.jobs import TYPE, elapse, look, running, stored
-from tests.support.past import Counted, old_snapshot, ran
+from tests.support.past import Counted, old_snapshot, ran, slow_writes
 from tests.support.waiting import until
 
 #: Each leaves at least one dead entry in the indexes of claims, of expiries, of the feed and of what is published.
@@ -335,6 +335,20 @@ def test_a_queue_that_is_quick_again_is_crowded_no_more(
 
     assert not due.crowded
     assert hints(redis) == [[str(back)]]
+
+
+def test_a_slow_disk_makes_no_queue_crowded(
+    core: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    """To be crowded costs walks through all that waits, which a server that writes slowly can afford least."""
+    serve(core, TYPE)
+    stored(core, 50)
+    feeder = Feeder(publisher)
+    with slow_writes(core):
+        turn(feeder, core)
+
+    assert len(hints(redis)) == 50
+    assert not feeder._due["default"].crowded
 
 
 @pytest.mark.usefixtures("crowded")

@@ -87,9 +87,9 @@ def run(
 ) -> Forked | None:
     """Fork `python -m …` with this environment and no other; return None if that would differ from executing it.
 
-    With WHOLE=1 nothing is forked: those runs start everything as a user does.
+    With COLD=1 nothing is forked: everything starts as a user starts it.
     """
-    if list(arguments[:2]) != [sys.executable, "-m"] or os.environ.get("WHOLE"):
+    if list(arguments[:2]) != [sys.executable, "-m"] or os.environ.get("COLD"):
         return None
     usual = environment()
     if _of_the_interpreter(env) != _of_the_interpreter(usual):

@@ -36,6 +36,23 @@ def old_snapshot() -> Iterator[None]:
         holder.rollback()
 
 
+@contextmanager
+def slow_writes(core: Core) -> Iterator[None]:
+    """Let each row of a job take 5 ms to write, as on a slow disk."""
+    core.fetch(
+        """CREATE FUNCTION slow_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$"""
+    )
+    core.fetch(
+        "CREATE TRIGGER slow_disk BEFORE UPDATE ON esteira_job FOR EACH ROW EXECUTE FUNCTION slow_disk()"
+    )
+    try:
+        yield
+    finally:
+        core.fetch("DROP TRIGGER slow_disk ON esteira_job")
+        core.fetch("DROP FUNCTION slow_disk()")
+
+
 def ran(core: Core, jobs: int, *, over_s: float = 0.0) -> None:
     """Let so many jobs go through all their states; those that became due, and were published, over so many seconds."""
     for statement in _RAN:

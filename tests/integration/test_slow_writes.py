@@ -1,0 +1,105 @@
+"""A server on which a thousand rows are not written within a statement's limit: the keeper writes fewer at a time.
+
+They were cancelled in every turn again: no job was fed, rescued, expired or fed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import psycopg
+import pytest
+import redis as redis_client
+
+from esteira.db import Core
+from esteira.feed import Feeder
+from esteira.hold import Hold
+from esteira.missing import Checker
+from esteira.publish import Publisher
+from esteira.sweep import Expirer, Rescuer
+from esteira.turns import Turns
+from tests.integration.test_keeper import hints, serve
+from tests.support.jobs import TYPE, running, stored
+from tests.support.past import slow_writes
+from tests.support.waiting import until
+
+#: To write all takes three times as long as a statement may.
+ROWS, LIMIT_S = 300, 0.5
+
+
+@pytest.fixture
+def slow(core: Core) -> Iterator[Core]:
+    serve(core, TYPE)
+    slow = Core("slow", timeout_s=LIMIT_S)
+    yield slow
+    slow.close()
+
+
+@pytest.fixture
+def publisher() -> Publisher:
+    return Publisher(timeout_s=1, breaker_s=0.1)
+
+
+def turned(core: Core, step: Callable[[], object], left: str) -> None:
+    """Repeat a step, which may fail in between, until no such job is left."""
+
+    def done() -> bool:
+        with suppress(psycopg.errors.QueryCanceled):
+            step()
+        return not core.fetch(f"SELECT 1 FROM esteira_job WHERE {left} LIMIT 1")
+
+    with slow_writes(core):
+        until(done, f"no job is left with {left}")
+
+
+def test_jobs_are_fed_in_smaller_slices(
+    core: Core, slow: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    ids = stored(core, ROWS)
+    feeder = Feeder(publisher)
+
+    turned(core, lambda: feeder.feed(slow), "published_at IS NULL")
+
+    assert [one for hint in hints(redis) for one in hint] == [str(one) for one in ids]
+    assert not feeder._due["default"].crowded
+
+
+def test_what_was_interrupted_is_fed_in_smaller_slices(
+    core: Core, slow: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    stored(core, ROWS)
+    core.fetch("UPDATE esteira_job SET interrupted = true, attempt = 1")
+    feeder = Feeder(publisher)
+
+    turned(core, lambda: feeder.feed(slow), "published_at IS NULL")
+
+    assert len(hints(redis, priority=0)) == ROWS
+
+
+def test_jobs_are_rescued_in_smaller_slices(core: Core, slow: Core) -> None:
+    running(core, ROWS)
+    core.fetch(
+        "UPDATE esteira_job SET lease_until = lease_until - interval '1 h', claimed_at = claimed_at - interval '1 h'"
+    )
+    rescuer, hold = Rescuer(), Hold()
+
+    turned(core, lambda: rescuer.step(slow, hold.look(slow, Turns(), was_away=False)), "state = 'running'")
+
+
+def test_jobs_expire_in_smaller_slices(core: Core, slow: Core) -> None:
+    stored(core, ROWS)
+    core.fetch("UPDATE esteira_job SET expires_at = (SELECT min(run_at) FROM esteira_job)")
+    expirer = Expirer()
+
+    turned(core, lambda: expirer.step(slow), "state = 'queued'")
+
+
+def test_what_is_missing_in_redis_is_fed_again_in_smaller_slices(
+    core: Core, slow: Core, publisher: Publisher, redis: redis_client.Redis
+) -> None:
+    stored(core, ROWS)
+    core.fetch("UPDATE esteira_job SET published_at = clock_timestamp()")
+    checker = Checker(publisher)
+
+    turned(core, lambda: checker.check(slow), "published_at IS NOT NULL")
