@@ -16,17 +16,19 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from project.embedded_launch import Launch
+from tests.support.waiting import until
+
 ROOT = Path(__file__).resolve().parents[2]
 #: What the interpreter and its C library read at their start: a fork has no start of its own.
 READ_AT_THE_START = ("PYTHON", "LD_", "MALLOC_")
-
-_SERVERS: list[subprocess.Popen[bytes]] = []
+FORKSERVER = "tests.support.forkserver"
 
 
 def environment(**ours: str) -> dict[str, str]:
     """Return this process's environment without the suite's own addresses, and with ours."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
         "SECRET_KEY": "for-tests-only",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(ROOT),
@@ -89,12 +91,12 @@ def run(
 
     With COLD=1 nothing is forked: everything starts as a user starts it.
     """
-    if list(arguments[:2]) != [sys.executable, "-m"] or os.environ.get("COLD"):
+    if list(arguments[:2]) != [sys.executable, "-m"] or os.environ.get("COLD") or sys.platform != "linux":
         return None
     usual = environment()
     if _of_the_interpreter(env) != _of_the_interpreter(usual):
         return None
-    connection = connect("tests.support.forkserver", usual)
+    connection = connect(FORKSERVER, usual)
     files = {"out": str(log), "errors": str(errors or log)}
     asked = {"argv": arguments[2:], "env": dict(env), "cwd": str(ROOT), **files}
     connection.sendall(json.dumps(asked).encode() + b"\n")
@@ -104,27 +106,27 @@ def run(
 def connect(server: str, env: Mapping[str, str]) -> socket.socket:
     """Return a connection to the server that runs with this environment; it is started once for all tests."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(_door(server, frozenset((k, v) for k, v in env.items() if k != "PYTEST_CURRENT_TEST")))
+    connection.connect(_door(server, frozenset(env.items())))
     return connection
 
 
 @cache
 def _door(server: str, env: frozenset[tuple[str, str]]) -> str:
-    """Start a server, which ends with this process: that holds the other end of its input."""
-    folder = tempfile.mkdtemp(prefix="esteira-forks-")
+    """Start a server, which ends with this process; return where it listens."""
+    folder = Path(tempfile.mkdtemp(prefix="esteira-forks-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    door = f"{folder}/door"
-    started = subprocess.Popen(
-        [sys.executable, "-m", server, door],
-        env=dict(env),
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    _SERVERS.append(started)
-    assert started.stdout is not None
-    assert started.stdout.readline() == b"ready\n", f"{server} did not start"
-    return door
+    door, log = folder / "door", folder / "log"
+    command = [sys.executable, "-m", server, str(door)]
+    forked = None if server == FORKSERVER else run(command, dict(env), log)
+    with log.open("ab") as output:
+        process = forked or Launch(argv=command, env=dict(env), cwd=ROOT).popen(output)
+
+    def listens() -> bool:
+        assert process.poll() is None, log.read_text()
+        return door.exists()
+
+    until(listens, f"{server} listens")
+    return str(door)
 
 
 def _of_the_interpreter(env: Mapping[str, str]) -> dict[str, str]:

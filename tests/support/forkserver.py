@@ -2,8 +2,9 @@
 
 Loading Celery, Django and what they bring takes most of a worker's start, and the tests start hundreds. The libraries
 are loaded once, before any setting is known; what depends on settings is loaded by each program itself, as always.
-A request is one line of JSON, {"argv": […], "env": {…}, "cwd": …, "out": …, "errors": …}; the answers are {"pid": …} and, at the
-program's end, {"status": …}, a return code as subprocess has it. Everything ends with whoever holds the server's input.
+A request is one line of JSON, {"argv": […], "env": {…}, "cwd": …, "out": …, "errors": …}; the answers are {"pid": …}
+and, at the program's end, {"status": …}, a return code as subprocess has it. Everything ends with whoever started the
+server.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -66,14 +68,11 @@ def serve(door: str) -> str:
     woken, wakes = socket.socketpair()
     wakes.setblocking(False)
     signal.set_wakeup_fd(wakes.fileno())
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(door)
-    listening.listen()
-    print("ready", flush=True)
-    server = os.getpid()
+    listening = listen(door)
+    server, parent = os.getpid(), os.getppid()
     while True:
-        ready, _, _ = select.select([listening, woken, sys.stdin], [], [])
-        if sys.stdin in ready:
+        ready, _, _ = select.select([listening, woken], [], [], 1.0)
+        if os.getppid() != parent:
             os._exit(0)
         if listening in ready:
             connection, _ = listening.accept()
@@ -89,6 +88,16 @@ def serve(door: str) -> str:
         if woken in ready:
             woken.recv(4096)
             bury(programs)
+
+
+def listen(door: str) -> socket.socket:
+    """Listen at a path; once it is there, whoever connects is heard."""
+    listening = socket.socket(socket.AF_UNIX)
+    coming = Path(f"{door}-")
+    listening.bind(str(coming))
+    listening.listen()
+    coming.rename(door)
+    return listening
 
 
 def bury(programs: dict[int, socket.socket]) -> None:

@@ -18,6 +18,8 @@ from typing import IO, Any
 import django
 from django.db import close_old_connections
 
+from tests.support.forkserver import listen
+
 
 def main(door: str) -> None:
     """Wait at a socket, and fork a process that submits for each that connects; end with whoever started this.
@@ -26,11 +28,11 @@ def main(door: str) -> None:
     """
     django.setup()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(door)
-        listening.listen()
-        print("ready", flush=True)
-        while listening in select.select([listening, sys.stdin], [], [])[0]:
+    parent = os.getppid()
+    with listen(door) as listening:
+        while os.getppid() == parent:
+            if not select.select([listening], [], [], 1.0)[0]:
+                continue
             connection, _ = listening.accept()
             if os.fork() == 0:
                 listening.close()
