@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from uuid import UUID
 from tests.support.observer import Observer
 from tests.support.waiting import Stopwatch, until
 
-#: How long all jobs of a test may take to end.
+#: How long the jobs of a test may go on without an end of one.
 PATIENCE_S = 60 + int(os.environ.get("JOBS", "240")) / 20
 
 
@@ -48,16 +49,20 @@ class Watch:
         return until(now, f"a fifth of {len(ids)} jobs is done and {victims} hold leases", timeout=timeout)
 
     def wait_ended(self, ids: Sequence[str] | None = None, *, timeout: float = PATIENCE_S) -> None:
-        """Wait until all jobs (or these) have ended."""
+        """Wait until all jobs (or these) have ended; fail when none has for so long, or after ten times as long."""
+        left, watch = math.inf, Stopwatch()
 
-        def ended() -> bool:
+        def fewer() -> list[int]:
             counts = self.db.counts(ids)
             if not self.anybody():
                 raise AssertionError("no worker or no beat is alive")
-            return not counts.get("queued", 0) and not counts.get("running", 0)
+            now = counts.get("queued", 0) + counts.get("running", 0)
+            return [now] if now < left else []
 
         try:
-            until(ended, "all jobs have ended", timeout=timeout, every=0.05)
+            while left:
+                assert watch.seconds < 10 * timeout, f"not within {10 * timeout:g} s: all jobs have ended"
+                (left,) = until(fewer, "another job has ended", timeout=timeout, every=0.05)
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.db.counts(ids)}\n{self.stragglers()}") from None
 
