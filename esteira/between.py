@@ -32,6 +32,7 @@ from esteira import pool_process, sessions
 from esteira.capture import Logs
 from esteira.limits import Interrupt
 from esteira.pool_process import handler_of
+from esteira.spoken import name_of, said
 
 T = TypeVar("T")
 
@@ -138,7 +139,7 @@ class Between:
             self._spoil(error)
 
     def _spoil(self, error: Exception) -> None:
-        self.spoiled = self.spoiled or f"{type(error).__name__}: {error}"
+        self.spoiled = self.spoiled or f"{name_of(error)}: {said(error)}"
 
     def _look_at_descriptors(self) -> None:
         try:

@@ -202,6 +202,36 @@ def test_what_cannot_be_read_before_a_hint_gives_its_jobs_back_and_ends_the_proc
     assert (row.state, row.failures, row.suspicion) == ("queued", 0, 0)
 
 
+class Mute(Exception):
+    """An error that cannot be told."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class Incomparable(list[Any]):
+    """What a job may put into the place of a list of ours."""
+
+    def __ne__(self, other: object) -> bool:
+        raise Mute
+
+
+def test_what_cannot_be_put_back_nor_told_replaces_the_process(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @job(name="test.odd", retries=0)
+    def odd(ctx: Context) -> None:
+        warnings.filters = Incomparable(warnings.filters)
+
+    one = odd.submit().id
+    with monkeypatch.context() as afterwards, pytest.raises(Leave):
+        afterwards.setattr(warnings, "filters", warnings.filters)
+        runner.run_hint([str(one)], str(uuid4()))
+    runner.between.spoiled = ""
+
+    assert Job.objects.get(pk=one).state == "succeeded"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_a_pool_process_starts_in_a_folder_that_was_removed(tmp_path: Path, database: None) -> None:
     @job(name="test.anywhere", retries=0)
