@@ -103,10 +103,10 @@ def _findings(
         "an event of an attempt that never was, or attempts that fall [5]",
         db.fetch(
             """SELECT job_id FROM (
-                 SELECT e.job_id, e.attempt, j.attempt AS last,
-                   lag(e.attempt) OVER (PARTITION BY e.job_id ORDER BY e.id) AS earlier
+                 SELECT e.job_id, e.attempt, j.attempt AS last, coalesce(e.detail->>'reason', '') = 'late result' AS late,
+                   max(e.attempt) OVER (PARTITION BY e.job_id ORDER BY e.id) AS so_far
                  FROM esteira_jobevent e JOIN esteira_job j ON j.id = e.job_id) x
-               WHERE attempt > last OR attempt < earlier"""
+               WHERE attempt > last OR attempt < so_far AND NOT late"""
         ),
     )
     yield (
