@@ -141,6 +141,8 @@ class Due:
         return fed + more, ended
 
     def _feed_these(self, db: Db, ids: Sequence[UUID]) -> list[Fed]:
+        if not ids:
+            return []  # which shows nothing of how quickly the server writes
         with self._slice.taken():
             return waiting.feed_these(db, ids)
 

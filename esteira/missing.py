@@ -220,9 +220,11 @@ class Checker:
     def _feed_again(self, db: Db) -> int:
         """Let a slice of what is missing wait for the feed; whatever moved meanwhile is left alone."""
         part = {job: self._missing.pop(job) for job in list(self._missing)[: self._slice.rows]}
+        if not part:
+            return 0
         try:
             with self._slice.taken():
-                return insert.unpublish(db, list(part), list(part.values())) if part else 0
+                return insert.unpublish(db, list(part), list(part.values()))
         except psycopg.errors.QueryCanceled:
             self._missing |= part  # what fails otherwise is found again
             raise

@@ -17,7 +17,7 @@ from tests.support.waiting import Stopwatch, until
 
 DRAIN_S = 2.0
 #: To hand back, and for a machine that is busy.
-LEAVE_S = 20.0
+LEAVE_S = 8.0
 TERM, INT, QUIT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP
 
 

@@ -24,7 +24,7 @@ from esteira.turns import STEPS, Turns
 from tests.conftest import SERVERS
 from tests.integration.test_keeper import hints, serve
 from tests.support.jobs import TYPE, elapse, look, running, stored
-from tests.support.waiting import until
+from tests.support.waiting import Stopwatch, until
 from web.metrics import Page
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
@@ -332,8 +332,10 @@ def test_an_open_transaction_that_holds_a_schedule_s_key_makes_nobody_wait(
                VALUES (gen_random_uuid(), 'test.report', '{}', 'default', 6, 1, 1, 10, 600, 'test.report:daily',
                  clock_timestamp())"""
         )
+        watch = Stopwatch()
         keeper.turn()
 
+        assert watch.seconds < 2.5
         assert not keeper._was_away
         assert keeper._turns.whole
         blocked = Schedule.objects.get()
