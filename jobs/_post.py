@@ -7,6 +7,7 @@ from contextlib import suppress
 from email.utils import parseaddr
 from typing import Any, NamedTuple, Self
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMultiAlternatives, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 
@@ -84,6 +85,8 @@ def _opened() -> BaseEmailBackend:
     connection: BaseEmailBackend = get_connection()
     try:
         connection.open()
+    except ImproperlyConfigured as error:
+        raise GiveUp(f"{error} Then retry this job.") from error
     except smtplib.SMTPResponseException as error:
         refusal = _refusal(error.smtp_code, error.smtp_error)
         if refusal.code >= PERMANENT:

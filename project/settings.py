@@ -162,7 +162,11 @@ SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = DEBUG
 
 # --- Mail -------------------------------------------------------------------------------------------------------------
-vars().update(env.email_url_config(env.str("EMAIL_URL", default="smtp://127.0.0.1:1025")))
+EMAIL_URL = env.str("EMAIL_URL", default="")
+if EMAIL_URL:
+    vars().update(env.email_url_config(EMAIL_URL))
+else:
+    EMAIL_BACKEND = "project.mail.NoServer"
 EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT_SECONDS", default=20)
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="esteira@localhost")
 

@@ -127,3 +127,14 @@ def test_without_its_job_types_the_demo_says_what_to_do() -> None:
     assert said.returncode == 1
     assert "add the package `jobs` to JOB_PACKAGES" in said.stderr
     assert not Job.objects.exists()
+
+
+def test_without_a_mail_server_the_demo_leaves_the_mail_out(stack: dict[str, str]) -> None:
+    said = demo({**stack, "EMAIL_URL": ""}, "--json")
+
+    assert said.returncode == 0, said.stdout + said.stderr
+    scenes = {one["type"]: one for one in map(json.loads, said.stdout.splitlines())}
+    mail = scenes.pop("email.send")
+    assert (mail["state"], mail["details"]) == ("skipped", ["no mail server: set EMAIL_URL"])
+    assert len(scenes) == 5
+    assert all(one["as_meant"] for one in scenes.values())

@@ -164,6 +164,14 @@ def test_a_server_that_is_away_is_tried_again(server, job_type):
         job_type.run(to=["ana@example.org"], **LETTER)
 
 
+@pytest.mark.parametrize("job_type", [send, send_to_list])
+def test_where_no_server_is_configured_a_mail_fails_at_once(job_type, settings):
+    settings.EMAIL_BACKEND = "project.mail.NoServer"
+
+    with pytest.raises(GiveUp, match=r"No mail server is configured: set EMAIL_URL.* retry this job\."):
+        job_type.run(to=["ana@example.org"], **LETTER)
+
+
 def test_an_unknown_host_is_tried_again(server, settings):
     settings.EMAIL_HOST = "no-such-host.invalid"
 

@@ -31,6 +31,7 @@ from web.cli.waiting import Seen, until, until_ended
 
 HELP = "submit one of each, wait for them all, and show what came of them"
 PATIENCE_S = 120.0
+NO_MAIL = "no mail server: set EMAIL_URL"
 
 
 @dataclass(kw_only=True)
@@ -55,13 +56,15 @@ def run(out: Out, options: dict[str, Any]) -> int:
     photo = demo_parts.photo("images.thumbnails")
     scenes, reports = _scenes(demo_parts.upload(photo)), _reports()
     demo_parts.refuse_unknown({scene.type for scene in [*scenes, *reports]})
+    skipped = [scene for scene in scenes if scene.mail and not settings.EMAIL_URL]
+    scenes = [scene for scene in scenes if not scene.mail or settings.EMAIL_URL]
     out.say(f"Submitting {len(scenes)} jobs, and reports about them when they have ended.", "dim")
     _submit(scenes)
     _cancel_when_running(out, scenes)
     until_ended([scene.id for scene in scenes], console=out.aside, within_s=PATIENCE_S)
     _submit(reports)
     until_ended([scene.id for scene in reports], console=out.aside, within_s=PATIENCE_S)
-    return _tell(out, [*scenes, *reports])
+    return _tell(out, [*scenes, *reports], skipped)
 
 
 def _scenes(photo_id: str) -> list[Scene]:
@@ -120,16 +123,21 @@ class Ending:
     mail: str = ""
 
 
-def _tell(out: Out, scenes: Sequence[Scene]) -> int:
+def _tell(out: Out, scenes: Sequence[Scene], skipped: Sequence[Scene]) -> int:
     jobs = [find.job(scene.id) for scene in scenes]
     endings = [_ending(scene, job) for scene, job in zip(scenes, jobs, strict=True)]
     if out.as_json:
         for scene, job, ending in zip(scenes, jobs, endings, strict=True):
             out.data(_facts(scene, job, ending))
+        for scene in skipped:
+            out.data({"what": scene.what, "type": scene.type, "state": "skipped", "details": [NO_MAIL]})
     else:
         table = looks.grid("", "job", "ended", "what came of it")
         for scene, job, ending in zip(scenes, jobs, endings, strict=True):
             table.add_row(*_row(scene, job, ending))
+        for scene in skipped:
+            name = Text.assemble((scene.type, "bold"), f"\n{scene.what}\n")
+            table.add_row(Text("–", style="dim"), name, Text("skipped", style="dim"), Text(NO_MAIL))
         out.show(table)
         _say_where(out, endings)
     return REFUSED if any(ending.wrong for ending in endings) else OK
