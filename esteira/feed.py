@@ -57,12 +57,12 @@ ONE_STATEMENT = (psycopg.errors.QueryCanceled, *BUSY)
 class Feeder:
     """Feeds one slice of every queue at a time, so that rescue comes in between."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, clock: Clock | None = None) -> None:
         self._publisher, self._typical = publisher, Typical()
         self._told: dict[str, tuple[list[int], float]] = {}
         self._due: dict[str, Due] = {}
         self._front, self._turns = defaultdict[str, Slice](lambda: Slice(SLICE)), Slice(SLICE)
-        self._clock, self._now = Clock(), 0.0
+        self._clock, self._now = clock or Clock(), 0.0
         self._offered = self._turns_rest_until = float("-inf")
         self._slow_look = False
         self.window = settings.WINDOW

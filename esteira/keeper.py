@@ -33,6 +33,7 @@ from esteira.schedules import keep_declared
 from esteira.sweep import Expirer, Rescuer
 from esteira.ticks import write_ticks
 from esteira.turns import Turns, is_absence, said
+from esteira.walk import Clock, Recent
 
 log = logging.getLogger("esteira.keeper")
 T = TypeVar("T")
@@ -78,8 +79,14 @@ class Keeper:
         # One slow statement ends by its own limit before it could be taken for a server that stood still.
         self._still_s = max(settings.LEASE_SECONDS / 2, 1.25 * limit_s)
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
-        self._checker, self._feeder = Checker(self._publisher), Feeder(self._publisher)
-        self._rescuer, self._expirer, self._retention = Rescuer(), Expirer(), Retention()
+        moment = Recent()
+        self._checker = Checker(self._publisher, Clock(moment))
+        self._feeder = Feeder(self._publisher, Clock(moment))
+        self._rescuer, self._expirer, self._retention = (
+            Rescuer(Clock(moment)),
+            Expirer(Clock(moment)),
+            Retention(),
+        )
         self._hold, self._turns = Hold(), Turns()
         self._swept = self._declared = self._checked = float("-inf")
         self._relieved = float("-inf")

@@ -72,9 +72,9 @@ class _Reading:
 class Checker:
     """Reads the lists and the published rows, a part of each in a turn, and compares them."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, clock: Clock | None = None) -> None:
         self._publisher = publisher
-        self._clock, self._now = Clock(), -math.inf
+        self._clock, self._now = clock or Clock(), -math.inf
         # A little later than the moment up to which rows are judged, because that one is rounded.
         self._rows = Survey(self._judge, walk=self._judge_some, delay_s=GRACE_S + 0.01)
         #: The walk that feeds everything again; there is one only while Redis misses everything.

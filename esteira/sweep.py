@@ -28,8 +28,8 @@ LOOK_MOST = 5 * rescue.MOST
 class Rescuer:
     """T8: watches what runs, and rescues what nobody extends, as far as leases can be judged."""
 
-    def __init__(self) -> None:
-        self._claims, self._clock = Survey(self._watch, delay_s=FRESH_S), Clock()
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._claims, self._clock = Survey(self._watch, delay_s=FRESH_S), clock or Clock()
         #: When to look at a running job again, in seconds since 1970 by the database's clock.
         self._watched: dict[UUID, float] = {}
         self._slice = Slice(rescue.MOST)
@@ -85,9 +85,9 @@ class Rescuer:
 class Expirer:
     """T15: ends queued jobs whose time to start has passed, and those that return to the queue after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         self._ended, self._slice = 0, Slice(EXPIRE_MOST)
-        self._expiries, self._clock = Survey(self._expire, delay_s=0.0), Clock()
+        self._expiries, self._clock = Survey(self._expire, delay_s=0.0), clock or Clock()
 
     def start_over(self) -> None:
         """Read everything again."""

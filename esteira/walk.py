@@ -6,7 +6,8 @@ So its ranges are read instead: `Trail` reads each stretch of time once, soon af
 all of it, again and again, in slices that take a few milliseconds and a small share of the time. A trail is quick and
 may miss what a walk then finds: a row whose commit came late, that was locked, or that a clock that stepped back wrote.
 
-A `Survey` is both. Moments are seconds since 1970 by the database's clock. All of it lives in memory: a process that
+A `Survey` is both; while its walk is one quick slice, it is that alone. Moments are seconds since 1970 by the
+database's clock. All of it lives in memory: a process that
 dies loses nothing but reads.
 """
 
@@ -49,6 +50,8 @@ LOST_TRAIL_S = 60.0
 LATE_S, LATE_EVERY_S = 15.0, 2.5
 #: A clock that fell behind ours by so much between two looks was put back.
 PUT_BACK_S = 1.0
+#: How old a moment may be that several parts of one turn share.
+RECENT_S = 0.1
 
 
 class Walk:
@@ -66,6 +69,9 @@ class Walk:
         self._width = self._opening = math.inf
         self._given_up, self._narrowest = 0, NARROWEST_S
         self.been_through = False
+        #: Whether the last step was a whole walk, in so short a time that the next one needs no limit: what an index
+        #: gains between two steps costs little more than before.
+        self.at_once = False
         self._rests_until = float("-inf")
 
     def step(self, db: Db, newest: float, *, end: float | None = None) -> bool:
@@ -82,8 +88,9 @@ class Walk:
             took = time.monotonic() - began
             if left or self.between or took > (SLOW_S if self.been_through else self._box_s):
                 break
+        self.at_once = self.been_through and opened and self.between and took <= SLOW_S
         # A keeper rests as long between its turns as after a whole walk that was quick.
-        if self.been_through and not (opened and self.between and took <= SLOW_S):
+        if self.been_through and not self.at_once:
             self._rests_until = time.monotonic() + took * RESTS
         return left
 
@@ -97,7 +104,8 @@ class Walk:
             left = self._visit(db, after, until)
             return left, time.monotonic() - began
 
-        left, took = within(db, self._limit_s(), visit) or (None, math.inf)
+        limit_s, self.at_once = math.inf if self.at_once else self._limit_s(), False
+        left, took = within(db, limit_s, visit) or (None, math.inf)
         if left is not None:
             self._given_up, self._narrowest = 0, self._narrowest * GROWS
         else:
@@ -140,6 +148,10 @@ class Trail:
         """Forget where the trail was; what lies before its next step is left to a walk."""
         self._floor = None
 
+    def skip(self, clock: float) -> None:
+        """Go on from a moment, because a walk sees what has passed until then."""
+        self._floor = clock - self._delay_s
+
     def step(self, db: Db, clock: float) -> bool:
         """Visit what has passed since the last step; return False if a walk must look for what was left out."""
         until = clock - self._delay_s
@@ -164,7 +176,15 @@ _SHORTER = """SELECT set_config('statement_timeout', least(%s::float8, nullif(
 
 
 def within(db: Db, limit_s: float, work: Callable[[], T]) -> T | None:
-    """Do some work in a transaction whose statements end after `limit_s`; return None, and undo it, if one did."""
+    """Do some work in a transaction whose statements end after `limit_s`; return None, and undo it, if one did.
+
+    An infinite limit is the connection's own; there is no transaction then.
+    """
+    if limit_s == math.inf:
+        try:
+            return work()
+        except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
+            return None
     with db.transaction():
         db.fetch(_SHORTER, [limit_s])
         # Rolled back here, the timeout is no error to the connection, which would be given up for it.
@@ -195,16 +215,19 @@ class Survey:
     def step(self, db: Db, now: float) -> None:
         """Visit what is due at the moment `now` of the database's clock."""
         for trail in self._trails:
-            if not trail.step(db, now):
+            if self.walk.at_once:
+                trail.skip(now)
+            elif not trail.step(db, now):
                 self.walk.start_over()
         # After a clock was put back, there are claims in its future.
         self.walk.step(db, now - self._delay_s, end=math.inf)
 
 
 class Clock:
-    """The database's clock, as one process follows it."""
+    """The database's clock, as one part of a process follows it; `read` asks for the moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[Db], float] | None = None) -> None:
+        self._read = read or clock
         self._seen = self._at = float("-inf")
 
     def look(self, db: Db) -> tuple[float, bool]:
@@ -212,11 +235,24 @@ class Clock:
 
         A slow answer may look like that as well; whoever then reads everything again has lost nothing.
         """
-        now = clock(db)
+        now = self._read(db)
         passed, at = now - self._seen, time.monotonic()
         went_back = passed < 0 or passed < at - self._at - PUT_BACK_S
         self._seen, self._at = now, at
         return now, went_back
+
+
+class Recent:
+    """The database's clock for those that read it one after the other: a moment may be a little old, and never new."""
+
+    def __init__(self) -> None:
+        self._moment, self._at = 0.0, float("-inf")
+
+    def __call__(self, db: Db) -> float:
+        asked = time.monotonic()
+        if asked - self._at > RECENT_S:
+            self._moment, self._at = clock(db), asked
+        return self._moment
 
 
 def clock(db: Db) -> float:

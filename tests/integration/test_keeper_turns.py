@@ -506,3 +506,25 @@ def test_a_keeper_whose_row_was_deleted_makes_it_again(core: Core, keeper: Keepe
     keeper.turn()
 
     assert core.fetch("SELECT last_sweep IS NOT NULL FROM esteira_keeper") == [(True,)]
+
+
+def test_a_turn_with_nothing_to_do_takes_few_statements(
+    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a way to the server and back, twice a second and in every beat; about ten make a turn."""
+    serve(core, TYPE)
+    stored(core, 3)
+    keeper._retention.step(core)  # has its own pace
+    for _ in range(3):
+        keeper.turn()
+    said: list[str] = []
+    once = Core._once
+    monkeypatch.setattr(Core, "_once", lambda self, sql, params: said.append(sql) or once(self, sql, params))
+    transactions: list[None] = []
+    transaction = Core.transaction
+    monkeypatch.setattr(Core, "transaction", lambda self: transactions.append(None) or transaction(self))
+
+    for _ in range(4):
+        keeper.turn()
+
+    assert len(said) + 2 * len(transactions) <= 4 * 18, said

@@ -13,7 +13,7 @@ from esteira.record.claim import claim
 from esteira.record.finish import extend
 from esteira.sweep import Expirer, Rescuer
 from esteira.turns import Turns
-from esteira.walk import LOST_TRAIL_S, Trail, Walk
+from esteira.walk import LOST_TRAIL_S, Survey, Trail, Walk
 from tests.support.jobs import elapse, look, running, stored
 from tests.support.waiting import until
 
@@ -121,6 +121,42 @@ def test_a_walk_stays_where_a_visit_left_something(core: Core) -> None:
     until(lambda: walk.step(core, 10.0) or walk.been_through, "the walk is through")
     assert visitor.visits[0][1] == 10.0
     visitor.assert_without_gap()
+
+
+@pytest.fixture
+def sparse(monkeypatch: pytest.MonkeyPatch) -> Visitor:
+    """An index that is nowhere dense."""
+    monkeypatch.setattr(f"{__name__}.SECOND_S", 0.0)
+    return Visitor()
+
+
+def test_while_a_walk_sees_everything_at_once_its_trails_rest_and_miss_nothing_later(
+    core: Core, sparse: Visitor
+) -> None:
+    survey = Survey(sparse, delay_s=1)
+    until(lambda: survey.step(core, 100.0) or survey.walk.at_once, "a walk is quick")
+    sparse.visits.clear()
+
+    survey.step(core, 101.0)
+    survey.walk.at_once = False
+    survey.walk._rests_until = math.inf
+    survey.step(core, 102.0)
+
+    assert sparse.visits == [(-math.inf, math.inf), (100.0, 101.0)]
+
+
+def test_a_walk_that_suddenly_takes_long_is_no_failure_and_has_a_limit_again(
+    core: Core, sparse: Visitor
+) -> None:
+    survey = Survey(sparse, delay_s=1)
+    until(lambda: survey.step(core, 100.0) or survey.walk.at_once, "a walk is quick")
+    hasty = Core("hasty", timeout_s=0.3)
+    sparse._seconds = 1.0
+
+    survey.step(hasty, 101.0)
+
+    assert not survey.walk.at_once
+    hasty.close()
 
 
 # --- what the keeper makes of them ------------------------------------------------------------------------------------
