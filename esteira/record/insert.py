@@ -171,8 +171,8 @@ _NEXT_FRONT = f"""
 """
 
 
-# For jobs in turn the planner is kept from other indexes and from reading all of a schedule to sort it: in a coalesce() a
-# condition leads into no index, and counts as half true. By some statistics it would read a whole backlog otherwise.
+# For jobs in turn the planner is kept from other indexes, and from reading all of a schedule to sort it: a condition in
+# a coalesce() leads into no index, and counts as half true. By some statistics it would read a whole backlog otherwise.
 _SERVED = "coalesce(f.queue || ' ' || f.type = ANY(%(served)s::text[]), false)"
 _DUE_IN_TURN = DUE.replace(
     "f.run_at <= (SELECT clock_timestamp())", "coalesce(f.run_at <= clock_timestamp(), false)"
