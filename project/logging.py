@@ -26,13 +26,21 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str | int = "INFO", fmt: str = "text", file: str | None = None) -> None:
-    """Send every log to stderr, or to a file that may be rotated, in one format.
+    """Send every log of this process to stderr, or to a file that may be rotated, in one format.
 
     `level` is that of what is written here: a job's own log is kept from INFO on whatever this process says.
     """
+    logging.config.dictConfig(config(level, fmt, file))
+
+
+def config(level: str | int, fmt: str, file: str | None = None) -> dict[str, Any]:
+    """Return the same for a program that calls `dictConfig` itself, as gunicorn's main process does."""
     formatters = {
-        "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s", "datefmt": "%H:%M:%S"},
-        "json": {"()": "project.logging.JsonFormatter"},
+        "text": {
+            "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
+            "datefmt": "%Y-%m-%d %H:%M:%S",
+        },
+        "json": {"()": JsonFormatter},
     }
     handlers: dict[str, dict[str, Any]] = {
         "stderr": {"class": "logging.StreamHandler"},
@@ -40,18 +48,17 @@ def configure(level: str | int = "INFO", fmt: str = "text", file: str | None = N
     }
     number = level if isinstance(level, int) else logging.getLevelNamesMapping()[level]
     chatty = "DEBUG" if number <= logging.DEBUG else "WARNING"  # two lines for each message
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"chosen": formatters["json" if fmt == "json" else "text"]},
-            "handlers": {
-                "chosen": {**handlers["file" if file else "stderr"], "formatter": "chosen", "level": number}
-            },
-            "root": {"level": min(number, logging.INFO), "handlers": ["chosen"]},
-            "loggers": {
-                "celery.worker.strategy": {"level": chatty},
-                "celery.app.trace": {"level": chatty},
-            },
-        }
-    )
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"chosen": formatters["json" if fmt == "json" else "text"]},
+        "handlers": {
+            "chosen": {**handlers["file" if file else "stderr"], "formatter": "chosen", "level": number}
+        },
+        "root": {"level": min(number, logging.INFO), "handlers": ["chosen"]},
+        "loggers": {
+            "celery.worker.strategy": {"level": chatty},
+            "celery.app.trace": {"level": chatty},
+            "gunicorn.error": {"handlers": [], "propagate": True},
+        },
+    }

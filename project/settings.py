@@ -12,6 +12,8 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from project.public import public, yes
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -138,9 +140,11 @@ if not 1 <= LEASE_SECONDS <= 86_400:
     )
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
-BEHIND_TLS = env.bool("BEHIND_TLS", default=False)
+WEB_URL = env.str("WEB_URL", default="")
+FOUND = public(WEB_URL)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"]) + FOUND.hosts
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[]) + FOUND.origins
+BEHIND_TLS = yes(env.str("BEHIND_TLS", default=""), otherwise=FOUND.tls)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_TLS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
 SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
@@ -149,7 +153,6 @@ X_FRAME_OPTIONS = "DENY"
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
-WEB_URL = env.str("WEB_URL", default="")
 WEB_THREADS = env.int("WEB_THREADS", default=8)
 METRICS_PORT = env.int("METRICS_PORT", default=9090)
 FLOWER_URL = env.str("FLOWER_URL", default="")

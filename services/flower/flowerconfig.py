@@ -15,10 +15,14 @@ from django.conf import settings as django
 from flower.views import monitor
 from tornado.web import HTTPError
 
+from project.logging import configure
+
 sys.path.insert(0, str(Path(__file__).parent))
 from credentials import credentials
 
 NO = ("0", "false", "no")
+
+configure(django.LOG_LEVEL, django.LOG_FORMAT)  # Flower adds a handler of its own only where there is none
 
 port = 5555
 basic_auth = [credentials()]

@@ -2,6 +2,8 @@
 
 import os
 
+from project.logging import config
+
 port = 8000
 metrics_port = int(os.environ.get("METRICS_PORT") or 9090)  # 0 means none
 if metrics_port == port:
@@ -16,4 +18,7 @@ worker_tmp_dir = "/dev/shm"  # signs of life that never wait for a disk
 control_socket_disable = True
 graceful_timeout = 20  # requests end; below the container's grace
 keepalive = 5
+logconfig_dict = config(
+    (os.environ.get("LOG_LEVEL") or "INFO").upper(), os.environ.get("LOG_FORMAT") or "text"
+)
 forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1"

@@ -20,11 +20,14 @@ OTHER = REDIS_STACK if USUAL == REDIS else REDIS
 def test_the_other_redis_carries_jobs_and_nothing_is_left_after_the_end(
     make_stack: Callable[..., Containers],
 ) -> None:
-    stack = make_stack("other", REDIS_IMAGE=OTHER)
+    stack = make_stack("other", REDIS_IMAGE=OTHER, LOG_FORMAT="json")
 
-    stack.up("redis", "web", "worker", "beat")
+    stack.up("redis", "web", "worker", "beat", "flower")
     api = stack.api()
     done(api, submit(api, "demo.greet"))
+    for service in ("web", "worker", "beat", "flower"):
+        lines = [line.partition("|")[2].strip() for line in stack.logs(service).splitlines()]
+        assert lines and all({"ts", "level", "msg"} <= set(json.loads(line)) for line in lines), service
     (container,) = stack.ids("redis")
     assert stack.inspect(container)["Config"]["Image"] == OTHER
     stack.down()

@@ -175,7 +175,7 @@ def test_what_prod_has_commented_out_builds_when_it_is_taken_in() -> None:
     assert secret["metadata"]["name"] == "esteira"
     assert set(secret["data"]) == {"redis_url"}
     assert ingress["spec"]["rules"][0]["host"] == ingress["spec"]["tls"][0]["hosts"][0] == "jobs.example.com"
-    assert settings_of(objects, "web")["ALLOWED_HOSTS"].split(",")[0] == "jobs.example.com"
+    assert settings_of(objects, "web")["WEB_URL"] == "https://jobs.example.com"
     assert not {"postgres", "redis"} & {pod.name for pod in pods(objects)}
 
 
@@ -207,13 +207,13 @@ def test_behind_an_ingress_web_believes_its_controller_and_nobody_else_gets_in()
     (policy,) = [one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == "web"]
     web = settings_of(objects, "web")
 
-    assert (web["BEHIND_TLS"], web["FORWARDED_ALLOW_IPS"]) == ("True", "*")
+    assert (web["BEHIND_TLS"], web["FORWARDED_ALLOW_IPS"]) == ("", "*")
     (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == 8000]
     assert list(rule["from"][0]) == ["namespaceSelector"]
     assert "localhost" in web["ALLOWED_HOSTS"].split(","), "the probes ask it"
     (ingress,) = of_kind(objects, "Ingress")
     host = ingress["spec"]["rules"][0]["host"]
-    assert web["CSRF_TRUSTED_ORIGINS"] == web["WEB_URL"] == f"https://{host}"
+    assert web["WEB_URL"] == f"https://{host}"
     assert "flower" not in str(ingress)
 
 
