@@ -13,6 +13,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -37,6 +38,11 @@ POLICY = "; ".join(
     )
 )
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
+
+_UNKNOWN_NAME = (
+    "This installation is not known under the name, or the address, that was asked for. Whoever runs it can set WEB_URL to"
+    " the address that people use, or add the name to ALLOWED_HOSTS."
+)
 
 Next = Callable[[HttpRequest], HttpResponseBase]
 
@@ -120,7 +126,8 @@ def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpRespons
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return tell(request, Problem(code="bad-request", status=400))
+    detail = _UNKNOWN_NAME if isinstance(exception, DisallowedHost) else ""
+    return tell(request, Problem(code="bad-request", status=400, detail=detail))
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -167,7 +167,10 @@ def test_a_browser_signs_in_at_a_real_process(site: Site) -> None:
 def test_health_ignores_the_host_name(site: Site) -> None:
     assert site.ask("GET", "/livez", Host="10.1.2.3").status == 200
     assert site.ask("GET", "/readyz", Host="10.1.2.3").status == 200
-    assert site.ask("GET", "/login/", Host="evil.example").status == 400
+    for path in ("/login/", "/api/v1/jobs"):
+        refused = site.ask("GET", path, Host="evil.example")
+        assert refused.status == 400
+        assert b"WEB_URL" in refused.text, "who runs it is told what to set"
 
 
 def test_metrics_are_at_their_port_and_nowhere_else(site: Site) -> None:

@@ -26,7 +26,7 @@ OURS = {
 ONCE = {"secrets", "migrate"}
 KEPT = {"postgres", "redis", "web", "worker", "beat", "flower"}
 #: Where files stand in an image is the image's to say; pages that show code are for STACK=dev.
-IMAGES_OWN = {"DATA_DIR", "RUN_DIR", "STATIC_ROOT", "DEBUG"}
+IMAGES_OWN = {"DATA_DIR", "RUN_DIR", "STATIC_ROOT"}
 #: Made of a published port, so that pages link to where people are.
 DERIVED = {"WEB_URL": "http://127.0.0.1:8000", "FLOWER_URL": "http://127.0.0.1:5555"}
 UNITS = {"h": 3600, "m": 60, "s": 1}
@@ -173,7 +173,9 @@ def test_servers_come_from_the_images_that_were_named() -> None:
 def test_on_a_server_a_part_runs_its_image_s_own_command(part: str) -> None:
     assert not services()[part].get("command")
     assert not services()[part].get("entrypoint")
-    assert "healthcheck" not in services()[part], "the image's own says when it works"
+    assert set(services()[part]["healthcheck"]) == {"start_period", "retries"}, (
+        "the image's own says when it works"
+    )
 
 
 # --- Order and durations ---------------------------------------------------------------------------------------------------
