@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.browser import Browser
+from tests.support.checkout import copy_of_the_checkout
 from tests.support.containers import Containers
-from tests.support.forks import ROOT
 from tests.support.journey import done, submit
 from tests.support.waiting import until
 
-NOT_COPIED = (".git", ".venv", ".env", ".esteira", ".*_cache", ".hypothesis", "__pycache__", "node_modules")
 PASSWORD = "given-by-a-file"
 GREETINGS = '''"""Written while the stack runs."""
 
@@ -27,7 +25,7 @@ def greet(ctx: Context, name: str) -> dict[str, str]:
 
 
 def test_a_saved_file_is_a_job_type_that_runs(make_stack: Callable[..., Containers], tmp_path: Path) -> None:
-    code = copy_of_the_checkout(tmp_path / "code")
+    code = copy_of_the_checkout(tmp_path / "code", admin_password=PASSWORD)
     stack = make_stack("dev", file=code / "compose.yaml", STACK="dev", JOB_PACKAGES="jobs")
 
     stack.up()
@@ -46,13 +44,3 @@ def test_a_saved_file_is_a_job_type_that_runs(make_stack: Callable[..., Containe
     until(known, "web knows the new type", timeout=60, every=0.3)
     greeted = done(api, submit(api, "greetings.greet", name="Ana"))
     assert greeted["result"] == {"text": "Hello Ana"}
-
-
-def copy_of_the_checkout(place: Path) -> Path:
-    """Copy what a clone would have, and give one secret by a file."""
-    shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(*NOT_COPIED), symlinks=True)
-    for left in (place / "secrets").iterdir():
-        if left.name != "README.md":
-            left.unlink()
-    (place / "secrets" / "admin_password").write_text(f"{PASSWORD}\n")
-    return place

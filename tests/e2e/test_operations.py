@@ -17,9 +17,10 @@ import psycopg
 import pytest
 import redis
 
-from tests.e2e.test_dev import PASSWORD, copy_of_the_checkout
+from tests.e2e.test_dev import PASSWORD
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
+from tests.support.checkout import copy_of_the_checkout
 from tests.support.containers import build_postgres_18
 from tests.support.installation import NEW, OLD, Installation
 from tests.support.invariants import check
@@ -30,7 +31,7 @@ from tests.support.waiting import until
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """An installation that `make up` has started, with the older release."""
-    code = copy_of_the_checkout(tmp_path_factory.mktemp("installation") / "esteira")
+    code = copy_of_the_checkout(tmp_path_factory.mktemp("installation") / "esteira", admin_password=PASSWORD)
     stack = Installation(code)
     stack.release(OLD)
     try:
