@@ -1,6 +1,6 @@
 """How large the images are, how long a stack takes to build and start, and what it holds in memory: `make sizes`.
 
-It works on a copy of this checkout with a project, ports, volumes and a tag of its own, prints Markdown for
+It works on a copy of this checkout with a project, ports and volumes of its own, prints Markdown for
 docs/images.md, and removes what it made. Nothing of a running stack is touched.
 """
 
@@ -93,7 +93,6 @@ def trial() -> Iterator[Trial]:
         _copy(Path(folder))
         settings = {
             "COMPOSE_PROJECT_NAME": name,
-            "VERSION": name,
             "PORT": str(free_port()),
             "FLOWER_PORT": str(free_port()),
         }
@@ -107,7 +106,7 @@ def trial() -> Iterator[Trial]:
             yield ours
         finally:
             ours.run("docker", "compose", "--progress", "quiet", "down", "-v", "--timeout", "10", check=False)
-            ours.run("docker", "rmi", *(f"esteira-{role}:{name}" for role in ROLES), check=False)
+            ours.run("docker", "rmi", *(f"{name}-{role}" for role in ROLES), check=False)
 
 
 def _copy(folder: Path) -> None:
@@ -132,7 +131,7 @@ def builds(ours: Trial) -> dict[str, float]:
 def own_layers(ours: Trial) -> dict[str, tuple[int, int]]:
     """Return the bytes of each image beyond the one it is built on, and how many of them all four share."""
     below = len(_layers(ours, BASE))
-    layers = {role: _layers(ours, f"esteira-{role}:{ours.name}") for role in ROLES}
+    layers = {role: _layers(ours, f"{ours.name}-{role}") for role in ROLES}
     own = {role: found[: len(found) - below][::-1] for role, found in layers.items()}
     shared = [step for step, *others in zip(*own.values(), strict=False) if all(o == step for o in others)]
     return {role: (sum(s for s, _ in steps), sum(s for s, _ in shared)) for role, steps in own.items()}

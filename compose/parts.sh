@@ -5,6 +5,22 @@ compose() { docker compose --progress quiet "$@"; }
 say() { printf '%s\n' "$@"; }
 fail() { printf '%s\n' "$@" >&2; exit 1; }
 
+# Docker tells installations apart by their name alone: what another folder of the same name has started would be taken
+# for ours. Each container knows the folder that it was started from.
+only_ours() {
+  # shellcheck disable=SC2046  # one word each
+  set -- $(compose ps -aq)
+  [ $# -gt 0 ] || return 0
+  docker inspect -f '{{index .Config.Labels "com.docker.compose.project.working_dir"}}' "$@" | sort -u |
+    while read -r folder; do
+      [ "$(cd "$folder" 2>/dev/null && pwd -P)" = "$(pwd -P)" ] || fail \
+        "An installation of this name was started in $folder, and this is $PWD: nothing was done." \
+        "If it is another one, give this one a name and ports of its own in .env, for example" \
+        "  COMPOSE_PROJECT_NAME=esteira2 PORT=8001 FLOWER_PORT=5556, each on a line" \
+        "If the folder was moved, remove the old containers first; the data stays: docker compose down"
+    done
+}
+
 # The containers of a service that run, one id a line.
 running() { compose ps -q --status running "$1"; }
 
@@ -76,3 +92,5 @@ replace() {
 scale() { compose up -d --no-deps --no-build --no-recreate --wait --scale "$1=$2" "$1"; }
 
 name() { docker inspect -f '{{.Name}}' "$1" | cut -c2-; }
+
+only_ours

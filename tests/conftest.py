@@ -24,7 +24,7 @@ from django.db import connection
 
 from esteira.registry import registry
 from tests.support import containers, lanes, namespace, recovery
-from tests.support.cluster import IMAGES
+from tests.support.cluster import BUILT
 from tests.support.servers import SuiteServers
 from tests.support.standing import take_down_what_nobody_needs
 
@@ -168,7 +168,7 @@ def images() -> None:
 def loaded_images(images: None) -> None:
     """The same in the cluster, once it is there."""
     namespace.wait_for_it()
-    namespace.load(*(f"{image}:latest" for image in IMAGES))
+    namespace.load(*containers.named_as_in_manifests(*BUILT))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

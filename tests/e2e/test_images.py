@@ -22,6 +22,7 @@ from tests.repo.test_images import ROLES
 from tests.repo.test_style import SECRETS
 from tests.repo.tools import has_wheel, judge
 from tests.repo.tree import text
+from tests.support.containers import image as built
 
 BASE = os.environ.get("PYTHON_IMAGE", "python:3.13-slim-trixie")
 PROJECT = tomllib.loads(text("pyproject.toml"))
@@ -58,7 +59,7 @@ class Image:
 @pytest.fixture(scope="module")
 def archive(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     file = tmp_path_factory.mktemp("images") / "images.tar"
-    names = [f"esteira-{role}:latest" for role in ROLES]
+    names = [built(role) for role in ROLES]
     subprocess.run(["docker", "save", "-o", str(file), *names], check=True, timeout=300)
     yield file
     file.unlink()
@@ -72,7 +73,7 @@ def contents(archive: Path) -> dict[str, Image]:
         for saved in json.load(outer.extractfile("manifest.json")):  # type: ignore[arg-type]
             config = json.load(outer.extractfile(saved["Config"]))  # type: ignore[arg-type]
             assert config["rootfs"]["diff_ids"][: len(below)] == below, f"it is not built on {BASE}"
-            role = saved["RepoTags"][0].removeprefix("esteira-").removesuffix(":latest")
+            (role,) = [each for each in ROLES if built(each) in saved["RepoTags"]]
             found[role] = Image(role, config)
             for layer in saved["Layers"][len(below) :]:
                 read(outer.extractfile(layer), found[role])
@@ -107,7 +108,7 @@ def python(role: str, code: str) -> str:
     done = subprocess.run(
         ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "ALL",
          "--security-opt", "no-new-privileges", "-e", "SECRET_KEY=check", "-e", "DATABASE_URL=postgresql://nobody@127.0.0.1:1/none",
-         f"esteira-{role}:latest", "python", "-c", code],
+         built(role), "python", "-c", code],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

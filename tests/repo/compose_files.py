@@ -19,13 +19,14 @@ from tests.repo.tree import ROOT, files, text
 FILES = [path for path in files() if path == Path("compose.yaml") or path.match("compose/*.yaml")]
 BEGIN = re.compile(r"\$\{([A-Z][A-Z0-9_]*)")
 INNERMOST = re.compile(r"\$\{[A-Z][A-Z0-9_]*:-([^{}]*)\}")
+IF_GIVEN = re.compile(r"\$\{[A-Z][A-Z0-9_]*:\+[^{}]*\}")
 
 
 def variables(source: str) -> list[tuple[str, str]]:
     """Return name and default of each `${NAME:-default}`, those inside defaults included."""
     found = []
-    for match in BEGIN.finditer(source):
-        rest = _until_its_brace(source[match.end() :])
+    for match in BEGIN.finditer(IF_GIVEN.sub("", source)):
+        rest = _until_its_brace(match.string[match.end() :])
         assert rest.startswith(":-"), f"{match[0]}…}} has no default, so compose warns: write {match[0]}:-}}"
         found.append((match[1], rest.removeprefix(":-")))
     return found
@@ -42,6 +43,7 @@ def _until_its_brace(rest: str) -> str:
 
 def filled(source: str) -> str:
     """Return it with the default in the place of each variable."""
+    source = IF_GIVEN.sub("", source)
     while (inner := INNERMOST.sub(r"\1", source)) != source:
         source = inner
     return source
@@ -78,19 +80,20 @@ def need_compose() -> None:
 
 
 @cache
-def rendered(dotenv: str = "", **settings: str) -> dict[str, Any]:
-    """Return the project as compose understands it, with a `.env` and an environment of ours only."""
+def rendered(dotenv: str = "", override: str = "", **settings: str) -> dict[str, Any]:
+    """Return the project as compose understands it in a folder `esteira`, with a `.env` and an environment of ours only."""
     need_compose()
-    with tempfile.TemporaryDirectory(prefix="esteira-compose-") as folder:
-        here = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="esteira-compose-") as place:
+        here = Path(place) / "esteira"
+        here.mkdir()
         for path in FILES:
             (here / path).parent.mkdir(exist_ok=True)
             shutil.copyfile(ROOT / path, here / path)
         if dotenv:
             (here / ".env").write_text(dotenv)
         env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **settings}
-        command = ["docker", "compose", "--project-directory", folder, "config", "--format", "json"]
+        command = ["docker", "compose", "config", "--format", "json"]
         done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert not done.stderr, done.stderr
-        return dict(json.loads(done.stdout.replace(folder, ".")))
+        return dict(json.loads(done.stdout.replace(str(here), ".")))

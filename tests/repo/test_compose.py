@@ -186,6 +186,25 @@ def test_a_worker_has_its_drain_and_ten_seconds_to_leave(drain: float) -> None:
     part = services(DRAIN_SECONDS=f"{drain}")["worker"]
 
     assert seconds(part["stop_grace_period"]) == drain + 10
+@pytest.mark.parametrize("named", ["in .env", "in the environment"])
+def test_another_installation_has_other_images_volumes_and_networks(named: str) -> None:
+    line = "COMPOSE_PROJECT_NAME=second\n"
+    found = rendered(line) if named == "in .env" else rendered(COMPOSE_PROJECT_NAME="second")
+
+    assert found["name"] == "second"
+    assert {found["services"][name]["image"] for name in OURS} == {
+        f"second-{role}:latest" for role in OURS.values()
+    }
+    for kind in ("volumes", "networks"):
+        assert {each["name"] for each in found[kind].values()} == {f"second_{key}" for key in found[kind]}
+
+
+def test_a_registry_names_the_images_of_every_installation_alike() -> None:
+    found = services(IMAGE_PREFIX="registry.example/team/", COMPOSE_PROJECT_NAME="second")
+
+    assert found["web"]["image"] == "registry.example/team/esteira-web:latest"
+
+
     assert part["environment"]["DRAIN_SECONDS"] == f"{drain}"
 
 

@@ -29,8 +29,9 @@ NOT_OURS = {
     "KUBERNETES_SERVICE_HOST",
     "KUBERNETES_SERVICE_PORT",
 }
-#: What compose sets for itself if nobody else does: an address made of its ports, a secret, a build's name for itself.
-OTHERWISE = {"WEB_URL", "FLOWER_URL", "REDIS_URL", "VERSION"}
+#: What compose sets for itself if nobody else does: an address made of its ports, a secret, a build's name for itself,
+#: images' names made of the project's.
+OTHERWISE = {"WEB_URL", "FLOWER_URL", "REDIS_URL", "VERSION", "IMAGE_PREFIX"}
 
 
 @dataclass(frozen=True)

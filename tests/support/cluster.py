@@ -22,7 +22,7 @@ from tests.support.waiting import until
 BASE = ROOT / "k8s"
 EXTRAS = Path(__file__).with_name("cluster.yaml")
 ROLES = ("web", "worker", "beat", "flower")
-IMAGES = tuple(f"esteira-{role}" for role in (*ROLES, "dev"))
+BUILT = (*ROLES, "dev")
 #: Where their nodes' ports answer.
 NODE = os.environ.get("TEST_NODE_ADDRESS", "127.0.0.1")
 PART = "app.kubernetes.io/part-of=esteira"

@@ -20,6 +20,8 @@ from tests.support.waiting import until
 
 FILE = ROOT / "tests" / "support" / "compose.yaml"
 ENGINE = "a Docker engine with Compose 2"
+#: The tests' images have names of their own, whatever the project: an installation beside them keeps what it runs.
+PREFIX = "esteira-tests/"
 HOW_TO_GET_ONE = "install and start Docker, so that `docker compose ls` answers"
 #: The order of a stack's parts; one-shots and the mail catcher aside.
 PARTS = ("postgres", "redis", "web", "worker", "beat", "flower")
@@ -41,6 +43,19 @@ def build_images() -> None:
     Containers("esteira-tests-build").compose("build", timeout=1200)
 
 
+def image(role: str) -> str:
+    """Return the name of an image that `build_images` has built."""
+    return f"{PREFIX}esteira-{role}:latest"
+
+
+def named_as_in_manifests(*roles: str) -> list[str]:
+    """Give the built images the names by which the manifests call them; return these."""
+    names = {role: f"esteira-{role}:latest" for role in roles}
+    for role, name in names.items():
+        subprocess.run(["docker", "tag", image(role), name], check=True, timeout=60)
+    return list(names.values())
+
+
 def build_postgres_18() -> str:
     """Build PostgreSQL 18 as its official image has it, in other folders than 17; return the image's name."""
     name, folder = "esteira-tests-postgres:18", ROOT / "tests" / "support" / "postgres18"
@@ -59,6 +74,7 @@ class Containers(Reached):
         self.file = file
         self.settings = {
             "COMPOSE_PROJECT_NAME": project,
+            "IMAGE_PREFIX": PREFIX,
             "PORT": str(free_port()),
             "FLOWER_PORT": str(free_port()),
             "POSTGRES_PORT": str(free_port()),  # kept, so that a server that starts again is found again
@@ -82,13 +98,17 @@ class Containers(Reached):
         """Run `docker compose …`, however it ends."""
         return subprocess.run(
             ["docker", "compose", "--progress", "quiet", "-f", str(self.file), *arguments],
-            env={**_without_ours(), **self.settings, **more},
+            env=self.environment(**more),
             cwd=self.file.parent,
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
         )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return what compose and the scripts beside it see of this environment, and the stack's settings."""
+        return {**_without_ours(), **self.settings, **more}
 
     def up(self, *services: str, scale: dict[str, int] | None = None, wait: bool = True, **more: str) -> None:
         """Start all of it, or some services, and return once they are healthy."""

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.broken import GRACE_S
 from tests.support.cluster import ROLES
+from tests.support.containers import image
 from tests.support.disturbed import Disturbed
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
@@ -26,7 +27,7 @@ def next_images(images: None) -> None:
     for role in ROLES:
         subprocess.run(
             ["docker", "build", "-q", "-t", f"esteira-{role}:{NEXT}", "-"],
-            input=f"FROM esteira-{role}:latest\nLABEL org.opencontainers.image.version={NEXT}\n",
+            input=f"FROM {image(role)}\nLABEL org.opencontainers.image.version={NEXT}\n",
             text=True,
             check=True,
             capture_output=True,
