@@ -11,7 +11,6 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY := .venv/bin/python
 UV := .venv/uv/bin/uv
 MINUTES ?= 10
-WORKERS ?= 2
 PROCESSES ?= 2
 
 export UV_SYSTEM_CERTS := 1
@@ -94,8 +93,7 @@ logs: ## Follow what all parts say; ARGS=worker for one
 	@docker compose logs -f --tail 50 $(ARGS)
 
 scale: ## Run this many workers: make scale WORKERS=4
-	@docker compose up -d --wait --no-deps --no-recreate --scale worker=$(WORKERS) worker
-	@docker compose ps worker --format 'table {{.Name}}\t{{.Status}}'
+	@compose/scale $(WORKERS)
 
 password: ## Show addresses, and the passwords that this installation made or was given
 	@compose/addresses passwords
