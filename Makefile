@@ -87,7 +87,7 @@ up: ## The whole stack in containers, ready when this returns; STACK=dev for wor
 	@compose/up
 
 down: ## Stop and remove the containers; the data stays in its volumes
-	@docker compose down
+	@compose/down
 
 logs: ## Follow what all parts say; ARGS=worker for one
 	@docker compose logs -f --tail 50 $(ARGS)

@@ -7,6 +7,7 @@ its embedded servers are read from `.esteira/env`, so that `manage.py` needs no 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import environ
@@ -140,7 +141,7 @@ if not 1 <= LEASE_SECONDS <= 86_400:
     )
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
-WEB_URL = env.str("WEB_URL", default="")
+WEB_URL = re.sub(r"(:\d+)-\d+$", r"\1", env.str("WEB_URL", default=""))  # under compose the first of a range
 FOUND = public(WEB_URL)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"]) + FOUND.hosts
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[]) + FOUND.origins

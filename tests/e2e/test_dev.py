@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,6 @@ def test_a_saved_file_is_a_job_type_that_runs(make_stack: Callable[..., Containe
     until(known, "web knows the new type", timeout=60, every=0.3)
     greeted = done(api, submit(api, "greetings.greet", name="Ana"))
     assert greeted["result"] == {"text": "Hello Ana"}
+
+    subprocess.run(["compose/down"], cwd=code, env=stack.environment(STACK="prod"), check=True)
+    assert {left.split()[0] for left in stack.leftovers()} == {"volume"}, "the mail catcher is of dev alone"

@@ -67,6 +67,10 @@ def test_two_webs_and_two_beats_at_once(stack: Wide) -> None:
     until(lambda: ticks(stack) >= 10, "ten ticks", timeout=60)
 
     assert urls[0] != urls[1]
+    named = stack.manage(
+        "shell", "-v", "0", "-c", "from django.conf import settings; print(settings.WEB_URL)"
+    )
+    assert named.strip() == f"http://127.0.0.1:{stack.settings['PORT'].partition('-')[0]}"
     assert [Browser(url).get("/readyz").status for url in urls] == [200, 200]
     assert [second.request(f"/api/v1/jobs/{one}", timeout=30).status for one in ids] == [200] * 4
     assert len(stack.ids("beat")) == 2
