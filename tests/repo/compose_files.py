@@ -91,6 +91,8 @@ def rendered(dotenv: str = "", override: str = "", **settings: str) -> dict[str,
             shutil.copyfile(ROOT / path, here / path)
         if dotenv:
             (here / ".env").write_text(dotenv)
+        if override:
+            (here / "compose.override.yaml").write_text(override)
         env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **settings}
         command = ["docker", "compose", "config", "--format", "json"]
         done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, check=False)

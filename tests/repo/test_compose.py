@@ -90,6 +90,27 @@ def test_yaml_says_what_it_seems_to_say() -> None:
     run("yamllint", "--strict", *(str(path) for path in files() if path.suffix in (".yaml", ".yml")))
 
 
+def test_an_override_is_merged_over_all_and_the_example_of_one_does_what_it_says() -> None:
+    usual, found = (
+        rendered()["services"],
+        rendered(override=text("compose.override.yaml.example"))["services"],
+    )
+
+    changed = {name for name in found if found[name] != usual[name]}
+    (port,) = found["postgres"]["ports"]
+    assert changed == {"postgres", "worker", "flower"}
+    assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "5432", 5432)
+    assert set(found["postgres"]["networks"]) == {"front", "back"}
+    assert found["worker"]["extra_hosts"] == ["host.docker.internal=host-gateway"]
+    assert found["flower"]["deploy"]["replicas"] == 0
+    assert found["flower"]["deploy"]["resources"] == usual["flower"]["deploy"]["resources"]
+
+
+@pytest.mark.parametrize(("dotenv", "many"), [("", 1), ("WORKERS=4\n", 4)])
+def test_workers_are_as_many_as_a_dotenv_says(dotenv: str, many: int) -> None:
+    assert rendered(dotenv)["services"]["worker"]["deploy"]["replicas"] == many
+
+
 # --- Settings --------------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ MADE_BY_RUNNING = (
     ".venv",
     ".env",
     "backups",
+    "compose.override.yaml",
     "deploy/prod/secrets.env",
     "jobs/greetings.py",
 )
