@@ -4,6 +4,9 @@ Each secret comes from the environment, else from a file of its name below /give
 made, else it is made now. They are written below /keys, one folder for each group of readers, so that nobody mounts
 what they need not know. Nothing is replaced by nothing: what is there stays. Needs no Django and no network.
 
+It runs as root without root's rights, but for one: it reads what is given whatever its mode, so that a secret may be a
+file of mode 600. What it writes belongs to root and is read by our group.
+
 A change has two steps, `prepare NAME…` and `adopt NAME…`: the next value lies beside the one in use until its server
 knows it. Killed in between, `prepare` finds it again, so whoever changes a password can simply begin anew.
 """
@@ -17,6 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+from project.hand_on import hand_on
 
 KEYS, GIVEN = Path("/keys"), Path("/given")
 MODE = 0o440  # owner and group: PostgreSQL and Redis run as other users, and are in our group
@@ -67,6 +72,7 @@ def main(arguments: Sequence[str]) -> None:
         match arguments:
             case []:
                 settle()
+                hand_on()
             case ["prepare", *names]:
                 prepare(names)
             case ["adopt", *names]:
@@ -165,8 +171,14 @@ def write(file: Path, value: str) -> None:
 def _put(file: Path, value: str) -> None:
     """Write a file whole or not at all: readers never see half a secret."""
     fresh = file.with_name(f".{file.name}.new")
-    fresh.unlink(missing_ok=True)
-    fresh.touch(mode=0o600)
+    try:
+        fresh.unlink(missing_ok=True)
+        fresh.touch(mode=0o600)
+    except PermissionError:
+        raise BadSecret(
+            f"{file.parent} belongs to another user than {os.getuid()}, as earlier versions had it. Give it away, "
+            "then run this again: docker compose run --rm --no-deps --cap-add CHOWN secrets chown -R 0 /keys"
+        ) from None
     fresh.write_text(value)
     fresh.chmod(MODE)
     fresh.replace(file)

@@ -170,7 +170,7 @@ def test_a_backup_is_the_way_to_another_major_version(
     (container,) = stack.ids("postgres")
     mounts = stack.inspect(container)["Mounts"]
     volumes = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
-    assert volumes == {f"{stack.project}_postgres", f"{stack.project}_keys-postgres"}
+    assert volumes == {f"{stack.project}_{name}" for name in ("postgres", "keys-postgres", "files-postgres")}
     del stack.settings["POSTGRES_IMAGE"]
 
 

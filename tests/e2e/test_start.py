@@ -23,6 +23,7 @@ from tests.support.waiting import until
 START_S = 60 if os.environ.get("STRICT") else 150
 QUIET_TICKS = 20
 ONE_SHOTS = ("secrets", "migrate")
+DAC_READ_SEARCH = 2  # its number in Linux
 UNEASY = re.compile(r"warn|error|critical|fatal|traceback|exception|refused|fail|\[[WEC] \d", re.IGNORECASE)
 #: What the servers say on every start, however well they are.
 KNOWN = (
@@ -114,17 +115,33 @@ def test_a_one_shot_is_as_powerless(stack: Shared, one_shot: str) -> None:
     (container,) = stack.ids(one_shot, all_too=True)
     found = stack.inspect(container)
 
-    assert_powerless(stack.compose("run", "--rm", "--no-deps", "-T", one_shot, "cat", "/proc/1/status"))
+    told = stack.compose("run", "--rm", "--no-deps", "-T", one_shot, "cat", "/proc/1/status")
+    if one_shot == "secrets":
+        assert_only_reads(told)
+    else:
+        assert_powerless(told)
     assert found["HostConfig"]["ReadonlyRootfs"]
     assert found["HostConfig"]["Memory"] > 0 and found["HostConfig"]["PidsLimit"] > 0
     assert found["State"]["ExitCode"] == 0
 
 
 def assert_powerless(status: str) -> None:
-    told = {key: value.split() for key, _, value in (line.partition(":") for line in status.splitlines())}
+    told = parsed(status)
     assert "0" not in told["Uid"] and "0" not in told["Gid"]
     assert told["CapEff"] == told["CapBnd"] == ["0000000000000000"]
     assert told["NoNewPrivs"] == ["1"]
+
+
+def assert_only_reads(status: str) -> None:
+    """It is root with one capability: to read files whatever their modes."""
+    told = parsed(status)
+    assert (set(told["Uid"]), set(told["Gid"])) == ({"0"}, {"10001"})
+    assert told["CapEff"] == told["CapBnd"] == [f"{1 << DAC_READ_SEARCH:016x}"]
+    assert told["NoNewPrivs"] == ["1"]
+
+
+def parsed(status: str) -> dict[str, list[str]]:
+    return {key: value.split() for key, _, value in (line.partition(":") for line in status.splitlines())}
 
 
 def test_ports_are_published_on_this_machine_only(stack: Shared) -> None:
@@ -177,7 +194,7 @@ def test_secrets_are_files_for_their_readers_and_stand_nowhere_else(stack: Share
     told = {service: json.dumps(stack.inspect(stack.ids(service, all_too=True)[0])) for service in READERS}
 
     assert set(files) == {*SECRETS, "database_url", "redis_url"}
-    assert set(files.values()) == {"440 10001:10001"}
+    assert set(files.values()) == {"440 0:10001"}
     assert not [(s, name) for s, text in told.items() for name, value in values.items() if value in text]
 
 
@@ -255,11 +272,11 @@ def test_a_bad_secret_is_refused_with_a_sentence_and_nothing_starts(
 
 
 def folder(place: Path, **files: str) -> Path:
-    """Make a folder of given secrets, readable by the one-shot's user."""
-    place.chmod(0o755)
+    """Make a folder of given secrets, which nobody but their owner may read."""
+    place.chmod(0o700)
     for name, content in files.items():
         (place / name).write_text(content)
-        (place / name).chmod(0o644)
+        (place / name).chmod(0o600)
     return place
 
 

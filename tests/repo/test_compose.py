@@ -184,6 +184,25 @@ def test_a_registry_and_a_version_name_all_four() -> None:
     assert found["web"]["image"].endswith("esteira-web:1.2")
 
 
+@pytest.mark.parametrize("named", ["in .env", "in the environment"])
+def test_another_installation_has_other_images_volumes_and_networks(named: str) -> None:
+    line = "COMPOSE_PROJECT_NAME=second\n"
+    found = rendered(line) if named == "in .env" else rendered(COMPOSE_PROJECT_NAME="second")
+
+    assert found["name"] == "second"
+    assert {found["services"][name]["image"] for name in OURS} == {
+        f"second-{role}:latest" for role in OURS.values()
+    }
+    for kind in ("volumes", "networks"):
+        assert {each["name"] for each in found[kind].values()} == {f"second_{key}" for key in found[kind]}
+
+
+def test_a_registry_names_the_images_of_every_installation_alike() -> None:
+    found = services(IMAGE_PREFIX="registry.example/team/", COMPOSE_PROJECT_NAME="second")
+
+    assert found["web"]["image"] == "registry.example/team/esteira-web:latest"
+
+
 def test_servers_come_from_the_images_that_were_named() -> None:
     found = services(POSTGRES_IMAGE="postgres:14", REDIS_IMAGE="redis:8.2")
 
@@ -207,25 +226,6 @@ def test_a_worker_has_its_drain_and_ten_seconds_to_leave(drain: float) -> None:
     part = services(DRAIN_SECONDS=f"{drain}")["worker"]
 
     assert seconds(part["stop_grace_period"]) == drain + 10
-@pytest.mark.parametrize("named", ["in .env", "in the environment"])
-def test_another_installation_has_other_images_volumes_and_networks(named: str) -> None:
-    line = "COMPOSE_PROJECT_NAME=second\n"
-    found = rendered(line) if named == "in .env" else rendered(COMPOSE_PROJECT_NAME="second")
-
-    assert found["name"] == "second"
-    assert {found["services"][name]["image"] for name in OURS} == {
-        f"second-{role}:latest" for role in OURS.values()
-    }
-    for kind in ("volumes", "networks"):
-        assert {each["name"] for each in found[kind].values()} == {f"second_{key}" for key in found[kind]}
-
-
-def test_a_registry_names_the_images_of_every_installation_alike() -> None:
-    found = services(IMAGE_PREFIX="registry.example/team/", COMPOSE_PROJECT_NAME="second")
-
-    assert found["web"]["image"] == "registry.example/team/esteira-web:latest"
-
-
     assert part["environment"]["DRAIN_SECONDS"] == f"{drain}"
 
 
@@ -297,16 +297,28 @@ def test_no_container_is_given_more_than_it_needs_or_a_name_that_blocks_a_second
         "links",
     }
     for stack, name, part in every_service():
-        assert not wanted & set(part), (stack, name)
+        assert wanted & set(part) == ({"cap_add"} if name == "secrets" else set()), (stack, name)
         assert part.get("network_mode") in (None, "none"), (stack, name)
         assert not [v for v in part.get("volumes", []) if "docker.sock" in v.get("source", "")], (stack, name)
 
 
-def test_no_container_runs_as_root() -> None:
+def test_no_container_that_stays_runs_as_root_and_the_one_shot_that_does_only_reads_more() -> None:
     """Those of ours take the user of their image."""
     users = {name: part["user"] for _, name, part in every_service() if part.get("user")}
+    one_shot = services()["secrets"]
 
-    assert users == {"postgres": "999:999", "redis": "999:999"}
+    assert users == {"postgres": "999:999", "redis": "999:999", "secrets": "0:10001"}
+    assert (one_shot["cap_add"], one_shot["network_mode"]) == (["DAC_READ_SEARCH"], "none")
+
+
+def test_servers_mount_nothing_of_this_folder_because_its_modes_may_shut_them_out() -> None:
+    binds = {
+        name: {volume["source"] for volume in part.get("volumes", []) if volume["type"] == "bind"}
+        for name, part in services().items()
+    }
+
+    assert binds.pop("secrets") == {"./secrets", "./compose/postgres", "./compose/redis"}
+    assert not any(binds.values()), binds
 
 
 @pytest.mark.parametrize("name", sorted(KEPT | ONCE))
