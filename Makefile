@@ -1,5 +1,6 @@
 # The front door. `make` alone says what there is. Python 3.11 to 3.13 and make are all that is assumed: the first
-# target makes .venv, puts the locked dependencies into it, and does so again whenever uv.lock changes.
+# target makes .venv, puts the locked dependencies and those of your own jobs into it, and does so again whenever uv.lock
+# or jobs/requirements.txt changes.
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check lint chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup restore upgrade rollback rotate lock clean
@@ -17,6 +18,8 @@ export UV_SYSTEM_CERTS := 1
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV
+# The lock names the index that it was made with; another one, that a machine may have for all else, is no change of it.
+LOCKED := env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL
 
 help:
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -123,9 +126,13 @@ clean: ## Remove the environment and the caches; the data of `make run` stays in
 
 # --- The environment ---------------------------------------------------------------------------------------------------
 
-.venv/.synced: uv.lock pyproject.toml | $(UV)
+.venv/.synced: uv.lock pyproject.toml jobs/requirements.txt | $(UV)
 	@echo "Putting the locked dependencies into .venv"
-	@$(UV) sync --frozen --quiet
+	@$(LOCKED) $(UV) sync --locked --quiet || { echo "If the lockfile needs to be updated: run \`make lock\` after" \
+		"a change of pyproject.toml. Packages of your own jobs are named in jobs/requirements.txt." >&2; exit 1; }
+	@$(UV) export --frozen --all-groups --no-hashes --quiet --output-file .venv/locked.txt
+	@$(UV) pip install --quiet --python $(PY) --constraint .venv/locked.txt --requirement jobs/requirements.txt || { \
+		echo "jobs/requirements.txt cannot be installed beside the versions of uv.lock." >&2; exit 1; }
 	@touch $@
 
 $(UV): | $(PY)

@@ -45,7 +45,8 @@ def test_one_target_for_each_process_on_one_base() -> None:
     found = stages()
 
     assert [name for name, stage in found.items() if stage.source == "base"] == [*ROLES, "dev"]
-    assert {found["build"].source, found["base"].source} == {"${PYTHON_IMAGE}"}
+    assert {found["build"].source, found["base"].source} == {"system"}
+    assert found["system"].source == "${PYTHON_IMAGE}"
 
 
 def test_hadolint_and_trivy_find_nothing() -> None:
@@ -110,7 +111,9 @@ def test_the_user_is_a_number_and_root_is_never_the_last_one() -> None:
 
 def test_only_flower_has_flower_and_no_image_has_what_tests_need() -> None:
     synced = {
-        name: re.findall(r"uv sync --frozen --no-default-groups((?: --group \w+)*)", " ".join(stage.lines))
+        name: re.findall(
+            r"uv sync --locked(?: --inexact)? --no-default-groups((?: --group \w+)*)", " ".join(stage.lines)
+        )
         for name, stage in stages().items()
     }
 
@@ -133,7 +136,7 @@ def test_the_same_uv_builds_images_and_environments() -> None:
 def test_what_is_fetched_stays_in_caches_and_no_secret_is_written() -> None:
     for name, stage in stages().items():
         for line in stage.lines:
-            if re.search(r"\b(pip install|uv sync)\b", line):
+            if re.search(r"\b(uv pip|pip install|uv sync)\b", line):
                 assert "--mount=type=cache" in line, name
             assert not re.search(r"^(ENV|ARG) .*(PASSWORD|SECRET|TOKEN)", line), name
             assert not re.match(r"ADD ", line), name
