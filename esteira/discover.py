@@ -22,7 +22,8 @@ def load(packages: Sequence[str]) -> None:
         except ModuleNotFoundError as error:
             if error.name and (name == error.name or name.startswith(f"{error.name}.")):
                 raise DeclarationError(
-                    f"JOB_PACKAGES names {name!r}, but there is no such package; check the spelling and PYTHONPATH."
+                    f"JOB_PACKAGES names {name!r}, but there is no such package: check the spelling. In containers "
+                    "there are the folder jobs/ and what jobs/requirements.txt names; elsewhere PYTHONPATH counts too."
                 ) from None
             raise
         for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):

@@ -2,6 +2,7 @@
 
 Any variable may come from a file instead: `SECRET_KEY_FILE=/run/secrets/key`. While `make run` is up, the addresses of
 its embedded servers are read from `.esteira/env`, so that `manage.py` needs no settings. Durations carry their unit.
+What is in `jobs.env` is for the jobs: no setting is ever taken from there.
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from project.addresses import checked, not_set
+from project.jobs_env import hand_on
 from project.public import public, yes
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 class Env(environ.FileAwareEnv):
-    """Reads NAME_FILE as well; a file's trailing newline is not part of a secret."""
+    """Reads NAME_FILE as well; a file's trailing newline is not part of a secret. Remembers what was asked for."""
+
+    asked: ClassVar[set[str]] = set()
 
     def get_value(self, var, cast=None, default=environ.Env.NOTSET, parse_default=False):  # type: ignore[no-untyped-def]
+        self.asked.update((var, f"{var}_FILE"))
         value = super().get_value(var, cast, default, parse_default)
         return value.strip() if isinstance(value, str) else value
 
@@ -42,9 +49,10 @@ RUN_DIR = Path(env.str("RUN_DIR", default=str(DATA_DIR / "run")))
 _read(DATA_DIR / "env")
 
 DEBUG = env.bool("DEBUG", default=False)
+MANAGE_COMMAND = env.str("MANAGE_COMMAND", default="manage.py")
 SECRET_KEY = env.str("SECRET_KEY", default="")
 if not SECRET_KEY:
-    raise ImproperlyConfigured("SECRET_KEY is not set: start `make run` first, or set it (see .env.example).")
+    raise ImproperlyConfigured(not_set("SECRET_KEY"))
 TIME_ZONE = "UTC"
 USE_TZ = True
 LANGUAGE_CODE = "en"
@@ -95,11 +103,9 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 # --- Database ---------------------------------------------------------------------------------------------------------
-DATABASE_URL = env.str("DATABASE_URL", default="")
+DATABASE_URL = checked("DATABASE_URL", env.str("DATABASE_URL", default=""))
 if not DATABASE_URL:
-    raise ImproperlyConfigured(
-        "DATABASE_URL is not set: start `make run` first, or set it (see .env.example)."
-    )
+    raise ImproperlyConfigured(not_set("DATABASE_URL"))
 DATABASES = {
     "default": {
         **env.db_url_config(DATABASE_URL),
@@ -114,7 +120,7 @@ if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
     )
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
-REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
+REDIS_URL = checked("REDIS_URL", env.str("REDIS_URL", default="redis://127.0.0.1:6379/0"))
 REDIS_PREFIX = env.str("REDIS_PREFIX", default="esteira:")
 
 # --- Celery -----------------------------------------------------------------------------------------------------------
@@ -168,7 +174,7 @@ SERVESTATIC_AUTOREFRESH = DEBUG
 # --- Mail -------------------------------------------------------------------------------------------------------------
 EMAIL_URL = env.str("EMAIL_URL", default="")
 if EMAIL_URL:
-    vars().update(env.email_url_config(EMAIL_URL))
+    vars().update(env.email_url_config(checked("EMAIL_URL", EMAIL_URL)))
 else:
     EMAIL_BACKEND = "project.mail.NoServer"
 EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT_SECONDS", default=20)
@@ -180,3 +186,5 @@ if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     raise ImproperlyConfigured(f"LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {LOG_LEVEL}.")
 LOG_FORMAT = env.str("LOG_FORMAT", default="text")
 LOGGING_CONFIG = None  # project.logging sets it up, for every process alike
+
+NOT_FOR_JOBS = hand_on(BASE_DIR / "jobs.env", env.asked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 import django
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
@@ -19,6 +20,10 @@ def main() -> None:
     django.setup()
     call_command("migrate", interactive=False, verbosity=0)
     ensure_development_user(os.environ["DEV_PASSWORD"])
+    for name in settings.NOT_FOR_JOBS:
+        print(
+            f"jobs.env: {name} is a setting of Esteira, so its line does nothing. Settings are given in .env."
+        )
 
 
 def ensure_development_user(password: str) -> None:

@@ -80,8 +80,8 @@ def need_compose() -> None:
 
 
 @cache
-def rendered(dotenv: str = "", override: str = "", **settings: str) -> dict[str, Any]:
-    """Return the project as compose understands it in a folder `esteira`, with a `.env` and an environment of ours only."""
+def rendered(dotenv: str = "", override: str = "", jobs_env: str = "", **settings: str) -> dict[str, Any]:
+    """Return the project as compose understands it in a folder `esteira`, with files and an environment of ours only."""
     need_compose()
     with tempfile.TemporaryDirectory(prefix="esteira-compose-") as place:
         here = Path(place) / "esteira"
@@ -93,6 +93,8 @@ def rendered(dotenv: str = "", override: str = "", **settings: str) -> dict[str,
             (here / ".env").write_text(dotenv)
         if override:
             (here / "compose.override.yaml").write_text(override)
+        if jobs_env:
+            (here / "jobs.env").write_text(jobs_env)
         env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **settings}
         command = ["docker", "compose", "config", "--format", "json"]
         done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, check=False)

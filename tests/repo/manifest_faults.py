@@ -116,9 +116,7 @@ def references(objects: Objects) -> list[str]:
 def _missing(objects: Objects, pod: Pod, made: Collection[str]) -> Iterator[str]:
     if pod.spec["serviceAccountName"] not in names(objects, "ServiceAccount"):
         yield f"there is no ServiceAccount {pod.spec['serviceAccountName']}"
-    for source in [each for c in pod.containers() for each in c.get("envFrom", [])]:
-        if source["configMapRef"]["name"] not in names(objects, "ConfigMap"):
-            yield f"there is no ConfigMap {source['configMapRef']['name']}"
+    yield from _missing_sources(objects, pod)
     for entry in pod.environment():
         secret = entry.get("valueFrom", {}).get("secretKeyRef")
         if (
@@ -135,6 +133,13 @@ def _missing(objects: Objects, pod: Pod, made: Collection[str]) -> Iterator[str]
             yield f"there is no ConfigMap {volume['configMap']['name']}"
         if "persistentVolumeClaim" in volume and volume["persistentVolumeClaim"]["claimName"] not in claimed:
             yield f"there is no PersistentVolumeClaim {volume['persistentVolumeClaim']['claimName']}"
+
+
+def _missing_sources(objects: Objects, pod: Pod) -> Iterator[str]:
+    for source in [each for c in pod.containers() for each in c.get("envFrom", [])]:
+        for kind, named in (("ConfigMap", source.get("configMapRef")), ("Secret", source.get("secretRef"))):
+            if named and not named.get("optional") and named["name"] not in names(objects, kind):
+                yield f"there is no {kind} {named['name']}"
 
 
 def selectors(objects: Objects) -> list[str]:

@@ -25,10 +25,16 @@ OURS = {
 }
 ONCE = {"secrets", "migrate"}
 KEPT = {"postgres", "redis", "web", "worker", "beat", "flower"}
-#: Where files stand in an image is the image's to say; pages that show code are for STACK=dev.
-IMAGES_OWN = {"DATA_DIR", "RUN_DIR", "STATIC_ROOT"}
-#: Made of a published port, so that pages link to where people are.
-DERIVED = {"WEB_URL": "http://127.0.0.1:8000", "FLOWER_URL": "http://127.0.0.1:5555"}
+#: Where files stand in an image is the image's to say.
+IMAGES_OWN = {"STATIC_ROOT"}
+#: Made of a published port, so that pages link to where people are; and what is another thing in a container.
+DERIVED = {
+    "WEB_URL": "http://127.0.0.1:8000",
+    "FLOWER_URL": "http://127.0.0.1:5555",
+    "MANAGE_COMMAND": "docker compose exec web manage",
+    "DATA_DIR": "/data",
+    "RUN_DIR": "/run/esteira",
+}
 UNITS = {"h": 3600, "m": 60, "s": 1}
 
 

@@ -145,6 +145,18 @@ def test_every_key_that_a_pod_waits_for_is_made() -> None:
     assert asked == set(missing_of({}))
 
 
+def test_what_runs_or_loads_jobs_reads_their_secret_if_there_is_one_and_no_setting_from_it() -> None:
+    """Of two sources the later one wins, and what stands in `env` wins over both."""
+    for name in PODS:
+        for container in containers(name):
+            sources = container.get("envFrom", [])
+            own = [n for n, source in enumerate(sources) if "secretRef" in source]
+            assert own == ([0] if name in ("web", "worker", "beat") else []), name
+            if own:
+                assert sources[0] == {"secretRef": {"name": "jobs", "optional": True}}
+                assert sources[1:] == [{"configMapRef": {"name": "esteira"}}]
+
+
 def test_no_password_stands_in_the_repository() -> None:
     for name in PODS:
         for container in containers(name):
@@ -212,6 +224,7 @@ def test_each_setting_is_a_variable_with_the_default_that_is_documented() -> Non
     settings = named("ConfigMap", "esteira")["data"]
     documented = {one.name: one.default for one in shown()}
     otherwise = {"ALLOWED_HOSTS", "CONCURRENCY", "FLOWER_METRICS", "FLOWER_URL", "LOG_FORMAT", "WEB_URL"}
+    otherwise |= {"DATA_DIR", "MANAGE_COMMAND", "RUN_DIR"}
 
     assert list(settings) == sorted(settings)
     assert not set(settings) - set(documented)

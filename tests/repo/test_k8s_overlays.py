@@ -37,7 +37,7 @@ def settings_of(objects: Objects, name: str) -> dict[str, str]:
     maps = {one["metadata"]["name"]: one["data"] for one in of_kind(objects, "ConfigMap")}
     read: dict[str, str] = {}
     for source in pod.spec["containers"][0]["envFrom"]:
-        read |= maps[source["configMapRef"]["name"]]
+        read |= maps[source["configMapRef"]["name"]] if "configMapRef" in source else {}
     return read
 
 
@@ -167,13 +167,28 @@ def test_what_prod_has_commented_out_builds_when_it_is_taken_in() -> None:
         (folder / "kustomization.yaml").write_text(all_that_goes_together())
         given = text("deploy/prod/secrets.env.example").replace("#redis_url=", "redis_url=")
         (folder / "secrets.env").write_text(given)
+        (folder / "jobs.env").write_text("SHOP_API_KEY=a key\n")
         objects = build(folder)
 
-    (secret,) = of_kind(objects, "Secret")
+    secret, own = of_kind(objects, "Secret")
     (ingress,) = of_kind(objects, "Ingress")
     assert not faults(objects)
     assert secret["metadata"]["name"] == "esteira"
     assert set(secret["data"]) == {"redis_url"}
+    assert set(own["data"]) == {"SHOP_API_KEY"}
+    for pod in pods(objects):
+        told = [
+            each["secretRef"]["name"]
+            for c in pod.containers()
+            for each in c.get("envFrom", [])
+            if "secretRef" in each
+        ]
+        loads_jobs = pod.name in ("web", "worker", "beat")
+        assert set(told) == ({own["metadata"]["name"]} if loads_jobs else set()), pod.name
+        if not loads_jobs and "envFrom" in pod.spec["containers"][0]:
+            assert {"name": "JOB_PACKAGES", "value": ""} in pod.environment(), (
+                f"{pod.name} would load jobs untold"
+            )
     assert ingress["spec"]["rules"][0]["host"] == ingress["spec"]["tls"][0]["hosts"][0] == "jobs.example.com"
     assert settings_of(objects, "web")["WEB_URL"] == "https://jobs.example.com"
     assert not {"postgres", "redis"} & {pod.name for pod in pods(objects)}
@@ -196,7 +211,7 @@ def test_secrets_can_be_given_by_the_names_that_are_read_and_are_not_committed()
     assert all(not line or line.startswith("#") for line in lines), (
         "a copy of the example must change nothing"
     )
-    assert "/deploy/*/secrets.env" in text(".gitignore").splitlines()
+    assert {"/deploy/*/secrets.env", "/deploy/*/jobs.env"} <= set(text(".gitignore").splitlines())
 
 
 # --- What a component does -----------------------------------------------------------------------------------------------
