@@ -106,7 +106,7 @@ def _patiently(migrate: Callable[[], object], say: Say) -> None:
             if waited > PATIENCE_S:
                 raise NotMigrated(
                     f"A table stayed in use for {PATIENCE_S:g} s ({str(error.__cause__).splitlines()[0]}). "
-                    "Find who holds it in pg_stat_activity, then run `manage.py migrate` again."
+                    f"Find who holds it in pg_stat_activity, then run `{settings.MANAGE_COMMAND} migrate` again."
                 ) from error
             say(f"\nA table is in use for more than {LOCK_TIMEOUT_S:g} s; stepping back, then trying again.")
             time.sleep(STEP_BACK_S)
@@ -165,7 +165,7 @@ def _missing(db: Db) -> str:
     except Gone as error:
         return away(error)
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Migrations are pending: {listed}. Run `manage.py migrate`." if names else ""
+    return f"Migrations are pending: {listed}. Run `{settings.MANAGE_COMMAND} migrate`." if names else ""
 
 
 def pending(db: Db) -> list[str]:
@@ -193,7 +193,12 @@ def away(error: BaseException, *, alias: str = "default") -> str:
     at = settings.DATABASES[alias]
     where = f"{at.get('HOST') or 'this machine'}:{at.get('PORT') or 5432}"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"The database at {where} does not answer. Start `make run`, or check DATABASE_URL. ({reason})"
+    what_to_do = (
+        "Start `make run`, or check DATABASE_URL."
+        if settings.MANAGE_COMMAND.endswith("manage.py")
+        else "Check that it runs, and that DATABASE_URL names it."
+    )
+    return f"The database at {where} does not answer. {what_to_do} ({reason})"
 
 
 class _Reminder:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently
 from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -186,7 +187,7 @@ def _batch(connection: BaseDatabaseWrapper, table: str, sql: str, span: Mapping[
             if time.monotonic() > deadline:
                 raise NotMigrated(
                     f"Rows of {table} stayed in use for {PATIENCE_S:g} s. "
-                    "Find who holds them in pg_stat_activity, then run `manage.py migrate` again."
+                    f"Find who holds them in pg_stat_activity, then run `{settings.MANAGE_COMMAND} migrate` again."
                 ) from error
             time.sleep(ROW_PAUSE_S)
 

@@ -152,6 +152,7 @@ def _render(request: HttpRequest, access: Access, template: str, **context: Any)
     common = {
         "access": access,
         "flower_url": settings.FLOWER_URL,
+        "manage": settings.MANAGE_COMMAND,
         "staff": getattr(request.user, "is_staff", False),
     }
     return render(request, template, {**common, **context})

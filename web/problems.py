@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from psycopg.errors import UndefinedColumn, UndefinedTable
 
@@ -128,7 +129,7 @@ def not_migrated() -> Problem:
     return Problem(
         code="not-migrated",
         status=503,
-        detail="The database is not yet at this release: run `manage.py migrate`. Nothing was stored.",
+        detail=f"The database is not yet at this release: run `{settings.MANAGE_COMMAND} migrate`. Nothing was stored.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 

@@ -23,6 +23,7 @@ from esteira.registry import SubmitRequest
 from esteira.submit import submit
 from web.cli import demo_parts, find, looks
 from web.cli.errors import OK, REFUSED
+from web.cli.hints import here, typed
 from web.cli.moments import span
 from web.cli.operator import who
 from web.cli.out import Out
@@ -192,7 +193,7 @@ def _say_where(out: Out, endings: Sequence[Ending]) -> None:
     ]
     for name, place in places:
         out.page.print(f"{name}  {place}", soft_wrap=True)
-    out.say("more   manage.py jobs show ID, with --save DIR for its files")
+    out.say(f"more   {typed('show ID')}{', with --save DIR for its files' if here() else ''}")
     if settings.WEB_URL:
         out.say(f"pages  {settings.WEB_URL}")
 

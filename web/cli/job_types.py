@@ -13,6 +13,7 @@ from esteira.errors import UnknownJobType
 from esteira.registry import JobType, registry
 from web.cli import looks
 from web.cli.errors import OK
+from web.cli.hints import typed
 from web.cli.moments import short
 from web.cli.out import Out
 from web.cli.schemas import Parameter, parameters
@@ -52,7 +53,7 @@ class NoSuchType(UnknownJobType):
     def __init__(self, name: str, near: list[str]) -> None:
         super().__init__(name)
         meant = f" Did you mean {' or '.join(near)}?" if near else ""
-        self.args = (f"There is no job type {name!r}.{meant} `manage.py jobs types` lists them all.",)
+        self.args = (f"There is no job type {name!r}.{meant} `{typed('types')}` lists them all.",)
 
 
 def _show_all(out: Out, kinds: list[JobType]) -> None:
@@ -61,7 +62,7 @@ def _show_all(out: Out, kinds: list[JobType]) -> None:
         some = " ".join(_brief(p) for p in parameters(kind).values())
         table.add_row(Text(kind.name, style="bold"), kind.title, some, kind.queue)
     out.show(table)
-    out.say("\n* is required. All about one: manage.py jobs types TYPE", "dim")
+    out.say(f"\n* is required. All about one: {typed('types TYPE')}", "dim")
 
 
 def _brief(parameter: Parameter) -> str:
@@ -79,7 +80,7 @@ def _show_one(out: Out, kind: JobType) -> None:
             table.add_row(one.name, one.words(), _default(one), one.help)
         out.show("", table)
     out.show("", _how_it_runs(kind))
-    out.show("", Text(f"manage.py jobs submit {example(kind)} --wait", style="dim"))
+    out.show("", Text(typed(f"submit {example(kind)} --wait"), style="dim"))
 
 
 def _default(parameter: Parameter) -> str:

@@ -14,6 +14,7 @@ from esteira.models import Job
 from esteira.states import SHOWN_STATES
 from web.cli import looks
 from web.cli.errors import OK
+from web.cli.hints import typed
 from web.cli.moments import ago, span
 from web.cli.operator import access
 from web.cli.out import Out
@@ -89,6 +90,6 @@ def _remark(job: Job, now: datetime) -> str:
 
 def _nothing(out: Out, filters: Filters) -> None:
     if filters == Filters(states=[]):
-        out.say("No jobs yet. To see some: manage.py jobs demo")
+        out.say(f"No jobs yet. To see some: {typed('demo')}")
     else:
         out.say("No job matches these filters.")

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +17,7 @@ from esteira.models import File, Job, JobEvent
 from esteira.redact import shown_params
 from web.cli import find, looks
 from web.cli.errors import OK, Unmet, Usage
+from web.cli.hints import here, typed
 from web.cli.moments import ago, short, span
 from web.cli.operator import access
 from web.cli.out import Out
@@ -75,12 +77,18 @@ def show(out: Out, job: Job, *, all_logs: bool = False) -> None:
     files = result_files(job.pk)
     if files:
         out.show("", _files(files))
-        out.say(f"to have them here: manage.py jobs show {looks.short_id(job.pk)} --save .", "dim")
+        out.say(_how_to_have_them(job), "dim")
     events = list(JobEvent.objects.filter(job_id=job.pk)[:200])
     if events:
         out.show("", _events(events))
     if log := log_text(job):
         out.show("", *_log(log, all_logs))
+
+
+def _how_to_have_them(job: Job) -> str:
+    if here():
+        return f"to have them here: {typed(f'show {looks.short_id(job.pk)} --save .')}"
+    return f"to have them here: the page {settings.WEB_URL}/jobs/{job.pk}/"
 
 
 def facts(job: Job) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from esteira.registry import PRIORITIES, SubmitRequest, Submitted
 from esteira.submit import submit
 from web.cli import find, showing, values
 from web.cli.errors import OK, REFUSED
+from web.cli.hints import typed
 from web.cli.job_types import named
 from web.cli.looks import short_id
 from web.cli.moments import duration, moment
@@ -73,7 +74,7 @@ def _tell(out: Out, answer: Submitted) -> int:
     if answer.deduplicated:
         out.say("A job with this key waits or runs already: this one.", "yellow")
     out.page.print(str(answer.id), soft_wrap=True)
-    out.say(f"Accepted. To see it: manage.py jobs show {short_id(answer.id)}", "dim")
+    out.say(f"Accepted. To see it: {typed(f'show {short_id(answer.id)}')}", "dim")
     return OK
 
 
@@ -82,7 +83,7 @@ def wait_and_show(out: Out, answer: Submitted) -> int:
     try:
         until_ended([answer.id], console=out.aside)
     except KeyboardInterrupt:
-        out.say(f"The job goes on. To see it: manage.py jobs show {short_id(answer.id)}", "yellow")
+        out.say(f"The job goes on. To see it: {typed(f'show {short_id(answer.id)}')}", "yellow")
         raise
     return end_of(out, answer.id)
 

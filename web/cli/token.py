@@ -6,6 +6,7 @@ import argparse
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 
@@ -59,7 +60,8 @@ def _the_superuser() -> AbstractBaseUser:
     found = list(get_user_model()._default_manager.filter(is_superuser=True, is_active=True)[:2])
     if not found:
         raise InvalidOption(
-            "user", "there is no superuser yet; name somebody, or run `manage.py createsuperuser`."
+            "user",
+            f"there is no superuser yet; name somebody, or run `{settings.MANAGE_COMMAND} createsuperuser`.",
         )
     if len(found) > 1:
         raise InvalidOption("user", "there are several superusers; say whose it is: --user NAME.")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import ProgrammingError
 
@@ -19,7 +20,7 @@ from web.cli import demo, job_types, listing, schedules, showing, steering, subm
 from web.cli.errors import INTERRUPTED, OK, REFUSED, UNAVAILABLE, USAGE, Usage
 from web.cli.out import Out
 
-NOT_MIGRATED = "The database lacks tables of this release: run `manage.py migrate`."
+NOT_MIGRATED = "The database lacks tables of this release: run `{} migrate`."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,5 +99,5 @@ def run(action: Action, out: Out, options: dict[str, Any]) -> int:
     except ProgrammingError as error:
         if options["traceback"] or getattr(error.__cause__, "sqlstate", "") != "42P01":
             raise
-        out.say(NOT_MIGRATED, "red")
+        out.say(NOT_MIGRATED.format(settings.MANAGE_COMMAND), "red")
     return UNAVAILABLE
