@@ -30,9 +30,11 @@ MADE_BY_RUNNING = (
     "backups",
     "compose.override.yaml",
     "deploy/prod/secrets.env",
+    "jobs.env",
     "jobs/greetings.py",
+    "jobs/shop/",
 )
-SUFFIXES = (".example", ".lock", ".md", ".pid", ".py", ".toml", ".yaml")
+SUFFIXES = (".env", ".example", ".lock", ".md", ".pid", ".py", ".toml", ".yaml")
 OURS = ("esteira", "web", "jobs", "project", "tests")
 
 
