@@ -1,23 +1,36 @@
-"""An installation's secrets in Kubernetes: made once, whoever else makes them at the same moment."""
+"""An installation's secrets in Kubernetes: made while they are missing, whoever else makes them at the same moment."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from base64 import b64encode
+from pathlib import Path
 
 import pytest
 
 from project import cluster_api, cluster_keys
 from project.cluster_api import Api
+from project.cluster_keys import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOOK_S, Keys
 from project.embedded import free_port
 from project.keys import SECRETS
+from tests.support.forks import ROOT
 from tests.support.kubernetes import Answer, Kubernetes, refusal
+from tests.support.waiting import Stopwatch, until
 
 NAMES = {one.name for one in SECRETS} | {"database_url", "redis_url"}
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_keys, "PAUSE_S", 0.01)
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cluster_keys, "RUN_DIR", tmp_path)
+    return tmp_path
+
+
+def is_ready(run_dir: Path) -> bool:
+    return (run_dir / "keys.ready").exists()
 
 
 def test_a_first_start_makes_every_key_in_one_patch(kubernetes: Kubernetes) -> None:
@@ -75,7 +88,9 @@ def test_servers_of_somebody_else_keep_their_addresses(kubernetes: Kubernetes) -
     assert kubernetes.keys["database_url"] == theirs
 
 
-def test_whoever_was_faster_wins_and_the_other_reads_again(kubernetes: Kubernetes) -> None:
+def test_whoever_was_faster_wins_and_that_is_no_trouble(
+    kubernetes: Kubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
     def somebody_was_faster(method: str, path: str) -> Answer | None:
         if method == "PATCH" and len(kubernetes.patched()) == 1:
             kubernetes.set_keys(admin_password="made by another")
@@ -83,12 +98,14 @@ def test_whoever_was_faster_wins_and_the_other_reads_again(kubernetes: Kubernete
         return None
 
     kubernetes.instead = somebody_was_faster
+    keys = Keys(Api())
 
-    made = cluster_keys.fill(Api())
-
+    assert [keys.look(), keys.look()] == [FIRST_PAUSE_S, LOOK_S]
     assert kubernetes.asked == ["GET secrets/esteira", "PATCH secrets/esteira"] * 2
-    assert "admin_password" not in made
     assert kubernetes.keys["admin_password"] == "made by another"
+    said = capsys.readouterr()
+    assert said.out == f"made {', '.join(sorted(NAMES - {'admin_password'}))}\n"
+    assert said.err == ""
 
 
 def test_two_at_once_make_one_set(kubernetes: Kubernetes) -> None:
@@ -100,63 +117,141 @@ def test_two_at_once_make_one_set(kubernetes: Kubernetes) -> None:
         return None
 
     kubernetes.instead = wait_for_the_other
-    made: list[list[str]] = []
-    pods = [threading.Thread(target=lambda: made.append(cluster_keys.fill(Api()))) for _ in range(2)]
+    rests: list[float] = []
+    pods = [threading.Thread(target=lambda: rests.append(Keys(Api()).look())) for _ in range(2)]
 
     for pod in pods:
         pod.start()
     for pod in pods:
         pod.join(20)
 
-    assert sorted(map(len, made)) == [0, len(NAMES)]
+    assert sorted(rests) == [FIRST_PAUSE_S, LOOK_S]
+    assert set(kubernetes.keys) == NAMES
     assert kubernetes.keys["postgres_password"] in kubernetes.keys["database_url"]
 
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [(403, 'secrets "esteira" is forbidden: no get for you'), (401, "Unauthorized"), (400, "bad request")],
+    [
+        (404, 'secrets "esteira" not found'),
+        (403, 'secrets "esteira" is forbidden: no get for you'),
+        (401, "Unauthorized"),
+        (500, "etcdserver: request timed out"),
+    ],
 )
-def test_what_trying_again_does_not_change_ends_at_once_with_a_sentence(
-    kubernetes: Kubernetes, code: int, message: str
+def test_what_is_refused_is_told_once_and_asked_for_ever_more_rarely(
+    kubernetes: Kubernetes, run_dir: Path, capsys: pytest.CaptureFixture[str], code: int, message: str
 ) -> None:
     kubernetes.instead = lambda method, path: refusal(code, message)
+    keys = Keys(Api())
 
-    with pytest.raises(SystemExit) as end:
-        cluster_keys.main()
+    rests = [keys.look() for _ in range(7)]
 
-    assert str(end.value) == f"Kubernetes answers {code} to GET secrets/esteira: {message}"
-    assert len(kubernetes.asked) == 1
+    assert rests == [1, 2, 4, 8, 16, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    assert len(kubernetes.asked) == 7
+    assert capsys.readouterr().err == f"Kubernetes answers {code} to GET secrets/esteira: {message}\n"
+    assert not is_ready(run_dir)
+
+    kubernetes.instead = lambda method, path: None
+
+    assert keys.look() == LOOK_S
+    assert set(kubernetes.keys) == NAMES
+    assert is_ready(run_dir)
+    kubernetes.instead = lambda method, path: refusal(code, message)
+    assert keys.look() == FIRST_PAUSE_S, "trouble of its own begins anew"
+    assert not is_ready(run_dir)
 
 
-def test_a_secret_that_is_not_there_yet_is_waited_for_and_that_is_told_once(
-    kubernetes: Kubernetes, capsys: pytest.CaptureFixture[str]
+def test_no_answer_at_all_is_told_and_tried_again(
+    kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def made_at_the_third_look(method: str, path: str) -> Answer | None:
-        return refusal(404, 'secrets "esteira" not found') if len(kubernetes.asked) < 3 else None
-
-    kubernetes.instead = made_at_the_third_look
-
-    assert set(cluster_keys.fill(Api())) == NAMES
-    sentence = 'Kubernetes answers 404 to GET secrets/esteira: secrets "esteira" not found'
-    assert capsys.readouterr().err.splitlines() == [sentence]
-
-
-def test_after_a_minute_of_no_answer_the_last_reason_is_said(
-    kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster_keys, "TRIES", 2)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(free_port()))
 
-    with pytest.raises(
-        cluster_keys.NotFilled, match="Kubernetes does not answer to GET secrets/esteira: .*refused"
-    ):
-        cluster_keys.fill(Api())
+    assert Keys(Api()).look() == FIRST_PAUSE_S
+    assert "Kubernetes does not answer to GET secrets/esteira: " in capsys.readouterr().err
 
 
 def test_an_answer_that_is_no_json_is_tried_again(kubernetes: Kubernetes) -> None:
     kubernetes.instead = lambda method, path: (200, b"<html>a proxy") if len(kubernetes.asked) == 1 else None
+    keys = Keys(Api())
+
+    assert [keys.look(), keys.look()] == [FIRST_PAUSE_S, LOOK_S]
+    assert set(kubernetes.keys) == NAMES
+
+
+def test_a_full_secret_is_looked_at_in_silence(
+    kubernetes: Kubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster_keys.fill(Api())
+    keys = Keys(Api())
+
+    assert [keys.look() for _ in range(3)] == [LOOK_S] * 3
+    assert kubernetes.asked[2:] == ["GET secrets/esteira"] * 3
+    assert capsys.readouterr().out == "every key is there\n"
+
+
+def test_a_key_that_is_taken_away_is_made_again_by_itself(
+    kubernetes: Kubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = Keys(Api())
+    keys.look()
+    before = kubernetes.keys
+    kubernetes.set_keys(
+        **{name: value for name, value in before.items() if name not in ("redis_password", "redis_url")}
+    )
+    capsys.readouterr()
+
+    keys.look()
+
+    changed = {name for name, value in kubernetes.keys.items() if before[name] != value}
+    assert changed == {"redis_password", "redis_url"}
+    assert kubernetes.keys["redis_password"] in kubernetes.keys["redis_url"]
+    assert capsys.readouterr().out == "made redis_password, redis_url\n"
+
+
+def test_a_value_that_is_no_text_is_left_alone(kubernetes: Kubernetes) -> None:
+    kubernetes.secret["data"] = {"tls": b64encode(b"\xff\xfe").decode()}  # type: ignore[index]
 
     assert set(cluster_keys.fill(Api())) == NAMES
+
+
+def test_the_pod_fills_becomes_ready_and_ends_at_once_when_it_is_told_to(
+    kubernetes: Kubernetes, run_dir: Path
+) -> None:
+    """As the process of the container; that it is the first one there, only a cluster shows."""
+    (run_dir / "keys.ready").touch()
+    program = (
+        "from pathlib import Path; from project import cluster_api, cluster_keys;"
+        f"cluster_api.ACCOUNT = Path({str(kubernetes.account)!r}); cluster_keys.main()"
+    )
+    gate = threading.Event()
+
+    def wait_at_the_gate(method: str, path: str) -> None:
+        gate.wait(20)
+
+    kubernetes.instead = wait_at_the_gate
+    env = {**os.environ, **kubernetes.env, "RUN_DIR": str(run_dir)}
+    pod = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        until(lambda: kubernetes.asked, "it asks")
+        assert not is_ready(run_dir), "the file of a container before this one"
+        gate.set()
+        until(lambda: is_ready(run_dir), "it is ready")
+        healthy = subprocess.run(
+            ["sh", str(ROOT / "services" / "web" / "keys-healthy")], env=env, check=False
+        )
+        watch = Stopwatch()
+        pod.terminate()
+
+        assert pod.wait(10) == 0
+        assert watch.seconds < 2
+        assert healthy.returncode == 0
+        assert set(kubernetes.keys) == NAMES
+    finally:
+        pod.kill()
+        pod.wait()
 
 
 def test_a_token_that_was_replaced_is_read_again(kubernetes: Kubernetes) -> None:

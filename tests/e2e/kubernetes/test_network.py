@@ -57,6 +57,7 @@ def reached(stack: Installed, source: str, targets: dict[str, str]) -> set[str]:
         ("worker", {"postgres", "redis"}),
         ("beat", {"postgres", "redis"}),
         ("flower", {"redis"}),
+        ("keys", {"kubernetes"}),
     ],
 )
 def test_a_part_reaches_what_it_needs_and_nothing_else(
