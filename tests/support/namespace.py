@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +87,24 @@ class Namespace:
     ) -> subprocess.CompletedProcess[str]:
         """Run `kubectl …` in the namespace, however it ends."""
         return kubectl("--namespace", self.namespace, *arguments, stdin=stdin, timeout=timeout)
+
+    def type(self, lines: str, timeout: float = 300) -> str:
+        """Run lines of a document as a reader does who chose this namespace for his kubectl; return what they printed."""
+        with tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "config"
+            shutil.copyfile(os.environ["TEST_KUBECONFIG"], config)
+            chosen = f"kubectl config set-context --current --namespace={self.namespace} >/dev/null"
+            done = subprocess.run(
+                ["sh", "-euc", f"{chosen}\n{lines}"],
+                env={**os.environ, "KUBECONFIG": str(config)},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        assert done.returncode == 0, f"{lines}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
+        return done.stdout
 
     def get(self, kind: str, name: str = "", **labels: str) -> Any:
         """Return an object, or the list of those with some labels."""

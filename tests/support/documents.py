@@ -1,0 +1,16 @@
+"""Documents as their readers use them: what is typed under a heading."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.support.forks import ROOT
+
+FENCE = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks_under(heading: str, doc: Path = ROOT / "docs" / "kubernetes.md") -> list[str]:
+    """Return the blocks of lines for a shell below a heading of the second level, in order."""
+    section = doc.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return FENCE.findall(section)
