@@ -40,7 +40,7 @@ POLICY = "; ".join(
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
 
 _UNKNOWN_NAME = (
-    "This installation is not known under the name, or the address, that was asked for. Whoever runs it can set WEB_URL to"
+    "This installation is not known under the name or address that was asked for. Whoever runs it can set WEB_URL to"
     " the address that people use, or add the name to ALLOWED_HOSTS."
 )
 
