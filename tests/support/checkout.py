@@ -9,7 +9,17 @@ from pathlib import Path
 
 from tests.support.forks import ROOT
 
-NOT_COPIED = (".git", ".venv", ".env", ".esteira", ".*_cache", ".hypothesis", "__pycache__", "node_modules")
+NOT_COPIED = (
+    ".git",
+    ".venv",
+    ".env",
+    "jobs.env",
+    ".esteira",
+    ".*_cache",
+    ".hypothesis",
+    "__pycache__",
+    "node_modules",
+)
 #: Nothing of whoever runs the tests decides what git writes.
 ALONE = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 NOBODY = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")

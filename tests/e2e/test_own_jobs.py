@@ -1,0 +1,139 @@
+"""Somebody's own job in a fresh copy of this checkout: its package, its program and its variable are where it runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import RUN
+from tests.e2e.test_images import BASE, inspected
+from tests.support.checkout import copy_of_the_checkout
+from tests.support.containers import Containers
+from tests.support.journey import done, submit
+
+SHOP = '''"""A job that brings what Esteira does not have."""
+
+import os
+import subprocess
+
+import inflection
+
+from esteira import Context, job
+
+KEY = os.environ["SHOP_API_KEY"]  # wanted by whatever loads the job types
+
+
+@job
+def bring(ctx: Context) -> dict[str, str]:
+    """Use a package, a program and a variable."""
+    said = subprocess.run(["hello"], capture_output=True, text=True, check=True).stdout
+    return {"package": inflection.pluralize("job"), "program": said.strip(), "variable": os.environ["SHOP_API_KEY"]}
+'''
+#: Layers between the image that ours are built on and the code: Debian packages, users, Python packages.
+BELOW_THE_CODE = 3
+ROLES = ("web", "worker", "beat", "flower")
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy with one module, and one line in each of the three files."""
+    code = copy_of_the_checkout(tmp_path_factory.mktemp("own") / "code")
+    (code / "jobs" / "shop.py").write_text(SHOP)
+    for name, line in {"jobs/requirements.txt": "inflection", "jobs/apt.txt": "hello  # says so"}.items():
+        with (code / name).open("a") as file:
+            file.write(f"{line}\n")
+    (code / "jobs.env").write_text("SHOP_API_KEY=k=12 34\nLEASE_SECONDS=77\n")
+    return code
+
+
+@pytest.fixture(scope="module")
+def own(code: Path) -> Iterator[Containers]:
+    """Its stack, from images with names of its own."""
+    stack = Containers(
+        f"{RUN}-own", file=code / "compose.yaml", JOB_PACKAGES="jobs", IMAGE_PREFIX=f"{RUN}-own/"
+    )
+    try:
+        stack.compose("build", timeout=1200)
+        stack.up()
+        yield stack
+    finally:
+        stack.down()
+        subprocess.run(
+            ["docker", "image", "rm", "--force", *map(image_of, ROLES)], check=False, capture_output=True
+        )
+
+
+def image_of(role: str) -> str:
+    return f"{RUN}-own/esteira-{role}:latest"
+
+
+def test_a_job_finds_its_package_its_program_and_its_variable(own: Containers) -> None:
+    api = own.api()
+
+    job = done(api, submit(api, "shop.bring"))
+
+    assert job["result"] == {"package": "jobs", "program": "Hello, world!", "variable": "k=12 34"}
+    assert own.execute("worker", "printenv", "LEASE_SECONDS").strip() == "10.0"
+    assert "SHOP_API_KEY" not in own.execute("flower", "env")
+
+
+def test_a_hint_of_the_command_line_can_be_typed_as_it_is(own: Containers) -> None:
+    said = own.tried("exec", "-T", "web", "manage", "jobs", "submit", "shop.bring")
+
+    assert re.search(r"To see it: docker compose exec web manage jobs show \w+$", said.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_image_holds_them(own: Containers, role: str) -> None:
+    command = ["sh", "-c", 'hello && python -c "import inflection" && ls /var/lib/apt/lists']
+
+    said = own.docker("run", "--rm", "--network", "none", image_of(role), *command)
+
+    assert said == "Hello, world!\n"
+
+
+def test_a_changed_job_installs_nothing_again(own: Containers, code: Path) -> None:
+    before = layers(own)
+    (code / "jobs" / "shop.py").write_text(SHOP.replace("Use a package", "Take a package"))
+
+    own.compose("build", "worker", timeout=600)
+
+    after = layers(own)
+    assert after != before
+    below = len(inspected(BASE)["RootFS"]["Layers"]) + BELOW_THE_CODE
+    assert after[:below] == before[:below], "packages were installed again"
+    assert after[below] != before[below], "the code comes next"
+
+
+def layers(stack: Containers) -> list[str]:
+    return stack.docker("image", "inspect", "-f", '{{join .RootFS.Layers " "}}', image_of("worker")).split()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "sentence"),
+    [
+        ("pyproject.toml", '"tzdata>=2025.2",', '"tzdata>=2025.1",', "If the lockfile needs to be updated: run `make lock`"),
+        ("jobs/requirements.txt", "inflection\n", "django>=99\n", "cannot be installed beside the versions of uv.lock"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_lock_is_refused(
+    own: Containers, code: Path, file: str, old: str, new: str, sentence: str
+) -> None:
+    before = (code / file).read_text()
+    assert old in before
+    (code / file).write_text(before.replace(old, new))
+    base = [f"--build-arg=PYTHON_IMAGE={image}"] if (image := os.environ.get("PYTHON_IMAGE")) else []
+
+    built = subprocess.run(
+        ["docker", "build", "--progress=plain", "--target=build", "--file=services/Dockerfile", *base, "."],
+        cwd=code, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    (code / file).write_text(before)
+
+    assert built.returncode != 0
+    assert re.search(rf"^#\d+ [\d.]+ .*{re.escape(sentence)}", built.stderr, re.MULTILINE)
