@@ -177,7 +177,7 @@ def _put(file: Path, value: str) -> None:
     except PermissionError:
         raise BadSecret(
             f"{file.parent} belongs to another user than {os.getuid()}, as earlier versions had it. Give it away, "
-            "then run this again: docker compose run --rm --no-deps --cap-add CHOWN secrets chown -R 0 /keys"
+            "then run this again: docker compose run --rm --no-deps --cap-add CHOWN secrets sh -c 'chown -R 0 /keys/*'"
         ) from None
     fresh.write_text(value)
     fresh.chmod(MODE)

@@ -197,7 +197,7 @@ def test_keys_are_put_away_and_back_by_the_documented_lines(stack: Clone) -> Non
 def test_keys_of_an_earlier_version_are_changed_after_the_line_that_a_refusal_prints(stack: Clone) -> None:
     one_shot = ("run", "--rm", "--no-deps", "-T")
     prepare = (*one_shot, "secrets", "python", "-m", "project.keys", "prepare", "admin_password")
-    stack.compose(*one_shot, "--cap-add", "CHOWN", "secrets", "chown", "-R", "10001", "/keys")
+    stack.compose(*one_shot, "--cap-add", "CHOWN", "secrets", "sh", "-c", "chown -R 10001 /keys/*")
 
     refused = stack.tried(*prepare)
 

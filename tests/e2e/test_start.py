@@ -111,7 +111,7 @@ def test_a_container_can_do_nothing_but_its_work(stack: Shared, part: str) -> No
 
 
 @pytest.mark.parametrize("one_shot", ONE_SHOTS)
-def test_a_one_shot_is_as_powerless(stack: Shared, one_shot: str) -> None:
+def test_a_one_shot_can_do_nothing_but_its_work(stack: Shared, one_shot: str) -> None:
     (container,) = stack.ids(one_shot, all_too=True)
     found = stack.inspect(container)
 
