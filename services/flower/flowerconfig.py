@@ -8,6 +8,7 @@ Where there is one network only, FLOWER_METRICS=False keeps them to this contain
 import os
 import socket
 import sys
+from logging import ERROR, getLogger
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from credentials import credentials
 NO = ("0", "false", "no")
 
 configure(django.LOG_LEVEL, django.LOG_FORMAT)  # Flower adds a handler of its own only where there is none
+getLogger("flower.inspector").setLevel(ERROR)  # it warns seven times while no worker is up yet
 
 port = 5555
 basic_auth = [credentials()]

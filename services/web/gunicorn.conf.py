@@ -2,7 +2,7 @@
 
 import os
 
-from project.logging import config
+from project import logging as project_logging  # `config` is a name that gunicorn would take for its own
 
 port = 8000
 metrics_port = int(os.environ.get("METRICS_PORT") or 9090)  # 0 means none
@@ -18,7 +18,7 @@ worker_tmp_dir = "/dev/shm"  # signs of life that never wait for a disk
 control_socket_disable = True
 graceful_timeout = 20  # requests end; below the container's grace
 keepalive = 5
-logconfig_dict = config(
+logconfig_dict = project_logging.config(
     (os.environ.get("LOG_LEVEL") or "INFO").upper(), os.environ.get("LOG_FORMAT") or "text"
 )
 forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1"

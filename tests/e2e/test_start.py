@@ -29,8 +29,8 @@ UNEASY = re.compile(r"warn|error|critical|fatal|traceback|exception|refused|fail
 KNOWN = (
     # Redis, where the host does not overcommit memory: a setting of the host's kernel, not of the container's.
     "WARNING Memory overcommit must be enabled!",
-    # Flower asks all workers once at its start, and warns when none is there yet.
-    "inspector:98] Inspect method",
+    # The name of a logger: gunicorn says everything there.
+    "INFO gunicorn.error: ",
 )
 #: Who mounts which secrets; the one-shots aside, nobody else has any.
 READERS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,13 +16,15 @@ from tests.support.api import Answer
 class Browser:
     """Asks one site; an answer that is an error is an answer."""
 
-    def __init__(self, url: str, login: str = "") -> None:
+    def __init__(self, url: str, login: str = "", *, trust: ssl.SSLContext | None = None) -> None:
         self.url = url
         self._headers = {"Referer": url}
         if login:
             self._headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-        cookies = urllib.request.HTTPCookieProcessor(CookieJar())
-        self._opener = urllib.request.build_opener(cookies)
+        self.cookies = CookieJar()
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPCookieProcessor(self.cookies), urllib.request.HTTPSHandler(context=trust)
+        )
 
     def get(self, path: str) -> Answer:
         return self._ask(path, None)
