@@ -81,6 +81,14 @@ def test_nothing_says_where_it_runs_or_needs_what_a_cluster_may_lack() -> None:
     }
 
 
+def test_no_variable_is_written_with_an_empty_value() -> None:
+    """The server stores such a variable without its value, so that each apply would change it again."""
+    manifests = [path for path in files() if path.suffix == ".yaml" and path.parts[0] in ("k8s", "deploy")]
+    found = [str(path) for path in manifests if 'value: ""' in text(path)]
+
+    assert not found, "write the name alone: the variable is empty then"
+
+
 def test_everything_says_whose_it_is() -> None:
     for one in objects():
         assert one["metadata"]["labels"]["app.kubernetes.io/part-of"] == "esteira", one["metadata"]["name"]
