@@ -79,7 +79,7 @@ class Keeper:
         # One slow statement ends by its own limit before it could be taken for a server that stood still.
         self._still_s = max(settings.LEASE_SECONDS / 2, 1.25 * limit_s)
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
-        moment = Recent()
+        self._moment = moment = Recent()
         self._checker = Checker(self._publisher, Clock(moment))
         self._feeder = Feeder(self._publisher, Clock(moment))
         self._rescuer, self._expirer, self._retention = (
@@ -108,6 +108,7 @@ class Keeper:
 
     def _turn(self) -> float:
         now, more = time.monotonic(), False
+        self._moment.forget()
         sweeps = now - self._swept >= SWEEP_S
         if sweeps:
             self._swept = now

@@ -243,9 +243,13 @@ class Clock:
 
 
 class Recent:
-    """The database's clock for those that read it one after the other: a moment may be a little old, and never new."""
+    """The database's clock for the parts of one turn: a moment may be a little old, and never of the turn before."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask again next time, because a turn begins: since the last one the clock may have been put back."""
         self._moment, self._at = 0.0, float("-inf")
 
     def __call__(self, db: Db) -> float:
