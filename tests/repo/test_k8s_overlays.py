@@ -186,9 +186,7 @@ def test_what_prod_has_commented_out_builds_when_it_is_taken_in() -> None:
         loads_jobs = pod.name in ("web", "worker", "beat")
         assert set(told) == ({own["metadata"]["name"]} if loads_jobs else set()), pod.name
         if not loads_jobs and "envFrom" in pod.spec["containers"][0]:
-            assert {"name": "JOB_PACKAGES"} in pod.environment(), (
-                f"{pod.name} would load jobs untold"
-            )
+            assert {"name": "JOB_PACKAGES"} in pod.environment(), f"{pod.name} would load jobs untold"
     assert ingress["spec"]["rules"][0]["host"] == ingress["spec"]["tls"][0]["hosts"][0] == "jobs.example.com"
     assert settings_of(objects, "web")["WEB_URL"] == "https://jobs.example.com"
     assert not {"postgres", "redis"} & {pod.name for pod in pods(objects)}
