@@ -7,8 +7,7 @@ all of it, again and again, in slices that take a few milliseconds and a small s
 may miss what a walk then finds: a row whose commit came late, that was locked, or that a clock that stepped back wrote.
 
 A `Survey` is both; while its walk is one quick slice, it is that alone. Moments are seconds since 1970 by the
-database's clock. All of it lives in memory: a process that
-dies loses nothing but reads.
+database's clock. All of it lives in memory: a process that dies loses nothing but reads.
 """
 
 from __future__ import annotations
