@@ -196,22 +196,27 @@ class Checker:
 
     def _judge_for(self, patience_s: float, db: Db, after: float, until: float) -> bool | float:
         """Judge the newest first; return where to go on if that took longer."""
-        began = dict.fromkeys(self._readings, -math.inf)
-        began.update({queue: reading.began for queue, reading in self._read.items()})
         stops = time.monotonic() + patience_s
         # What was published in the last moments cannot be judged, and there may be much of it.
         until = min(until, self._now - GRACE_S)
-        for page in _published(db, after, until, began):
-            for stamp, job, queue, judged, _ in page:
-                if judged and (queue not in self._read or job not in self._read[queue].present):
-                    self._missing[job] = stamp
+        for page in _published(db, after, until):
+            self._missing.update(
+                {job: stamp for stamp, job, queue, at in page if self._misses(job, queue, at)}
+            )
             if (at := _goes_on(page, until, stops)) is not None:
                 return at
         return False
 
+    def _misses(self, job: str, queue: str, at: float) -> bool:
+        """Say whether a hint is missing; one that was published `at` a moment after the last reading is not yet."""
+        reading = self._read.get(queue)
+        if reading is not None:
+            return at <= reading.began - GRACE_S and job not in reading.present
+        return queue not in self._readings  # nobody reads it, so it holds nothing
+
     def _take_all(self, db: Db, after: float, until: float) -> bool | float:
         stops = time.monotonic() + SLOW_S
-        for page in _published(db, after, until, {}, grace_s=0):
+        for page in _published(db, after, until):
             self._missing.update({job: stamp for stamp, job, *_ in page})
             if (at := _goes_on(page, until, stops)) is not None:
                 return at
@@ -245,17 +250,13 @@ def _hang_up(client: Any) -> int:
     return len(deaf)
 
 
-def _published(
-    db: Db, after: float, until: float, began: dict[str, float], *, grace_s: float = GRACE_S
-) -> Iterator[list[Row]]:
+def _published(db: Db, after: float, until: float) -> Iterator[list[Row]]:
     """Read the rows that were published after one moment and not after another, page by page, the newest first.
 
-    Each comes with whether it may be judged: it was published some time before the reading of its queue `began`. Queues
-    that nobody reads hold nothing. Times and ids stay text: the keeper compares them, and must be able to read whatever
-    stands in a row. A page begins with the row that the one before it ended with.
+    Stamps and ids stay text: the keeper compares them, and must be able to read whatever stands in a row. Each comes
+    with its queue and its moment. A page begins with the row that the one before it ended with.
     """
-    asked: dict[str, Any] = {"after": after, "until": until, "grace": grace_s, "limit": SLICE}
-    asked |= {"queues": list(began), "began": list(began.values())}
+    asked: dict[str, Any] = {"after": after, "until": until, "limit": SLICE}
     asked |= {"first": _FIRST_ID if after == -math.inf else _LAST_ID, "stamp": None, "id": _LAST_ID}
     while page := db.fetch(_PUBLISHED, asked):
         yield page
@@ -266,17 +267,13 @@ def _published(
 
 def _goes_on(page: list[Row], until: float, stops: float) -> float | None:
     """Return where another visit goes on after a page, if it is time to stop and the page has come further at all."""
-    at = float(page[-1][4])
+    at = float(page[-1][3])
     return at if len(page) == SLICE and at < until and time.monotonic() >= stops else None
 
 
 _FIRST_ID, _LAST_ID = str(UUID(int=0)), str(UUID(int=2**128 - 1))
 _PUBLISHED = """
-SELECT j.published_at::text, j.id::text, j.queue,
-  j.published_at <= coalesce((
-    SELECT to_timestamp(w.began) FROM unnest(%(queues)s::text[], %(began)s::float8[]) AS w(queue, began)
-    WHERE w.queue = j.queue), clock_timestamp()) - %(grace)s * interval '1 second',
-  date_part('epoch', j.published_at)
+SELECT j.published_at::text, j.id::text, j.queue, date_part('epoch', j.published_at)
 FROM esteira_job j
 WHERE j.state = 'queued' AND j.published_at IS NOT NULL
   AND (j.published_at, j.id) > (to_timestamp(%(after)s::float8), %(first)s::uuid)
