@@ -39,7 +39,7 @@ def stack(tmp_path: Path) -> Iterator[dict[str, str]]:
     )
     celery = ["celery", "-A", "project"]
     mail = Process(
-        "mail", ["project.mailbox", str(port), str(tmp_path / "data" / "mail")], env, tmp_path / "logs"
+        "mail", ["project.mail_catcher", str(port), str(tmp_path / "data" / "mail")], env, tmp_path / "logs"
     )
     worker = Process("worker", [*celery, "worker", "-l", "info"], env, tmp_path / "logs")
     beat = Process("beat", [*celery, "beat", "-l", "info"], env, tmp_path / "logs")
