@@ -23,7 +23,7 @@ from esteira.wire import MARKER, UNACKED, UNACKED_INDEX, UNACKED_MUTEX
 
 REQUIRED = (
     "JOB_PACKAGES JOB_QUEUES LEASE_SECONDS DRAIN_SECONDS KEEPER_SECONDS WINDOW RETENTION_DAYS FILES_MAX_TOTAL "
-    "REDIS_URL REDIS_PREFIX RUN_DIR"
+    "REDIS_URL REDIS_PREFIX RUN_DIR MANAGE_COMMAND CELERY_CONTROL"
 ).split()
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 #: Beat's signs of life, a release's and those of the feed are made for turns that come no later.

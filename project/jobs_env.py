@@ -19,7 +19,7 @@ class _Read(environ.Env):
     ENVIRON: ClassVar[Any] = {}
 
 
-def hand_on(file: Path, ours: Collection[str]) -> list[str]:
+def load_jobs_env(file: Path, ours: Collection[str]) -> list[str]:
     """Put what a file sets into the environment, where jobs find it; return the names that are ours, and not taken."""
     if not os.access(file, os.R_OK):
         return []

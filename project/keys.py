@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from project.hand_on import hand_on
+from project.server_files import copy_server_files
 
 KEYS, GIVEN = Path("/keys"), Path("/given")
 MODE = 0o440  # owner and group: PostgreSQL and Redis run as other users, and are in our group
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
         match arguments:
             case []:
                 settle()
-                hand_on()
+                copy_server_files()
             case ["prepare", *names]:
                 prepare(names)
             case ["adopt", *names]:

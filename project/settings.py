@@ -16,7 +16,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from project.addresses import checked, not_set
-from project.jobs_env import hand_on
+from project.jobs_env import load_jobs_env
 from project.public import public, yes
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -176,7 +176,7 @@ EMAIL_URL = env.str("EMAIL_URL", default="")
 if EMAIL_URL:
     vars().update(env.email_url_config(checked("EMAIL_URL", EMAIL_URL)))
 else:
-    EMAIL_BACKEND = "project.mail.NoServer"
+    EMAIL_BACKEND = "project.email_backend.NoServer"
 EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT_SECONDS", default=20)
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="esteira@localhost")
 
@@ -187,4 +187,4 @@ if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
 LOG_FORMAT = env.str("LOG_FORMAT", default="text")
 LOGGING_CONFIG = None  # project.logging sets it up, for every process alike
 
-NOT_FOR_JOBS = hand_on(BASE_DIR / "jobs.env", env.asked)
+NOT_FOR_JOBS = load_jobs_env(BASE_DIR / "jobs.env", env.asked)

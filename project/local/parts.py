@@ -47,7 +47,7 @@ def redis_part(server: Valkey) -> Part:
 def mail_part(port: int, home: Home, env: dict[str, str]) -> Part:
     return Part(
         name="mail",
-        launch=lambda: _python(env, "project.mailbox", str(port), str(home.mail)),
+        launch=lambda: _python(env, "project.mail_catcher", str(port), str(home.mail)),
         answers=lambda: _is_open(port),
     )
 

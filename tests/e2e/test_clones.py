@@ -17,7 +17,7 @@ from tests.e2e.conftest import RUN
 from tests.repo.test_docs import FENCE
 from tests.repo.tree import text
 from tests.support.checkout import cloned, committed
-from tests.support.containers import PARTS, PREFIX, Containers
+from tests.support.containers import PARTS, PREFIX, Containers, built_and_started
 from tests.support.journey import done, submit
 
 WORKERS = 2
@@ -52,11 +52,6 @@ class Clone(Containers):
         told = self.execute("postgres", "psql", "-U", "esteira", "-At", "-c", query)
         return [line.split("|") for line in told.splitlines()]
 
-    def forget_images(self) -> None:
-        images = self.docker("images", "-q", "--filter", f"reference={self.project}-*").split()
-        if images:
-            self.docker("rmi", "-f", *set(images))
-
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -73,14 +68,8 @@ def shut_clone(repository: Path, place: Path) -> Path:
 def stack(images: None, repository: Path) -> Iterator[Clone]:
     folder = shut_clone(repository, repository.parent / "first")
     stack = Clone(f"{RUN}-clone", folder, WORKERS=str(WORKERS), LEASE_SECONDS="2")
-    try:
-        stack.compose("build", timeout=1200)
-        stack.up()
+    with built_and_started(stack):
         yield stack
-    finally:
-        stack.down()
-        stack.forget_images()
-    assert not stack.leftovers()
 
 
 def test_a_clone_that_only_its_owner_can_read_starts_and_runs_a_job(stack: Clone) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.conftest import RUN
 from tests.e2e.test_images import BASE, inspected
 from tests.support.checkout import copy_of_the_checkout
-from tests.support.containers import Containers
+from tests.support.containers import Containers, built_and_started
 from tests.support.journey import done, submit
 
 SHOP = '''"""A job that brings what Esteira does not have."""
@@ -57,15 +57,8 @@ def own(code: Path) -> Iterator[Containers]:
     stack = Containers(
         f"{RUN}-own", file=code / "compose.yaml", JOB_PACKAGES="jobs", IMAGE_PREFIX=f"{RUN}-own/"
     )
-    try:
-        stack.compose("build", timeout=1200)
-        stack.up()
+    with built_and_started(stack):
         yield stack
-    finally:
-        stack.down()
-        subprocess.run(
-            ["docker", "image", "rm", "--force", *map(image_of, ROLES)], check=False, capture_output=True
-        )
 
 
 def image_of(role: str) -> str:

@@ -117,7 +117,7 @@ def test_mail_that_cannot_or_should_not_be_sent_so(
     ("backend", "url", "sender", "found"),
     [
         ("django.core.mail.backends.console.EmailBackend", "consolemail://", "a@example.org", ["W009"]),
-        ("project.mail.NoServer", "", "a@example.org", ["W010"]),
+        ("project.email_backend.NoServer", "", "a@example.org", ["W010"]),
         ("django.core.mail.backends.smtp.EmailBackend", "smtp://host", "Me <me@localhost>", ["W011"]),
         ("django.core.mail.backends.smtp.EmailBackend", "smtp://host", "Me <me@example.org>", []),
     ],

@@ -39,7 +39,7 @@ def stack(tmp_path: Path) -> Iterator[dict[str, str]]:
     )
     celery = ["celery", "-A", "project"]
     mail = Process(
-        "mail", ["project.mailbox", str(port), str(tmp_path / "data" / "mail")], env, tmp_path / "logs"
+        "mail", ["project.mail_catcher", str(port), str(tmp_path / "data" / "mail")], env, tmp_path / "logs"
     )
     worker = Process("worker", [*celery, "worker", "-l", "info"], env, tmp_path / "logs")
     beat = Process("beat", [*celery, "beat", "-l", "info"], env, tmp_path / "logs")
@@ -111,13 +111,14 @@ def test_the_demo_ends_as_it_says(stack: dict[str, str]) -> None:
 
 
 def test_the_demo_shows_people_where_everything_lies(stack: dict[str, str]) -> None:
-    said = demo(stack)
+    said = demo({**stack, "MANAGE_COMMAND": "docker compose exec web manage"})
 
     assert said.returncode == 0, said.stdout + said.stderr
     for word in ("coffee-256.webp", ".pdf", ".xlsx", "GiveUp: The account 4711", "stopped at", "✓"):
         assert word in said.stdout
     assert f"mail   {stack['DATA_DIR']}/mail/new/" in said.stdout
     assert f"files  {stack['DATA_DIR']}/demo/" in said.stdout
+    assert f"fetch  docker compose cp web:{stack['DATA_DIR']}/demo ." in said.stdout
     assert "✗" not in said.stdout
 
 

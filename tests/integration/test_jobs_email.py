@@ -166,7 +166,7 @@ def test_a_server_that_is_away_is_tried_again(server, job_type):
 
 @pytest.mark.parametrize("job_type", [send, send_to_list])
 def test_where_no_server_is_configured_a_mail_fails_at_once(job_type, settings):
-    settings.EMAIL_BACKEND = "project.mail.NoServer"
+    settings.EMAIL_BACKEND = "project.email_backend.NoServer"
 
     with pytest.raises(GiveUp, match=r"No mail server is configured: set EMAIL_URL.* retry this job\."):
         job_type.run(to=["ana@example.org"], **LETTER)

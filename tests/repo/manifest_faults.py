@@ -190,7 +190,7 @@ def _closes(spec: dict[str, Any]) -> bool:
 
 
 def ports(objects: Objects) -> list[str]:
-    """Services, an Ingress and policies that name a port on which nobody listens."""
+    """Services, an Ingress, an HTTPRoute and policies that name a port on which nobody listens."""
     there, found = pods(objects), []
     for one in of_kind(objects, "Service"):
         behind = [pod for pod in there if selects(one["spec"]["selector"], pod.labels)]
@@ -210,6 +210,12 @@ def ports(objects: Objects) -> list[str]:
         found += [
             f"Ingress: no Service {b}" for b in backends if (b["name"], b["port"]["name"]) not in served
         ]
+    open_ports = {
+        (s["metadata"]["name"], p["port"]) for s in of_kind(objects, "Service") for p in s["spec"]["ports"]
+    }
+    for one in of_kind(objects, "HTTPRoute"):
+        routed = [backend for rule in one["spec"]["rules"] for backend in rule["backendRefs"]]
+        found += [f"HTTPRoute: no Service {b}" for b in routed if (b["name"], b["port"]) not in open_ports]
     for one in of_kind(objects, "NetworkPolicy"):
         selected = [pod for pod in there if selects(one["spec"]["podSelector"], pod.labels)]
         listens = {p["containerPort"] for pod in selected for p in _ports(pod)}
@@ -220,6 +226,14 @@ def ports(objects: Objects) -> list[str]:
             if selected and port["port"] not in listens
         ]
     return found
+
+
+def doors(objects: Objects) -> list[str]:
+    """Two ways in from outside, of which the policy for web knows one."""
+    there = sorted({one["kind"] for one in of_kind(objects, "Ingress", "HTTPRoute")})
+    if len(there) < 2:
+        return []
+    return [f"{' and '.join(there)} lead in, and a policy lets one of them: take ingress or gateway"]
 
 
 def _ports(pod: Pod) -> list[dict[str, Any]]:
@@ -261,6 +275,7 @@ CHECKS: tuple[Callable[[Objects], list[str]], ...] = (
     references,
     selectors,
     ports,
+    doors,
     scaling,
     unique,
 )

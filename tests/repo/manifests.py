@@ -26,7 +26,11 @@ COMPONENTS = tuple(
     )
 )
 #: Two that want the same thing differently.
-EXCLUSIVE = (frozenset({"hpa", "keda"}), frozenset({"backup", "external-postgres"}))
+EXCLUSIVE = (
+    frozenset({"hpa", "keda"}),
+    frozenset({"backup", "external-postgres"}),
+    frozenset({"gateway", "ingress"}),
+)
 COMMENTED_OUT = re.compile(r"^#(?=  )", re.MULTILINE)
 
 

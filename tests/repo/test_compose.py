@@ -439,6 +439,16 @@ def test_what_compose_mounts_from_this_folder_is_there_and_is_not_written() -> N
                 assert (ROOT / volume["source"]).exists(), volume["source"]
 
 
+def test_the_folder_of_web_s_command_line_is_a_volume_that_docker_cp_reaches() -> None:
+    """Docker copies nothing into a read-only root, and does not see what is in memory."""
+    for stack in ("prod", "dev"):
+        web = services(STACK=stack)["web"]
+        (mounted,) = [each for each in web["volumes"] if each["target"] == web["environment"]["DATA_DIR"]]
+
+        assert (mounted["type"], mounted["source"], mounted.get("read_only")) == ("volume", "web", None)
+        assert not [each for each in web["tmpfs"] if each.startswith(mounted["target"])]
+
+
 def test_a_clone_has_the_folder_of_secrets() -> None:
     """Else the engine would make it, as root's; git keeps no empty folder."""
     assert Path("secrets/README.md") in files()

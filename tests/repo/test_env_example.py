@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tests.repo.compose_files import VARIABLES
-from tests.repo.tree import dotted, modules, strings, text, tree_of
+import yaml
 
-SETTINGS, OPTIONS, PARTS = (
+from project.local.options import Options
+from tests.repo.compose_files import VARIABLES
+from tests.repo.tree import dotted, functions, modules, strings, text, tree_of
+
+SETTINGS, OPTIONS, PARTS, SERVERS = (
     Path("project/settings.py"),
     Path("project/local/options.py"),
     Path("project/local/parts.py"),
+    Path("project/local/servers.py"),
 )
 HEADING = re.compile(r"^# --- (.+?) -{3,}$", re.MULTILINE)
+MARKED = re.compile(r"\[([RCK-]{3})\] (.+)")
 VARIABLE = re.compile(r"^#?([A-Z][A-Z0-9_]*)=(.*)$")
 #: Read from the environment, but nobody's to set in .env: conventions of the system, and what our own parts hand on.
 NOT_OURS = {
@@ -36,11 +41,12 @@ OTHERWISE = {"WEB_URL", "FLOWER_URL", "REDIS_URL", "VERSION", "IMAGE_PREFIX"}
 
 @dataclass(frozen=True)
 class Shown:
-    """A variable as .env.example shows it."""
+    """A variable as .env.example shows it, with who reads it: R is `make run`, C is compose, K is Kubernetes."""
 
     section: str
     name: str
     default: str
+    readers: str
     why: str
 
 
@@ -50,7 +56,9 @@ def shown() -> list[Shown]:
         if match := HEADING.match(line):
             section, why = match[1], ""
         elif match := VARIABLE.match(line):
-            found.append(Shown(section, match[1], match[2], why))
+            marked = MARKED.fullmatch(why)
+            assert marked, f"{match[1]}: begin with who reads it, such as [RCK]"
+            found.append(Shown(section, match[1], match[2], marked[1], marked[2]))
             why = ""
         elif line.startswith("# "):
             why = f"{why} {line[2:]}".strip()
@@ -160,6 +168,42 @@ def test_nothing_is_shown_that_nobody_reads() -> None:
     ]
 
     assert not strangers
+
+
+def test_each_variable_says_who_reads_it() -> None:
+    read = {"R": read_by_make_run(), "C": set(VARIABLES), "K": read_in_kubernetes()}
+    expected = {
+        each.name: "".join(letter if each.name in names else "-" for letter, names in read.items())
+        for each in shown()
+    }
+
+    assert {each.name: each.readers for each in shown()} == expected
+
+
+def read_by_make_run() -> set[str]:
+    """What the settings and the options take, but for what `make run` gives its processes whatever somebody says."""
+    options = {str(s.value) for s in strings(tree_of(OPTIONS)) if str(s.value).isupper()}
+    given = {
+        key.value
+        for path, function in ((PARTS, "environment"), (SERVERS, "choose"))
+        for where, node in functions(tree_of(path))
+        if where == function and isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant) and not _is_the_option(str(key.value), value)
+    }
+    return ({name for name, _ in read_by_settings()} | options) - given
+
+
+def _is_the_option(name: str, value: ast.expr) -> bool:
+    """Whether the value is that of the option of this name, however it is written."""
+    named = {dotted(node) for node in ast.walk(value) if isinstance(node, ast.Attribute)}
+    known = {f"options.{one.name}" for one in fields(Options)}
+    return f"options.{name.lower()}" in named & known
+
+
+def read_in_kubernetes() -> set[str]:
+    secrets = re.findall(r"^#([a-z_]+)=", text("deploy/prod/secrets.env.example"), re.MULTILINE)
+    return set(yaml.safe_load(text("k8s/config.yaml"))["data"]) | {name.upper() for name in secrets}
 
 
 def test_each_variable_says_why_and_none_is_set() -> None:

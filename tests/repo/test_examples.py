@@ -22,6 +22,7 @@ from esteira.params import check
 from esteira.registry import registry
 from tests.repo.test_docs import DOCS, FENCE, code, typed
 from tests.repo.tree import ROOT, text
+from web.cli import hints
 
 README = Path("README.md")
 END_OF_COMMAND = {"&", "&&", "|", ";", ">", ")"}
@@ -98,6 +99,21 @@ def _declare_examples(doc: Path) -> dict[str, Any]:
         exec(compile(block, str(ROOT / doc), "exec"), module.__dict__)
         names.update(module.__dict__)
     return names
+
+
+@pytest.mark.parametrize(
+    ("doc", "command"),
+    [
+        ("README.md", "docker compose exec web manage"),
+        ("docs/operations.md", "docker compose exec web manage"),
+        ("docs/kubernetes.md", "kubectl exec deploy/web -- manage"),
+    ],
+)
+def test_files_are_fetched_by_the_line_that_the_demo_prints(doc: str, command: str, settings: Any) -> None:
+    settings.MANAGE_COMMAND = command
+
+    assert hints.fetched(Path("/data/demo")) in typed(Path(doc))
+    assert command in text("compose/app.yaml") + text("k8s/config.yaml")
 
 
 def test_the_readme_s_job_type_runs(job_types: None) -> None:

@@ -49,6 +49,13 @@ def test_one_target_for_each_process_on_one_base() -> None:
     assert found["system"].source == "${PYTHON_IMAGE}"
 
 
+def test_what_they_are_built_on_is_the_same_for_dependabot_and_for_compose() -> None:
+    (default,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text(DOCKERFILE), re.MULTILINE)
+    (shown,) = re.findall(r"^#PYTHON_IMAGE=(\S+)$", text(".env.example"), re.MULTILINE)
+
+    assert stages()[default].source == shown, "change it in compose/ and .env.example as well"
+
+
 def test_hadolint_and_trivy_find_nothing() -> None:
     run("hadolint", "--no-color", str(DOCKERFILE))
     if has_wheel("trivy"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from project.jobs_env import hand_on
+from project.jobs_env import load_jobs_env
 from tests.repo.compose_files import rendered
 from tests.repo.test_env_example import read_by_settings
 from tests.repo.tools import judge
@@ -40,7 +40,7 @@ def test_make_run_reads_what_is_written(file: Path, monkeypatch: pytest.MonkeyPa
     for name in LINES:
         monkeypatch.delenv(name, raising=False)
 
-    assert hand_on(file, []) == []
+    assert load_jobs_env(file, []) == []
     read = {name: os.environ.pop(name) for name in LINES}
 
     assert read == LINES
@@ -87,8 +87,8 @@ def test_under_make_run_no_setting_is_taken_from_jobs_env(file: Path) -> None:
     code = (
         "import os, sys, pathlib, environ\n"
         "from project import jobs_env\n"
-        "read = jobs_env.hand_on\n"
-        f"jobs_env.hand_on = lambda path, ours: read(pathlib.Path({str(file)!r}), ours)\n"
+        "read = jobs_env.load_jobs_env\n"
+        f"jobs_env.load_jobs_env = lambda path, ours: read(pathlib.Path({str(file)!r}), ours)\n"
         "from project import settings\n"
         "print(settings.LEASE_SECONDS, settings.DEBUG, settings.NOT_FOR_JOBS)\n"
         "print(os.environ['SHOP_API_KEY'], 'LEASE_SECONDS' in os.environ)\n"

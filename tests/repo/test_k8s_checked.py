@@ -12,24 +12,23 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.repo.manifests import COMPONENTS, OVERLAYS, base, combined, is_refused, overlay
+from tests.repo import custom_schemas
+from tests.repo.manifests import COMPONENTS, OVERLAYS, base, combined, overlay
 from tests.repo.tools import has_wheel, judge
 from tests.repo.tree import files, text
 
 #: The oldest and the newest Kubernetes that docs/kubernetes.md names.
 OLDEST, NEWEST = "1.30", "1.37"
 DOC = "docs/kubernetes.md"
-#: What only a cluster with KEDA or Prometheus' operator knows.
-CUSTOM = {"PrometheusRule", "ScaledObject", "ServiceMonitor", "TriggerAuthentication"}
 
 
 def every_object() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The base, both overlays and each component, none of them checked twice."""
+    """Of the base, both overlays and each component, by itself and with all others; none is checked twice."""
     seen: set[str] = set()
-    together = [each for each in combined() if not is_refused(each)]
+    together = [each for each in combined() if len(each) != 2]
     for objects in (base(), *map(overlay, OVERLAYS), *(overlay("prod", *each) for each in together)):
         for one in objects:
-            if one["kind"] not in CUSTOM and (written := str(one)) not in seen:
+            if (written := str(one)) not in seen:
                 seen.add(written)
                 yield f"{one['kind']} {one['metadata']['name']}", one
 
@@ -37,11 +36,20 @@ def every_object() -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_kubernetes_knows_every_field(version: str) -> None:
     for name, one in every_object():
+        if one["kind"] in custom_schemas.kinds():
+            continue
         try:
             checked = kubernetes_validate.validate(one, version, strict=True)
         except kubernetes_validate.ValidationError as error:
             pytest.fail(f"{name}: {error.message}")
         assert checked == version
+
+
+def test_an_operator_s_own_definition_knows_every_field_of_what_is_meant_for_it() -> None:
+    found = [(name, one) for name, one in every_object() if one["kind"] in custom_schemas.kinds()]
+
+    assert {one["kind"] for _, one in found} == custom_schemas.kinds()
+    assert not [f"{name}: {mistake}" for name, one in found for mistake in custom_schemas.mistakes(one)]
 
 
 def test_the_documents_claim_the_versions_that_are_checked() -> None:
@@ -116,3 +124,13 @@ def test_a_field_that_kubernetes_does_not_know_is_found(version: str) -> None:
 
     with pytest.raises(kubernetes_validate.ValidationError, match="port"):
         kubernetes_validate.validate(service, version, strict=True)
+
+
+@pytest.mark.parametrize("kind", sorted(custom_schemas.kinds()))
+def test_a_field_that_a_definition_does_not_know_or_misses_is_found(kind: str) -> None:
+    one = next(copy.deepcopy(each) for _, each in every_object() if each["kind"] == kind)
+    one["spec"]["nothingLikeThis"] = 80
+    without = {name: value for name, value in one.items() if name != "spec"}
+
+    assert any("nothingLikeThis" in mistake for mistake in custom_schemas.mistakes(one))
+    assert custom_schemas.mistakes(without)

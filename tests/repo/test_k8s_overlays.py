@@ -156,22 +156,24 @@ def test_an_overlay_without_secrets_leaves_the_secret_to_the_job_that_fills_it()
         assert not {"data", "stringData"} & set(secret)
 
 
-def all_that_goes_together() -> str:
-    return re.sub(r"  - \.\./\.\./k8s/(backup|hpa) ", "#", all_taken_in("prod"))
+def all_that_goes_together(*, without: str = "gateway") -> str:
+    """Return prod with everything taken in but one of each two that exclude each other."""
+    left_out = rf"  - (\.\./\.\./k8s/(backup|hpa|{without}) |\{{name: web, )"
+    return re.sub(left_out, "#", all_taken_in("prod"))
 
 
-def test_what_prod_has_commented_out_builds_when_it_is_taken_in() -> None:
+@pytest.mark.parametrize("without", ["gateway", "ingress"])
+def test_what_prod_has_commented_out_builds_when_it_is_taken_in(without: str) -> None:
     """All but what excludes each other; the example stands for the file of secrets."""
     with copied() as here:
         folder = here / "deploy" / "prod"
-        (folder / "kustomization.yaml").write_text(all_that_goes_together())
+        (folder / "kustomization.yaml").write_text(all_that_goes_together(without=without))
         given = text("deploy/prod/secrets.env.example").replace("#redis_url=", "redis_url=")
         (folder / "secrets.env").write_text(given)
         (folder / "jobs.env").write_text("SHOP_API_KEY=a key\n")
         objects = build(folder)
 
     secret, own = of_kind(objects, "Secret")
-    (ingress,) = of_kind(objects, "Ingress")
     assert not faults(objects)
     assert secret["metadata"]["name"] == "esteira"
     assert set(secret["data"]) == {"redis_url"}
@@ -187,9 +189,28 @@ def test_what_prod_has_commented_out_builds_when_it_is_taken_in() -> None:
         assert set(told) == ({own["metadata"]["name"]} if loads_jobs else set()), pod.name
         if not loads_jobs and "envFrom" in pod.spec["containers"][0]:
             assert {"name": "JOB_PACKAGES"} in pod.environment(), f"{pod.name} would load jobs untold"
-    assert ingress["spec"]["rules"][0]["host"] == ingress["spec"]["tls"][0]["hosts"][0] == "jobs.example.com"
+    assert hosts(objects) == {"jobs.example.com"}
     assert settings_of(objects, "web")["WEB_URL"] == "https://jobs.example.com"
     assert not {"postgres", "redis"} & {pod.name for pod in pods(objects)}
+
+
+def hosts(objects: Objects) -> set[str]:
+    """Return the names under which people reach web from outside."""
+    found = {name for one in of_kind(objects, "HTTPRoute") for name in one["spec"]["hostnames"]}
+    for one in of_kind(objects, "Ingress"):
+        found |= {rule["host"] for rule in one["spec"]["rules"]}
+        found |= {host for tls in one["spec"]["tls"] for host in tls["hosts"]}
+    return found
+
+
+def test_more_pods_of_web_are_a_number_in_prod() -> None:
+    with copied() as here:
+        file = here / "deploy" / "prod" / "kustomization.yaml"
+        file.write_text(re.sub(r"#(?=  - \{name: web, count)", "", file.read_text()))
+        objects = build(file.parent)
+
+    (web,) = [one for one in of_kind(objects, "Deployment") if one["metadata"]["name"] == "web"]
+    assert web["spec"]["replicas"] == 3
 
 
 def test_a_missing_file_of_secrets_is_named() -> None:
@@ -215,8 +236,9 @@ def test_secrets_can_be_given_by_the_names_that_are_read_and_are_not_committed()
 # --- What a component does -----------------------------------------------------------------------------------------------
 
 
-def test_behind_an_ingress_web_believes_its_controller_and_nobody_else_gets_in() -> None:
-    objects = overlay("prod", "ingress")
+@pytest.mark.parametrize("component", ["gateway", "ingress"])
+def test_behind_a_proxy_of_the_cluster_web_believes_it_and_nobody_else_gets_in(component: str) -> None:
+    objects = overlay("prod", component)
     (policy,) = [one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == "web"]
     web = settings_of(objects, "web")
 
@@ -224,10 +246,16 @@ def test_behind_an_ingress_web_believes_its_controller_and_nobody_else_gets_in()
     (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == 8000]
     assert list(rule["from"][0]) == ["namespaceSelector"]
     assert "localhost" in web["ALLOWED_HOSTS"].split(","), "the probes ask it"
-    (ingress,) = of_kind(objects, "Ingress")
-    host = ingress["spec"]["rules"][0]["host"]
+    (host,) = hosts(objects)
     assert web["WEB_URL"] == f"https://{host}"
-    assert "flower" not in str(ingress)
+    assert "flower" not in str(of_kind(objects, "Ingress", "HTTPRoute"))
+
+
+def test_a_gateway_leads_to_web_from_its_listener_for_https_only() -> None:
+    (route,) = of_kind(overlay("prod", "gateway"), "HTTPRoute")
+
+    assert [parent["sectionName"] for parent in route["spec"]["parentRefs"]] == ["https"]
+    assert [rule["timeouts"] for rule in route["spec"]["rules"]] == [{"request": "0s"}]
 
 
 @pytest.mark.parametrize(("server", "port"), [("postgres", 5432), ("redis", 6379)])

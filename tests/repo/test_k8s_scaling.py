@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 import yaml
 
 from project import cluster_api, scale_in
+from tests.repo.manifests import overlay
 from tests.repo.tree import text
+
+#: Of PostgreSQL's connections, those that it keeps for its superuser.
+RESERVED = 3
 
 
 def objects(path: str) -> list[dict[str, Any]]:
@@ -24,6 +29,8 @@ WORKER = of("k8s/worker.yaml", "Deployment")
 GRACE_S = WORKER["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
 KEDA = of("k8s/keda/worker.yaml", "ScaledObject")["spec"]
 HPA = of("k8s/hpa/worker.yaml", "HorizontalPodAutoscaler")["spec"]
+HPA_WEB = of("k8s/hpa-web/web.yaml", "HorizontalPodAutoscaler")["spec"]
+WEB = of("k8s/web.yaml", "Deployment")
 SCALE_IN = of("k8s/scale-in/scale-in.yaml", "Deployment")["spec"]["template"]["spec"]
 
 
@@ -70,13 +77,15 @@ def test_keda_reads_the_address_that_everybody_reads() -> None:
     assert given == {"parameter": "connection", "name": "esteira", "key": "database_url"}
 
 
-def test_nobody_decides_on_fewer_workers_before_those_that_left_are_gone() -> None:
+def test_nobody_decides_on_fewer_pods_before_those_that_left_are_gone() -> None:
     keda = KEDA["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
-    hpa = HPA["behavior"]["scaleDown"]
+    hpa, web = (each["behavior"]["scaleDown"] for each in (HPA, HPA_WEB))
 
     assert KEDA["cooldownPeriod"] > GRACE_S
     assert keda["stabilizationWindowSeconds"] > GRACE_S
     assert min(policy["periodSeconds"] for policy in hpa["policies"]) > GRACE_S
+    web_grace_s = WEB["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert min(policy["periodSeconds"] for policy in web["policies"]) > web_grace_s
 
 
 def test_both_scale_the_same_deployment_which_leaves_the_number_to_them() -> None:
@@ -91,8 +100,35 @@ def test_no_answer_of_postgresql_changes_the_number() -> None:
     assert (KEDA["minReplicaCount"], HPA["minReplicas"]) == (0, 1)
 
 
-def test_the_hpa_asks_for_processors_and_not_for_a_share_of_the_request() -> None:
-    (metric,) = HPA["metrics"]
+def test_an_hpa_keeps_as_many_pods_of_web_as_the_base_has_and_an_apply_leaves_the_number_to_it() -> None:
+    (deployment,) = [
+        one
+        for one in overlay("prod", "hpa-web")
+        if (one["kind"], one["metadata"]["name"]) == ("Deployment", "web")
+    ]
+
+    assert HPA_WEB["scaleTargetRef"]["name"] == WEB["metadata"]["name"]
+    assert HPA_WEB["minReplicas"] == WEB["spec"]["replicas"]
+    assert "replicas" not in deployment["spec"]
+
+
+def test_as_many_pods_as_both_may_start_find_connections() -> None:
+    """As docs/kubernetes.md counts them, with one pod more of each during an upgrade."""
+    settings = of("k8s/config.yaml", "ConfigMap")["data"]
+    (most,) = re.findall(r"^max_connections = (\d+)", text("compose/postgres/postgresql.conf"), re.MULTILINE)
+    beats = of("k8s/beat.yaml", "Deployment")["spec"]["replicas"]
+    of_web = int(settings["WEB_PROCESSES"]) * (int(settings["WEB_THREADS"]) + 2)
+    of_worker = 2 * int(settings["CONCURRENCY"]) + 1
+
+    workers = max(HPA["maxReplicas"], KEDA["maxReplicaCount"]) + 1
+    asked = (HPA_WEB["maxReplicas"] + 1) * of_web + workers * of_worker + beats + 1
+
+    assert asked <= int(most) - RESERVED
+
+
+@pytest.mark.parametrize("hpa", [HPA, HPA_WEB], ids=["worker", "web"])
+def test_an_hpa_asks_for_processors_and_not_for_a_share_of_the_request(hpa: dict[str, Any]) -> None:
+    (metric,) = hpa["metrics"]
 
     assert metric["resource"]["name"] == "cpu"
     assert metric["resource"]["target"]["type"] == "AverageValue"

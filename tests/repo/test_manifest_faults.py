@@ -10,6 +10,7 @@ import pytest
 
 from tests.repo.manifest_faults import (
     Objects,
+    doors,
     faults,
     of_kind,
     pods,
@@ -112,10 +113,31 @@ PLANTED: dict[str, tuple[Callable[[Objects], list[str]], str, Plant]] = {
             }
         ),
     ),
+    "route to nobody": (
+        ports,
+        "HTTPRoute: no Service",
+        lambda o: o.append(
+            {
+                "kind": "HTTPRoute",
+                "metadata": {"name": "x"},
+                "spec": {"rules": [{"backendRefs": [{"name": "web", "port": 80}]}]},
+            }
+        ),
+    ),
+    "two doors": (
+        doors,
+        "HTTPRoute and Ingress lead in",
+        lambda o: o.extend([{"kind": "Ingress"}, {"kind": "HTTPRoute"}]),
+    ),
     "keda and hpa": (
         scaling,
         "worker is scaled by two; take keda or hpa",
         lambda o: o.extend([_scaler("ScaledObject"), _scaler("HorizontalPodAutoscaler")]),
+    ),
+    "web's scaling undone": (
+        scaling,
+        "web: an apply would undo",
+        lambda o: o.append({**_scaler("HorizontalPodAutoscaler"), "spec": {"scaleTargetRef": {"name": "web"}}}),
     ),
     "scaling undone": (scaling, "worker: an apply would undo", lambda o: _named(o, "Deployment", "worker")["spec"].update(replicas=1)),
     "twice": (unique, "is there twice", lambda o: o.append(_named(o, "Service", "web"))),

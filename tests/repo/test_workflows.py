@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ import yaml
 
 from tests.repo.test_images import ROLES
 from tests.repo.tools import has_wheel, path_of, run
-from tests.repo.tree import files, text
+from tests.repo.tree import ROOT, files, text
 
 WORKFLOWS = [path for path in files() if path.parts[:2] == (".github", "workflows")]
-CI, RELEASE = Path(".github/workflows/ci.yml"), Path(".github/workflows/release.yml")
+CI, RELEASE, SCAN = (Path(f".github/workflows/{name}.yml") for name in ("ci", "release", "scan"))
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+")
 
 
@@ -55,7 +57,7 @@ def test_every_job_asks_for_its_few_rights_and_ends(workflow: Path) -> None:
         assert "uses" in job or job["timeout-minutes"] <= 90, name
 
 
-def test_only_the_images_are_written() -> None:
+def test_only_images_their_signatures_and_their_tags_are_written() -> None:
     written = {
         (name, right)
         for workflow in WORKFLOWS
@@ -64,7 +66,7 @@ def test_only_the_images_are_written() -> None:
         if how == "write"
     }
 
-    assert written == {("images", "packages")}
+    assert written == {("images", "packages"), ("images", "id-token"), ("tags", "packages")}
 
 
 def test_the_runner_does_what_ci_does_here_on_the_oldest_and_the_newest_python() -> None:
@@ -87,6 +89,82 @@ def test_a_release_is_tested_first_and_builds_every_image_for_both_architectures
     assert build["platforms"] == "linux/amd64,linux/arm64"
     assert (build["push"], build["sbom"], build["provenance"]) == (True, True, "mode=max")
     assert re.findall(r"^(\w+)=", build["build-args"], re.MULTILINE) == ["VERSION", "REVISION"]
+    assert build["tags"] == "${{ steps.name.outputs.image }}:${{ steps.name.outputs.version }}", (
+        "one that never moves"
+    )
+
+
+def test_tags_move_after_all_four_are_there_and_signed_by_their_digests() -> None:
+    found = jobs(RELEASE)
+    *_, sign = found["images"]["steps"]
+    *_, move = found["tags"]["steps"]
+
+    assert sign["env"] == {"IMAGE": "${{ steps.name.outputs.image }}@${{ steps.build.outputs.digest }}"}
+    assert found["tags"]["needs"] == "images"
+    assert move["run"].index("cosign verify") < move["run"].index("imagetools create")
+    assert re.findall(r"for role in (.+); do", move["run"]) == [" ".join(ROLES)] * 2
+
+
+def test_the_documents_verify_a_signature_as_the_release_does() -> None:
+    """By the words of the command; the identity of the release is its workflow at its tag."""
+    (documented,) = re.findall(r"^cosign verify .+?[^\\]$", text("docs/images.md"), re.MULTILINE | re.DOTALL)
+    issuer = "--certificate-oidc-issuer https://token.actions.githubusercontent.com"
+    *_, move = jobs(RELEASE)["tags"]["steps"]
+
+    assert issuer in documented and issuer in move["run"]
+    (identity,) = re.findall(r"--certificate-identity (\S+)", documented)
+    assert re.fullmatch(rf"https://github\.com/\w+/\w+/{RELEASE}@refs/tags/v\d+\.\d+\.\d+", identity)
+
+
+@pytest.mark.parametrize(
+    ("version", "others", "moving"),
+    [
+        ("1.2.3", [], ["1.2", "1", "latest"]),
+        ("1.2.3", ["1.2.2", "1.1.9", "0.9.0"], ["1.2", "1", "latest"]),
+        ("1.2.3", ["1.2.10"], []),
+        ("1.2.3", ["1.3.0"], ["1.2"]),
+        ("1.2.3", ["2.0.0"], ["1.2", "1"]),
+        ("1.2.3", ["1.10.0", "2.0.0"], ["1.2"]),
+        ("1.2.3", ["1.3.0rc1", "2.0.0b2", "1.2.4-rc.1"], ["1.2", "1", "latest"]),
+        ("1.3.0rc1", ["1.2.3"], []),
+        ("0.1.0", [], ["0.1", "latest"]),
+        ("0.2.1", ["0.3.0"], ["0.2"]),
+    ],
+)
+def test_a_release_moves_only_the_tags_of_which_it_is_the_newest(
+    version: str, others: list[str], moving: list[str]
+) -> None:
+    """With all tags of the repository, as GitHub lists them, its own and others' among them."""
+    listed = [f"refs/tags/v{each}" for each in [*others, version]] + ["refs/tags/vendor", "refs/tags/v1"]
+
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "image_tags.py", version],
+        input="\n".join(listed),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.split() == moving
+
+
+def test_the_scan_looks_at_every_image_of_the_newest_release_and_fails_if_it_finds_something() -> None:
+    found = jobs(SCAN)
+    asked = found["newest"]["steps"][-1]["run"]
+    *_, look = found["images"]["steps"]
+
+    assert yaml.safe_load(text(SCAN))[True].keys() == {
+        "schedule",
+        "workflow_dispatch",
+    }  # YAML reads `on` as true
+    assert found["images"]["strategy"]["matrix"]["role"] == ROLES
+    assert "--exit-code 1" in look["run"] and "|| true" not in look["run"]
+    assert "continue-on-error" not in text(SCAN)
+    (chosen,) = re.findall(r"sed -nE '(.+?)'", asked)
+    listed = "".join(f"refs/tags/v{each}\n" for each in ("0.9.0", "1.10.0", "1.9.0", "2.0.0rc1"))
+    newest = f"sed -nE '{chosen}' | sort -V | tail -n 1"
+    done = subprocess.run(["sh", "-c", newest], input=listed, capture_output=True, text=True, check=True)
+    assert done.stdout == "1.10.0\n"
 
 
 def test_a_release_has_the_version_of_the_project() -> None:

@@ -39,9 +39,14 @@ def copy_of_the_checkout(place: Path, **secrets: str) -> Path:
 def committed(place: Path) -> Path:
     """Make a repository that has this checkout's files in one commit."""
     copy_of_the_checkout(place)
-    for words in (["init", "-q"], ["add", "--all"], [*NOBODY, "commit", "-q", "-m", "All of it"]):
-        _git(place, *words)
+    commit_all(place, "All of it")
     return place
+
+
+def commit_all(place: Path, message: str) -> None:
+    """Put everything in a folder into a commit; the first one makes it a repository."""
+    for words in (["init", "-q"], ["add", "--all"], [*NOBODY, "commit", "-q", "-m", message]):
+        _git(place, *words)
 
 
 def cloned(repository: Path, place: Path, *settings: str, umask: int = 0o022) -> Path:

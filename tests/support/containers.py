@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,12 @@ class Containers(Reached):
         ]
         return "".join(found).splitlines()
 
+    def forget_images(self) -> None:
+        """Remove the images that are called after this project."""
+        named = [f"--filter=reference={self.project}{between}*" for between in "-/"]
+        if images := self.docker("images", "-q", *named).split():
+            self.docker("rmi", "-f", *set(images))
+
     def ids(self, service: str, *, all_too: bool = False) -> list[str]:
         """Return the containers of a service that run, or all that there are."""
         return self.compose("ps", "-q", *(["-a"] if all_too else []), service).split()
@@ -208,6 +216,19 @@ class Containers(Reached):
 
     def names_of(self, worker: str) -> str:
         return f"celery@{worker[:12]}"
+
+
+@contextmanager
+def built_and_started(stack: Containers) -> Iterator[None]:
+    """Build a stack's own images and start it; nothing of it is left afterwards, its images included."""
+    try:
+        stack.compose("build", timeout=1200)
+        stack.up()
+        yield
+    finally:
+        stack.down()
+        stack.forget_images()
+    assert not stack.leftovers()
 
 
 def _without_ours() -> dict[str, str]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import openpyxl
@@ -52,6 +54,17 @@ def download(api: ApiClient, one: str, name: str) -> io.BytesIO:
     answer = api.request(f"/api/v1/jobs/{one}/files/{name}")
     assert answer.status == 200, answer.body
     return io.BytesIO(answer.body)
+
+
+def job_in(said: str) -> str:
+    """Return the id of the job whose success the command line shows."""
+    (one,) = re.findall(r"^\S+ +succeeded +([0-9a-f-]{36})$", said, re.MULTILINE)
+    return str(one)
+
+
+def thumbnails_in(folder: Path) -> int:
+    """Count the pictures in a folder that were made of another one."""
+    return len(list(folder.glob("*-*.webp")))
 
 
 def upload(api: ApiClient) -> str:
@@ -164,6 +177,7 @@ class Journey:
         assert scenes.pop("email.send")["state"] == "skipped"
         assert len(scenes) == 5
         assert all(one["as_meant"] for one in scenes.values()), said
+        assert {Path(name).parent for one in scenes.values() for name in one["files"]} == {Path("/data/demo")}
 
     def test_static_files_and_styles_come_with_the_pages(self, stack: Reached) -> None:
         browser = Browser(stack.web_url)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -14,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from esteira import Context, FileRef, Secret, job
 from esteira.errors import InvalidParameters
 from esteira.registry import JobType
-from web.cli import moments, values
+from web.cli import hints, moments, values
 from web.cli.errors import Usage
 from web.cli.schemas import parameters
 
@@ -177,6 +179,64 @@ def test_mistakes_about_files_say_what_to_type(everything: JobType, tmp_path: Pa
     assert mistakes(everything, "name=x", files=("picture=/no/such",)) == {
         "picture": "there is no file /no/such."
     }
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("docker compose exec web manage", "docker compose cp 'my picture.jpg' web:/data/"),
+        ("docker compose exec -T web manage", "docker compose cp 'my picture.jpg' web:/data/"),
+        (
+            "kubectl exec deploy/web -- manage",
+            """kubectl exec -i deploy/web -- sh -c 'cat > '"'"'/data/my picture.jpg'"'"'' < 'my picture.jpg'""",
+        ),
+    ],
+)
+def test_in_a_container_a_missing_file_comes_with_the_line_that_brings_it(
+    everything: JobType, settings: Any, command: str, line: str
+) -> None:
+    settings.MANAGE_COMMAND, settings.DATA_DIR = command, Path("/data")
+
+    found = mistakes(everything, "name=x", files=("picture=my picture.jpg",))
+
+    assert found == {
+        "picture": f"there is no file my picture.jpg in this container; `{line}` brings it, "
+        "then --file picture=/data/my picture.jpg."
+    }
+    assert shlex.split(line), "it can be typed"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("manage.py", ""),
+        ("ssh host manage", ""),
+        ("docker compose exec web manage", "docker compose cp web:/data/demo ."),
+        (
+            "kubectl exec deploy/web -- manage",
+            "kubectl exec deploy/web -- tar -C /data -cf - demo | tar -xf -",
+        ),
+    ],
+)
+def test_what_was_saved_in_a_container_comes_with_the_line_that_fetches_it(
+    settings: Any, command: str, line: str
+) -> None:
+    settings.MANAGE_COMMAND = command
+
+    assert hints.fetched(Path("/data/demo")) == line
+
+
+def test_a_file_that_the_command_may_not_read_is_a_mistake(
+    everything: JobType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("a")
+    monkeypatch.setattr(
+        "os.access", lambda path, mode: False
+    )  # root, who may run the tests, reads everything
+
+    found = mistakes(everything, "name=x", files=(f"picture={tmp_path}/a",))
+
+    assert found["picture"].endswith("/a is there, but user " + str(os.getuid()) + " may not read it.")
 
 
 def test_a_parameter_is_described_in_words(everything: JobType) -> None:

@@ -23,7 +23,7 @@ from esteira.registry import SubmitRequest
 from esteira.submit import submit
 from web.cli import demo_parts, find, looks
 from web.cli.errors import OK, REFUSED
-from web.cli.hints import here, typed
+from web.cli.hints import fetched, here, typed
 from web.cli.moments import span
 from web.cli.operator import who
 from web.cli.out import Out
@@ -188,12 +188,13 @@ def _row(scene: Scene, job: Job, ending: Ending) -> list[Text]:
 def _say_where(out: Out, endings: Sequence[Ending]) -> None:
     """Say where things lie: on lines of their own, so that they can be copied."""
     places = [("mail ", ending.mail) for ending in endings if ending.mail]
-    places += [
-        ("files", f"{place}/") for place in {demo_parts.near(p.parent) for e in endings for p in e.files}
-    ]
+    folders = sorted({path.parent for ending in endings for path in ending.files})
+    places += [("files", f"{demo_parts.near(folder)}/") for folder in folders]
+    places += [("fetch", line) for folder in folders if (line := fetched(folder))]
     for name, place in places:
         out.page.print(f"{name}  {place}", soft_wrap=True)
-    out.say(f"more   {typed('show ID')}{', with --save DIR for its files' if here() else ''}")
+    folder = "DIR" if here() else f"{settings.DATA_DIR}/DIR"
+    out.say(f"more   {typed('show ID')}, with --save {folder} for its files")
     if settings.WEB_URL:
         out.say(f"pages  {settings.WEB_URL}")
 

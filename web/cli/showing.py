@@ -17,7 +17,7 @@ from esteira.models import File, Job, JobEvent
 from esteira.redact import shown_params
 from web.cli import find, looks
 from web.cli.errors import OK, Unmet, Usage
-from web.cli.hints import here, typed
+from web.cli.hints import fetched, here, typed
 from web.cli.moments import ago, short, span
 from web.cli.operator import access
 from web.cli.out import Out
@@ -37,8 +37,11 @@ def run(out: Out, options: dict[str, Any]) -> int:
     job = find.job(options["id"])
     show(out, job, all_logs=options["logs"])
     if options["save"]:
-        for path in save_files(job, options["save"]):
+        saved = save_files(job, options["save"])
+        for path in saved:
             out.say(f"saved {path}")
+        if saved and (line := fetched(options["save"].absolute())):
+            out.say(f"to have them here: {line}")
     return OK
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from esteira.errors import InvalidParameters
 from esteira.params import check
 from esteira.registry import JobType
+from web.cli import hints
 from web.cli.errors import Usage
 from web.cli.schemas import Parameter, parameters
 
@@ -58,6 +60,12 @@ def _file_word(word: str) -> Word:
 
 
 Upload = Callable[[Path, str], str]
+
+
+def _where(name: str, path: Path) -> str:
+    """Say how a file of theirs gets to where this command runs, if that is in a container."""
+    line = hints.brought(path)
+    return f" in this container; `{line}` brings it, then --file {name}={hints.inside(path)}" if line else ""
 
 
 def read(kind: JobType, given: Sequence[Word], upload: Upload) -> dict[str, Any]:
@@ -136,7 +144,9 @@ class _Reading:
         if parameter.schema and not parameter.takes_file:
             return self._mistake(parameter.name, f"takes no file: write {parameter.name}=…")
         if not path.is_file():
-            return self._mistake(parameter.name, f"there is no file {path}.")
+            return self._mistake(parameter.name, f"there is no file {path}{_where(parameter.name, path)}.")
+        if not os.access(path, os.R_OK):
+            return self._mistake(parameter.name, f"{path} is there, but user {os.getuid()} may not read it.")
         return upload(path, mimetypes.guess_type(path.name)[0] or "application/octet-stream")
 
     def _mistake(self, name: str, detail: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.forks import ROOT
+from tests.support.waiting import until
 
 PASSWORD = "given-by-somebody-else"
 
@@ -87,7 +88,7 @@ def placed(name: str, folder: Path) -> Iterator[Placed]:
 @pytest.mark.usefixtures("loaded_images")
 def test_prod_is_backed_up_and_restored(tmp_path: Path) -> None:
     with placed("prod", tmp_path) as stack:
-        stack.take_in("backup", "scale-in")
+        stack.take_in("backup", "scale-in", "hpa-web")
         stack.up()
         assert stack.warnings == ""
         kept = stack.greet("Ana")
@@ -101,6 +102,9 @@ def test_prod_is_backed_up_and_restored(tmp_path: Path) -> None:
             "it waits for those that were told to stop"
         )
         stack.apply("-k", str(stack.overlay))
+        assert not stack.names("web"), "an apply leaves the number of web to its HPA, which leaves none alone"
+        stack.kubectl("scale", "deploy/web", "--replicas=1")
+        until(lambda: len(stack.ready("web")) == 2, "the HPA has made two of one", timeout=120)
         stack.scale("worker", 1)
         stack.available()
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from project import hand_on
+from project import server_files
 
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A folder that only its owner reads, and the volume of its server."""
-    given, handed = tmp_path / "files" / "redis", tmp_path / "handed" / "redis"
+    given, copies = tmp_path / "files" / "redis", tmp_path / "handed" / "redis"
     given.mkdir(parents=True, mode=0o700)
-    handed.mkdir(parents=True)
-    monkeypatch.setattr(hand_on, "FILES", given.parent)
-    monkeypatch.setattr(hand_on, "HANDED", handed.parent)
+    copies.mkdir(parents=True)
+    monkeypatch.setattr(server_files, "GIVEN", given.parent)
+    monkeypatch.setattr(server_files, "COPIES", copies.parent)
     write(given, start="exec redis-server", healthy="redis-cli ping")
-    return given, handed
+    return given, copies
 
 
 def write(folder: Path, **files: str) -> None:
@@ -33,26 +33,26 @@ def read(folder: Path) -> dict[str, str]:
 
 
 def test_all_may_read_what_only_its_owner_could_and_nobody_writes_it(folders: tuple[Path, Path]) -> None:
-    given, handed = folders
+    given, copies = folders
 
-    hand_on.hand_on()
+    server_files.copy_server_files()
 
-    assert read(handed) == read(given)
-    assert {stat.S_IMODE(file.stat().st_mode) for file in handed.iterdir()} == {0o444}
+    assert read(copies) == read(given)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in copies.iterdir()} == {0o444}
 
 
 def test_the_next_start_takes_over_what_changed_and_removes_what_is_gone(
     folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given, handed = folders
-    hand_on.hand_on()
+    given, copies = folders
+    server_files.copy_server_files()
     write(given, start="exec redis-server --port 6380")
     (given / "healthy").unlink()
-    (handed / ".start.new").write_text("half of")  # somebody was killed here
+    (copies / ".start.new").write_text("half of")  # somebody was killed here
     capsys.readouterr()
 
-    hand_on.hand_on()
-    hand_on.hand_on()
+    server_files.copy_server_files()
+    server_files.copy_server_files()
 
-    assert read(handed) == {"start": "exec redis-server --port 6380"}
-    assert capsys.readouterr().out == f"wrote {handed / 'start'}\n"
+    assert read(copies) == {"start": "exec redis-server --port 6380"}
+    assert capsys.readouterr().out == f"wrote {copies / 'start'}\n"

@@ -1,7 +1,7 @@
 """A local mail catcher: whatever is sent to it lands in a Maildir, and nothing leaves this machine.
 
-`python -m project.mailbox PORT FOLDER [ADDRESS]`. A message is confirmed to its sender after the Maildir holds it on
-disk. Any mail reader opens the folder: `mutt -f .esteira/mail`.
+`python -m project.mail_catcher PORT FOLDER [ADDRESS]`. A message is confirmed to its sender after the Maildir holds it
+on disk. Any mail reader opens the folder: `mutt -f .esteira/mail`.
 """
 
 from __future__ import annotations

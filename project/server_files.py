@@ -1,4 +1,4 @@
-"""Hands the servers' files on into volumes that they can read, whatever modes the clone has.
+"""Copies the servers' files into volumes that they can read, whatever modes the clone has.
 
 Git gives files the modes of whoever clones: under umask 077 nobody else reads them, and PostgreSQL and Redis run as
 users of their own. Compose's one-shot may read everything that it mounts, so it copies what is below /files to the
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FILES, HANDED = Path("/files"), Path("/handed")
+GIVEN, COPIES = Path("/files"), Path("/handed")
 MODE = 0o444
 
 
-def hand_on() -> None:
+def copy_server_files() -> None:
     """Make each folder below /handed hold what its namesake below /files does, readable by all."""
-    for folder in sorted(FILES.iterdir()):
+    for folder in sorted(GIVEN.iterdir()):
         given = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-        _mirror(given, HANDED / folder.name)
+        _mirror(given, COPIES / folder.name)
 
 
 def _mirror(given: dict[str, bytes], target: Path) -> None:
