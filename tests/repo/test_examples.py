@@ -20,18 +20,19 @@ import esteira
 from esteira import Context, JobType, job
 from esteira.params import check
 from esteira.registry import registry
-from tests.repo.test_docs import DOCS, FENCE, code, typed
+from tests.repo.test_docs import DOCS, code, typed
 from tests.repo.tree import ROOT, text
+from tests.support.documents import FENCE
 
 README = Path("README.md")
 END_OF_COMMAND = {"&", "&&", "|", ";", ">", ")"}
 
 
 def jobs_commands(doc: Path) -> list[list[str]]:
-    """The words after `manage.py jobs` of each command in a document."""
+    """The words after `manage.py jobs`, or after `manage jobs`, of each command in a document."""
     found = []
     for line in typed(doc):
-        for tail in re.findall(r"manage\.py jobs (\w[^`)]*)", line):
+        for tail in re.findall(r"\bmanage(?:\.py)? jobs (\w[^`)]*)", line):
             words = shlex.split(tail)
             ends = [n for n, word in enumerate(words) if word in END_OF_COMMAND]
             found.append(words[: ends[0]] if ends else words)
