@@ -108,7 +108,29 @@ class Containers(Reached):
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return what compose and the scripts beside it see of this environment, and the stack's settings."""
-        return {**_without_ours(), **self.settings, **more}
+        return {**without_ours(), **self.settings, **more}
+
+    def typed(
+        self, lines: str, folder: Path | None = None, *, umask: int = -1, timeout: float = 400, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run what somebody types in the stack's folder, or in another one, however it ends."""
+        return subprocess.run(
+            ["bash", "-euc", lines],
+            cwd=folder or self.file.parent,
+            env=self.environment(**more),
+            umask=umask,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def type(self, lines: str, folder: Path | None = None, **options: Any) -> str:
+        """Run what somebody types; return what it printed on stdout."""
+        done = self.typed(lines, folder, **options)
+        assert done.returncode == 0, f"{lines}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
+        return done.stdout
 
     def up(self, *services: str, scale: dict[str, int] | None = None, wait: bool = True, **more: str) -> None:
         """Start all of it, or some services, and return once they are healthy."""
@@ -210,7 +232,12 @@ class Containers(Reached):
         return f"celery@{worker[:12]}"
 
 
-def _without_ours() -> dict[str, str]:
-    """This environment without what would steer compose: the tests' own servers are not the stack's."""
-    ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "EMAIL_URL", "JOB_PACKAGES", "DATA_DIR", "RUN_DIR")
-    return {name: value for name, value in os.environ.items() if name not in ours}
+#: The tests' own servers are not a stack's, and what they run is not a part of the `make` that may have started them.
+OURS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "EMAIL_URL", "JOB_PACKAGES", "DATA_DIR", "RUN_DIR")
+OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+
+
+def without_ours() -> dict[str, str]:
+    """Return this environment without what would steer a stack."""
+    left_out = (*OURS, *OF_MAKE, "DJANGO_SETTINGS_MODULE")
+    return {name: value for name, value in os.environ.items() if name not in left_out}
