@@ -39,9 +39,15 @@ def copy_of_the_checkout(place: Path, **secrets: str) -> Path:
 def committed(place: Path) -> Path:
     """Make a repository that has this checkout's files in one commit."""
     copy_of_the_checkout(place)
-    for words in (["init", "-q"], ["add", "--all"], [*NOBODY, "commit", "-q", "-m", "All of it"]):
-        _git(place, *words)
+    _git(place, "init", "-q")
+    commit(place)
     return place
+
+
+def commit(place: Path) -> None:
+    """Commit whatever has changed in a repository."""
+    _git(place, "add", "--all")
+    _git(place, *NOBODY, "commit", "-q", "-m", "All of it")
 
 
 def cloned(repository: Path, place: Path, *settings: str, umask: int = 0o022) -> Path:
