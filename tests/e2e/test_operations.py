@@ -1,6 +1,6 @@
 """What operators do, by the commands that they type: back up, restore, change passwords, upgrade and go back.
 
-A copy of the checkout is the installation: it is changed and built as a new release would be.
+A clone of the checkout is the installation; the new release comes by `git pull`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from threading import Event
 
 import psycopg
@@ -20,20 +21,28 @@ import redis
 from tests.e2e.test_dev import PASSWORD
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
-from tests.support.checkout import copy_of_the_checkout
+from tests.support.checkout import cloned, committed
 from tests.support.containers import build_postgres_18
-from tests.support.installation import NEW, OLD, Installation
+from tests.support.documents import printed
+from tests.support.installation import NEW, OLD, Installation, release
 from tests.support.invariants import check
 from tests.support.journey import done, download, submit, upload
 from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the releases come from; there is the older one."""
+    repository = committed(tmp_path_factory.mktemp("installation") / "repository")
+    release(repository, OLD)
+    return repository
+
+
+@pytest.fixture(scope="module")
+def stack(repository: Path) -> Iterator[Installation]:
     """An installation that `make up` has started, with the older release."""
-    code = copy_of_the_checkout(tmp_path_factory.mktemp("installation") / "esteira", admin_password=PASSWORD)
-    stack = Installation(code)
-    stack.release(OLD)
+    stack = Installation(cloned(repository, repository.parent / "esteira"))
+    (stack.code / "secrets" / "admin_password").write_text(f"{PASSWORD}\n")
     try:
         told = stack.make("up")
         assert f"    jobs       {stack.web_url}/\n" in told
@@ -104,7 +113,7 @@ def backup(stack: Installation, api: ApiClient) -> tuple[str, dict[str, str], st
     picture = submit(api, "images.thumbnails", picture=upload(api), sizes=[64])
     done(api, picture)
     stack.wait_ended()
-    stack.make("backup")
+    stack.type(printed("docs/operations.md", "make backup"))
 
     refused = stack.tried_make("restore", "FILE=backups/none.dump")
     assert "backups/none.dump is not there" in refused.stderr
@@ -144,34 +153,46 @@ def test_a_backup_is_restored_in_place(
     assert refused.returncode and "nothing was touched" in refused.stderr
     assert stack.content() == damaged
 
-    stack.make("restore", f"FILE={file}")
+    *restore, up = printed(
+        "docs/operations.md",
+        "docker compose stop web worker beat\nmake restore",
+        {"backups/esteira-20261125T040302Z.dump": file},
+    ).splitlines()
+    stack.type("\n".join(restore))
 
     assert stack.content() == content
-    stack.compose("start", "web", "worker", "beat")
-    stack.wait_healthy("web", "worker", "beat")
+    stack.type(up)
     whole_again(stack, api, picture, checksum)
 
 
 def test_a_backup_is_the_way_to_another_major_version(
     stack: Installation, api: ApiClient, backup: tuple[str, dict[str, str], str, str]
 ) -> None:
-    """And back: PostgreSQL 18 has its data and its image's volume elsewhere, compose where they were."""
-    file, content, picture, checksum = backup
-    stack.rest()
-    stack.docker("volume", "rm", f"{stack.project}_postgres")
-    stack.settings["POSTGRES_IMAGE"] = build_postgres_18()
+    """PostgreSQL 18 has its data and its image's volume elsewhere, compose where they were."""
+    _, _, picture, checksum = backup
+    stop, *change, up = printed(
+        "docs/operations.md",
+        "docker compose stop web worker beat\nmake backup",
+        {
+            "esteira_postgres": f"{stack.project}_postgres",
+            "postgres:18-trixie": build_postgres_18(),
+            "backups/esteira-20261125T040302Z.dump": "$(ls backups/*.dump | tail -n 1)",
+        },
+    ).splitlines()
+    stack.type(stop)
+    content = stack.content()
 
-    stack.make("restore", f"FILE={file}")
+    stack.type("\n".join(change))
 
     assert stack.content() == content
     assert stack.db.one("SHOW server_version").startswith("18.")
-    stack.make("up")
+    stack.type(up)
     whole_again(stack, api, picture, checksum)
     (container,) = stack.ids("postgres")
     mounts = stack.inspect(container)["Mounts"]
     volumes = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
     assert volumes == {f"{stack.project}_{name}" for name in ("postgres", "keys-postgres", "files-postgres")}
-    del stack.settings["POSTGRES_IMAGE"]
+    (stack.code / ".env").unlink()
 
 
 def test_a_backup_is_restored_into_new_volumes(
@@ -193,7 +214,7 @@ def test_rotating_postgresql_s_password_loses_no_job(stack: Installation, api: A
     old = stack.database_url()
 
     with submitting(api) as ids:
-        stack.make("rotate", "WHAT=postgres")
+        stack.type(printed("docs/operations.md", "make rotate WHAT=postgres"))
 
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(old)
@@ -255,14 +276,14 @@ def test_flower_opens_with_its_new_password_only(stack: Installation) -> None:
 
 
 def test_a_new_release_runs_what_the_old_one_queued_and_the_old_one_comes_back(
-    stack: Installation, api: ApiClient
+    stack: Installation, api: ApiClient, repository: Path
 ) -> None:
     stack.pause("orders")
     waiting = [submit(api, "shop.order", n=n) for n in range(50)]
-    stack.release(NEW)
+    release(repository, NEW)
 
     with submitting(api) as ids:
-        stack.make("upgrade")
+        stack.type(printed("docs/operations.md", "git pull\nmake upgrade"))
 
     stack.resume("orders")
     stack.wait_ended()
@@ -272,7 +293,7 @@ def test_a_new_release_runs_what_the_old_one_queued_and_the_old_one_comes_back(
     stack.pause("orders")
     gifts = [submit(api, "shop.order", n=n, gift=True) for n in range(10)]
     refunds = [submit(api, "shop.refund", n=n) for n in range(10)]
-    stack.make("rollback")
+    stack.type(printed("docs/operations.md", "make rollback"))
     stack.resume("orders")
     plain = [submit(api, "shop.order", n=n) for n in range(10)]
     stack.wait_ended(plain)

@@ -1,4 +1,7 @@
-"""Somebody's own job in a fresh copy of this checkout: its package, its program and its variable are where it runs."""
+"""Somebody's own job in a fresh copy of this checkout: its package, its program and its variable are where it runs.
+
+README's own job is beside it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ import pytest
 from tests.e2e.conftest import RUN
 from tests.e2e.test_images import BASE, inspected
 from tests.support.checkout import copy_of_the_checkout
-from tests.support.containers import Containers, built_and_started
+from tests.support.containers import Containers, removed_at_the_end
+from tests.support.documents import blocks, printed
 from tests.support.journey import done, submit
 
 SHOP = '''"""A job that brings what Esteira does not have."""
@@ -41,23 +45,30 @@ ROLES = ("web", "worker", "beat", "flower")
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with one module, and one line in each of the three files."""
+    """A copy with two modules, and lines in each of the four files."""
     code = copy_of_the_checkout(tmp_path_factory.mktemp("own") / "code")
+    (greetings,) = blocks("README.md", "python")
+    (code / "jobs" / "greetings.py").write_text(greetings.lines)
     (code / "jobs" / "shop.py").write_text(SHOP)
     for name, line in {"jobs/requirements.txt": "inflection", "jobs/apt.txt": "hello  # says so"}.items():
         with (code / name).open("a") as file:
             file.write(f"{line}\n")
-    (code / "jobs.env").write_text("SHOP_API_KEY=k=12 34\nLEASE_SECONDS=77\n")
+    subprocess.run(
+        ["sh", "-euc", printed("docs/your-own.md", "cp jobs.env.example jobs.env")], cwd=code, check=True
+    )
+    with (code / "jobs.env").open("a") as file:
+        file.write("SHOP_WORDS=a=12 34\nLEASE_SECONDS=77\n")
+    (code / ".env").write_text(printed("docs/your-own.md", "JOB_PACKAGES=", {"shop_jobs": "inflection"}))
     return code
 
 
 @pytest.fixture(scope="module")
 def own(code: Path) -> Iterator[Containers]:
     """Its stack, from images with names of its own."""
-    stack = Containers(
-        f"{RUN}-own", file=code / "compose.yaml", JOB_PACKAGES="jobs", IMAGE_PREFIX=f"{RUN}-own/"
-    )
-    with built_and_started(stack):
+    stack = Containers(f"{RUN}-own", file=code / "compose.yaml", IMAGE_PREFIX=f"{RUN}-own/")
+    del stack.settings["JOB_PACKAGES"]  # as .env says
+    with removed_at_the_end(stack):
+        stack.type(printed("README.md", "docker compose up --wait --build"), timeout=1200)
         yield stack
 
 
@@ -70,9 +81,18 @@ def test_a_job_finds_its_package_its_program_and_its_variable(own: Containers) -
 
     job = done(api, submit(api, "shop.bring"))
 
-    assert job["result"] == {"package": "jobs", "program": "Hello, world!", "variable": "k=12 34"}
-    assert own.execute("worker", "printenv", "LEASE_SECONDS").strip() == "10.0"
+    assert job["result"] == {"package": "jobs", "program": "Hello, world!", "variable": "k-1234"}
+    asked = ("JOB_PACKAGES", "SHOP_WORDS", "LEASE_SECONDS")
+    assert own.execute("worker", "printenv", *asked).splitlines() == ["jobs,inflection", "a=12 34", "10.0"]
     assert "SHOP_API_KEY" not in own.execute("flower", "env")
+
+
+def test_the_job_of_the_readme_runs(own: Containers) -> None:
+    manage = printed("README.md", "manage() { docker compose exec")
+
+    said = own.type(manage + printed("README.md", "manage jobs submit greetings.greet"))
+
+    assert "Hello Ana" in said and "succeeded" in said
 
 
 def test_a_hint_of_the_command_line_can_be_typed_as_it_is(own: Containers) -> None:

@@ -11,7 +11,8 @@ from project.embedded import free_port
 from tests.e2e.conftest import RUN
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
-from tests.support.containers import Containers
+from tests.support.containers import FILE, Containers
+from tests.support.documents import printed
 from tests.support.invariants import check, check_ticks
 from tests.support.journey import TICK, submit
 from tests.support.reached import CHAOS_JOBS
@@ -30,21 +31,32 @@ class Wide(Containers):
     """One process a worker; two of web and of beat; as many workers as a test wants."""
 
     def scaled(self, **many: int) -> None:
-        self.up(scale={"web": 2, "beat": 2, **many})
+        numbers = [f"--scale={name}={n}" for name, n in {"web": 2, "beat": 2, **many}.items()]
+        self.compose("up", "-d", "--wait", "--wait-timeout=180", "--no-recreate", *numbers)
 
 
 @pytest.fixture(scope="module")
 def stack(images: None) -> Iterator[Wide]:
+    """One of each, then a second web and a second beat by the lines of docs/operations.md."""
     first = two_free_ports()
+    both = f"PORT={first}-{first + 1}"
     stack = Wide(
         f"{RUN}-scale",
-        PORT=f"{first}-{first + 1}",
+        COMPOSE_FILE=str(FILE),
+        PORT=str(first),
         CONCURRENCY="1",
         DRAIN_SECONDS=str(DRAIN_S),
         JOB_PACKAGES=f"{CHAOS_JOBS},tests.support.ticking_jobs",
     )
     try:
-        stack.scaled(worker=1)
+        stack.up()
+        stack.type(printed("docs/operations.md", "PORT=8000-8001 docker compose", {"PORT=8000-8001": both}))
+        stack.type(
+            printed(
+                "docs/operations.md", "docker compose up -d --wait --no-deps --no-recreate --scale beat=2"
+            )
+        )
+        stack.settings["PORT"] = both.partition("=")[2]
         yield stack
     finally:
         stack.down()

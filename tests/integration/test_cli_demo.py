@@ -110,32 +110,9 @@ def test_the_demo_ends_as_it_says(stack: dict[str, str]) -> None:
     assert Job.objects.get(pk=scenes["demo.slow"]["id"]).started_at
 
 
-def test_the_demo_shows_people_where_everything_lies(stack: dict[str, str]) -> None:
-    said = demo({**stack, "MANAGE_COMMAND": "docker compose exec web manage"})
-
-    assert said.returncode == 0, said.stdout + said.stderr
-    for word in ("coffee-256.webp", ".pdf", ".xlsx", "GiveUp: The account 4711", "stopped at", "✓"):
-        assert word in said.stdout
-    assert f"mail   {stack['DATA_DIR']}/mail/new/" in said.stdout
-    assert f"files  {stack['DATA_DIR']}/demo/" in said.stdout
-    assert f"fetch  docker compose cp web:{stack['DATA_DIR']}/demo ." in said.stdout
-    assert "✗" not in said.stdout
-
-
 def test_without_its_job_types_the_demo_says_what_to_do() -> None:
     said = demo(environment(JOB_PACKAGES="tests.support.chaos_jobs"))
 
     assert said.returncode == 1
     assert "add the package `jobs` to JOB_PACKAGES" in said.stderr
     assert not Job.objects.exists()
-
-
-def test_without_a_mail_server_the_demo_leaves_the_mail_out(stack: dict[str, str]) -> None:
-    said = demo({**stack, "EMAIL_URL": ""}, "--json")
-
-    assert said.returncode == 0, said.stdout + said.stderr
-    scenes = {one["type"]: one for one in map(json.loads, said.stdout.splitlines())}
-    mail = scenes.pop("email.send")
-    assert (mail["state"], mail["details"]) == ("skipped", ["no mail server: set EMAIL_URL"])
-    assert len(scenes) == 5
-    assert all(one["as_meant"] for one in scenes.values())

@@ -21,6 +21,8 @@ import yaml
 from esteira.files import MAX_BYTES
 from project.embedded import free_port
 from tests.support.browser import Browser
+from tests.support.certificates import make_certificate
+from tests.support.documents import printed
 from tests.support.forks import ROOT, environment
 from tests.support.http import PASSWORD, account
 from tests.support.processes import Process
@@ -51,9 +53,10 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Proxied]
         pytest.skip(f"{name} is not here, so nothing goes through it")
     assert program, f"{name} is missing"
     port, web_port = free_port(), free_port()
-    certificate, key = _certificate(tmp_path)
+    certificate, key = make_certificate(tmp_path)
     (tmp_path / "logs").mkdir()
-    url = f"https://localhost:{port}"
+    line = printed("docs/operations.md", "WEB_URL=https://", {"jobs.example.com": f"localhost:{port}"})
+    url = line.strip().partition("=")[2]
     web = _web(web_port, url, tmp_path)
     web.start()
     command = {"nginx": _nginx, "caddy": _caddy}[name](tmp_path, port, web_port, certificate, key)
@@ -69,14 +72,6 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Proxied]
         proxy.terminate()
         proxy.wait(20)
         web.stop()
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    certificate, key = folder / "fullchain.pem", folder / "privkey.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True)
-    return certificate, key
 
 
 def _web(port: int, url: str, folder: Path) -> Process:

@@ -17,11 +17,11 @@ from esteira.registry import DEFAULT_TIMEOUT_S, registry
 from tests.repo.test_env_example import read_by_settings, shown
 from tests.repo.test_package import targets
 from tests.repo.tree import ROOT, dotted, files, text, tree_of
+from tests.support.documents import FENCE
 
 DOCS = [path for path in files() if path.suffix == ".md"]
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: Files that appear when somebody runs or tries things.
 MADE_BY_RUNNING = (
     ".esteira",

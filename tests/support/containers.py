@@ -110,7 +110,29 @@ class Containers(Reached):
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return what compose and the scripts beside it see of this environment, and the stack's settings."""
-        return {**_without_ours(), **self.settings, **more}
+        return {**without_ours(), **self.settings, **more}
+
+    def typed(
+        self, lines: str, folder: Path | None = None, *, umask: int = -1, timeout: float = 400, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run what somebody types in the stack's folder, or in another one, however it ends."""
+        return subprocess.run(
+            ["bash", "-euc", lines],
+            cwd=folder or self.file.parent,
+            env=self.environment(**more),
+            umask=umask,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def type(self, lines: str, folder: Path | None = None, **options: Any) -> str:
+        """Run what somebody types; return what it printed on stdout."""
+        done = self.typed(lines, folder, **options)
+        assert done.returncode == 0, f"{lines}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
+        return done.stdout
 
     def up(self, *services: str, scale: dict[str, int] | None = None, wait: bool = True, **more: str) -> None:
         """Start all of it, or some services, and return once they are healthy."""
@@ -210,6 +232,7 @@ class Containers(Reached):
     def redis_url(self, user: str = "esteira") -> str:
         name, readers = {
             "esteira": ("redis_password", "redis"),
+            "flower": ("redis_flower_password", "redis-flower"),
             "admin": ("redis_admin_password", "redis-admin"),
         }[user]
         return f"redis://{user}:{self.secret(name, readers, 'redis')}@127.0.0.1:{self.published('redis', 6379)}/0"
@@ -219,11 +242,9 @@ class Containers(Reached):
 
 
 @contextmanager
-def built_and_started(stack: Containers) -> Iterator[None]:
-    """Build a stack's own images and start it; nothing of it is left afterwards, its images included."""
+def removed_at_the_end(stack: Containers) -> Iterator[None]:
+    """Leave nothing of a stack behind, its own images included, however the block ends."""
     try:
-        stack.compose("build", timeout=1200)
-        stack.up()
         yield
     finally:
         stack.down()
@@ -231,7 +252,12 @@ def built_and_started(stack: Containers) -> Iterator[None]:
     assert not stack.leftovers()
 
 
-def _without_ours() -> dict[str, str]:
-    """This environment without what would steer compose: the tests' own servers are not the stack's."""
-    ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "EMAIL_URL", "JOB_PACKAGES", "DATA_DIR", "RUN_DIR")
-    return {name: value for name, value in os.environ.items() if name not in ours}
+#: The tests' own servers are not a stack's, and what they run is not a part of the `make` that may have started them.
+OURS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "EMAIL_URL", "JOB_PACKAGES", "DATA_DIR", "RUN_DIR")
+OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+
+
+def without_ours() -> dict[str, str]:
+    """Return this environment without what would steer a stack."""
+    left_out = (*OURS, *OF_MAKE, "DJANGO_SETTINGS_MODULE")
+    return {name: value for name, value in os.environ.items() if name not in left_out}

@@ -1,11 +1,14 @@
-"""An installation that is run by `make` in a folder of its own, and two releases of what runs in it."""
+"""An installation that is run by `make` in a clone, and two releases of what runs in it."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
+from tests.support.checkout import ALONE, commit
 from tests.support.containers import Containers
 
 OLD = '''"""A shop, as the older release has it."""
@@ -56,8 +59,14 @@ services:
 """
 
 
+def release(repository: Path, shop: str) -> None:
+    """Commit a release; a clone gets it by `git pull`."""
+    (repository / "jobs" / "shop.py").write_text(shop)
+    commit(repository)
+
+
 class Installation(Containers):
-    """A stack that is run by `make` in a folder of its own."""
+    """A stack that is run by `make` in a clone."""
 
     def __init__(self, code: Path) -> None:
         project = f"esteira-ops-{os.getpid()}"
@@ -72,30 +81,20 @@ class Installation(Containers):
             JOB_PACKAGES="jobs",
             CONCURRENCY="2",
             DRAIN_SECONDS="8",
+            **ALONE,
         )
 
-    def release(self, shop: str) -> None:
-        (self.code / "jobs" / "shop.py").write_text(shop)
+    def typed(self, *arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run what an operator types, however it ends; afterwards servers may be others."""
+        self._forget()
+        return super().typed(*arguments, **options)
 
     def tried_make(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `make …` as an operator does, however it ends."""
-        self._forget()
-        ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-        env = {name: value for name, value in os.environ.items() if name not in ours}
-        return subprocess.run(
-            ["make", *words],
-            cwd=self.code,
-            env={**env, **self.settings},
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
+        return self.typed(shlex.join(["make", *words]))
 
     def make(self, *words: str) -> str:
-        told = self.tried_make(*words)
-        assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-3000:]
-        return told.stdout
+        return self.type(shlex.join(["make", *words]))
 
     def content(self) -> dict[str, str]:
         """Return a checksum of every table's rows."""

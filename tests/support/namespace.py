@@ -71,6 +71,8 @@ def kubectl(
 class Namespace:
     """What is in it, and changes of it."""
 
+    folder = ROOT  # where lines are typed
+
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.warnings = ""
@@ -88,23 +90,33 @@ class Namespace:
         """Run `kubectl …` in the namespace, however it ends."""
         return kubectl("--namespace", self.namespace, *arguments, stdin=stdin, timeout=timeout)
 
-    def type(self, lines: str, timeout: float = 300) -> str:
+    def type(self, lines: str, folder: Path | None = None, *, timeout: float = 300) -> str:
         """Run lines of a document as a reader does who chose this namespace for his kubectl; return what they printed."""
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "config"
-            shutil.copyfile(os.environ["TEST_KUBECONFIG"], config)
-            chosen = f"kubectl config set-context --current --namespace={self.namespace} >/dev/null"
+        with self.chosen() as env:
             done = subprocess.run(
-                ["sh", "-euc", f"{chosen}\n{lines}"],
-                env={**os.environ, "KUBECONFIG": str(config)},
-                cwd=ROOT,
+                ["sh", "-euc", lines],
+                env=env,
+                cwd=folder or self.folder,
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 timeout=timeout,
                 check=False,
             )
         assert done.returncode == 0, f"{lines}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
+        self.warnings += done.stderr
         return done.stdout
+
+    @contextmanager
+    def chosen(self) -> Iterator[dict[str, str]]:
+        """An environment in which kubectl is in this namespace."""
+        with tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "config"
+            shutil.copyfile(os.environ["TEST_KUBECONFIG"], config)
+            env = {**os.environ, "KUBECONFIG": str(config)}
+            choose = ["kubectl", "config", "set-context", "--current", f"--namespace={self.namespace}"]
+            subprocess.run(choose, env=env, check=True, capture_output=True, timeout=30)
+            yield env
 
     def get(self, kind: str, name: str = "", **labels: str) -> Any:
         """Return an object, or the list of those with some labels."""

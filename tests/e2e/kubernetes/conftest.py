@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.documents import printed
+from tests.support.forks import ROOT
 from tests.support.reached import CHAOS_JOBS
 from tests.support.standing import standing
 from tests.support.waiting import Stopwatch
@@ -36,20 +39,23 @@ class Installed(Cluster):
 
 @pytest.fixture(scope="session")
 def fresh(loaded_images: None) -> Iterator[Installed]:
-    """`kubectl apply -f k8s/`, and nothing else."""
+    """`kubectl apply -f k8s/`, and nothing else, as docs/kubernetes.md has it."""
     cluster = Installed(f"esteira-e2e-{os.getpid()}")
     with standing("fresh", Path(__file__).parent, cluster.remove):
         cluster.create(**RESTRICTED)
         watch = Stopwatch()
-        cluster.apply()
-        cluster.available()
+        cluster.type(printed("docs/kubernetes.md", "kubectl apply -f k8s/\nkubectl wait"), timeout=400)
         cluster.available_in_s = watch.seconds
         yield cluster
 
 
 @pytest.fixture(scope="session")
-def stack(fresh: Installed) -> Installed:
-    """The same with the tests' job types and a mail server."""
+def stack(fresh: Installed, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The same with the tests' job types, a mail server, and a variable of somebody's own jobs."""
+    folder = tmp_path_factory.mktemp("own")
+    shutil.copy(ROOT / "jobs.env.example", folder)
+    fresh.type(printed("docs/your-own.md", "cp jobs.env.example jobs.env"), folder)
+    fresh.type(printed("docs/your-own.md", "kubectl create secret generic jobs"), folder)
     fresh.configure(JOB_PACKAGES=f"{CHAOS_JOBS},tests.support.ticking_jobs")
     return fresh
 

@@ -10,7 +10,7 @@ import redis
 
 from tests.e2e.kubernetes.conftest import Installed
 from tests.support.browser import Browser
-from tests.support.documents import blocks_under
+from tests.support.documents import printed
 from tests.support.waiting import until
 
 PARTS = ("statefulset/postgres", "statefulset/redis", "deploy/web", "deploy/worker", "deploy/beat")
@@ -48,7 +48,7 @@ def signs_in(stack: Installed, password: str) -> bool:
 def test_a_key_that_is_taken_away_is_made_again_and_the_servers_know_it(stack: Installed) -> None:
     """As docs/kubernetes.md has it for Redis, and for PostgreSQL with the keys and the parts of its row."""
     old = (stack.database_url(), stack.redis_url())
-    for_redis, _ = blocks_under("Change a password")
+    for_redis = printed("docs/kubernetes.md", "kubectl patch secret esteira")
     for_postgres = for_redis.replace("redis_password", "postgres_password").replace(
         "redis_url", "database_url"
     )
@@ -71,13 +71,14 @@ def test_a_key_that_is_taken_away_is_made_again_and_the_servers_know_it(stack: I
 def test_deleted_and_applied_again_it_goes_on_with_its_data(stack: Installed) -> None:
     kept, old = run(stack, "Rui"), {key: stack.secret(key) for key in ("postgres_password", "admin_password")}
 
-    again, _ = blocks_under("Delete it and start it again")
-    stack.type(again, timeout=600)
+    stack.type(printed("docs/kubernetes.md", "kubectl delete -f k8s/\nkubectl apply"), timeout=600)
 
     assert all(stack.secret(key) != value for key, value in old.items())
     assert kept in stack.kubectl("exec", "deploy/web", "--", "manage", "jobs", "show", kept)
     run(stack, "Eva")
-    *_, new_password = blocks_under("Change a password")
+    new_password = printed(
+        "docs/kubernetes.md", "kubectl get secret esteira -o jsonpath='{.data.admin_password}' | base64 -d \\"
+    )
     assert "has its new password" in stack.type(new_password)
     assert signs_in(stack, stack.admin_password())
     assert not signs_in(stack, old["admin_password"])
@@ -114,3 +115,12 @@ def test_who_applies_on_the_server_sees_no_difference(stack: Installed) -> None:
     assert versions() == before
     assert (difference.returncode, difference.stdout) == (0, ""), difference.stderr
     assert stack.get("secret", "esteira")["data"] == keys
+
+
+def test_deleted_with_its_volumes_it_begins_with_nothing(stack: Installed) -> None:
+    delete, *_ = printed("docs/kubernetes.md", "kubectl delete -f k8s/\nkubectl apply").splitlines()
+    stack.type(delete)
+
+    stack.type(printed("docs/kubernetes.md", "kubectl delete pvc postgres-postgres-0"))
+
+    assert not stack.get("pvc")

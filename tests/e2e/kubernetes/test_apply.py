@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+import pytest
+import yaml
+
+from project.embedded import free_port
 from tests.e2e.kubernetes.conftest import Installed
 from tests.support.browser import Browser
+from tests.support.documents import printed
 
 #: Seconds; warm, with images that the node has.
 READY_S = 180
@@ -107,3 +116,62 @@ def test_both_doors_ask_who_is_there(fresh: Installed) -> None:
 @pytest.mark.parametrize("part", ["web", "worker", "beat", "flower", "redis", "postgres"])
 def test_it_runs_as_a_numbered_user(fresh: Installed, part: str) -> None:
     assert fresh.execute(part, "id", "-u").strip() == ("999" if part in ("redis", "postgres") else "10001")
+
+
+# --- docs/kubernetes.md: Install it ------------------------------------------------------------------------------------
+
+
+def test_the_passwords_that_are_shown_open_the_doors_that_are_forwarded(fresh: Installed) -> None:
+    ports = [free_port(), free_port()]
+    *show, web, flower = printed(
+        "docs/kubernetes.md",
+        "kubectl get secret esteira -o jsonpath='{.data.admin_password}' | base64 -d; echo",
+        {"svc/web 8000": f"svc/web {ports[0]}:8000", "svc/flower 5555": f"svc/flower {ports[1]}:5555"},
+    ).splitlines()
+
+    admin, login = fresh.type("\n".join(show)).split()
+    with forwarded(fresh, web, flower):
+        doors = [Browser(f"http://127.0.0.1:{port}") for port in ports]
+        page = doors[0].sign_in("admin", admin)
+        overview = Browser(doors[1].url, login).get("/")
+
+    assert 'action="/logout/"' in page.body.decode()
+    assert overview.status == 200
+
+
+@contextmanager
+def forwarded(fresh: Installed, *lines: str) -> Iterator[None]:
+    """Each line stays in a terminal of its own, until somebody ends it."""
+    with fresh.chosen() as env, ExitStack() as ends:
+        for line in lines:
+            terminal = subprocess.Popen(shlex.split(line), env=env, stdout=subprocess.PIPE, text=True)
+            ends.enter_context(terminal)
+            ends.callback(terminal.terminate)
+            assert terminal.stdout and "Forwarding from 127.0.0.1" in terminal.stdout.readline(), line
+        yield
+
+
+def test_the_first_job_runs(fresh: Installed) -> None:
+    said = fresh.type(
+        printed("docs/kubernetes.md", "kubectl exec deploy/web -- manage jobs submit demo.greet")
+    )
+
+    assert "Hello Ana" in said and "demo.greet" in said.rpartition("Hello Ana")[2]
+
+
+def test_copies_of_the_keys_and_of_the_database_are_whole_and_private(
+    fresh: Installed, tmp_path: Path
+) -> None:
+    fresh.type(printed("docs/kubernetes.md", "mkdir -p backups\n(umask 077; kubectl get secret"), tmp_path)
+    fresh.type(
+        printed("docs/kubernetes.md", "mkdir -p backups\n(umask 077; kubectl exec postgres-0"), tmp_path
+    )
+
+    copies = {path.name: path for path in (tmp_path / "backups").iterdir()}
+    assert {name: path.stat().st_mode & 0o077 for name, path in copies.items()} == {
+        "keys.yaml": 0,
+        "esteira.dump": 0,
+    }
+    assert set(yaml.safe_load(copies["keys.yaml"].read_text())["data"]) == KEYS
+    held = fresh.type("kubectl exec -i postgres-0 -- pg_restore --list < backups/esteira.dump", tmp_path)
+    assert "TABLE DATA public esteira_job esteira" in held

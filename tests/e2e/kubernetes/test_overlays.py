@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import make_certificate
 from tests.support.cluster import Cluster
+from tests.support.documents import printed
 from tests.support.forks import ROOT
 from tests.support.waiting import until
 
@@ -25,6 +27,7 @@ class Placed(Cluster):
 
     def __init__(self, name: str, folder: Path) -> None:
         super().__init__(f"esteira-{name}-{os.getpid()}")
+        self.folder = folder
         self.overlay = folder / "deploy" / name
         for each in ("k8s", "deploy"):
             shutil.copytree(ROOT / each, folder / each, ignore=shutil.ignore_patterns("secrets.env"))
@@ -43,14 +46,19 @@ class Placed(Cluster):
 
     def give(self, **secrets: str) -> None:
         """Write secrets.env, and take in what reads it."""
-        shutil.copy(self.overlay / "secrets.env.example", self.overlay / "secrets.env")
+        self.type(printed("docs/kubernetes.md", "cp deploy/prod/secrets.env.example"))
         for name, value in secrets.items():
             self.change("secrets.env", rf"(?m)^#{name}=.*", f"{name}={value}")
         self.change("kustomization.yaml", r"(?m)^#(  - name: esteira\n)#(.*\n)#(.*\n)#(.*\n)", r"\1\2\3\4")
 
-    def up(self) -> None:
-        self.apply("-k", str(self.overlay))
-        self.available()
+    def install(self) -> None:
+        """Start deploy/prod."""
+        lines = printed(
+            "docs/kubernetes.md",
+            "kubectl apply -k deploy/prod\nkubectl config",
+            {"--namespace=esteira": f"--namespace={self.namespace}"},
+        )
+        self.type(lines, timeout=400)
 
     def run(self, *arguments: str) -> dict[str, Any]:
         """Run a job to its end by the command line in a pod."""
@@ -65,14 +73,8 @@ class Placed(Cluster):
     def knows(self, job: str) -> bool:
         return self.tried("exec", "deploy/web", "--", "manage", "jobs", "show", job).returncode == 0
 
-    def do(self, job: str, form: str) -> str:
-        """Run a Job that a CronJob is the form of; return what it said."""
-        self.kubectl("create", "job", job, f"--from=cronjob/{form}")
-        ended = "--for=jsonpath={.status.conditions[0].status}=True"
-        self.kubectl("wait", ended, f"job/{job}", "--timeout=180s", timeout=200)
-        said = self.logs(f"job/{job}")
-        self.kubectl("wait", "--for=condition=Complete", f"job/{job}", "--timeout=10s")
-        return said
+    def log_level(self) -> str:
+        return self.execute("worker", "printenv", "LOG_LEVEL").strip()
 
 
 @contextmanager
@@ -86,30 +88,51 @@ def placed(name: str, folder: Path) -> Iterator[Placed]:
 
 
 @pytest.mark.usefixtures("loaded_images")
-def test_prod_is_backed_up_and_restored(tmp_path: Path) -> None:
+def test_prod_is_backed_up_restored_upgraded_and_put_back(tmp_path: Path) -> None:
+    """All that docs/kubernetes.md says of it, in one installation."""
     with placed("prod", tmp_path) as stack:
         stack.take_in("backup", "scale-in", "hpa-web")
-        stack.up()
+        stack.install()
         assert stack.warnings == ""
         kept = stack.greet("Ana")
-        stack.do("backup-now", "backup")
+        said = stack.type(printed("docs/kubernetes.md", "kubectl delete job backup-now"), timeout=400)
+        (dump,) = set(re.findall(r"esteira-\d{8}T\d{6}Z\.dump", said))
+        assert dump in stack.type(
+            printed("docs/kubernetes.md", "kubectl logs -l app.kubernetes.io/name=backup")
+        )
         after = stack.greet("Rui")
         assert stack.knows(kept) and stack.knows(after)
 
-        clients = ("web", "worker", "beat", "scale-in")
-        stack.kubectl("scale", *(f"deploy/{name}" for name in clients), "--replicas=0")
-        assert "is restored" in stack.do("restore-now", "restore"), (
-            "it waits for those that were told to stop"
+        stack.kubectl("scale", "deploy/scale-in", "--replicas=0")
+        back = printed(
+            "docs/kubernetes.md",
+            "kubectl scale deploy/web deploy/worker",
+            {"esteira-20261125T031502Z.dump": dump},
         )
-        stack.apply("-k", str(stack.overlay))
+        assert "is restored" in stack.type(back, timeout=400), "it waits for those that were told to stop"
+        stack.type(printed("docs/kubernetes.md", "kubectl delete job restore-now"))
         assert not stack.names("web"), "an apply leaves the number of web to its HPA, which leaves none alone"
         stack.kubectl("scale", "deploy/web", "--replicas=1")
         until(lambda: len(stack.ready("web")) == 2, "the HPA has made two of one", timeout=120)
-        stack.scale("worker", 1)
         stack.available()
-
         assert stack.knows(kept) and not stack.knows(after)
         stack.greet("Eva")
+
+        stack.change("kustomization.yaml", "LOG_LEVEL=INFO", "LOG_LEVEL=DEBUG")
+        stack.type(
+            printed("docs/kubernetes.md", "kubectl apply -k deploy/prod\nkubectl rollout status"), timeout=400
+        )
+        assert stack.log_level() == "DEBUG"
+        stack.type(printed("docs/kubernetes.md", "kubectl rollout undo"))
+        stack.rolled_out("deploy/web", "deploy/worker", "deploy/beat")
+        assert stack.log_level() == "INFO"
+        stack.greet("Ivo")
+
+        stack.take_in("ingress")
+        make_certificate(stack.folder)
+        stack.type(printed("docs/kubernetes.md", "kubectl create secret tls esteira-tls"))
+        (host,) = stack.get("ingress", "web")["spec"]["tls"]
+        assert stack.get("secret", host["secretName"])["type"] == "kubernetes.io/tls"
 
 
 @pytest.mark.usefixtures("loaded_images")
@@ -117,7 +140,7 @@ def test_prod_uses_servers_of_somebody_else(tmp_path: Path) -> None:
     with placed("prod", tmp_path) as stack, theirs(f"{stack.namespace}-theirs") as addresses:
         stack.take_in("external-postgres", "external-redis")
         stack.give(**addresses)
-        stack.up()
+        stack.install()
 
         stack.greet("Ana")
         assert not stack.get("statefulsets")
@@ -130,7 +153,8 @@ def test_prod_uses_servers_of_somebody_else(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("loaded_images")
 def test_dev_keeps_mail_to_itself(tmp_path: Path) -> None:
     with placed("dev", tmp_path) as stack:
-        stack.up()
+        stack.apply("-k", str(stack.overlay))
+        stack.available()
         assert len(stack.ready("web")) == len(stack.ready("beat")) == 1
 
         sent = stack.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from tests.e2e.kubernetes.conftest import Installed
+from tests.support.documents import printed
 from tests.support.invariants import check
 from tests.support.waiting import Stopwatch, until
 
@@ -21,7 +22,7 @@ def test_four_workers_do_four_times_as_much_and_an_apply_keeps_them(stack: Insta
     stack.wait_ended()
     slow = jobs_a_second(stack, ROUND)
 
-    stack.scale("worker", WORKERS)
+    stack.type(printed("docs/kubernetes.md", "kubectl scale deploy/worker --replicas=4"))
     until(lambda: len(working(stack)) == WORKERS, "every worker has run something", timeout=60)
     fast = jobs_a_second(stack, ROUND * WORKERS)
     stack.apply("-f", "k8s/worker.yaml")
