@@ -26,7 +26,12 @@ COMPONENTS = tuple(
     )
 )
 #: Two that want the same thing differently.
-EXCLUSIVE = (frozenset({"hpa", "keda"}), frozenset({"backup", "external-postgres"}))
+EXCLUSIVE = (
+    frozenset({"hpa", "keda"}),
+    frozenset({"backup", "external-postgres"}),
+    frozenset({"exporters", "external-postgres"}),
+    frozenset({"exporters", "external-redis"}),
+)
 COMMENTED_OUT = re.compile(r"^#(?=  )", re.MULTILINE)
 
 
