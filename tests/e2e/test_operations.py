@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from tests.e2e.test_dev import PASSWORD
+from tests.e2e.test_start import assert_powerless
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
 from tests.support.checkout import copy_of_the_checkout
@@ -122,6 +123,21 @@ def backup(stack: Installation, api: ApiClient) -> tuple[str, dict[str, str], st
     return file, stack.content(), picture, checksum
 
 
+@pytest.fixture
+def timed(stack: Installation, backup: tuple[str, dict[str, str], str, str]) -> Iterator[str]:
+    """The name of a dump of the same that the profile `backup` has made by itself."""
+    stack.settings["COMPOSE_PROFILES"] = "backup"
+    stack.compose("up", "-d", "--wait", "--no-deps", "backup")
+    (name,) = until(
+        lambda: re.findall(r"^(\S+) .* volume$", stack.make("backups"), re.MULTILINE), "a dump is made"
+    )
+    assert_powerless(stack.execute("backup", "cat", "/proc/1/status"))
+    assert stack.db.fetch("SELECT step, failed_at FROM esteira_backup") == [("dump", None)]
+    yield name
+    stack.compose("rm", "--stop", "--force", "backup")
+    del stack.settings["COMPOSE_PROFILES"]
+
+
 def whole_again(stack: Installation, api: ApiClient, picture: str, checksum: str) -> None:
     """Check over HTTP, with the token of before, that files are what they were and jobs run."""
     assert hashlib.sha256(download(api, picture, "coffee-64.webp").read()).hexdigest() == checksum
@@ -132,8 +148,9 @@ def whole_again(stack: Installation, api: ApiClient, picture: str, checksum: str
 
 
 def test_a_backup_is_restored_in_place(
-    stack: Installation, api: ApiClient, backup: tuple[str, dict[str, str], str, str]
+    stack: Installation, api: ApiClient, backup: tuple[str, dict[str, str], str, str], timed: str
 ) -> None:
+    """One of the timer's, by its name."""
     file, content, picture, checksum = backup
     stack.db.fetch("TRUNCATE esteira_job, auth_user CASCADE")
     stack.db.fetch("CREATE TABLE of_a_later_release (id int)")
@@ -144,8 +161,9 @@ def test_a_backup_is_restored_in_place(
     assert refused.returncode and "nothing was touched" in refused.stderr
     assert stack.content() == damaged
 
-    stack.make("restore", f"FILE={file}")
+    stack.make("restore", f"FILE={timed}")
 
+    assert (stack.code / "backups" / timed).exists()
     assert stack.content() == content
     stack.compose("start", "web", "worker", "beat")
     stack.wait_healthy("web", "worker", "beat")
