@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import obstore
 import psycopg
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str]) -> None:
         case ["keep"]:
             keep(Copies())
         case ["list"]:
-            print("\n".join(Copies().listed()))
+            if not attempt(lambda: print("\n".join(Copies().listed()))):
+                sys.exit(1)
         case ["fetch", *names] if len(names) <= 1:
             fetch(Copies(), "".join(names))
         case _:
@@ -199,20 +201,26 @@ class Copies:
     def store(self) -> S3Store:
         """Open it anew for each use: keys may be changed. Without any, the ways of a machine of AWS are tried."""
         key, secret = given("BACKUP_BUCKET_KEY"), given("BACKUP_BUCKET_SECRET")
-        endpoint = os.environ.get("BACKUP_BUCKET_ENDPOINT") or None
+        if bool(key) != bool(secret):
+            raise NotCopied("BACKUP_BUCKET_KEY and BACKUP_BUCKET_SECRET go together: give both, or none.")
+        endpoint = os.environ.get("BACKUP_BUCKET_ENDPOINT") or ""
+        settings = {
+            "prefix": os.environ.get("BACKUP_BUCKET_PREFIX"),
+            "endpoint": endpoint,
+            "access_key_id": key,
+            "secret_access_key": secret,
+        }
+        given_ones: dict[str, Any] = {name: value for name, value in settings.items() if value}
         return S3Store(
             self.bucket,
-            prefix=os.environ.get("BACKUP_BUCKET_PREFIX") or None,
-            endpoint=endpoint,
             region=os.environ.get("BACKUP_BUCKET_REGION") or "us-east-1",
-            access_key_id=key or None,
-            secret_access_key=secret or None,
             client_options={
-                "allow_http": bool(endpoint and endpoint.startswith("http://")),
+                "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=10),
                 "timeout": timedelta(minutes=10),  # of one part
             },
             retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(minutes=5)},
+            **given_ones,  # it takes no None
         )
 
 

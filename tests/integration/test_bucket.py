@@ -214,6 +214,39 @@ def test_a_refusal_is_told_in_the_store_s_words_and_in_the_database(
     assert nightly.told("upload") == (False, True)
 
 
+def test_without_a_key_of_ours_that_of_the_machine_is_used(
+    copies: bucket.Copies, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copies.folder / OLD[0]).write_bytes(b"a dump")
+    for name in ("BACKUP_BUCKET_KEY", "BACKUP_BUCKET_SECRET"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", store.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", store.secret)
+
+    bucket.once(copies)
+
+    assert store.names() == [OLD[0]]
+
+
+def test_a_key_without_its_secret_is_refused_with_a_sentence(
+    nightly: Nightly, store: Store, impatient: None
+) -> None:
+    nightly.back_up()
+
+    ended, said = run(nightly, store, "list", BACKUP_BUCKET_SECRET="")
+
+    assert ended != 0
+    assert "BACKUP_BUCKET_KEY and BACKUP_BUCKET_SECRET go together" in said
+    assert "Traceback" not in said
+
+
+def test_a_bucket_of_aws_needs_no_address(copies: bucket.Copies, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BACKUP_BUCKET_ENDPOINT", "BACKUP_BUCKET_PREFIX", "BACKUP_BUCKET_REGION"):
+        monkeypatch.setenv(name, "")
+
+    assert copies.store().config["region"] == "us-east-1"
+
+
 def test_an_upload_that_was_killed_leaves_no_dump_and_the_next_one_is_whole(
     nightly: Nightly, store: Store
 ) -> None:
