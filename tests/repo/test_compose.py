@@ -96,6 +96,24 @@ def test_the_script_that_dumps_is_the_one_of_kubernetes() -> None:
     ]
 
 
+def test_what_backs_up_and_what_measures_wait_for_what_they_need() -> None:
+    found, done = services(COMPOSE_PROFILES=ALL), "service_completed_successfully"
+
+    waits = {
+        name: {other: how["condition"] for other, how in found[name].get("depends_on", {}).items()}
+        for name in ADDED_KEPT | ADDED_ONCE
+    }
+
+    assert waits == {
+        "backup": {"migrate": done},
+        "upload": {"migrate": done},
+        "exporters-login": {"postgres": "service_healthy"},
+        "postgres-exporter": {"exporters-login": done},
+        "redis-exporter": {"redis": "service_healthy"},
+        "disk-exporter": {"postgres": "service_healthy"},
+    }
+
+
 def test_no_stack_named_means_the_one_for_servers() -> None:
     assert rendered() == rendered(STACK="prod")
 
