@@ -3,7 +3,7 @@
 # or jobs/requirements.txt changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup restore upgrade rollback rotate lock clean
+.PHONY: help run test check lint chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup backups restore upgrade rollback rotate lock clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -103,6 +103,9 @@ password: ## Show addresses, and the passwords that this installation made or wa
 
 backup: ## Everything that PostgreSQL holds, in one file below backups/
 	@compose/backup
+
+backups: ## The dumps that the timer has made, and which of them the bucket holds
+	@compose/backups
 
 restore: ## Put a backup back, in place or into a new volume: make restore FILE=backups/esteira-….dump
 	@compose/restore $(FILE)

@@ -28,6 +28,8 @@ ROLES = ("web", "worker", "beat", "flower")
 COPIED = (
     "compose.yaml",
     "compose",
+    "k8s/backup/backup",
+    "k8s/exporters/login",
     "services",
     "secrets/README.md",
     "manage.py",

@@ -13,6 +13,7 @@ knows it. Killed in between, `prepare` finds it again, so whoever changes a pass
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -59,7 +60,17 @@ SECRETS = (
     Secret(name="postgres_password", readers="postgres", make=_password, elsewhere="DATABASE_URL"),
     Secret(name="redis_password", readers="redis", make=_password, elsewhere="REDIS_URL"),
     Secret(name="redis_admin_password", readers="redis-admin", make=_password, elsewhere="REDIS_URL"),
+    Secret(
+        name="postgres_metrics_password", readers="postgres-metrics", make=_password, elsewhere="DATABASE_URL"
+    ),
+    Secret(name="redis_metrics_password", readers="redis-metrics", make=_password, elsewhere="REDIS_URL"),
     Secret(name="flower_basic_auth", readers="flower", make=lambda: f"admin:{secrets.token_urlsafe(12)}"),
+)
+
+#: What somebody outside has made: handed on if it is given, and never made here.
+GIVEN_ONLY = tuple(
+    Secret(name=name, readers="backup", make=str, shortest=3)
+    for name in ("backup_bucket_key", "backup_bucket_secret")
 )
 
 
@@ -85,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def settle() -> None:
     """Find or make every secret and write it where its readers look; raises BadSecret before anything is written."""
-    found = {secret: given(secret) or kept(secret) or secret.make() for secret in SECRETS}
+    found = {secret: given(secret) or kept(secret) or secret.make() for secret in (*SECRETS, *GIVEN_ONLY)}
     for secret, value in found.items():
         _refuse_what_the_server_does_not_know(secret, value)
     for secret, value in found.items():
@@ -191,6 +202,11 @@ def write_urls() -> None:
     redis = f"redis://esteira:{passwords['redis_password']}@redis:6379/0"
     write(KEYS / "django" / "database_url", os.environ.get("DATABASE_URL") or database)
     write(KEYS / "redis" / "redis_url", os.environ.get("REDIS_URL") or redis)
+    # The exporter of Redis reads a password from a file of this shape only, and its image has no shell.
+    metrics = next(kept(secret) for secret in SECRETS if secret.name == "redis_metrics_password")
+    write(
+        KEYS / "redis-metrics" / "redis_passwords.json", json.dumps({"redis://metrics@redis:6379": metrics})
+    )
 
 
 if __name__ == "__main__":

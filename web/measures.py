@@ -52,6 +52,16 @@ SELECT CASE WHEN state = 'up' AND last_seen <= clock_timestamp() - %s * interval
             ELSE state END, count(*), sum(slots)
 FROM esteira_worker GROUP BY 1"""
 
+# Connections that are kept for superusers, and since PostgreSQL 16 for a role of its own, are nobody's to have here.
+_CONNECTIONS = """
+SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+  sum(CASE WHEN name = 'max_connections' THEN setting::int ELSE -setting::int END) FROM pg_settings
+WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"""
+_BACKUPS = """
+SELECT step, extract(epoch FROM clock_timestamp() - succeeded_at)::float8,
+  coalesce(failed_at > coalesce(succeeded_at, '-infinity'), false)
+FROM esteira_backup ORDER BY step"""
+
 
 class Measures(Collector):
     """Asks the database once for each collection; raises the driver's errors."""
@@ -72,6 +82,8 @@ class Measures(Collector):
         yield from self._totals()
         yield from self._workers()
         yield from self._keeper()
+        yield from self._connections()
+        yield from self._backups()
         yield from self._files.collect()
         yield self._not_measured()
         try:
@@ -176,6 +188,34 @@ class Measures(Collector):
             "Schedules that cannot be kept, or whose parameters are refused.",
             schedules,
         )
+
+    def _connections(self) -> Iterator[Metric]:
+        ((used, most),) = self._core.fetch(_CONNECTIONS)
+        yield GaugeMetricFamily(
+            "esteira_database_connections",
+            "Connections to the whole of PostgreSQL, whoever holds them.",
+            used,
+        )
+        yield GaugeMetricFamily(
+            "esteira_database_connections_limit",
+            "As many as it allows, without those that are reserved.",
+            most,
+        )
+
+    def _backups(self) -> Iterator[Metric]:
+        """Nothing, before the first backup by a timer: whether there is to be one is not known here."""
+        age = GaugeMetricFamily(
+            "esteira_backup_age_seconds",
+            "Seconds since this step of a backup (dump, upload) succeeded; +Inf if it never did.",
+            labels=["step"],
+        )
+        failing = GaugeMetricFamily(
+            "esteira_backup_failing", "1 if the last run of this step of a backup failed.", labels=["step"]
+        )
+        for step, age_s, failed in self._core.fetch(_BACKUPS):
+            age.add_metric([step], float("inf") if age_s is None else age_s)
+            failing.add_metric([step], float(failed))
+        yield from (age, failing)
 
     def _not_measured(self) -> Metric:
         told = "1 while this part takes too long to measure; the metrics that are made of it are left out."

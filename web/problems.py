@@ -12,7 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from psycopg.errors import UndefinedColumn, UndefinedTable
+from psycopg.errors import DiskFull, UndefinedColumn, UndefinedTable
 
 from esteira.db import Gone
 from esteira.errors import DatabaseAway, EsteiraError, Held, IdempotencyInProgress, UniqueInProgress
@@ -118,7 +118,7 @@ def of(error: BaseException) -> Problem | None:
     if is_held(error):
         return locked()
     if isinstance(error, Gone):
-        return database_away()
+        return database_away(full=DiskFull in (type(error), type(error.__cause__)))
     if isinstance(error.__cause__, UndefinedTable | UndefinedColumn):
         return not_migrated()
     return None
@@ -144,11 +144,15 @@ def locked() -> Problem:
     )
 
 
-def database_away() -> Problem:
+def database_away(*, full: bool = False) -> Problem:
+    away = (
+        "The database does not answer; try again in a few seconds. If the connection broke at the very last "
+        "moment, a submit may have been stored all the same: sent again with the same Idempotency-Key it counts once."
+    )
+    no_room = "The disk of the database is full, so nothing was stored. Try again when there is room."
     return Problem(
         code=DatabaseAway.code,
         status=DatabaseAway.status,
-        detail="The database does not answer; try again in a few seconds. If the connection broke at the very last "
-        "moment, a submit may have been stored all the same: sent again with the same Idempotency-Key it counts once.",
+        detail=no_room if full else away,
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )

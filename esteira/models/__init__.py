@@ -10,10 +10,11 @@ from __future__ import annotations
 from esteira.models.clock import ClockTimestamp
 from esteira.models.files import File, FileChunk, FileUse
 from esteira.models.jobs import Job, JobEvent, JobLog
-from esteira.models.running import IdempotencyKey, Keeper, Queue, Stat, StatTotal, Worker
+from esteira.models.running import Backup, IdempotencyKey, Keeper, Queue, Stat, StatTotal, Worker
 from esteira.models.schedules import Release, Schedule, ScheduleSkip
 
 __all__ = [
+    "Backup",
     "ClockTimestamp",
     "File",
     "FileChunk",

@@ -104,3 +104,11 @@ class StatTotal(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["type", "queue", "state"], name="stat_total_once")]
+
+
+class Backup(models.Model):
+    """When a step of the backups last succeeded and last failed; written by the scripts that make them."""
+
+    step = models.TextField(primary_key=True)
+    succeeded_at = models.DateTimeField(null=True)
+    failed_at = models.DateTimeField(null=True)

@@ -19,6 +19,7 @@ import pytest
 import redis
 
 from tests.e2e.test_dev import PASSWORD
+from tests.e2e.test_start import assert_powerless
 from tests.support.api import ApiClient
 from tests.support.browser import Browser
 from tests.support.checkout import cloned, committed
@@ -113,7 +114,7 @@ def backup(stack: Installation, api: ApiClient) -> tuple[str, dict[str, str], st
     picture = submit(api, "images.thumbnails", picture=upload(api), sizes=[64])
     done(api, picture)
     stack.wait_ended()
-    stack.type(printed("docs/operations.md", "make backup"))
+    stack.type(printed("docs/operations.md", "make backup\n"))
 
     refused = stack.tried_make("restore", "FILE=backups/none.dump")
     assert "backups/none.dump is not there" in refused.stderr
@@ -131,6 +132,26 @@ def backup(stack: Installation, api: ApiClient) -> tuple[str, dict[str, str], st
     return file, stack.content(), picture, checksum
 
 
+@pytest.fixture
+def timed(stack: Installation, backup: tuple[str, dict[str, str], str, str]) -> Iterator[str]:
+    """The name of a dump of the same that the profile `backup` has made by itself."""
+    name, _, value = printed("docs/operations.md", "COMPOSE_PROFILES=backup\n").strip().partition("=")
+    stack.settings[name] = value
+    stack.compose("up", "-d", "--wait", "--no-deps", "backup")
+    listing = printed("docs/operations.md", "make backups")
+    (name,) = until(
+        lambda: re.findall(r"^(\S+) .* volume$", stack.type(listing), re.MULTILINE), "a dump is made"
+    )
+    assert_powerless(stack.execute("backup", "cat", "/proc/1/status"))
+    assert stack.db.fetch("SELECT step, failed_at FROM esteira_backup") == [("dump", None)]
+    assert name in stack.type(printed("docs/operations.md", "docker compose --profile '*' logs"))
+    yield name
+    del stack.settings["COMPOSE_PROFILES"]
+    stack.type(printed("docs/operations.md", "docker compose --profile '*' rm"))
+    stack.type(printed("docs/operations.md", 'docker compose exec postgres psql -U esteira -c "DELETE'))
+    assert not stack.db.fetch("SELECT FROM esteira_backup")
+
+
 def whole_again(stack: Installation, api: ApiClient, picture: str, checksum: str) -> None:
     """Check over HTTP, with the token of before, that files are what they were and jobs run."""
     assert hashlib.sha256(download(api, picture, "coffee-64.webp").read()).hexdigest() == checksum
@@ -141,8 +162,9 @@ def whole_again(stack: Installation, api: ApiClient, picture: str, checksum: str
 
 
 def test_a_backup_is_restored_in_place(
-    stack: Installation, api: ApiClient, backup: tuple[str, dict[str, str], str, str]
+    stack: Installation, api: ApiClient, backup: tuple[str, dict[str, str], str, str], timed: str
 ) -> None:
+    """One of the timer's, by its name."""
     file, content, picture, checksum = backup
     stack.db.fetch("TRUNCATE esteira_job, auth_user CASCADE")
     stack.db.fetch("CREATE TABLE of_a_later_release (id int)")
@@ -156,11 +178,14 @@ def test_a_backup_is_restored_in_place(
     *restore, up = printed(
         "docs/operations.md",
         "docker compose stop web worker beat\nmake restore",
-        {"backups/esteira-20261125T040302Z.dump": file},
+        {"backups/esteira-20261125T040302Z.dump": timed},
     ).splitlines()
     stack.type("\n".join(restore))
 
+    assert (stack.code / "backups" / timed).exists()
     assert stack.content() == content
+    stack.compose("stop", "postgres")
+    stack.type(printed("docs/troubleshooting.md", "docker compose up -d --wait postgres"))
     stack.type(up)
     whole_again(stack, api, picture, checksum)
 

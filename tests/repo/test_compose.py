@@ -25,6 +25,10 @@ OURS = {
 }
 ONCE = {"secrets", "migrate"}
 KEPT = {"postgres", "redis", "web", "worker", "beat", "flower"}
+#: What COMPOSE_PROFILES adds, if it names all that there are.
+ALL = "backup,bucket,exporters"
+ADDED_ONCE = {"exporters-login"}
+ADDED_KEPT = {"backup", "upload", "postgres-exporter", "redis-exporter", "disk-exporter"}
 #: Where files stand in an image is the image's to say.
 IMAGES_OWN = {"STATIC_ROOT"}
 #: Made of a published port, so that pages link to where people are; and what is another thing in a container.
@@ -60,6 +64,54 @@ def bytes_of(written: str) -> int:
 @pytest.mark.parametrize(("stack", "more"), [("prod", set()), ("dev", {"mail"})])
 def test_it_renders_without_any_settings(stack: str, more: set[str]) -> None:
     assert set(services(STACK=stack)) == KEPT | ONCE | more
+
+
+@pytest.mark.parametrize(
+    ("profiles", "more"),
+    [
+        ("backup", {"backup"}),
+        ("backup,bucket", {"backup", "upload"}),
+        ("exporters", {"exporters-login", "postgres-exporter", "redis-exporter", "disk-exporter"}),
+        (ALL, ADDED_ONCE | ADDED_KEPT),
+    ],
+)
+def test_a_profile_adds_its_parts_and_changes_no_other(profiles: str, more: set[str]) -> None:
+    found = services(COMPOSE_PROFILES=profiles)
+
+    assert set(found) == KEPT | ONCE | more
+    assert {name: found[name] for name in KEPT | ONCE} == services()
+
+
+def test_the_script_that_dumps_is_the_one_of_kubernetes() -> None:
+    mounted = {v["target"]: v["source"] for v in services()["secrets"]["volumes"] if v["type"] == "bind"}
+    found = services(COMPOSE_PROFILES="backup", POSTGRES_IMAGE="postgres:18-trixie", DATABASE_URL="")[
+        "backup"
+    ]
+
+    assert mounted["/files/backup/backup"] == "./k8s/backup/backup"
+    assert found["image"] == "postgres:18-trixie", "an older pg_dump refuses a newer server"
+    assert not found["environment"]["ELSEWHERE"]
+    assert services(COMPOSE_PROFILES="backup", DATABASE_URL="postgresql://db")["backup"]["environment"][
+        "ELSEWHERE"
+    ]
+
+
+def test_what_backs_up_and_what_measures_wait_for_what_they_need() -> None:
+    found, done = services(COMPOSE_PROFILES=ALL), "service_completed_successfully"
+
+    waits = {
+        name: {other: how["condition"] for other, how in found[name].get("depends_on", {}).items()}
+        for name in ADDED_KEPT | ADDED_ONCE
+    }
+
+    assert waits == {
+        "backup": {"migrate": done},
+        "upload": {"migrate": done},
+        "exporters-login": {"postgres": "service_healthy"},
+        "postgres-exporter": {"exporters-login": done},
+        "redis-exporter": {"redis": "service_healthy"},
+        "disk-exporter": {"postgres": "service_healthy"},
+    }
 
 
 def test_no_stack_named_means_the_one_for_servers() -> None:
@@ -157,11 +209,12 @@ def _is_secret(name: str, value: str) -> bool:
 
 
 def test_what_shell_scripts_in_containers_read_is_shown_or_their_own() -> None:
-    folders = ("services", "compose/redis", "compose/postgres")
+    folders = ("services", "compose/redis", "compose/postgres", "compose/nightly")
     scripts = [
         path for path in files() if str(path).startswith(folders) and text(path).startswith("#!/bin/sh")
     ]
-    known = {each.name for each in shown()} | {"PATH"}
+    known = {each.name for each in shown()} | {"PATH", "TMPDIR", "PGPASSWORD"}
+    known |= {"ELSEWHERE", "BACKUPS"}  # by compose itself, and by tests
     assert len(scripts) >= 4
 
     for path in scripts:
@@ -278,7 +331,7 @@ def test_nothing_of_ours_starts_before_its_secrets_and_its_tables() -> None:
 
 def every_service() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for stack in ("prod", "dev"):
-        for name, part in services(STACK=stack).items():
+        for name, part in services(STACK=stack, COMPOSE_PROFILES=ALL).items():
             yield stack, name, part
 
 
@@ -313,27 +366,40 @@ def test_no_container_that_stays_runs_as_root_and_the_one_shot_that_does_only_re
     users = {name: part["user"] for _, name, part in every_service() if part.get("user")}
     one_shot = services()["secrets"]
 
-    assert users == {"postgres": "999:999", "redis": "999:999", "secrets": "0:10001"}
+    assert users == {
+        **dict.fromkeys(("postgres", "redis", "backup", "upload", "exporters-login"), "999:999"),
+        **dict.fromkeys(("postgres-exporter", "disk-exporter"), "65534:65534"),
+        "redis-exporter": "59000:59000",
+        "secrets": "0:10001",
+    }
     assert (one_shot["cap_add"], one_shot["network_mode"]) == (["DAC_READ_SEARCH"], "none")
 
 
 def test_servers_mount_nothing_of_this_folder_because_its_modes_may_shut_them_out() -> None:
     binds = {
         name: {volume["source"] for volume in part.get("volumes", []) if volume["type"] == "bind"}
-        for name, part in services().items()
+        for name, part in services(COMPOSE_PROFILES=ALL).items()
     }
 
-    assert binds.pop("secrets") == {"./secrets", "./compose/postgres", "./compose/redis"}
+    assert binds.pop("secrets") == {
+        "./secrets",
+        "./compose/postgres",
+        "./compose/redis",
+        "./compose/nightly/timer",
+        "./compose/nightly/healthy",
+        "./k8s/backup/backup",
+        "./k8s/exporters/login",
+    }
     assert not any(binds.values()), binds
 
 
-@pytest.mark.parametrize("name", sorted(KEPT | ONCE))
+@pytest.mark.parametrize("name", sorted(KEPT | ONCE | ADDED_KEPT | ADDED_ONCE))
 def test_on_a_server_every_container_has_limits_and_a_log_that_ends(name: str) -> None:
-    part = services()[name]
+    part = services(COMPOSE_PROFILES=ALL)[name]
 
     limits = part["deploy"]["resources"]["limits"]
     assert float(limits["cpus"]) > 0
-    assert int(limits["memory"]) >= bytes_of("128m")
+    assert int(limits["memory"]) >= bytes_of("64m" if name.endswith("-exporter") else "128m")
     assert int(limits["pids"]) > 0
     assert part["logging"]["driver"] == "json-file"
     assert bytes_of(part["logging"]["options"]["max-size"]) <= bytes_of("50m")
@@ -341,10 +407,10 @@ def test_on_a_server_every_container_has_limits_and_a_log_that_ends(name: str) -
 
 
 def test_on_a_server_what_ends_is_started_again_and_what_is_done_is_not() -> None:
-    found = services()
+    found = services(COMPOSE_PROFILES=ALL)
 
-    assert {name for name in found if found[name].get("restart") == "unless-stopped"} == KEPT
-    assert {name for name in found if not found[name].get("restart")} == ONCE
+    assert {name for name in found if found[name].get("restart") == "unless-stopped"} == KEPT | ADDED_KEPT
+    assert {name for name in found if not found[name].get("restart")} == ONCE | ADDED_ONCE
 
 
 def test_limits_can_be_changed() -> None:
@@ -378,7 +444,7 @@ def _option(config: str, pattern: str) -> str:
 
 
 def test_servers_are_at_the_back_only_and_the_back_leads_nowhere() -> None:
-    found, networks = services(), rendered()["networks"]
+    found, networks = services(COMPOSE_PROFILES=ALL), rendered()["networks"]
 
     assert networks["back"]["internal"] is True
     assert not networks["front"].get("internal")
@@ -387,6 +453,11 @@ def test_servers_are_at_the_back_only_and_the_back_leads_nowhere() -> None:
         "redis",
         "migrate",
         "beat",
+        "backup",
+        "exporters-login",
+        "postgres-exporter",
+        "redis-exporter",
+        "disk-exporter",
     }
     assert found["secrets"]["network_mode"] == "none"
 
@@ -395,7 +466,7 @@ def test_servers_are_at_the_back_only_and_the_back_leads_nowhere() -> None:
 def test_only_web_and_flower_are_published_and_only_to_this_machine(stack: str) -> None:
     published = {
         name: [(port["host_ip"], port["published"], port["target"]) for port in part["ports"]]
-        for name, part in services(STACK=stack).items()
+        for name, part in services(STACK=stack, COMPOSE_PROFILES=ALL).items()
         if part.get("ports")
     }
 
@@ -415,7 +486,7 @@ def test_ports_can_be_moved_and_a_range_is_for_more_than_one_web() -> None:
 
 def test_secrets_reach_their_readers_only_and_nobody_changes_them() -> None:
     readers: dict[str, set[str]] = {}
-    for name, part in services().items():
+    for name, part in services(COMPOSE_PROFILES=ALL).items():
         for volume in part.get("volumes", []):
             if volume.get("source", "").startswith("keys-") and name != "secrets":
                 assert volume["read_only"] is True, name
@@ -426,7 +497,10 @@ def test_secrets_reach_their_readers_only_and_nobody_changes_them() -> None:
         "keys-django": django,
         "keys-redis": django | {"redis", "flower"},
         "keys-redis-admin": {"redis"},
-        "keys-postgres": {"postgres"},
+        "keys-postgres": {"postgres", "backup", "upload", "exporters-login"},
+        "keys-backup": {"upload"},
+        "keys-postgres-metrics": {"exporters-login", "postgres-exporter"},
+        "keys-redis-metrics": {"redis", "redis-exporter"},
         "keys-flower": {"flower"},
     }
 

@@ -30,6 +30,8 @@ NOT_OURS = {
     "DJANGO_SETTINGS_MODULE",
     "PYTHONWARNINGS",
     "DEV_PASSWORD",
+    "BACKUPS",
+    "PGHOST",
     "CI",
     "KUBERNETES_SERVICE_HOST",
     "KUBERNETES_SERVICE_PORT",
@@ -37,6 +39,9 @@ NOT_OURS = {
 #: What compose sets for itself if nobody else does: an address made of its ports, a secret, a build's name for itself,
 #: images' names made of the project's.
 OTHERWISE = {"WEB_URL", "FLOWER_URL", "REDIS_URL", "VERSION", "IMAGE_PREFIX"}
+
+#: What compose itself reads, and no file of ours.
+COMPOSE_S_OWN = {"COMPOSE_PROFILES"}
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def test_what_only_compose_reads_stands_under_its_heading() -> None:
 
     found = {each.name for each in shown() if each.section == "Compose"}
 
-    assert found == set(VARIABLES) - others
+    assert found == (set(VARIABLES) - others) | COMPOSE_S_OWN
 
 
 def test_nothing_is_shown_that_nobody_reads() -> None:
@@ -164,7 +169,7 @@ def test_nothing_is_shown_that_nobody_reads() -> None:
     strangers = [
         each.name
         for each in shown()
-        if each.name not in read | set(VARIABLES) and not each.name.startswith("FLOWER_")
+        if each.name not in read | set(VARIABLES) | COMPOSE_S_OWN and not each.name.startswith("FLOWER_")
     ]
 
     assert not strangers

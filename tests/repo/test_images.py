@@ -116,7 +116,7 @@ def test_the_user_is_a_number_and_root_is_never_the_last_one() -> None:
     assert set(users.values()) == {"10001:10001"}
 
 
-def test_only_flower_has_flower_and_no_image_has_what_tests_need() -> None:
+def test_only_flower_has_flower_only_web_copies_backups_and_no_image_has_what_tests_need() -> None:
     synced = {
         name: re.findall(
             r"uv sync --locked(?: --inexact)? --no-default-groups((?: --group \w+)*)", " ".join(stage.lines)
@@ -127,7 +127,8 @@ def test_only_flower_has_flower_and_no_image_has_what_tests_need() -> None:
     assert {name: groups for name, groups in synced.items() if groups} == {
         "build": [""],
         "flower": [" --group flower"],
-        "dev": [" --group local"],
+        "web": [" --group bucket"],
+        "dev": [" --group local --group bucket"],
     }
     assert "pytest" not in " ".join(
         [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["flower"]]

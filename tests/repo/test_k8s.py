@@ -149,7 +149,7 @@ def test_every_key_that_a_pod_waits_for_is_made() -> None:
         and not entry["valueFrom"]["secretKeyRef"].get("optional")
     }
 
-    assert asked == set(missing_of({}))
+    assert asked == set(missing_of({})) - {"postgres_metrics_password"}  # the component exporters asks for it
 
 
 def test_what_runs_or_loads_jobs_reads_their_secret_if_there_is_one_and_no_setting_from_it() -> None:
@@ -220,7 +220,11 @@ def test_a_container_is_told_what_compose_tells_it(name: str) -> None:
     by_settings = set(settings) if name in OURS else set()
 
     if name == "redis":
-        assert told == {"REDIS_PASSWORD", "REDIS_ADMIN_PASSWORD"}  # compose gives files
+        assert told == {
+            "REDIS_PASSWORD",
+            "REDIS_ADMIN_PASSWORD",
+            "REDIS_METRICS_PASSWORD",
+        }  # compose gives files
         return
     missing = wanted - told - by_settings - ({"EMAIL_URL"} if name in ("beat", "flower") else set())
     assert not missing

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from project.keys import SECRETS
+from project.keys import GIVEN_ONLY, SECRETS
 from tests.repo.manifest_faults import Objects, faults, of_kind, pods, selects
 from tests.repo.manifests import (
     COMPONENTS,
@@ -158,7 +158,7 @@ def test_an_overlay_without_secrets_leaves_the_secret_to_the_job_that_fills_it()
 
 def all_that_goes_together(*, without: str = "gateway") -> str:
     """Return prod with everything taken in but one of each two that exclude each other."""
-    left_out = rf"  - (\.\./\.\./k8s/(backup|hpa|{without}) |\{{name: web, )"
+    left_out = rf"  - (\.\./\.\./k8s/(backup|exporters|hpa|{without}) |\{{name: web, )"
     return re.sub(left_out, "#", all_taken_in("prod"))
 
 
@@ -226,7 +226,11 @@ def test_secrets_can_be_given_by_the_names_that_are_read_and_are_not_committed()
     lines = text("deploy/prod/secrets.env.example").splitlines()
     named = {match[1] for line in lines if (match := re.match(r"#?([a-z_]+)=", line))}
 
-    assert named == {secret.name for secret in SECRETS} | {"database_url", "redis_url", "email_url"}
+    assert named == {secret.name for secret in (*SECRETS, *GIVEN_ONLY)} | {
+        "database_url",
+        "redis_url",
+        "email_url",
+    }
     assert all(not line or line.startswith("#") for line in lines), (
         "a copy of the example must change nothing"
     )
@@ -283,6 +287,21 @@ def _selected(policy: dict[str, Any], objects: Objects) -> set[str]:
 
 def test_backups_are_made_by_the_server_s_own_version() -> None:
     objects = overlay("prod", "backup")
-    images = {pod.name: pod.spec["containers"][0]["image"] for pod in pods(objects)}
+    images = {
+        container["name"]: container["image"] for pod in pods(objects) for container in pod.containers()
+    }
 
-    assert images["backup"] == images["restore"] == images["postgres"]
+    assert images["dump"] == images["restore"] == images["postgres"]
+
+
+def test_a_failed_upload_makes_no_second_dump() -> None:
+    """A new pod would dump once more, and after some nights nothing older would be left on the volume."""
+    (cron,) = [
+        one for one in of_kind(overlay("prod", "backup"), "CronJob") if one["metadata"]["name"] == "backup"
+    ]
+    job = cron["spec"]["jobTemplate"]["spec"]
+
+    assert job["podFailurePolicy"]["rules"] == [
+        {"action": "FailJob", "onExitCodes": {"containerName": "upload", "operator": "NotIn", "values": [0]}}
+    ]
+    assert [each["name"] for each in job["template"]["spec"]["initContainers"]] == ["dump"]

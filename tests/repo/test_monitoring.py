@@ -1,4 +1,4 @@
-"""What k8s/monitoring adds: eight alerts that say what to look at, a dashboard, and who may scrape."""
+"""What k8s/monitoring adds: eleven alerts that say what to look at, a dashboard, and who may scrape."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.repo.manifests import overlay
+from tests.repo.manifests import build, copied, overlay
 from tests.repo.tree import ROOT, text
 from tests.support.alerts import FOLDER, dashboard, expressions, rules
 
 GUNICORN = ROOT / "services" / "web" / "gunicorn.conf.py"
+RUNBOOKS = "https://github.com/example/esteira/blob/main/docs/operations.md"
 PANEL_KINDS = {"stat", "timeseries"}
 
 
@@ -40,14 +41,32 @@ def service() -> dict[str, Any]:
 def test_each_alert_says_what_is_wrong_what_to_look_at_and_where_more_is_written() -> None:
     headings = re.findall(r"^### (\w+)$", text("docs/operations.md"), re.MULTILINE)
 
-    assert len(rules()) == 8
+    assert len(rules()) == 11
     assert [rule["alert"] for rule in rules()] == headings
     for rule in rules():
         told = rule["annotations"]
-        assert set(told) == {"summary", "description", "runbook"}
+        assert set(told) == {"summary", "description", "runbook_url"}
         assert "ook at" in told["description"] or "says which" in told["description"], rule["alert"]
-        assert told["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert told["runbook_url"] == f"{RUNBOOKS}#{rule['alert'].lower()}"
         assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+def test_one_line_says_where_all_runbooks_are() -> None:
+    with copied() as here:
+        overlay_file = here / "deploy/prod/kustomization.yaml"
+        overlay_file.write_text(
+            re.sub(r"(?m)^#(  - \.\./\.\./k8s/monitoring )", r"\1", overlay_file.read_text())
+        )
+        file = here / "k8s/monitoring/kustomization.yaml"
+        changed = file.read_text().replace(f"url={RUNBOOKS}", "url=https://wiki.example.com/esteira")
+        assert changed != file.read_text()
+        file.write_text(changed)
+        built = build(overlay_file.parent)
+
+    (made,) = [one for one in built if one["kind"] == "PrometheusRule"]
+    found = [rule["annotations"]["runbook_url"] for rule in made["spec"]["groups"][0]["rules"]]
+    assert found == [f"https://wiki.example.com/esteira#{rule['alert'].lower()}" for rule in rules()]
+    assert not [one for one in built if "runbooks" in one["metadata"]["name"]]
 
 
 def test_what_every_pod_says_alike_is_not_added_up() -> None:
@@ -114,7 +133,8 @@ def test_prometheus_alone_reaches_the_port_for_metrics() -> None:
 
 
 def test_the_dashboard_is_found_by_its_label_and_fits_together() -> None:
-    (made,) = yaml.safe_load(text(FOLDER / "kustomization.yaml"))["configMapGenerator"]
+    generated = yaml.safe_load(text(FOLDER / "kustomization.yaml"))["configMapGenerator"]
+    (made,) = [one for one in generated if one["name"] == "esteira-dashboard"]
     panels = dashboard()["panels"]
 
     assert made["options"]["labels"]["grafana_dashboard"] == "1"

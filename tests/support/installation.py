@@ -49,7 +49,7 @@ def refund(ctx: Context, n: int) -> dict[str, object]:
 STACK = """
 name: esteira-operated
 include:
-  - path: [compose/data.yaml, compose/app.yaml, compose/prod.yaml, ports.yaml]
+  - path: [compose/data.yaml, compose/app.yaml, compose/backup.yaml, compose/exporters.yaml, compose/prod.yaml, ports.yaml]
     project_directory: .
 """
 PORTS = """

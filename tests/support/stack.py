@@ -31,10 +31,10 @@ KEPT_TABLES = ("django_migrations", "django_content_type", "auth_permission")
 class Servers:
     """A durable PostgreSQL, migrated once, and a Valkey that keeps nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, postgres: Postgres | None = None) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="esteira-chaos-"))
         self.home.chmod(0o711)
-        self.postgres = Postgres(self.home / "postgres")
+        self.postgres = postgres or Postgres(self.home / "postgres")
         self.valkey = Valkey(self.home / "redis")
         self.postgres.start()
         self.valkey.start()

@@ -17,7 +17,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders of this test instead of the volumes, and an environment that gives nothing."""
     monkeypatch.setattr(keys, "KEYS", tmp_path / "keys")
     monkeypatch.setattr(keys, "GIVEN", tmp_path / "given")
-    for secret in keys.SECRETS:
+    for secret in (*keys.SECRETS, *keys.GIVEN_ONLY):
         secret.file.parent.mkdir(parents=True, exist_ok=True)
         monkeypatch.delenv(secret.name.upper(), raising=False)
     keys.GIVEN.mkdir()
@@ -43,6 +43,19 @@ def test_a_first_start_makes_every_secret_and_no_two_alike() -> None:
     made = [kept(name) for name in NAMES]
     assert len(set(made)) == len(NAMES)
     assert all(len(value) >= secret.shortest for value, secret in zip(made, keys.SECRETS, strict=True))
+
+
+def test_what_only_somebody_else_can_make_is_handed_on_and_never_made() -> None:
+    keys.settle()
+    assert not [file for file in everything() if "bucket" in file]
+
+    give("backup_bucket_key", "AKIA-OF-A-STORE")
+    keys.settle()
+    give("backup_bucket_key", "another")
+    keys.settle()
+
+    (key,) = [value for file, value in everything().items() if "bucket" in file]
+    assert key == "another"
 
 
 def test_readers_of_the_group_may_read_and_nobody_may_write() -> None:
