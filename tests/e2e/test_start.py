@@ -39,8 +39,8 @@ READERS = {
     "web": {"django", "redis"},
     "worker": {"django", "redis"},
     "beat": {"django", "redis"},
-    "flower": {"flower", "redis"},
-    "redis": {"redis", "redis-admin"},
+    "flower": {"flower", "redis-flower"},
+    "redis": {"redis", "redis-flower", "redis-admin"},
     "postgres": {"postgres"},
     "mail": set(),
 }
@@ -49,6 +49,7 @@ SECRETS = {
     "admin_password": "django",
     "postgres_password": "postgres",
     "redis_password": "redis",
+    "redis_flower_password": "redis-flower",
     "redis_admin_password": "redis-admin",
     "flower_basic_auth": "flower",
 }

@@ -220,7 +220,11 @@ def test_a_container_is_told_what_compose_tells_it(name: str) -> None:
     by_settings = set(settings) if name in OURS else set()
 
     if name == "redis":
-        assert told == {"REDIS_PASSWORD", "REDIS_ADMIN_PASSWORD"}  # compose gives files
+        assert told == {
+            "REDIS_PASSWORD",
+            "REDIS_FLOWER_PASSWORD",
+            "REDIS_ADMIN_PASSWORD",
+        }  # compose gives files
         return
     missing = wanted - told - by_settings - ({"EMAIL_URL"} if name in ("beat", "flower") else set())
     assert not missing

@@ -202,6 +202,7 @@ class Containers(Reached):
     def redis_url(self, user: str = "esteira") -> str:
         name, readers = {
             "esteira": ("redis_password", "redis"),
+            "flower": ("redis_flower_password", "redis-flower"),
             "admin": ("redis_admin_password", "redis-admin"),
         }[user]
         return f"redis://{user}:{self.secret(name, readers, 'redis')}@127.0.0.1:{self.published('redis', 6379)}/0"
