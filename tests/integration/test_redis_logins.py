@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,11 +31,16 @@ def logins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     server = Valkey(tmp_path_factory.mktemp("logins") / "redis")
     server.start()
     port = urlsplit(server.url).port
+    users = tmp_path_factory.mktemp("acl") / "users.acl"
+    lines, _ = text("compose/redis/start").split("\nset -- ", 1)  # what comes then starts the server
+    said = dict.fromkeys(("REDIS_PASSWORD", "REDIS_FLOWER_PASSWORD", "REDIS_ADMIN_PASSWORD"), PASSWORD)
+    script = lines.replace("/run/redis/users.acl", str(users))
+    subprocess.run(["sh", "-c", script], env={**os.environ, **said}, check=True)
     with Redis.from_url(server.url) as root:
-        for name, rules in re.findall(
-            r"^user (\w+) on #\$\(.*\) (.*)$", text("compose/redis/start"), re.MULTILINE
-        ):
-            root.execute_command("ACL", "SETUSER", name, "on", f">{PASSWORD}", *_rules(rules))
+        for line in users.read_text().splitlines():
+            _, name, *rules = _words(line)
+            if name != "default":  # it is this test's own
+                root.execute_command("ACL", "SETUSER", name, *rules)
     yield {name: f"redis://{name}:{PASSWORD}@127.0.0.1:{port}/0" for name in ("esteira", "flower", "admin")}
     server.kill()
 
@@ -101,6 +108,6 @@ def _message(ear: Any) -> str:
     return found["data"].decode() if found else ""
 
 
-def _rules(line: str) -> list[str]:
-    """Split a line of an ACL file into rules; a selector in brackets is one."""
+def _words(line: str) -> list[str]:
+    """Split a line of an ACL file; a selector in brackets is one word."""
     return re.findall(r"\([^)]*\)|\S+", line)
