@@ -58,7 +58,7 @@ kills: export KILLS := 20
 kills: export REPEAT := 5
 kills: export OUTAGES := 3,15
 kills: export BEATS_SECONDS := 60
-kills: .venv/.synced ## Each part is killed five times among 2,000 jobs; one table of the seconds to recover (40 minutes)
+kills: .venv/.synced ## Each part is killed five times among 2,000 jobs; one table of the seconds to recover (40 minutes; 3 hours on a slow machine)
 	@$(PY) -m pytest tests/chaos --ignore tests/chaos/containers --ignore tests/chaos/kubernetes -k "kill or freeze or flush or db_restart or zombie or stop or clock or writes or unruly" $(ARGS)
 
 chaos-compose: export WHOLE := 1

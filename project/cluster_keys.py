@@ -104,6 +104,7 @@ def missing_of(secret: Mapping[str, Any], *, namespace: str = "") -> dict[str, s
     addresses = {
         "database_url": f"postgresql://esteira:{passwords['postgres_password']}@{postgres}:5432/esteira",
         "redis_url": f"redis://esteira:{passwords['redis_password']}@redis:6379/0",
+        "flower_redis_url": f"redis://flower:{passwords['redis_flower_password']}@redis:6379/0",
     }
     return made | {name: value for name, value in addresses.items() if name not in there}
 

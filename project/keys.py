@@ -59,6 +59,7 @@ SECRETS = (
     Secret(name="admin_password", readers="django", make=lambda: secrets.token_urlsafe(12)),
     Secret(name="postgres_password", readers="postgres", make=_password, elsewhere="DATABASE_URL"),
     Secret(name="redis_password", readers="redis", make=_password, elsewhere="REDIS_URL"),
+    Secret(name="redis_flower_password", readers="redis-flower", make=_password, elsewhere="REDIS_URL"),
     Secret(name="redis_admin_password", readers="redis-admin", make=_password, elsewhere="REDIS_URL"),
     Secret(
         name="postgres_metrics_password", readers="postgres-metrics", make=_password, elsewhere="DATABASE_URL"
@@ -199,9 +200,13 @@ def write_urls() -> None:
     """Write the addresses that hold a password, as they are now."""
     passwords = {secret.name: quote(kept(secret), safe="") for secret in SECRETS}
     database = f"postgresql://esteira:{passwords['postgres_password']}@postgres:5432/esteira"
-    redis = f"redis://esteira:{passwords['redis_password']}@redis:6379/0"
     write(KEYS / "django" / "database_url", os.environ.get("DATABASE_URL") or database)
-    write(KEYS / "redis" / "redis_url", os.environ.get("REDIS_URL") or redis)
+    for folder, login in (
+        ("redis", "esteira:{redis_password}"),
+        ("redis-flower", "flower:{redis_flower_password}"),
+    ):
+        redis = f"redis://{login.format_map(passwords)}@redis:6379/0"
+        write(KEYS / folder / "redis_url", os.environ.get("REDIS_URL") or redis)
     # The exporter of Redis reads a password from a file of this shape only, and its image has no shell.
     metrics = next(kept(secret) for secret in SECRETS if secret.name == "redis_metrics_password")
     write(

@@ -42,14 +42,15 @@ READERS = {
         "postgres-metrics",
         "redis",
         "redis-admin",
+        "redis-flower",
         "redis-metrics",
     },
     "migrate": {"django", "redis"},
     "web": {"django", "redis"},
     "worker": {"django", "redis"},
     "beat": {"django", "redis"},
-    "flower": {"flower", "redis"},
-    "redis": {"redis", "redis-admin", "redis-metrics"},
+    "flower": {"flower", "redis-flower"},
+    "redis": {"redis", "redis-flower", "redis-admin", "redis-metrics"},
     "postgres": {"postgres"},
     "mail": set(),
 }
@@ -58,6 +59,7 @@ SECRETS = {
     "admin_password": "django",
     "postgres_password": "postgres",
     "redis_password": "redis",
+    "redis_flower_password": "redis-flower",
     "redis_admin_password": "redis-admin",
     "postgres_metrics_password": "postgres-metrics",
     "redis_metrics_password": "redis-metrics",
@@ -220,8 +222,8 @@ def test_flower_holds_neither_the_database_s_password_nor_django_s_key(stack: Sh
     environment = stack.execute("flower", "cat", "/proc/1/environ")
 
     assert {(file, names[value]) for file, _, value in found} == {
-        ("/keys/redis/redis_password", "redis_password"),
-        ("/keys/redis/redis_url", "redis_password"),
+        ("/keys/redis-flower/redis_flower_password", "redis_flower_password"),
+        ("/keys/redis-flower/redis_url", "redis_flower_password"),
         ("/keys/flower/flower_basic_auth", "flower_basic_auth"),
     }
     assert not [name for value, name in names.items() if value in environment]

@@ -20,7 +20,7 @@ from tests.support.forks import ROOT
 from tests.support.kubernetes import Answer, Kubernetes, refusal
 from tests.support.waiting import Stopwatch, until
 
-NAMES = {one.name for one in SECRETS} | {"database_url", "redis_url"}
+NAMES = {one.name for one in SECRETS} | {"database_url", "redis_url", "flower_redis_url"}
 
 
 @pytest.fixture(autouse=True)

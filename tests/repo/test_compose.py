@@ -495,7 +495,8 @@ def test_secrets_reach_their_readers_only_and_nobody_changes_them() -> None:
     django = {"migrate", "web", "worker", "beat"}
     assert readers == {
         "keys-django": django,
-        "keys-redis": django | {"redis", "flower"},
+        "keys-redis": django | {"redis"},
+        "keys-redis-flower": {"redis", "flower"},
         "keys-redis-admin": {"redis"},
         "keys-postgres": {"postgres", "backup", "upload", "exporters-login"},
         "keys-backup": {"upload"},

@@ -222,6 +222,7 @@ def test_a_container_is_told_what_compose_tells_it(name: str) -> None:
     if name == "redis":
         assert told == {
             "REDIS_PASSWORD",
+            "REDIS_FLOWER_PASSWORD",
             "REDIS_ADMIN_PASSWORD",
             "REDIS_METRICS_PASSWORD",
         }  # compose gives files

@@ -208,7 +208,11 @@ class Cluster(Namespace, Reached):
         )
 
     def redis_url(self, user: str = "esteira") -> str:
-        key = {"esteira": "redis_password", "admin": "redis_admin_password"}[user]
+        key = {
+            "esteira": "redis_password",
+            "flower": "redis_flower_password",
+            "admin": "redis_admin_password",
+        }[user]
         return f"redis://{user}:{self.secret(key)}@{NODE}:{self.port('redis')}/0"
 
 

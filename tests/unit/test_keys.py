@@ -76,6 +76,7 @@ def test_the_addresses_hold_the_passwords_quoted() -> None:
         f"postgresql://esteira:{postgres}@postgres:5432/esteira"
     )
     assert everything()[str(keys.KEYS / "redis/redis_url")] == f"redis://esteira:{redis}@redis:6379/0"
+    assert everything()[str(keys.KEYS / "redis-flower/redis_url")].startswith("redis://flower:")
 
 
 def test_a_second_start_keeps_everything() -> None:
@@ -116,7 +117,10 @@ def test_servers_of_somebody_else_are_used_by_their_addresses(monkeypatch: pytes
     keys.settle()
 
     assert everything()[str(keys.KEYS / "django/database_url")].endswith("/jobs?sslmode=require")
-    assert everything()[str(keys.KEYS / "redis/redis_url")] == "rediss://:secret@redis.example.com:6380/1"
+    for folder in ("redis", "redis-flower"):
+        assert (
+            everything()[str(keys.KEYS / folder / "redis_url")] == "rediss://:secret@redis.example.com:6380/1"
+        )
 
 
 @pytest.mark.parametrize(

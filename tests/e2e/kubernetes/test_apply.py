@@ -23,10 +23,12 @@ KEYS = {
     "admin_password",
     "postgres_password",
     "redis_password",
+    "redis_flower_password",
     "redis_admin_password",
     "flower_basic_auth",
     "database_url",
     "redis_url",
+    "flower_redis_url",
 }
 #: kubectl sends the selector of a budget each time, whatever is there, and then says "configured"; nothing changes.
 BUDGET = "poddisruptionbudget.policy"
@@ -53,8 +55,14 @@ def test_its_pods_are_what_the_strictest_namespace_allows(fresh: Installed) -> N
 def test_every_key_is_made_and_no_pod_knows_more_than_it_needs(fresh: Installed) -> None:
     assert set(fresh.get("secret", "esteira")["data"]) == KEYS
     in_flower = fresh.execute("flower", "sh", "-c", "cat /proc/1/environ | tr '\\0' '\\n'")
-    assert fresh.secret("redis_password") in in_flower
-    for key in ("postgres_password", "secret_key", "admin_password", "redis_admin_password"):
+    assert fresh.secret("redis_flower_password") in in_flower
+    for key in (
+        "redis_password",
+        "postgres_password",
+        "secret_key",
+        "admin_password",
+        "redis_admin_password",
+    ):
         assert fresh.secret(key) not in in_flower
     assert fresh.secret("admin_password") not in fresh.execute(
         "worker", "sh", "-c", "env; cat /proc/1/environ"
