@@ -70,10 +70,12 @@ class Made:
         assert done.returncode == 0, f"{lines}: {done.stdout}{done.stderr}{self.said()[-3000:]}"
         return done.stdout
 
-    def press_control_c(self) -> None:
-        """What a terminal does: all that run in the window are told."""
-        os.killpg(self.process.pid, signal.SIGINT)
-        self.process.wait(120)
+    def press_control_c(self) -> str:
+        """Do what a terminal does: all that run in the window are told. Return what was said until the end."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+            self.process.wait(120)
+        return self.said()
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +92,9 @@ def made() -> Iterator[Made]:
         until(made.is_up, "it says that it is up", timeout=120, every=0.1)
         yield made
     finally:
-        made.press_control_c()
-    assert made.said().rstrip().endswith("Stopped. The data is kept."), made.said()
-    shutil.rmtree(home)
+        said = made.press_control_c()
+        shutil.rmtree(home)
+    assert "Stopped. The data is kept." in said, said
 
 
 class TestMakeRun(Readme):

@@ -16,13 +16,11 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from esteira.wire import list_key
 from project.embedded import Valkey
 from tests.repo.tree import text
 from tests.support.waiting import until
 
 PASSWORD, PREFIX = "of-this-test-alone", "esteira:"
-WAITING = list_key(PREFIX, "default", 0)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +31,7 @@ def logins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     port = urlsplit(server.url).port
     users = tmp_path_factory.mktemp("acl") / "users.acl"
     lines, _ = text("compose/redis/start").split("\nset -- ", 1)  # what comes then starts the server
-    said = dict.fromkeys(("REDIS_PASSWORD", "REDIS_FLOWER_PASSWORD", "REDIS_ADMIN_PASSWORD"), PASSWORD)
+    said = dict.fromkeys(re.findall(r"REDIS_\w*PASSWORD", lines), PASSWORD)
     script = lines.replace("/run/redis/users.acl", str(users))
     subprocess.run(["sh", "-c", script], env={**os.environ, **said}, check=True)
     with Redis.from_url(server.url) as root:
@@ -75,20 +73,23 @@ def test_events_of_workers_reach_flower(logins: dict[str, str]) -> None:
     assert "worker.heartbeat" in heard
 
 
-def test_flower_reads_the_lists_of_hints_and_changes_none(logins: dict[str, str]) -> None:
-    with Redis.from_url(logins["esteira"]) as application, Redis.from_url(logins["flower"]) as flower:
-        application.lpush(WAITING, "a hint")
+def test_nothing_is_refused_that_flower_does(logins: dict[str, str]) -> None:
+    """It listens as Flower does, and asks all workers; kombu keeps names of its own for that."""
+    with _app(logins["flower"]) as flower, flower.connection() as connection:
+        list(flower.events.Receiver(connection, handlers={}).itercapture(limit=1, timeout=0.2, wakeup=True))
+        flower.control.inspect(timeout=0.2).ping()
 
-        assert flower.llen(WAITING) == 1
-        for change in (
-            lambda: flower.lpush(WAITING, "x"),
-            lambda: flower.delete(WAITING),
-            lambda: flower.set(f"{PREFIX}filled", "1"),
-            flower.flushall,
-        ):
+    with Redis.from_url(logins["admin"]) as root:
+        refused = [one for one in root.acl_log() if "flower" in str(one["username"])]
+    assert not refused
+
+
+@pytest.mark.parametrize("login", ["esteira", "flower"])
+def test_no_login_of_ours_wipes_or_configures_redis(logins: dict[str, str], login: str) -> None:
+    with Redis.from_url(logins[login]) as client:
+        for command in ("FLUSHALL", "CONFIG SET maxmemory 1", "SHUTDOWN", "ACL LIST", "KEYS *"):
             with pytest.raises(NoPermissionError):
-                change()
-        assert application.lrange(WAITING, 0, -1) == [b"a hint"]
+                client.execute_command(*command.split())
 
 
 def _tell(url: str) -> None:

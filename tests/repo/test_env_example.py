@@ -176,7 +176,7 @@ def test_nothing_is_shown_that_nobody_reads() -> None:
 
 
 def test_each_variable_says_who_reads_it() -> None:
-    read = {"R": read_by_make_run(), "C": set(VARIABLES), "K": read_in_kubernetes()}
+    read = {"R": read_by_make_run(), "C": set(VARIABLES) | COMPOSE_S_OWN, "K": read_in_kubernetes()}
     expected = {
         each.name: "".join(letter if each.name in names else "-" for letter, names in read.items())
         for each in shown()

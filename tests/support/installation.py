@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.support.checkout import ALONE, commit
+from tests.support.checkout import ALONE, commit_all
 from tests.support.containers import Containers
 
 OLD = '''"""A shop, as the older release has it."""
@@ -62,7 +62,7 @@ services:
 def release(repository: Path, shop: str) -> None:
     """Commit a release; a clone gets it by `git pull`."""
     (repository / "jobs" / "shop.py").write_text(shop)
-    commit(repository)
+    commit_all(repository, "All of it")
 
 
 class Installation(Containers):

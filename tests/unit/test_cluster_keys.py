@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from project.cluster_keys import missing_of
 from project.keys import SECRETS
 
-ADDRESSES = {"database_url", "redis_url"}
+ADDRESSES = {"database_url", "redis_url", "flower_redis_url"}
 
 
 def secret(**keys: str) -> dict[str, dict[str, str]]:
