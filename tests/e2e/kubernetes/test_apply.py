@@ -25,6 +25,8 @@ KEYS = {
     "redis_password",
     "redis_flower_password",
     "redis_admin_password",
+    "postgres_metrics_password",
+    "redis_metrics_password",
     "flower_basic_auth",
     "database_url",
     "redis_url",
