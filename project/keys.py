@@ -157,6 +157,8 @@ def given(secret: Secret) -> str:
 def _checked(secret: Secret, value: str, where: str) -> str:
     if value.strip() != value or not value.isprintable():
         raise BadSecret(f"{where} begins or ends with a space, or holds a line break: write one plain line.")
+    if secret.name == "flower_basic_auth" and not all(value.partition(":")):
+        raise BadSecret(f"{where} is no login of Flower's: write a name, a colon and a password.")
     if len(value) < secret.shortest:
         raise BadSecret(
             f"{where} has {len(value)} characters; give at least {secret.shortest}, or remove it to have one made."

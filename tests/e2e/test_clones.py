@@ -168,7 +168,7 @@ class TestContainers(Readme):
         quicker = printed(
             "README.md",
             "manage jobs submit demo.slow seconds=15 --wait &\nsleep 5\ndocker run",
-            {"sleep 5": WAIT, "seconds=15": "seconds=5", "esteira-web": f"{stack.project}-web"},
+            {"sleep 5": WAIT, "seconds=15": "seconds=5"},
         )
 
         said = shell(quicker)

@@ -235,6 +235,24 @@ def test_a_backup_is_restored_into_new_volumes(
     assert signed_in(Browser(stack.web_url), PASSWORD)
 
 
+def test_make_up_replaces_nothing_by_code_that_cannot_be_loaded(stack: Installation, api: ApiClient) -> None:
+    """And when it can, it ends what a profile started that is no longer wanted."""
+    stack.compose("up", "-d", "--no-deps", "backup", COMPOSE_PROFILES="backup")
+    before = {part: stack.ids(part) for part in ("web", "worker", "beat")}
+    broken = stack.code / "jobs" / "broken.py"
+    broken.write_text("import nosuchthing\n")
+
+    refused = stack.tried_make("up")
+
+    assert refused.returncode and "so nothing was replaced" in refused.stderr
+    assert "No module named 'nosuchthing'" in refused.stdout + refused.stderr
+    assert {part: stack.ids(part) for part in before} == before
+    broken.unlink()
+    stack.make("up")
+    assert not stack.compose("--profile", "*", "ps", "-aq", "backup").split()
+    done(api, submit(api, "shop.order", n=98))
+
+
 def test_rotating_postgresql_s_password_loses_no_job(stack: Installation, api: ApiClient) -> None:
     old = stack.database_url()
 

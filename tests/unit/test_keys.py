@@ -129,6 +129,8 @@ def test_servers_of_somebody_else_are_used_by_their_addresses(monkeypatch: pytes
         ("admin_password", "short", "secrets/admin_password has 5 characters; give at least 8"),
         ("secret_key", "x" * 31, "secrets/secret_key has 31 characters; give at least 32"),
         ("redis_password", "", "secrets/redis_password has 0 characters"),
+        ("flower_basic_auth", "without-a-colon", "secrets/flower_basic_auth is no login of Flower's"),
+        ("flower_basic_auth", ":nobody-has-it", "secrets/flower_basic_auth is no login of Flower's"),
         ("redis_password", "two lines\nof text\n", "secrets/redis_password .* holds a line break"),
         ("redis_password", " begins with a space", "secrets/redis_password begins or ends with a space"),
     ],
