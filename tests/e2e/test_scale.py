@@ -23,7 +23,7 @@ GAIN = 2.5
 #: Long against what a job costs the machine, which other tests use at the same time.
 NAP = {"seconds": 0.25}
 ROUND = 40
-JOBS = 2000
+JOBS = 1000
 DRAIN_S = 8
 
 
