@@ -506,6 +506,20 @@ def test_secrets_reach_their_readers_only_and_nobody_changes_them() -> None:
     }
 
 
+def test_the_image_has_each_folder_of_secrets_so_that_a_new_volume_gets_its_mode() -> None:
+    made = set(
+        " ".join(
+            re.findall(r"install -d -m 0750 -o 0 -g 10001 (.*?)&&", text("services/Dockerfile"), re.DOTALL)
+        ).split()
+    )
+
+    mounted = {
+        one["target"] for one in services()["secrets"]["volumes"] if one.get("source", "").startswith("keys-")
+    }
+
+    assert mounted <= made
+
+
 def test_what_compose_mounts_from_this_folder_is_there_and_is_not_written() -> None:
     for _, name, part in every_service():
         for volume in part.get("volumes", []):
