@@ -106,7 +106,7 @@ def _patiently(migrate: Callable[[], object], say: Say) -> None:
             if waited > PATIENCE_S:
                 raise NotMigrated(
                     f"A table stayed in use for {PATIENCE_S:g} s ({str(error.__cause__).splitlines()[0]}). "
-                    f"Find who holds it in pg_stat_activity, then run `{settings.MANAGE_COMMAND} migrate` again."
+                    f"Find who holds it in pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
                 ) from error
             say(f"\nA table is in use for more than {LOCK_TIMEOUT_S:g} s; stepping back, then trying again.")
             time.sleep(STEP_BACK_S)
@@ -165,7 +165,7 @@ def _missing(db: Db) -> str:
     except Gone as error:
         return away(error)
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Migrations are pending: {listed}. Run `{settings.MANAGE_COMMAND} migrate`." if names else ""
+    return f"Migrations are pending: {listed}. Run `{settings.MIGRATE_COMMAND}`." if names else ""
 
 
 def pending(db: Db) -> list[str]:

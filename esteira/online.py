@@ -187,7 +187,7 @@ def _batch(connection: BaseDatabaseWrapper, table: str, sql: str, span: Mapping[
             if time.monotonic() > deadline:
                 raise NotMigrated(
                     f"Rows of {table} stayed in use for {PATIENCE_S:g} s. "
-                    f"Find who holds them in pg_stat_activity, then run `{settings.MANAGE_COMMAND} migrate` again."
+                    f"Find who holds them in pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
                 ) from error
             time.sleep(ROW_PAUSE_S)
 

@@ -102,10 +102,13 @@ def missing_of(secret: Mapping[str, Any], *, namespace: str = "") -> dict[str, s
     # With its namespace, because KEDA reads this address too (k8s/keda), and asks from a namespace of its own.
     postgres = f"postgres.{namespace}.svc" if namespace else "postgres"
     addresses = {
-        "database_url": f"postgresql://esteira:{passwords['postgres_password']}@{postgres}:5432/esteira",
+        "database_url": f"postgresql://esteira_app:{passwords['postgres_app_password']}@{postgres}:5432/esteira",
         "redis_url": f"redis://esteira:{passwords['redis_password']}@redis:6379/0",
         "flower_redis_url": f"redis://flower:{passwords['redis_flower_password']}@redis:6379/0",
     }
+    if "database_url" not in there:  # somebody else's server has the one role that its address names
+        owner = f"postgresql://esteira:{passwords['postgres_password']}@{postgres}:5432/esteira"
+        addresses["database_owner_url"] = owner
     return made | {name: value for name, value in addresses.items() if name not in there}
 
 

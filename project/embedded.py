@@ -36,7 +36,10 @@ class Postgres(Server):
 
     @property
     def url(self) -> str:
-        return f"postgresql://{self.user}:{self.password}@127.0.0.1:{self.port}/{self.database}"
+        return self.url_of(self.user, self.password)
+
+    def url_of(self, user: str, password: str) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{self.database}"
 
     @property
     def data(self) -> Path:

@@ -56,8 +56,9 @@ def _password() -> str:
 
 SECRETS = (
     Secret(name="secret_key", readers="django", make=lambda: secrets.token_urlsafe(50), shortest=32),
-    Secret(name="admin_password", readers="django", make=lambda: secrets.token_urlsafe(12)),
+    Secret(name="admin_password", readers="release", make=lambda: secrets.token_urlsafe(12)),
     Secret(name="postgres_password", readers="postgres", make=_password, elsewhere="DATABASE_URL"),
+    Secret(name="postgres_app_password", readers="postgres", make=_password, elsewhere="DATABASE_URL"),
     Secret(name="redis_password", readers="redis", make=_password, elsewhere="REDIS_URL"),
     Secret(name="redis_flower_password", readers="redis-flower", make=_password, elsewhere="REDIS_URL"),
     Secret(name="redis_admin_password", readers="redis-admin", make=_password, elsewhere="REDIS_URL"),
@@ -201,8 +202,18 @@ def _put(file: Path, value: str) -> None:
 def write_urls() -> None:
     """Write the addresses that hold a password, as they are now."""
     passwords = {secret.name: quote(kept(secret), safe="") for secret in SECRETS}
-    database = f"postgresql://esteira:{passwords['postgres_password']}@postgres:5432/esteira"
-    write(KEYS / "django" / "database_url", os.environ.get("DATABASE_URL") or database)
+    app, owner = (
+        f"postgresql://{role}:{passwords[password]}@postgres:5432/esteira"
+        for role, password in (("esteira_app", "postgres_app_password"), ("esteira", "postgres_password"))
+    )
+    given_database = os.environ.get("DATABASE_URL")
+    write(KEYS / "django" / "database_url", given_database or app)
+    # Somebody else's server has the one role that its address names, unless a second address names the owner.
+    owner = os.environ.get("DATABASE_OWNER_URL") or ("" if given_database else owner)
+    file = KEYS / "release" / "database_owner_url"
+    if not file.exists():
+        _put(file, "")  # settings that name a file must find one
+    write(file, owner)
     for folder, login in (
         ("redis", "esteira:{redis_password}"),
         ("redis-flower", "flower:{redis_flower_password}"),

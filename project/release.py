@@ -21,8 +21,9 @@ from django.core.management import call_command
 from django.db import IntegrityError, transaction
 
 from esteira import gate
+from esteira.owner import as_owner
 
-PASSWORD = Path("/keys/django/admin_password")
+PASSWORD = Path("/keys/release/admin_password")
 FIRST = "admin"
 #: A database on a new disk takes its time; after that the container runtime begins anew.
 PATIENCE_S = 300.0
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str]) -> None:
         case []:
             release()
         case ["patiently"]:
-            gate.wait_for_database(PATIENCE_S)
+            with as_owner():  # the role that works may not be there yet
+                gate.wait_for_database(PATIENCE_S)
             release()
         case ["password"]:
             change_password(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -50,6 +50,7 @@ _read(DATA_DIR / "env")
 
 DEBUG = env.bool("DEBUG", default=False)
 MANAGE_COMMAND = env.str("MANAGE_COMMAND", default="manage.py")
+MIGRATE_COMMAND = env.str("MIGRATE_COMMAND", default="") or f"{MANAGE_COMMAND} migrate"
 SECRET_KEY = env.str("SECRET_KEY", default="")
 if not SECRET_KEY:
     raise ImproperlyConfigured(not_set("SECRET_KEY"))
@@ -106,18 +107,27 @@ AUTH_PASSWORD_VALIDATORS = [
 DATABASE_URL = checked("DATABASE_URL", env.str("DATABASE_URL", default=""))
 if not DATABASE_URL:
     raise ImproperlyConfigured(not_set("DATABASE_URL"))
+# Who owns the tables and migrates, if that is another role than the one that works with their rows.
+DATABASE_OWNER_URL = checked("DATABASE_OWNER_URL", env.str("DATABASE_OWNER_URL", default=""))
+
+
+def _database(name: str, url: str) -> dict[str, Any]:
+    found = dict(env.db_url_config(url))
+    if found["ENGINE"] != "django.db.backends.postgresql":
+        raise ImproperlyConfigured(
+            f"{name} must begin with postgresql://; Esteira keeps its truth in PostgreSQL only."
+        )
+    return {**found, "OPTIONS": {"connect_timeout": 3, **found.get("OPTIONS", {})}}
+
+
 DATABASES = {
     "default": {
-        **env.db_url_config(DATABASE_URL),
+        **_database("DATABASE_URL", DATABASE_URL),
         "CONN_MAX_AGE": env.int("DATABASE_MAX_AGE_SECONDS", default=60),
+        "CONN_HEALTH_CHECKS": True,
     }
 }
-DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 3)
-if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
-    raise ImproperlyConfigured(
-        "DATABASE_URL must begin with postgresql://; Esteira keeps its truth in PostgreSQL only."
-    )
+DATABASE_OWNER = _database("DATABASE_OWNER_URL", DATABASE_OWNER_URL) if DATABASE_OWNER_URL else {}
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 REDIS_URL = checked("REDIS_URL", env.str("REDIS_URL", default="redis://127.0.0.1:6379/0"))

@@ -53,8 +53,10 @@ SELECT CASE WHEN state = 'up' AND last_seen <= clock_timestamp() - %s * interval
 FROM esteira_worker GROUP BY 1"""
 
 # Connections that are kept for superusers, and since PostgreSQL 16 for a role of its own, are nobody's to have here.
+# What other roles' processes are is not shown to one without rights: those of clients have a user and a database.
 _CONNECTIONS = """
-SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datid IS NOT NULL
+          AND coalesce(backend_type, 'client backend') = 'client backend'),
   sum(CASE WHEN name = 'max_connections' THEN setting::int ELSE -setting::int END) FROM pg_settings
 WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"""
 _BACKUPS = """

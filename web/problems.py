@@ -129,7 +129,7 @@ def not_migrated() -> Problem:
     return Problem(
         code="not-migrated",
         status=503,
-        detail=f"The database is not yet at this release: run `{settings.MANAGE_COMMAND} migrate`. Nothing was stored.",
+        detail=f"The database is not yet at this release: run `{settings.MIGRATE_COMMAND}`. Nothing was stored.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 

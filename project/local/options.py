@@ -27,6 +27,7 @@ class Options:
     drain_seconds: float
     job_packages: list[str]
     database_url: str
+    database_owner_url: str
     redis_url: str
     email_url: str
     secret_key: str
@@ -58,6 +59,7 @@ def read() -> Options:
         drain_seconds=_seconds("DRAIN_SECONDS", text("DRAIN_SECONDS", "25"), least=0),
         job_packages=[name.strip() for name in text("JOB_PACKAGES", "jobs").split(",") if name.strip()],
         database_url=text("DATABASE_URL"),
+        database_owner_url=text("DATABASE_OWNER_URL"),
         redis_url=text("REDIS_URL"),
         email_url=text("EMAIL_URL"),
         secret_key=text("SECRET_KEY"),

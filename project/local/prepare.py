@@ -18,7 +18,7 @@ from project.local.parts import DEV_USER, OTHER_PASSWORD
 
 def main() -> None:
     django.setup()
-    call_command("migrate", interactive=False, verbosity=0)
+    call_command("migrate", interactive=False, verbosity=0)  # as the owner
     ensure_development_user(os.environ["DEV_PASSWORD"])
     for name in settings.NOT_FOR_JOBS:
         print(

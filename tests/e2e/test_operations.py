@@ -30,6 +30,9 @@ from tests.support.invariants import check
 from tests.support.journey import done, download, submit, upload
 from tests.support.waiting import until
 
+#: What keeps, and runs none of our code.
+SERVERS = ("postgres", "redis")
+
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -235,10 +238,16 @@ def test_a_backup_is_restored_into_new_volumes(
     assert signed_in(Browser(stack.web_url), PASSWORD)
 
 
+def started(stack: Installation, part: str) -> tuple[str, str]:
+    (container,) = stack.ids(part)
+    return container, stack.inspect(container)["State"]["StartedAt"]
+
+
 def test_make_up_replaces_nothing_by_code_that_cannot_be_loaded(stack: Installation, api: ApiClient) -> None:
     """And when it can, it ends what a profile started that is no longer wanted."""
     stack.compose("up", "-d", "--no-deps", "backup", COMPOSE_PROFILES="backup")
     before = {part: stack.ids(part) for part in ("web", "worker", "beat")}
+    servers = {part: started(stack, part) for part in SERVERS}
     broken = stack.code / "jobs" / "broken.py"
     broken.write_text("import nosuchthing\n")
 
@@ -247,10 +256,13 @@ def test_make_up_replaces_nothing_by_code_that_cannot_be_loaded(stack: Installat
     assert refused.returncode and "so nothing was replaced" in refused.stderr
     assert "No module named 'nosuchthing'" in refused.stdout + refused.stderr
     assert {part: stack.ids(part) for part in before} == before
-    broken.unlink()
+    broken.write_text('"""New code, which can be loaded."""\n')
     stack.make("up")
     assert not stack.compose("--profile", "*", "ps", "-aq", "backup").split()
+    assert not set(before["web"]) & set(stack.ids("web")), "the new code runs"
+    assert {part: started(stack, part) for part in SERVERS} == servers, "and their servers went on"
     done(api, submit(api, "shop.order", n=98))
+    broken.unlink()
 
 
 def test_rotating_postgresql_s_password_loses_no_job(stack: Installation, api: ApiClient) -> None:
@@ -268,7 +280,7 @@ def test_rotating_postgresql_s_password_loses_no_job(stack: Installation, api: A
 def test_a_change_that_was_killed_half_way_can_be_run_again(stack: Installation, api: ApiClient) -> None:
     """PostgreSQL knows the new password already, and nobody else does."""
     keys = ("run", "--rm", "--no-deps", "-T", "secrets", "python", "-m", "project.keys")
-    stack.compose(*keys, "prepare", "postgres_password")
+    stack.compose(*keys, "prepare", "postgres_password", "postgres_app_password")
     stack.compose("exec", "-T", "postgres", "sh", "/esteira/password")
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(stack.database_url())

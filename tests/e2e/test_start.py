@@ -44,8 +44,9 @@ READERS = {
         "redis-admin",
         "redis-flower",
         "redis-metrics",
+        "release",
     },
-    "migrate": {"django", "redis"},
+    "migrate": {"django", "redis", "release"},
     "web": {"django", "redis"},
     "worker": {"django", "redis"},
     "beat": {"django", "redis"},
@@ -56,8 +57,9 @@ READERS = {
 }
 SECRETS = {
     "secret_key": "django",
-    "admin_password": "django",
+    "admin_password": "release",
     "postgres_password": "postgres",
+    "postgres_app_password": "postgres",
     "redis_password": "redis",
     "redis_flower_password": "redis-flower",
     "redis_admin_password": "redis-admin",
@@ -206,7 +208,7 @@ def test_secrets_are_files_for_their_readers_and_stand_nowhere_else(stack: Share
     files = dict(line.split(" ", 1) for line in stack.compose(*look).splitlines())
     told = {service: json.dumps(stack.inspect(stack.ids(service, all_too=True)[0])) for service in READERS}
 
-    assert set(files) == {*SECRETS, "database_url", "redis_url", "redis_passwords.json"}
+    assert set(files) == {*SECRETS, "database_url", "database_owner_url", "redis_url", "redis_passwords.json"}
     assert set(files.values()) == {"440 0:10001"}
     assert not [(s, name) for s, text in told.items() for name, value in values.items() if value in text]
 
@@ -331,7 +333,7 @@ def test_flower_does_not_start_without_a_login(stack: Shared) -> None:
 def test_the_first_page_links_to_flower(stack: Shared) -> None:
     browser = Browser(stack.web_url)
 
-    page = browser.sign_in("admin", stack.secret("admin_password", "django", "web"))
+    page = browser.sign_in("admin", stack.admin_password())
 
     assert page.status == 200
     assert f'href="{stack.flower_url}"' in page.body.decode()

@@ -20,7 +20,12 @@ from tests.support.forks import ROOT
 from tests.support.kubernetes import Answer, Kubernetes, refusal
 from tests.support.waiting import Stopwatch, until
 
-NAMES = {one.name for one in SECRETS} | {"database_url", "redis_url", "flower_redis_url"}
+NAMES = {one.name for one in SECRETS} | {
+    "database_url",
+    "database_owner_url",
+    "redis_url",
+    "flower_redis_url",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -68,14 +73,15 @@ def test_a_second_start_changes_nothing(kubernetes: Kubernetes) -> None:
 def test_addresses_hold_the_passwords_quoted_and_names_that_other_namespaces_know(
     kubernetes: Kubernetes,
 ) -> None:
-    kubernetes.set_keys(postgres_password="p@ss:word/1", redis_password="r#d?s word")
+    kubernetes.set_keys(
+        postgres_password="p@ss:word/1", postgres_app_password="app:word/1", redis_password="r#d?s word"
+    )
 
     cluster_keys.fill(Api())
 
-    postgres, redis = "p%40ss%3Aword%2F1", "r%23d%3Fs%20word"
-    assert (
-        kubernetes.keys["database_url"] == f"postgresql://esteira:{postgres}@postgres.jobs.svc:5432/esteira"
-    )
+    postgres, redis, at = "p%40ss%3Aword%2F1", "r%23d%3Fs%20word", "postgres.jobs.svc:5432/esteira"
+    assert kubernetes.keys["database_url"] == f"postgresql://esteira_app:app%3Aword%2F1@{at}"
+    assert kubernetes.keys["database_owner_url"] == f"postgresql://esteira:{postgres}@{at}"
     assert kubernetes.keys["redis_url"] == f"redis://esteira:{redis}@redis:6379/0"
 
 
@@ -86,6 +92,7 @@ def test_servers_of_somebody_else_keep_their_addresses(kubernetes: Kubernetes) -
     cluster_keys.fill(Api())
 
     assert kubernetes.keys["database_url"] == theirs
+    assert "database_owner_url" not in kubernetes.keys, "one role does it all, unless two are given"
 
 
 def test_whoever_was_faster_wins_and_that_is_no_trouble(
@@ -127,7 +134,7 @@ def test_two_at_once_make_one_set(kubernetes: Kubernetes) -> None:
 
     assert sorted(rests) == [FIRST_PAUSE_S, LOOK_S]
     assert set(kubernetes.keys) == NAMES
-    assert kubernetes.keys["postgres_password"] in kubernetes.keys["database_url"]
+    assert kubernetes.keys["postgres_app_password"] in kubernetes.keys["database_url"]
 
 
 @pytest.mark.parametrize(

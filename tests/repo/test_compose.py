@@ -20,7 +20,7 @@ OURS = {
     "worker": "worker",
     "beat": "beat",
     "flower": "flower",
-    "secrets": "web",
+    "secrets": "secrets",
     "migrate": "web",
 }
 ONCE = {"secrets", "migrate"}
@@ -36,6 +36,7 @@ DERIVED = {
     "WEB_URL": "http://127.0.0.1:8000",
     "FLOWER_URL": "http://127.0.0.1:5555",
     "MANAGE_COMMAND": "docker compose exec web manage",
+    "MIGRATE_COMMAND": "docker compose run --rm migrate",
     "DATA_DIR": "/data",
     "RUN_DIR": "/run/esteira",
 }
@@ -229,17 +230,21 @@ def test_each_part_of_ours_has_its_image_and_a_target_that_builds_it() -> None:
     for name, role in OURS.items():
         part = services()[name]
         assert part["image"] == f"esteira-{role}:latest"
-        if name != "migrate":  # it runs what the other one built
-            built = services()["secrets" if role == "web" else name]["build"]
-            assert built["target"] == role
-            assert built["dockerfile"] == "services/Dockerfile"
+        built = services()["migrate" if role == "web" else name]["build"]
+        assert built["target"] == role
+        assert built["dockerfile"] == "services/Dockerfile"
 
 
 def test_a_registry_and_a_version_name_all_four() -> None:
     found = services(IMAGE_PREFIX="registry.example/team/", VERSION="1.2")
 
-    images = {found[name]["image"] for name in OURS}
-    assert images == {f"registry.example/team/esteira-{role}:1.2" for role in OURS.values()}
+    images = {found[name]["image"] for name in OURS if name != "secrets"}
+    assert images == {
+        f"registry.example/team/esteira-{role}:1.2" for role in OURS.values() if role != "secrets"
+    }
+    # It is built here, whatever runs: an image that a release names would restart the servers with each of them.
+    assert found["secrets"]["image"] == "registry.example/team/esteira-secrets:latest"
+    assert found["secrets"]["pull_policy"] == "never"
     assert found["web"]["image"].endswith("esteira-web:1.2")
 
 
@@ -495,6 +500,7 @@ def test_secrets_reach_their_readers_only_and_nobody_changes_them() -> None:
     django = {"migrate", "web", "worker", "beat"}
     assert readers == {
         "keys-django": django,
+        "keys-release": {"migrate"},
         "keys-redis": django | {"redis"},
         "keys-redis-flower": {"redis", "flower"},
         "keys-redis-admin": {"redis"},

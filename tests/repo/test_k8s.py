@@ -149,7 +149,9 @@ def test_every_key_that_a_pod_waits_for_is_made() -> None:
         and not entry["valueFrom"]["secretKeyRef"].get("optional")
     }
 
-    assert asked == set(missing_of({})) - {"postgres_metrics_password"}  # the component exporters asks for it
+    # The component exporters asks for the first; the second is in an address; the third is no other server's.
+    others = {"postgres_metrics_password", "postgres_app_password", "database_owner_url"}
+    assert asked == set(missing_of({})) - others
 
 
 def test_what_runs_or_loads_jobs_reads_their_secret_if_there_is_one_and_no_setting_from_it() -> None:
@@ -236,7 +238,7 @@ def test_each_setting_is_a_variable_with_the_default_that_is_documented() -> Non
     settings = named("ConfigMap", "esteira")["data"]
     documented = {one.name: one.default for one in shown()}
     otherwise = {"ALLOWED_HOSTS", "CONCURRENCY", "FLOWER_METRICS", "FLOWER_URL", "LOG_FORMAT", "WEB_URL"}
-    otherwise |= {"DATA_DIR", "MANAGE_COMMAND", "RUN_DIR"}
+    otherwise |= {"DATA_DIR", "MANAGE_COMMAND", "MIGRATE_COMMAND", "RUN_DIR"}
 
     assert list(settings) == sorted(settings)
     assert not set(settings) - set(documented)

@@ -49,7 +49,8 @@ class Servers:
 
     def addresses(self) -> dict[str, str]:
         return {
-            "DATABASE_URL": self.postgres.url,
+            "DATABASE_URL": self.postgres.url_of("esteira_app", "app"),
+            "DATABASE_OWNER_URL": self.postgres.url,
             "REDIS_URL": self.valkey.url,
             "DATA_DIR": str(self.home / "data"),
             "EMAIL_URL": "memorymail://",

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from project.cluster_keys import missing_of
 from project.keys import SECRETS
 
-ADDRESSES = {"database_url", "redis_url", "flower_redis_url"}
+ADDRESSES = {"database_url", "database_owner_url", "redis_url", "flower_redis_url"}
 
 
 def secret(**keys: str) -> dict[str, dict[str, str]]:
@@ -28,15 +28,17 @@ def test_what_is_there_stays_and_goes_into_the_addresses_quoted() -> None:
 
     assert not {"postgres_password", "flower_basic_auth"} & set(made)
     address = urlsplit(made["database_url"])
-    assert (address.username, address.password) == ("esteira", quote("p@ss:word/1", safe=""))
+    assert (address.username, address.password) == ("esteira_app", made["postgres_app_password"])
     assert (address.hostname, address.port, address.path) == ("postgres", 5432, "/esteira")
+    owner = urlsplit(made["database_owner_url"])
+    assert (owner.username, owner.password) == ("esteira", quote("p@ss:word/1", safe=""))
     assert made["redis_url"].startswith("redis://esteira:"), "an empty value is none"
 
 
 def test_a_server_of_somebody_else_keeps_its_address() -> None:
     made = missing_of(secret(database_url="postgresql://me@db.example.com/jobs"))
 
-    assert "database_url" not in made
+    assert not {"database_url", "database_owner_url"} & set(made)
     assert "redis_url" in made
 
 

@@ -67,12 +67,16 @@ def test_readers_of_the_group_may_read_and_nobody_may_write() -> None:
 
 def test_the_addresses_hold_the_passwords_quoted() -> None:
     give("postgres_password", "p@ss:word/1")
+    give("postgres_app_password", "app:word/1")
     give("redis_password", "r#d?s word")
 
     keys.settle()
 
     postgres, redis = "p%40ss%3Aword%2F1", "r%23d%3Fs%20word"
     assert everything()[str(keys.KEYS / "django/database_url")] == (
+        "postgresql://esteira_app:app%3Aword%2F1@postgres:5432/esteira"
+    )
+    assert everything()[str(keys.KEYS / "release/database_owner_url")] == (
         f"postgresql://esteira:{postgres}@postgres:5432/esteira"
     )
     assert everything()[str(keys.KEYS / "redis/redis_url")] == f"redis://esteira:{redis}@redis:6379/0"
@@ -117,6 +121,7 @@ def test_servers_of_somebody_else_are_used_by_their_addresses(monkeypatch: pytes
     keys.settle()
 
     assert everything()[str(keys.KEYS / "django/database_url")].endswith("/jobs?sslmode=require")
+    assert everything()[str(keys.KEYS / "release/database_owner_url")] == "", "one role does it all"
     for folder in ("redis", "redis-flower"):
         assert (
             everything()[str(keys.KEYS / folder / "redis_url")] == "rediss://:secret@redis.example.com:6380/1"
@@ -200,7 +205,7 @@ def test_what_is_prepared_is_not_in_use_until_it_is_adopted() -> None:
 
     keys.adopt(["postgres_password"])
     assert kept("postgres_password") != before
-    assert kept("postgres_password") in everything()[str(keys.KEYS / "django/database_url")]
+    assert kept("postgres_password") in everything()[str(keys.KEYS / "release/database_owner_url")]
 
 
 def test_a_change_that_was_interrupted_goes_on_with_the_same_value() -> None:

@@ -1,30 +1,54 @@
-"""`migrate`, as Django has it, but safe to type in several places at once (see `esteira.gate`)."""
+"""`migrate`, as Django has it, but safe to type in several places at once (see `esteira.gate`).
+
+Where settings name an owner of the tables, it migrates, and the role that works gets its rights (`esteira.owner`).
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.core.management.commands.migrate import Command as Migrate
-from django.db import connections
+from django.db import ProgrammingError, connections
+from psycopg.errors import InsufficientPrivilege
 
 from esteira.db import Gone
 from esteira.gate import NotMigrated, away, migrate_alone
+from esteira.owner import OwnerMayNot, as_owner, let_work
 
 
 class Command(Migrate):
     def handle(self, *args: Any, **options: Any) -> None:
-        def migrate() -> None:
-            super(Command, self).handle(*args, **options)
+        alias = options["database"]
+        with as_owner(alias) as working:
 
-        try:
-            if options["plan"] or options["check_unapplied"]:
-                migrate()
-            else:
-                migrate_alone(migrate, alias=options["database"], say=self.stdout.write)
-        except NotMigrated as error:
-            raise CommandError(str(error)) from error
-        except Gone as error:
-            if connections[options["database"]].is_usable():
-                raise
-            raise CommandError(away(error, alias=options["database"])) from error
+            def migrate() -> None:
+                if working is not None:
+                    let_work(working, alias)  # before: what is made now is for both
+                super(Command, self).handle(*args, **options)
+                if working is not None:
+                    let_work(working, alias)  # after: what a restored database holds
+
+            try:
+                if options["plan"] or options["check_unapplied"]:
+                    super().handle(*args, **options)
+                else:
+                    migrate_alone(migrate, alias=alias, say=self.stdout.write)
+            except (NotMigrated, OwnerMayNot) as error:
+                raise CommandError(str(error)) from error
+            except ProgrammingError as error:
+                if not isinstance(error.__cause__, InsufficientPrivilege):
+                    raise
+                raise CommandError(_may_not(alias)) from error
+            except Gone as error:
+                if connections[alias].is_usable():
+                    raise
+                raise CommandError(away(error, alias=alias)) from error
+
+
+def _may_not(alias: str) -> str:
+    role = connections[alias].settings_dict["USER"]
+    elsewhere = not settings.MIGRATE_COMMAND.startswith(settings.MANAGE_COMMAND)
+    what_to_do = f"run `{settings.MIGRATE_COMMAND}`" if elsewhere else "name that one in DATABASE_OWNER_URL"
+    return f"The role {role} may not change tables. Migrations run as the role that owns them: {what_to_do}."

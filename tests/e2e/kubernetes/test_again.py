@@ -14,7 +14,8 @@ from tests.support.documents import printed
 from tests.support.waiting import until
 
 PARTS = ("statefulset/postgres", "statefulset/redis", "deploy/web", "deploy/worker", "deploy/beat")
-TAKEN_AWAY = {"postgres_password", "database_url", "redis_password", "redis_url"}
+OF_POSTGRES = ("postgres_password", "postgres_app_password", "database_url", "database_owner_url")
+TAKEN_AWAY = {*OF_POSTGRES, "redis_password", "redis_url"}
 FIELD_MANAGER = "--field-manager=gitops"
 
 
@@ -49,9 +50,8 @@ def test_a_key_that_is_taken_away_is_made_again_and_the_servers_know_it(stack: I
     """As docs/kubernetes.md has it for Redis, and for PostgreSQL with the keys and the parts of its row."""
     old = (stack.database_url(), stack.redis_url())
     for_redis = printed("docs/kubernetes.md", "kubectl patch secret esteira")
-    for_postgres = for_redis.replace("redis_password", "postgres_password").replace(
-        "redis_url", "database_url"
-    )
+    away = ",".join(f'{{"op":"remove","path":"/data/{key}"}}' for key in OF_POSTGRES)
+    for_postgres = re.sub(r"'\[.*?\]'", f"'[{away}]'", for_redis)
     stack.type(for_redis)
     stack.type(
         for_postgres.replace("statefulset/redis", "statefulset/postgres").replace(" deploy/flower", "")

@@ -22,6 +22,7 @@ KEYS = {
     "secret_key",
     "admin_password",
     "postgres_password",
+    "postgres_app_password",
     "redis_password",
     "redis_flower_password",
     "redis_admin_password",
@@ -29,6 +30,7 @@ KEYS = {
     "redis_metrics_password",
     "flower_basic_auth",
     "database_url",
+    "database_owner_url",
     "redis_url",
     "flower_redis_url",
 }
@@ -66,9 +68,10 @@ def test_every_key_is_made_and_no_pod_knows_more_than_it_needs(fresh: Installed)
         "redis_admin_password",
     ):
         assert fresh.secret(key) not in in_flower
-    assert fresh.secret("admin_password") not in fresh.execute(
-        "worker", "sh", "-c", "env; cat /proc/1/environ"
-    )
+    for part in ("web", "worker", "beat"):
+        told = fresh.execute(part, "sh", "-c", "env; cat /proc/1/environ")
+        for key in ("admin_password", "postgres_password", "redis_admin_password"):
+            assert fresh.secret(key) not in told, (part, key)
 
 
 def test_a_second_apply_changes_nothing(fresh: Installed) -> None:
