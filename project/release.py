@@ -17,10 +17,11 @@ from pathlib import Path
 
 import django
 from django.contrib.auth import get_user_model
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
 from esteira import gate
+from esteira.gate import NotMigrated
 from esteira.owner import as_owner
 
 PASSWORD = Path("/keys/release/admin_password")
@@ -31,6 +32,13 @@ PATIENCE_S = 300.0
 
 def main(arguments: Sequence[str]) -> None:
     django.setup()
+    try:
+        _do(arguments)
+    except (CommandError, NotMigrated) as error:  # a sentence, for people who read `docker compose logs migrate`
+        sys.exit(str(error))
+
+
+def _do(arguments: Sequence[str]) -> None:
     match arguments:
         case []:
             release()

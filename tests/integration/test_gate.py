@@ -121,6 +121,16 @@ def test_a_patient_release_waits_for_a_database_that_is_not_there_yet(address: s
     assert said.count("made the account admin") == 1
 
 
+def test_a_release_says_in_a_sentence_that_the_database_is_away() -> None:
+    release = start("-m", "project.release", address="postgresql://esteira@127.0.0.1:1/none")
+
+    said, _ = release.communicate(timeout=60)
+
+    assert release.returncode == 1
+    assert said.startswith("The database at 127.0.0.1:1 does not answer.")
+    assert "Traceback" not in said
+
+
 def test_the_account_keeps_its_password_where_no_new_one_is_known(address: str) -> None:
     finished(start("-m", "project.release", address=address, ADMIN_PASSWORD="a long one"))
     with psycopg.connect(address, autocommit=True) as db:
