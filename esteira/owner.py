@@ -91,9 +91,9 @@ def let_work(working: Address, alias: str = "default") -> None:
     """
     connection, role = connections[alias], str(working["USER"])
     try:
-        if not _fetch(connection, "SELECT 1 FROM pg_roles WHERE rolname = %(role)s", role):
+        if is_new := not _fetch(connection, "SELECT 1 FROM pg_roles WHERE rolname = %(role)s", role):
             _do(connection, "CREATE ROLE {} LOGIN", sql.Identifier(role))
-        if not _gets_in(working):
+        if is_new or not _gets_in(working):
             _set_password(connection, role, str(working["PASSWORD"]))
         _give_rights(connection, role)
     except ProgrammingError as error:
