@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
+from cronsim.cronsim import RANGES, Field
 
 from esteira.bounds import CRON, EVERY, ZONE, Span, Text
 from esteira.errors import DeclarationError, InvalidOption
@@ -50,6 +51,7 @@ class Cadence:
             times = CronSim(self.cron, after.astimezone(zone))
         except CronSimError as error:
             raise DeclarationError(f"schedule: cron {self.cron!r} cannot be read: {error}.") from None
+        _refuse_long_steps(self.cron)
         for local in times:
             tick = local.astimezone(UTC)
             if tick > until:
@@ -92,7 +94,31 @@ def cron(expression: str, *, tz: str = "UTC") -> Cadence:
         raise DeclarationError(
             f"schedule: there is no time zone {tz!r}; write one like 'America/Sao_Paulo'."
         ) from None
+    _refuse_long_steps(expression)
     return Cadence(cron=expression, tz=tz)
+
+
+def _refuse_long_steps(expression: str) -> None:
+    """Refuse `*/61`, which would fire once in its range: whoever wrote it meant something else."""
+    fields = (Field.MINUTE, Field.HOUR, Field.DAY, Field.MONTH, Field.DOW)
+    for field, part in zip(
+        fields, expression.upper().split()[-5:], strict=True
+    ):  # an old row may have seconds
+        for term in part.split(","):
+            span, slash, step = term.partition("/")
+            if slash and int(step) > (most := _length(field, span)):
+                raise DeclarationError(
+                    f"schedule: cron {expression!r} cannot be read: the step of {term!r} is larger than its range is "
+                    f"long; at most {most}."
+                )
+
+
+def _length(field: Field, span: str) -> int:
+    if span == "*":
+        return 7 if field is Field.DOW else len(RANGES[field])  # Sunday is 0 and 7
+    values = field.parse(span)
+    first = min(one for one in values if isinstance(one, int))
+    return len(values) if "-" in span or first < 0 else max(RANGES[field]) - first + 1
 
 
 def every(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> Cadence:

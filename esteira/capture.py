@@ -5,11 +5,12 @@ A job may set up logging anew, and would silence all later jobs of its process; 
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from typing import Any
 
-from esteira.bounds import clean
+from esteira.bounds import clean, shown
 from esteira.slot import Slot
 
 #: The core's own words about a job are for the process's log.
@@ -37,9 +38,24 @@ class Capture(logging.Handler):
         if held is None or record.thread != self._thread or record.name.startswith(NOT_THE_JOB):
             return
         try:
-            held.say(clean(self.format(record)) + "\n")
+            held.say(clean(self._written(record)) + "\n")
         except Exception:  # a line that cannot be formatted must not fail the job
             self.handleError(record)
+
+    def _written(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except Exception:  # its arguments do not fit its message, or code of theirs raises
+            plain = copy.copy(record)
+            plain.msg, plain.args = _as_it_can_be(record), None
+            return self.format(plain)
+
+
+def _as_it_can_be(record: logging.LogRecord) -> str:
+    message = record.msg if isinstance(record.msg, str) else shown(record.msg)
+    args = record.args if isinstance(record.args, tuple) else (record.args,)
+    told = ", ".join(shown(one) for one in args if one is not None)
+    return f"{message} (its arguments do not fit: {told})" if told else message
 
 
 class Logs:

@@ -184,7 +184,7 @@ def _refuse_bad_unique(new: JobType) -> None:
         return
     said = bounds.shown(new.unique)
     try:
-        named = set(_fields_of(bounds.UNIQUE.check("unique", new.unique)))
+        named = set(fields_of(bounds.UNIQUE.check("unique", new.unique)))
     except (ValueError, InvalidOption) as error:
         raise DeclarationError(f"{new.where}: unique {said} cannot be read: {error}.") from None
     if unknown := named - set(new.model.model_fields):
@@ -199,10 +199,10 @@ def _refuse_bad_unique(new: JobType) -> None:
         )
 
 
-def _fields_of(template: str) -> Iterator[str]:
-    """Yield the names in a template, those inside of a format too: {total:{width}}."""
+def fields_of(template: str) -> Iterator[str]:
+    """Yield the parameters that a template names, those inside of a format too: {total:{width}}."""
     for _, field, form, _ in string.Formatter().parse(template):
         if field is not None:
             yield field
         if form:
-            yield from _fields_of(form)
+            yield from fields_of(form)

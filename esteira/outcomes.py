@@ -29,6 +29,7 @@ from esteira.params import NUL
 from esteira.record.finish import Outcome
 from esteira.slot import Held
 from esteira.spoken import name_of, said
+from esteira.storable import merged_in_json
 
 RESULT_MAX = 256 * 1024
 MESSAGE_MAX, TRACEBACK_MAX, NAME_MAX = 4 * 1024, 16 * 1024, 200
@@ -156,8 +157,14 @@ def _result(value: Any) -> str | None:
 def _plain(value: Any) -> Any:
     """Turn a result into dicts, lists, text and numbers; a generator in it runs the function's own code only now."""
     try:
-        return to_jsonable_python(value)
-    except SAID_ON_PURPOSE:
+        plain = to_jsonable_python(value)
+        if merged_in_json(value, plain):
+            raise BadResult(
+                'The result has a dict with two keys that are one in JSON, such as 1 and "1"; make every key text, and '
+                "give each once."
+            )
+        return plain
+    except (BadResult, *SAID_ON_PURPOSE):
         raise
     except Exception as error:  # a generator's body is the function's own code, and may raise anything
         own = error.__traceback__

@@ -13,14 +13,14 @@ import re
 import typing
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
-from esteira import lasting
+from esteira import lasting, storable
 from esteira.bounds import NESTED, nests_too_deeply
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
 from esteira.spoken import name_of, said
@@ -137,16 +137,24 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
         checked = model.model_validate(params)
     except ValidationError as error:
         raise InvalidParameters(problems(error)) from None
+    _refuse_merged_keys(model, params, checked)
     try:
         text = dump(checked)
     except Exception as error:  # a type's own way of writing itself may raise anything
         raise InvalidParameters(
-            [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {said(error)}."}]
+            _unstorable(checked)
+            or [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {said(error)}."}]
         ) from None
     if len(text) > MAX_PARAMS_BYTES or (not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES):
         raise TooLarge("params", "64 KiB")
     if "\\u0000" in text and NUL.search(text):
-        raise InvalidParameters([{"pointer": "#/params", "detail": "holds a NUL character; remove it."}])
+        raise InvalidParameters(
+            _unstorable(checked) or [{"pointer": "#/params", "detail": storable.NUL_INSIDE}]
+        )
+    if "\ufffd" in text and (
+        replaced := _unstorable(checked)
+    ):  # in keys pydantic puts it for half a character
+        raise InvalidParameters(replaced)
     if nests_too_deeply(text):
         raise InvalidParameters(
             [{"pointer": "#/params", "detail": f"is nested more than {NESTED} levels deep; flatten it."}]
@@ -154,6 +162,33 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
     if not _always_lasts(model) or lasting.may_have_long_number(text):
         _refuse_what_does_not_last(checked, text)
     return checked, text
+
+
+def _unstorable(checked: Params) -> list[dict[str, Any]]:
+    """Say which parameters hold a text that cannot be stored; none if it is not for a text of theirs."""
+    found = {name: storable.why_not(getattr(checked, name)) for name in type(checked).model_fields}
+    return [
+        {"pointer": f"#/params/{_escaped(name)}", "detail": detail}
+        for name, detail in found.items()
+        if detail
+    ]
+
+
+def _refuse_merged_keys(model: type[Params], params: Any, checked: Params) -> None:
+    if not isinstance(params, Mapping):
+        return
+    fields = model.__pydantic_core_schema__.get("schema", {}).get("fields", {})
+    merged = [
+        name
+        for name, value in params.items()
+        if isinstance(value, Mapping | list | tuple)
+        and name in fields
+        and storable.merged_when_read(fields[name]["schema"], value, getattr(checked, name))
+    ]
+    if merged:
+        raise InvalidParameters(
+            [{"pointer": f"#/params/{_escaped(name)}", "detail": storable.MERGED} for name in merged]
+        )
 
 
 @lru_cache(maxsize=1024)

@@ -47,11 +47,13 @@ class Held:
         return self.job.id, self.job.attempt
 
     def say(self, line: str) -> None:
-        """Keep a line of the log, up to 1 MiB an attempt."""
-        if self.log_bytes > LOG_MAX:
+        """Keep a line of the log, up to 1 MiB an attempt; of the line that goes beyond it, its beginning."""
+        room = LOG_MAX - self.log_bytes
+        if room < 0:
             return
-        self.log_bytes += len(line.encode(errors="replace"))
-        self.log.append(line if self.log_bytes <= LOG_MAX else CUT)
+        written = line.encode(errors="replace")
+        self.log_bytes += len(written)
+        self.log.append(line if len(written) <= room else written[:room].decode(errors="ignore") + CUT)
 
 
 @dataclass(slots=True)

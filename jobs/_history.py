@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db.models import Avg, Count, F, Max, Q, QuerySet
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import Avg, Count, DateTimeField, F, Func, IntegerField, Max, Q, QuerySet, Value
 from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import TruncDay, TruncMonth, TruncWeek
 
 from esteira.db import Orm
 from esteira.models import Job
@@ -39,11 +39,15 @@ class Period:
 
     @property
     def start(self) -> datetime:
-        return datetime.combine(self.first, time(), self.zone)
+        return self.begin(self.first)
 
     @property
     def end(self) -> datetime:
-        return min(datetime.combine(self.last + timedelta(days=1), time(), self.zone), self.now)
+        return min(self.begin(self.last + timedelta(days=1)), self.now)
+
+    def begin(self, day: date) -> datetime:
+        """Return when a day begins: after the gap where clocks skip midnight, at the first one where there are two."""
+        return datetime.combine(day, time(), self.zone).astimezone(UTC)
 
     @property
     def days(self) -> int:
@@ -127,16 +131,24 @@ class History:
         return sorted(lines, key=lambda line: (-line.jobs, line.type))
 
     def over_time(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Return (label, count per group) for every day, or week, or month of the period, empty ones too."""
-        trunc, labels = self._buckets()
+        """Return (label, count per group) for every day, or week, or month of the period, empty ones too.
+
+        PostgreSQL has time zone data of its own, which may be older or newer than Python's: it is given the moments at
+        which days begin, and asked for none.
+        """
+        labels = self._buckets()
+        begins = Value([self.period.begin(day) for day in labels], ArrayField(DateTimeField()))
+        bucket = Func(F("created_at"), begins, function="width_bucket", output_field=IntegerField())
         found = (
-            self._jobs().annotate(bucket=trunc).values("bucket", "state").order_by().annotate(n=Count("id"))
+            self._jobs().annotate(bucket=bucket).values("bucket", "state").order_by().annotate(n=Count("id"))
         )
-        counts = {label: dict.fromkeys(GROUPS, 0) for label in labels}
+        counts = [dict.fromkeys(GROUPS, 0) for _ in labels]
         group_of = {state: group for group, states in GROUPS.items() for state in states}
         for line in found:
-            counts[line["bucket"].date()][group_of[line["state"]]] += line["n"]
-        return [(_label(day, self.period.days), tuple(counts[day].values())) for day in labels]
+            counts[line["bucket"] - 1][group_of[line["state"]]] += line["n"]
+        return [
+            (_label(day, self.period.days), tuple(n.values())) for day, n in zip(labels, counts, strict=True)
+        ]
 
     def rows(self, *, most: int) -> Iterator[Row]:
         """Read the jobs, newest first, at most so many; a few thousand are in memory at a time."""
@@ -161,16 +173,14 @@ class History:
         jobs = Job.objects.filter(created_at__gte=self.period.start, created_at__lt=self.period.end)
         return jobs.filter(type=self.job_type) if self.job_type else jobs
 
-    def _buckets(self) -> tuple[Any, list[date]]:
-        first, last, zone = self.period.first, self.period.last, self.period.zone
-        days = [first + timedelta(days=n) for n in range(self.period.days)]
+    def _buckets(self) -> list[date]:
+        """Return the first days of all buckets; the first one may begin before the period."""
+        days = [self.period.first + timedelta(days=n) for n in range(self.period.days)]
         if len(days) <= 45:
-            return TruncDay("created_at", tzinfo=zone), days
+            return days
         if len(days) <= 182:
-            weeks = sorted({day - timedelta(days=day.weekday()) for day in days})
-            return TruncWeek("created_at", tzinfo=zone), weeks
-        months = sorted({day.replace(day=1) for day in (*days, last)})
-        return TruncMonth("created_at", tzinfo=zone), months
+            return sorted({day - timedelta(days=day.weekday()) for day in days})
+        return sorted({day.replace(day=1) for day in days})
 
     def _row(self, line: dict[str, Any]) -> Row:
         period, started, finished = self.period, line["started_at"], line["finished_at"]

@@ -1,80 +1,39 @@
-"""The message itself: addresses and a subject that smuggle in no header, attachments, a Message-ID that repeats."""
+"""The message itself: its headers, its attachments, and a Message-ID that repeats."""
 
 from __future__ import annotations
 
 import hashlib
 import mimetypes
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from email.encoders import encode_base64
 from email.mime.base import MIMEBase
 from email.utils import parseaddr
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
 from django.core.mail import EmailMultiAlternatives
-from django.core.validators import validate_email
-from django.utils.encoding import punycode
 
 from esteira import Context, GiveUp
 from esteira.errors import NotFound
+from jobs._addresses import ascii_domain, bare, in_header
+from jobs._headers import attachment_named, breaks_lines
 
 MIB = 1024**2
 LARGEST_ATTACHMENTS = 25 * MIB  # what most mail servers take, and a fraction of what a worker may hold
 READ_BYTES = 256 * 1024
-LONGEST_NAME = 100
-ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bq]\?[^?\s]*\?=", re.IGNORECASE)
-
-
-def one_line(value: str) -> str:
-    """Refuse what could begin a header of its own."""
-    if any(_breaks_lines(c) for c in value):
-        raise ValueError("holds a line break or another control character; write it on one line.")
-    if ENCODED_WORD.search(value):  # a mail program would decode it, line breaks and all
-        raise ValueError("is encoded for a header already; write it as people read it.")
-    return value
-
-
-def checked_address(value: str) -> str:
-    """Check `ana@example.org` or `Ana Lima <ana@example.org>`; return it as a header wants it."""
-    found = re.fullmatch(r"(?:([^<>]*)<([^<>]+)>|([^<>]+))", one_line(value).strip())
-    name, inside, alone = found.groups() if found else ("", "", "")
-    bare = _bare((inside or alone or "").strip())
-    plain = (name or "").translate(str.maketrans("", "", '"\\')).strip()
-    if len(plain) > LONGEST_NAME:
-        raise ValueError(f"has a name of more than {LONGEST_NAME} characters; shorten it.")
-    return f'"{plain}" <{bare}>' if plain else bare
-
-
-def _bare(value: str) -> str:
-    """Check an address without a name; its domain becomes ASCII, as SMTP speaks it."""
-    local, _, domain = value.rpartition("@")
-    try:
-        bare = f"{local}@{punycode(domain)}"
-        validate_email(bare)
-    except (ValidationError, UnicodeError):
-        bare = ""
-    if not bare.isascii() or not bare:
-        raise ValueError("is not an address such as ana@example.org or Ana Lima <ana@example.org>.")
-    return bare
-
-
-def without_repeats(addresses: Sequence[str]) -> list[str]:
-    """Keep the first of each; how it is written (name, capitals) makes no difference."""
-    first: dict[str, str] = {}
-    for one in addresses:
-        first.setdefault(parseaddr(one)[1].lower(), one)
-    return list(first.values())
 
 
 class Letter:
-    """What all copies of a message have in common; the attachments are read once."""
+    """What all copies of a message have in common; the attachments are read once.
 
-    def __init__(self, ctx: Context, **params: Any) -> None:
-        self.params: Mapping[str, Any] = params
-        self._key = ctx.idempotency_key
+    `first_job` is this job, or the one whose follow-up it is: what that may have sent has the same Message-ID.
+    """
+
+    def __init__(self, ctx: Context, *, first_job: UUID, **params: Any) -> None:
+        self.params: Mapping[str, Any] = {**params, "first_job": first_job}
+        self._sender = _sender()
         self._attachments = _read_attachments(ctx, params["attachments"])
 
     def addressed(self, to: Sequence[str], *, apart: bool = False) -> EmailMultiAlternatives:
@@ -83,10 +42,10 @@ class Letter:
         message = EmailMultiAlternatives(
             params["subject"],
             params["text"],
-            settings.DEFAULT_FROM_EMAIL,
-            list(to),
-            reply_to=[params["reply_to"]] if params["reply_to"] else None,
-            headers={"Message-ID": _message_id(self._key, to[0] if apart else "")},
+            in_header(self._sender),
+            [in_header(one) for one in to],
+            reply_to=[in_header(params["reply_to"])] if params["reply_to"] else None,
+            headers={"Message-ID": self._message_id(bare(to[0]) if apart else "")},
         )
         if params["html"]:
             message.attach_alternative(params["html"], "text/html")
@@ -94,12 +53,27 @@ class Letter:
             message.attach(attachment)
         return message
 
+    def _message_id(self, address: str) -> str:
+        """Make the Message-ID from the first job's id alone: the same for every attempt, on every host."""
+        domain = bare(self._sender).rpartition("@")[2]
+        copy = f".{hashlib.sha256(address.encode()).hexdigest()[:16]}" if address else ""
+        return f"<{self.params['first_job']}{copy}@{domain}>"
 
-def _message_id(key: str, address: str) -> str:
-    """Make the Message-ID from the idempotency key alone: the same for every attempt, on every host."""
-    domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2] or "localhost"
-    copy = f".{hashlib.sha256(address.encode()).hexdigest()[:16]}" if address else ""
-    return f"<{key}{copy}@{punycode(domain)}>"
+
+def _sender() -> str:
+    """Return DEFAULT_FROM_EMAIL in the spelling of a checked address; inside a company its domain may have no dot."""
+    name, address = parseaddr(settings.DEFAULT_FROM_EMAIL)
+    local, at, domain = address.rpartition("@")
+    try:
+        sender = f"{local}@{ascii_domain(domain)}"
+    except ValueError as error:
+        raise GiveUp(f"DEFAULT_FROM_EMAIL {error} Then retry this job.") from None
+    if not at or not sender.isascii():
+        raise GiveUp(
+            "DEFAULT_FROM_EMAIL is not an address such as jobs@example.org; correct it, then retry this job."
+        )
+    plain = name.translate(str.maketrans("", "", '"\\'))
+    return f'"{plain}" <{sender}>' if plain else sender
 
 
 def _read_attachments(ctx: Context, refs: Sequence[str]) -> list[MIMEBase]:
@@ -138,17 +112,11 @@ def _part(name: str, data: bytes) -> MIMEBase:
     part = MIMEBase(kind, subkind)
     part.set_payload(data)
     encode_base64(part)
-    part.add_header(
-        "Content-Disposition", "attachment", filename=name if name.isascii() else ("utf-8", "", name)
-    )
+    part["Content-Disposition"] = attachment_named(name)
     return part
 
 
 def _file_name(name: object) -> str:
     """Make a name that cannot leave its header, nor its folder when somebody saves it."""
     last = re.split(r"[/\\]", name)[-1] if isinstance(name, str) else ""
-    return "".join(c for c in last if not _breaks_lines(c)).strip(" .")[:200] or "attachment"
-
-
-def _breaks_lines(character: str) -> bool:
-    return unicodedata.category(character) in {"Cc", "Zl", "Zp"}
+    return "".join(c for c in last if not breaks_lines(c)).strip(" .")[:200] or "attachment"

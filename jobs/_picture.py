@@ -7,24 +7,22 @@ upright, in sRGB, and holds pixels only: no EXIF, no place, no camera, no embedd
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, cast
+from typing import IO, Any
 
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from esteira import Context, GiveUp
 from esteira.errors import NotFound
+from jobs._damage import DAMAGED, READABLE, mended, refusal, why_unread
+from jobs._pixels import shown
 
 #: A decoded picture takes 4 bytes a pixel, twice while it is turned or encoded.
 MAX_PIXELS = 40_000_000
-READABLE = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")
-READABLE_NAMES = "JPEG, PNG, WebP, AVIF, GIF, TIFF or BMP"
 ORIENTATION = 0x0112
 TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,11 +33,6 @@ TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: What Pillow's readers raise on files that are cut off, damaged or made to hurt.
-DAMAGED = (
-    *(OSError, EOFError, SyntaxError, ValueError, RuntimeError),
-    *(struct.error, zlib.error),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,19 +91,27 @@ def opened(ctx: Context, ref: str) -> Iterator[tuple[Image.Image, str]]:
         yield picture, PurePath(str(getattr(stream, "name", "picture"))).stem[:100] or "picture"
 
 
-def _identified(stream: Any) -> Image.Image:
+def _identified(stream: IO[bytes]) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
-            return Image.open(stream, formats=READABLE)
+            return _read(stream)
     except UnidentifiedImageError:
-        raise GiveUp(
-            f"picture: this file is not a picture that can be read; upload {READABLE_NAMES}."
-        ) from None
+        raise why_unread(stream) from None
     except Image.DecompressionBombError:
         raise GiveUp(f"picture: {_too_many()}") from None
     except DAMAGED as error:
-        raise GiveUp(_damaged(error)) from error
+        raise refusal(error) from error
+
+
+def _read(stream: IO[bytes]) -> Image.Image:
+    try:
+        return Image.open(stream, formats=READABLE)
+    except DAMAGED:
+        without = mended(stream)
+        if without is None:
+            raise
+        return Image.open(without, formats=READABLE)
 
 
 def _refuse_bomb(width: int, height: int) -> None:
@@ -125,22 +126,25 @@ def _too_many() -> str:
     return f"at most {MAX_PIXELS // 1_000_000} million pixels are read. Make it smaller first."
 
 
-def _damaged(error: BaseException) -> str:
-    return f"picture: the file is damaged or cut off ({str(error)[:200]}). Upload it again."
+def plain(picture: Image.Image, *, about: int | None = None) -> Image.Image:
+    """Decode: upright, sRGB, one of the modes L, RGB and RGBA, nothing attached. Raises GiveUp if it cannot be read.
 
-
-def plain(picture: Image.Image) -> Image.Image:
-    """Decode: upright, sRGB, one of the modes L, RGB and RGBA, nothing attached. Raises GiveUp if it is damaged."""
+    `about` is the longest side that is wanted: a JPEG can be decoded at half, a quarter or an eighth of its size, for
+    as much less time and memory.
+    """
+    kind = picture.format
     try:
+        if about:
+            picture.draft("RGB", (2 * about, 2 * about))
         picture.load()
         orientation = _orientation(picture)
-        result = _simple(_in_srgb(picture))
+        result = shown(picture)
         if orientation in TURN:
             result = result.transpose(TURN[orientation])
     except Image.DecompressionBombError:
         raise GiveUp(f"picture: {_too_many()}") from None
     except DAMAGED as error:
-        raise GiveUp(_damaged(error)) from error
+        raise refusal(error, kind) from error
     result.info = {}  # writers would copy profiles and comments from here
     return result
 
@@ -150,42 +154,6 @@ def _orientation(picture: Image.Image) -> int:
         return int(picture.getexif().get(ORIENTATION, 1))
     except DAMAGED:  # broken metadata is no reason to refuse the pixels
         return 1
-
-
-def _in_srgb(picture: Image.Image) -> Image.Image:
-    """Apply an embedded colour profile, because it is dropped; without this a wide-gamut photograph turns pale."""
-    profile = picture.info.get("icc_profile")
-    if not profile or picture.mode not in {"RGB", "RGBA", "CMYK"}:
-        return picture
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        target = ImageCms.createProfile("sRGB")
-        mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-        return ImageCms.profileToProfile(picture, source, target, outputMode=mode) or picture
-    except (ImageCms.PyCMSError, *DAMAGED):  # a broken profile is as good as none
-        return picture
-
-
-def _simple(picture: Image.Image) -> Image.Image:
-    if picture.has_transparency_data:
-        return _in_mode(picture, "RGBA")
-    if picture.mode[0] in "IF":
-        return _from_deep_gray(picture)
-    return _in_mode(picture, "L" if picture.mode in {"1", "L"} else "RGB")
-
-
-def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
-    return picture if picture.mode == mode else picture.convert(mode)
-
-
-def _from_deep_gray(picture: Image.Image) -> Image.Image:
-    """Scale 16 and 32 bit gray, as scanners and cameras in science make it, to what can be shown."""
-    deep = picture.convert("F")
-    low, high = 0.0, 65535.0
-    if not picture.mode.startswith("I;16"):
-        low, high = cast(tuple[float, float], deep.getextrema())
-    scale = 255.0 / ((high - low) or 1.0)
-    return deep.point(lambda value: value * scale - low * scale).convert("L")
 
 
 def refuse_too_large(kind: str, width: int, height: int) -> None:

@@ -6,14 +6,21 @@ formula, so CSV cells that do are led by an apostrophe; in XLSX every text is st
 
 from __future__ import annotations
 
+import codecs
 import csv
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import IO, Any
 
 from jobs._history import GROUPS, Period, Row, TypeLine
 
-FORMULA_SIGNS = frozenset("=+-@＝＋－＠\t\r\n")
+FORMULA_SIGNS = frozenset("=+-@\u2212")
+#: Letters and marks that nobody sees, beside the controls, formats and spaces; a program may pass over them all.
+UNSEEN = re.compile(
+    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 COLOURS = ("#2e7d32", "#c62828", "#757575", "#1565c0")  # one per group; told apart without colour vision, too
 HEADINGS = {
     "id": 37,
@@ -34,12 +41,22 @@ HEADINGS = {
 
 
 def looks_like_formula(text: str) -> bool:
-    """Tell whether a spreadsheet program may run a cell; some drop the spaces before the sign."""
-    return text[:1] in FORMULA_SIGNS or text.lstrip()[:1] in FORMULA_SIGNS if text else False
+    """Tell whether a spreadsheet program may run a cell; some pass over what cannot be seen before the sign."""
+    if text[:1] in {"\t", "\r", "\n"}:
+        return True
+    first = next((c for c in text if not _unseen(c)), "")
+    return (
+        unicodedata.normalize("NFKC", first) in FORMULA_SIGNS
+    )  # wide and small signs count as the plain ones
+
+
+def _unseen(character: str) -> bool:
+    return unicodedata.category(character)[0] in "CZ" or UNSEEN.match(character) is not None
 
 
 def write_csv(out: IO[bytes], rows: Iterable[Row]) -> None:
-    """Write RFC 4180 in UTF-8; times carry their offset."""
+    """Write RFC 4180 in UTF-8; times carry their offset. Without the mark before it, Excel reads another encoding."""
+    out.write(codecs.BOM_UTF8)
     lines = csv.writer(_Encoded(out))
     lines.writerow(HEADINGS)
     for row in rows:

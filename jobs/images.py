@@ -47,9 +47,7 @@ def thumbnails(
     """
     wanted = sorted(set(sizes))
     with opened(ctx, picture) as (source, name):
-        # A JPEG can be decoded at half, a quarter or an eighth of its size, for as much less time and memory.
-        source.draft("RGB", (2 * wanted[-1], 2 * wanted[-1]))
-        whole = plain(source)
+        whole = plain(source, about=wanted[-1])
     files = []
     for size in ctx.each(wanted, "Making thumbnails"):
         small = _square(whole, size) if square else _within(whole, size)

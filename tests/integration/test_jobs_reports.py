@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import importlib.resources
 import io
 import tracemalloc
-from datetime import UTC, date, datetime, timedelta
+import zoneinfo
+from collections import Counter
+from datetime import UTC, date, datetime, time, timedelta
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
@@ -33,6 +36,13 @@ HOSTILE = [
     "\t=1",
     " =1",
     "＝1",
+    "﹦1",
+    "\u2212" + "1+1",
+    *(
+        f"{unseen}=1+1"
+        for unseen in "\u200b\ufeff\u00a0\u00ad\u2060\u200e\u202e\u180e\u3164\u034f\ufe0f\u2028\U000e0020"
+    ),
+    "\u200b \ufeff\t@SUM(A1)",
 ]
 
 
@@ -79,7 +89,7 @@ def file_of(ctx: LocalContext, kind: str) -> bytes:
 
 
 def csv_lines(ctx: LocalContext) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(file_of(ctx, "csv").decode(), newline="")))
+    return list(csv.DictReader(io.StringIO(file_of(ctx, "csv").decode("utf-8-sig"), newline="")))
 
 
 def workbook(ctx: LocalContext) -> openpyxl.Workbook:
@@ -267,6 +277,16 @@ def test_states_are_named_as_people_see_them(database):
     assert sorted(line["state"] for line in csv_lines(ctx)) == ["retrying", "scheduled"]
 
 
+def test_a_csv_says_that_it_is_utf_8_so_that_excel_shows_every_script(database):
+    made(1, "failed", error={"message": "ação 世界"})
+
+    _, ctx = report(formats=["csv"])
+
+    data = file_of(ctx, "csv")
+    assert data.startswith(b"\xef\xbb\xbfid,type,")
+    assert data.count(b"\xef\xbb\xbf") == 1
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_text_that_looks_like_a_formula_is_no_formula(database, text):
     made(1, "failed", type=text, queue=text, submitted_by=text, error={"message": text})
@@ -450,12 +470,71 @@ def test_the_days_of_a_clock_change_are_whole_days(database):
     assert result["jobs"] == 2
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.fixture
+def own_zone(tmp_path):
+    """Python's data say that Berlin's clocks are those of Kiritimati, 14 hours ahead; PostgreSQL's say what is true."""
+    berlin = tmp_path / "Europe" / "Berlin"
+    berlin.parent.mkdir()
+    usual = zoneinfo.TZPATH
+    data = importlib.resources.files("tzdata.zoneinfo.Pacific").joinpath("Kiritimati").read_bytes()
+    berlin.write_bytes(data)
+    zoneinfo.reset_tzpath([str(tmp_path)])
+    ZoneInfo.clear_cache()
+    yield "Europe/Berlin"
+    zoneinfo.reset_tzpath(usual)
+    ZoneInfo.clear_cache()
+
+
+@pytest.mark.parametrize("days", [1, 2, 100, 366])
+def test_days_are_pythons_where_postgresql_knows_other_ones(database, own_zone, days):
+    zone = ZoneInfo(own_zone)
+    last = date(2026, 3, 11)
+    first = last - timedelta(days=days - 1)
+    made(1, at=datetime.combine(first, time(), zone))
+    made(2, at=datetime.combine(last, time(23, 59), zone))
+
+    result, ctx = report(first_day=first, last_day=last, time_zone=own_zone, formats=["xlsx", "csv", "pdf"])
+
+    buckets = list(workbook(ctx)["Over time"].iter_rows(min_row=2, values_only=True))
+    counts = [sum(numbers) for _, *numbers in buckets]
+    assert result["jobs"] == 3
+    assert counts == ([3] if days == 1 else [1, *([0] * (len(counts) - 2)), 2])
+    assert {line["submitted"][:10] for line in csv_lines(ctx)} == {str(first), str(last)}
+
+
+@pytest.mark.parametrize(
+    ("zone_name", "day"),
+    [
+        ("America/Sao_Paulo", date(2017, 10, 15)),  # begins at 01:00
+        ("America/Havana", date(2025, 11, 2)),  # has its first hour twice
+        ("Pacific/Apia", date(2011, 12, 30)),  # was left out
+    ],
+)
+def test_a_day_without_a_midnight_or_with_two_is_counted_once(database, zone_name, day):
+    zone = ZoneInfo(zone_name)
+    moments = [datetime.combine(day, time(), UTC) + timedelta(hours=h) for h in range(-24, 49)]
+    for moment in moments:
+        made(1, at=moment)
+    days = (day - timedelta(days=1), day + timedelta(days=1))
+    wanted = Counter(m.astimezone(zone).date() for m in moments)
+
+    result, ctx = report(first_day=days[0], last_day=days[1], time_zone=zone_name)
+
+    buckets = list(workbook(ctx)["Over time"].iter_rows(min_row=2, values_only=True))
+    counted = {label: sum(numbers) for label, *numbers in buckets}
+    expected = {f"{d:%m-%d}": wanted[d] for d in (days[0], day, days[1])}
+    assert counted == expected
+    assert result["jobs"] == sum(expected.values())
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "\x01=1", "\x1b=1", "\x85=1"])
 def test_formulas_are_recognised(text):
     assert looks_like_formula(text)
 
 
-@pytest.mark.parametrize("text", ["", "a=1", "tests.work", "it broke: -1", "'=1", "1"])
+@pytest.mark.parametrize(
+    "text", ["", "a=1", "tests.work", "it broke: -1", "'=1", "1", "\u200ba=1", "名 -1", "e\u0301=1"]
+)
 def test_ordinary_texts_are_left_alone(text):
     assert not looks_like_formula(text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -133,7 +133,7 @@ def test_one_bad_request_among_many_stores_none(greet: JobType) -> None:
         ({}, {"#/params/name"}),
         ({"name": 7, "times": "x", "nmae": "y"}, {"#/params/name", "#/params/times", "#/params/nmae"}),
         ({"name": "x" * 81}, {"#/params/name"}),
-        ({"name": "a\0b"}, {"#/params"}),
+        ({"name": "a\0b"}, {"#/params/name"}),
     ],
 )
 def test_bad_parameters_are_named_all_at_once(
@@ -180,6 +180,55 @@ def test_bad_options_name_the_field(
 def test_an_unknown_type_is_refused() -> None:
     with pytest.raises(UnknownJobType, match=r"nobody\.knows"):
         submit([SubmitRequest(type="nobody.knows", params={})])
+
+
+@pytest.mark.parametrize(
+    ("template", "params", "guilty", "said"),
+    [
+        (
+            "{name}",
+            {"name": "x" * 300},
+            ["name"],
+            "makes a unique key of 300 characters; at most 200, so shorten it.",
+        ),
+        ("{times}-{name}", {"name": "x" * 300}, ["name"], "makes a unique key of 302 characters"),
+        ("{name}", {"name": ""}, ["name"], "makes an empty unique key; give it a value."),
+        ("{name}{note}", {"name": "", "note": ""}, ["name", "note"], "makes an empty unique key"),
+        (
+            "{times}-{day:%Y}",
+            {"day": None},
+            ["day"],
+            "cannot be filled into the unique key '{times}-{day:%Y}'",
+        ),
+        ("{times:c}", {"times": 0}, ["times"], "makes a unique key that holds a NUL character"),
+        (
+            "{name}{times:c}",
+            {"times": 0xD800},
+            ["times"],
+            "makes a unique key that holds half of a surrogate pair",
+        ),
+        (
+            "{name:{times}}",
+            {"name": "ana", "times": -1},
+            ["name", "times"],
+            "cannot be filled into the unique key",
+        ),
+    ],
+)
+def test_a_unique_key_that_cannot_be_made_names_the_parameters_it_is_made_of(
+    template: str, params: dict[str, Any], guilty: list[str], said: str
+) -> None:
+    @job(name="test.keyed", unique=template)
+    def keyed(
+        ctx: Context, name: str = "a", note: str = "", times: int = 3, day: date | None = None
+    ) -> None: ...
+
+    with pytest.raises(InvalidParameters) as refused:
+        keyed.submit(**params)
+
+    assert [error["pointer"] for error in refused.value.errors] == [f"#/params/{name}" for name in guilty]
+    assert all(said in error["detail"] for error in refused.value.errors)
+    assert not Job.objects.exists()
 
 
 def test_a_held_unique_key_answers_with_its_holder_or_an_error(greet: JobType) -> None:

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esteira import cron, every
+from esteira.cadence import Cadence
 from esteira.errors import DeclarationError
 
 # Whole hours both ways, half an hour (Lord Howe), summer as the standard time (Dublin), a clock that went
@@ -196,3 +197,50 @@ def test_a_schedule_that_cannot_be_is_refused_with_its_reason(expression: str, t
 def test_an_interval_that_is_none_is_refused(seconds: float) -> None:
     with pytest.raises(DeclarationError, match="schedule: "):
         every(seconds)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "*/61 * * * *",
+        "0 */25 * * *",
+        "0 0 */32 * *",
+        "0 0 1 */13 *",
+        "0 0 * * */8",
+        "0-10/20 * * * *",
+        "50/15 * * * *",
+        "0,30/40 * * * *",
+        "0 0 * JAN-MAR/4 *",
+        "0 0 * * MON-FRI/6",
+    ],
+)
+def test_a_step_beyond_its_range_is_refused_because_it_would_fire_once(expression: str) -> None:
+    with pytest.raises(
+        DeclarationError, match=r"cannot be read: the step of '\S+' is larger than its range .*; at most"
+    ):
+        cron(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "*/60 * * * *",
+        "0 */24 * * *",
+        "0 0 */31 * *",
+        "0 0 1 */12 *",
+        "0 0 * * */7",
+        "30/30 * * * *",
+        "5-10/6 * * * *",
+    ],
+)
+def test_a_step_as_long_as_its_range_is_kept(expression: str) -> None:
+    assert cron(expression).cron == expression
+
+
+def test_a_stored_step_beyond_its_range_does_not_fire_either() -> None:
+    cadence = Cadence(cron="*/61 * * * *")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    assert cadence.shown().startswith("broken: ")
+    with pytest.raises(DeclarationError, match="larger than its range"):
+        list(cadence.ticks(now, now + timedelta(days=1), now))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import email
 import email.policy
 import io
+import re
+from email.header import decode_header, make_header
 from uuid import uuid4
 
 import pytest
@@ -13,6 +15,7 @@ from django.core import mail
 from esteira import Cancelled, GiveUp, LocalContext
 from esteira.context import MemoryHost
 from esteira.errors import InvalidParameters
+from esteira.params import check
 from jobs import _letter
 from jobs.email import send, send_to_list
 
@@ -46,6 +49,11 @@ class UploadsWithNames(MemoryHost):
         stream = NamedFile(self.uploads[ref])
         stream.name = self.names[ref]
         return stream
+
+
+def unfolded(raw: bytes) -> list[bytes]:
+    """The lines of a header, as a mail program puts them together again."""
+    return raw.partition(b"\n\n")[0].replace(b"\n ", b" ").split(b"\n")
 
 
 def context_with_upload(name: str, data: bytes) -> tuple[LocalContext, str]:
@@ -138,6 +146,106 @@ def test_a_pasted_text_is_a_list_too():
     ]
 
 
+ANA, RUI = '"Lima, Ana" <ana@example.org>', '"Souza, Rui" <rui@example.org>'
+
+
+@pytest.mark.parametrize(
+    ("pasted", "people"),
+    [
+        ('"Lima, Ana" <ana@example.org>; "Souza, Rui" <rui@example.org>', [ANA, RUI]),
+        ("Lima, Ana <ana@example.org>; Souza, Rui <rui@example.org>;", [ANA, RUI]),
+        ("Lima, Ana <ana@example.org>\r\nSouza, Rui <rui@example.org>\r\n", [ANA, RUI]),
+        ('"Lima, Ana" <ana@example.org>, "Souza, Rui" <rui@example.org>', [ANA, RUI]),
+        ("Lima, Ana <ana@example.org>", [ANA]),
+        ('"Lima; Ana" <ana@example.org>', ['"Lima; Ana" <ana@example.org>']),
+        (
+            '"A \\"L, M\\" B" <ana@example.org>, rui@example.org',
+            ['"A L, M B" <ana@example.org>', "rui@example.org"],
+        ),
+        ("ana@example.org,,rui@example.org,", ["ana@example.org", "rui@example.org"]),
+        ("'Ana' <ana@example.org>; rui@example.org", ["\"'Ana'\" <ana@example.org>", "rui@example.org"]),
+    ],
+)
+@pytest.mark.parametrize("job_type", [send, send_to_list])
+def test_a_list_is_read_as_mail_programs_write_it(job_type, pasted, people):
+    checked, _ = check(job_type.model, {"to": pasted, **LETTER})
+
+    assert checked.model_dump()["to"] == people
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "Lima, Ana <ana@example.org>, Souza, Rui <rui@example.org>",
+        "ana@example.org, Lima, Rui <rui@example.org>",
+        '"Lima, Ana <ana@example.org>; "Souza, Rui" <rui@example.org>',
+        '"Ana <ana@example.org>; Rui" <rui@example.org>',
+        'Ana" , bo@example.org, "Cy <cy@example.org>',
+        "ana, bo@example.org",
+        "ana@example.org bo@example.org",
+        "Ana <ana@example.org> Rui <rui@example.org>",
+    ],
+)
+@pytest.mark.parametrize("job_type", [send, send_to_list])
+def test_a_list_that_can_be_read_in_two_ways_is_refused_as_a_whole(job_type, pasted):
+    with pytest.raises(InvalidParameters, match=r"#/params/to/\d: is not an address .* in quotes\."):
+        job_type.run(to=pasted, **LETTER)
+
+    assert not mail.outbox
+
+
+@pytest.mark.parametrize(
+    ("domain", "ascii_domain"),
+    [
+        ("exämple.org", "xn--exmple-cua.org"),
+        ("straße.de", "xn--strae-oqa.de"),
+        ("βόλος.com", "xn--nxasmm1c.com"),
+        ("نامه\u200cای.com", "xn--mgba3gch31f060k.com"),
+        ("ｅｘａｍｐｌｅ.org", "example.org"),
+        ("例え。jp", "xn--r8jz45g.jp"),
+        ("EXAMPLE.org", "EXAMPLE.org"),
+        ("xn--strae-oqa.de", "xn--strae-oqa.de"),
+    ],
+)
+def test_a_domain_of_another_script_is_the_one_that_was_registered(settings, domain, ascii_domain):
+    """By the rules of 2003, which Python's codec and Django follow, straße.de is strasse.de: somebody else's."""
+    settings.DEFAULT_FROM_EMAIL = f"Desk <jobs@{domain}>"
+
+    send.run(to=[f"Ana <ana@{domain}>"], reply_to=f"desk@{domain}", **LETTER)
+
+    (message,) = sent()
+    assert message["To"] == f"Ana <ana@{ascii_domain}>"
+    assert message["Reply-To"] == f"desk@{ascii_domain}"
+    assert message["From"] == f"Desk <jobs@{ascii_domain}>"
+    assert message["Message-ID"].endswith(f"@{ascii_domain}>")
+
+
+@pytest.mark.parametrize("domain", ["exa\u200dmple.org", "i❤.ws", "exa_mplé.org", "é" * 70 + ".org", "a..é"])
+def test_a_domain_that_nobody_can_register_is_refused_with_the_reason(domain):
+    with pytest.raises(
+        InvalidParameters, match=r"#/params/to/0: has a domain that cannot be registered \(.+\)"
+    ):
+        send.run(to=[f"ana@{domain}"], **LETTER)
+
+
+def test_a_sender_that_is_no_address_is_told(settings):
+    settings.DEFAULT_FROM_EMAIL = "exa\u200dmple@exa\u200dmple.org"
+
+    with pytest.raises(GiveUp, match="DEFAULT_FROM_EMAIL has a domain that cannot be registered"):
+        send.run(to=["ana@example.org"], **LETTER)
+
+
+@pytest.mark.parametrize(
+    ("written", "once"),
+    [('"ana"@example.org', "ana@example.org"), ('"a.b"@example.org', "a.b@example.org")],
+)
+def test_quotes_that_an_address_does_not_need_make_no_second_one(written, once):
+    result = send.run(to=[written, f"Ana <{once}>"], **LETTER)
+
+    assert result == {"accepted": 1, "refused": {}}
+    assert sent()[0]["To"] == once
+
+
 @pytest.mark.parametrize(
     "subject",
     [
@@ -223,6 +331,25 @@ def test_names_are_quoted_so_that_they_stay_names(written, header):
     assert b"\nBcc" not in raw
 
 
+@pytest.mark.parametrize(
+    "name", ["Zoë " * 24, "名前 " * 30, "Ana Maria é Silva " * 5, "é" * 60 + " " + "ü" * 39, "Ana " * 24]
+)
+@pytest.mark.parametrize("field", ["to", "reply_to"])
+def test_a_long_name_is_folded_at_a_space(field, name):
+    address = f"{name} <ana@example.org>"
+
+    send.run(**{"to": ["bo@example.org"], field: [address] if field == "to" else address, **LETTER})
+
+    raw = mail.outbox[0].message().as_bytes()
+    line = next(part for part in unfolded(raw) if part.lower().startswith(field.encode().replace(b"_", b"-")))
+    shown = str(make_header(decode_header(line.decode().partition(": ")[2].strip())))
+    assert " ".join(name.split()) in " ".join(shown.replace('"', "").split())
+    assert max(map(len, raw.split(b"\n"))) <= 78
+    for word in re.findall(rb"=\?utf-8\?[bq]\?[^?]*\?=", line)[:-1]:
+        whole = str(make_header(decode_header(word.decode())))
+        assert whole.endswith(" ") or len(name.split()[0]) > 30
+
+
 def test_too_many_addresses_are_refused():
     with pytest.raises(InvalidParameters, match="#/params/to"):
         send.run(to=[f"p{n}@example.org" for n in range(51)], **LETTER)
@@ -286,6 +413,10 @@ def test_an_attachment_says_what_it_is(name, kind):
         ("..", "attachment"),
         ("", "attachment"),
         ("x" * 300, "x" * 200),
+        ("長" * 300 + ".txt", "長" * 200),
+        ("a b  " * 39 + ".txt", "a b  " * 39 + ".txt"),
+        ("50% é'x; y=z.txt", "50% é'x; y=z.txt"),
+        ("utf-8''x.txt", "utf-8''x.txt"),
     ],
 )
 def test_a_file_name_cannot_leave_its_header_or_its_folder(name, safe):
@@ -298,6 +429,7 @@ def test_a_file_name_cannot_leave_its_header_or_its_folder(name, safe):
     assert attachment.get_filename() == safe
     assert "Bcc" not in message
     assert "Bcc" not in attachment
+    assert max(map(len, mail.outbox[0].message().as_bytes().split(b"\n"))) <= 78
 
 
 def test_attachments_larger_than_a_mail_server_takes_are_refused():

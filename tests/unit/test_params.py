@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import core_schema
 
 from esteira import Context, FileRef, Secret
@@ -92,7 +92,7 @@ def test_a_number_that_json_does_not_have_is_refused(number: float) -> None:
 
 @pytest.mark.parametrize("value", ["a\0b", {"k": "\0"}, {"\0": 1}, ["\0"], "\\\0"])
 def test_a_nul_character_which_postgresql_cannot_store_is_refused(value: Any) -> None:
-    assert "NUL" in pointers({"name": "Ana", "extra": value})["#/params"]
+    assert "NUL" in pointers({"name": "Ana", "extra": value})["#/params/extra"]
 
 
 @pytest.mark.parametrize("value", ["\\u0000", r"C:\u0000 \\u0000", "\\"])
@@ -108,7 +108,7 @@ def test_half_a_surrogate_pair_beside_a_secret_is_refused(given: dict[str, Any])
 
     refused = pointers(given, model_of(login, where="x.py:1", name="login"))
 
-    assert "surrogate" in refused["#/params"]
+    assert "surrogate" in refused["#/params/key" if given["key"] != "a" else "#/params/more"]
 
 
 def test_a_secret_is_stored_as_it_was_written() -> None:
@@ -132,10 +132,85 @@ def test_a_type_without_a_json_schema_is_refused_with_its_parameter() -> None:
         model_of(odd, where="jobs/x.py:1", name="odd")
 
 
-@pytest.mark.parametrize("value", ["\ud800", {"k": "\udfff"}, ["\ud800"]])
+@pytest.mark.parametrize(
+    "value", ["\ud800", {"k": "\udfff"}, ["\ud800"], {"\ud800": 1}, [{"a": {"\udfffb": 1}}]]
+)
 def test_half_a_character_is_refused(value: Any) -> None:
-    assert pointers({"name": "Ana", "extra": value})
+    assert "surrogate" in pointers({"name": "Ana", "extra": value})["#/params/extra"]
     assert pointers({"name": value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (dict[str, int], {"a\udfff": 1}),
+        (list[dict[str, str]], [{}, {"\ud800": "x"}]),
+        (dict[str, dict[str, int]], {"a": {"\ud800": 1}}),
+        (list[str], ["a", "\ud800"]),
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"key": "secret"}])
+def test_half_a_character_in_a_key_is_refused_whatever_the_type(
+    kind: Any, value: Any, more: dict[str, Any]
+) -> None:
+    def plain(ctx: Context, table: Any) -> None: ...
+
+    def with_secret(ctx: Context, table: Any, key: Secret) -> None: ...
+
+    fn = with_secret if more else plain
+    fn.__annotations__["table"] = kind
+    refused = pointers({"table": value, **more}, model_of(fn, where="x.py:1", name="x"))
+
+    assert "surrogate" in refused["#/params/table"]
+
+
+def test_the_character_that_stands_for_an_unknown_one_is_a_character() -> None:
+    def plain(ctx: Context, table: dict[str, str]) -> None: ...
+
+    _, text = check(model_of(plain, where="x.py:1", name="plain"), {"table": {"\ufffd": "\ufffd"}})
+
+    assert json.loads(text) == {"table": {"\ufffd": "\ufffd"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (dict[int, str], {1: "a", "1": "b"}),
+        (dict[int, str], {"1": "a", "01": "b"}),
+        (dict[float, str], {"1": "a", "1.0": "b"}),
+        (dict[date, int], {"2026-01-01": 1, date(2026, 1, 1): 2}),
+        (dict[uuid.UUID, int], {str(uuid.UUID(int=1)): 1, uuid.UUID(int=1).hex: 2}),
+        (dict[bool, int], {"true": 1, "yes": 2}),
+        (list[dict[int, int]], [{}, {1: 1, "1": 2}]),
+        (dict[str, dict[int, int]], {"a": {1: 1, "1": 2}}),
+        (dict[int, int] | None, {1: 1, "1": 2}),
+        (Any, {1: "a", "1": "b"}),
+        (dict, {True: 1, "true": 2}),
+    ],
+)
+def test_two_keys_that_are_read_as_one_are_refused(kind: Any, value: Any) -> None:
+    def plain(ctx: Context, table: Any) -> None: ...
+
+    plain.__annotations__["table"] = kind
+    refused = pointers({"table": value}, model_of(plain, where="x.py:1", name="plain"))
+
+    assert list(refused) == ["#/params/table"]
+
+
+def test_a_type_may_leave_keys_out_on_purpose() -> None:
+    def plain(
+        ctx: Context, table: Annotated[dict[int, int], AfterValidator(lambda t: {1: t[1]})]
+    ) -> None: ...
+
+    checked, _ = check(model_of(plain, where="x.py:1", name="plain"), {"table": {1: 1, 2: 2}})
+
+    assert checked.model_dump() == {"table": {1: 1}}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [lambda n: n, lambda n: [n], lambda n: {"a": {"b": n}}, lambda n: (1, [n])])
+def test_a_number_that_json_does_not_have_is_refused_inside_of_any_value(number: float, place: Any) -> None:
+    assert list(pointers({"name": "Ana", "extra": place(number)})) == ["#/params/extra"]
 
 
 def nested(depth: int) -> list[Any]:

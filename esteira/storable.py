@@ -1,0 +1,90 @@
+"""What JSON in PostgreSQL cannot hold, and would change or refuse without saying whose fault it is.
+
+Half of a surrogate pair is no character, a NUL cannot be stored, and JSON has text for keys, so that 1 and "1" are one.
+The writers of JSON refuse some of it with a sentence that names no parameter, and replace the rest in silence. Pure:
+importable before Django.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+HALF = "holds half of a surrogate pair, which is no character; remove it."
+NUL_INSIDE = "holds a NUL character, which cannot be stored; remove it."
+MERGED = 'holds two keys that are read as one, such as 1 and "1"; give each key once.'
+_FLAT = frozenset({"str", "int", "float", "bool", "none", "date", "uuid", "literal", "enum"})
+_ANY: Mapping[str, Any] = {"type": "any"}
+
+
+def why_not(value: Any) -> str:
+    """Return what is wrong with a text somewhere in a value, in its keys too; nothing if all of them can be stored."""
+    seen: set[int] = set()
+    rest = [value]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, str):
+            if "\0" in one:
+                return NUL_INSIDE
+            if not _encodes(one):
+                return HALF
+        elif id(one) not in seen:
+            seen.add(id(one))  # a value may hold itself
+            rest.extend(_inside(one))
+    return ""
+
+
+def merged_in_json(before: Any, after: Any) -> bool:
+    """Say whether dicts lost entries on their way to JSON, because two of their keys are one there."""
+    rest = [(before, after)]
+    while rest:
+        one, made = rest.pop()
+        if isinstance(one, dict) and isinstance(made, dict):
+            if len(made) < len(one):
+                return True
+            rest.extend(zip(one.values(), made.values(), strict=False))
+        elif isinstance(one, list | tuple) and isinstance(made, list):
+            rest.extend(zip(one, made, strict=False))
+    return False
+
+
+def merged_when_read(schema: Mapping[str, Any], given: Any, checked: Any) -> bool:
+    """Say whether the check of a plain dict, by its core schema, took two keys for one: "1" and "01" for 1.
+
+    A validator of the type's own may leave entries out on purpose, so what is behind one is not looked at.
+    """
+    kind = schema["type"]
+    if kind in {"default", "nullable"}:
+        return merged_when_read(schema["schema"], given, checked)
+    if kind == "dict" and isinstance(given, Mapping) and isinstance(checked, dict):
+        inner = schema.get("values_schema", _ANY)
+        return len(checked) < len(given) or _any_merged(inner, given.values(), checked.values())
+    if kind == "list" and isinstance(given, list | tuple) and isinstance(checked, list):
+        return _any_merged(schema.get("items_schema", _ANY), given, checked)
+    return False
+
+
+def _any_merged(inner: Mapping[str, Any], given: Iterable[Any], checked: Iterable[Any]) -> bool:
+    if inner["type"] in _FLAT:
+        return False
+    return any(merged_when_read(inner, a, b) for a, b in zip(given, checked, strict=False))
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if isinstance(value, BaseModel):
+        return value.__dict__.values()
+    return [value.get_secret_value()] if isinstance(value, SecretStr) else ()
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
