@@ -61,10 +61,14 @@ class Forbidden(EsteiraError):
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Somebody who was recognised: `by` is what events and jobs keep, `key` tells accounts and tokens apart."""
+    """Somebody who was recognised: `by` is what events show, `key` tells accounts and tokens apart.
+
+    `account` is the same for a person and all of their tokens, and stays when the account is renamed.
+    """
 
     by: str
     key: str
+    account: str
     scopes: frozenset[Scope]
 
     def may(self, scope: Scope) -> bool:
@@ -96,4 +100,10 @@ def of_session(user: AbstractBaseUser | AnonymousUser) -> Access | None:
         return None
     groups = () if account.is_superuser else account.groups.values_list("name", flat=True)
     scopes = scopes_of(account.is_superuser, groups)
-    return Access(by=account.get_username(), key=f"user:{account.pk}", scopes=scopes)
+    key = account_key(account.pk)
+    return Access(by=account.get_username(), key=key, account=key, scopes=scopes)
+
+
+def account_key(user_id: object) -> str:
+    """Return what stands for an account wherever its name would not do, because a name can change hands."""
+    return f"user:{user_id}"
