@@ -95,7 +95,9 @@ class UniqueConflict(EsteiraError):
     status = 409
 
     def __init__(self, key: str, job_id: object = None) -> None:
-        held = f" by job {job_id}" if job_id else ""
+        """`job_id` is left out for somebody who may not know the job that holds the key."""
+        self.key = key
+        held = f" by job {job_id}" if job_id else " by a job"
         super().__init__(f"unique: the key {key!r} is held{held}; wait until that job ends, or cancel it.")
         self.job_id = job_id
 
@@ -111,7 +113,7 @@ class UniqueInProgress(UniqueConflict):
             f"unique: another transaction is submitting {_listed(keys)} now and has not ended; "
             "nothing was stored. Try again in a few seconds.",
         )
-        self.job_id = None
+        self.key, self.job_id = "", None
 
 
 class Held(EsteiraError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -19,11 +20,13 @@ from esteira.db import Orm
 from esteira.errors import InvalidOption
 from esteira.models import ClockTimestamp
 from esteira.models.within import moments
-from web.access import SCOPES, Access, Role, Scope, account_key, scopes_of
+from web.access import SCOPES, Access, Role, Scope, account_key, limits_of, scopes_of
 
 MARK = "esteira_"
 SHOWN = len(MARK) + 6
 _SECRET = re.compile(MARK + r"[A-Za-z0-9_-]{43}")
+_PATTERN = re.compile(r"[\w.*-]{1,120}")
+MOST_TYPES = 50
 
 
 class ApiToken(models.Model):
@@ -37,6 +40,10 @@ class ApiToken(models.Model):
     sha256 = models.CharField(max_length=64, unique=True)
     role = models.CharField(max_length=16, choices=[(str(role), str(role)) for role in Role])
     sees_payloads = models.BooleanField(default=False)
+    # A submitter's token sees its own account's jobs; this one sees all, as far as its account does.
+    sees_all = models.BooleanField(default=False, db_default=False)
+    # Which job types it may submit, each a name or a pattern such as email.*; an empty list means all.
+    types = models.JSONField(default=list, db_default=models.Value([], models.JSONField()), blank=True)
     created_at = models.DateTimeField(db_default=ClockTimestamp())
     expires_at = models.DateTimeField(null=True)
     last_used_at = models.DateTimeField(null=True)
@@ -55,16 +62,20 @@ def create_token(
     role: str = Role.SUBMITTER,
     expires_in: timedelta | None = None,
     sees_payloads: bool | None = None,
+    sees_all: bool = False,
+    types: Sequence[str] = (),
 ) -> tuple[ApiToken, str]:
     """Make a token; return it with its secret, which cannot be had again.
 
-    `sees_payloads` lets a viewer's token read parameters, results, logs and files too; other roles do anyway.
-    Raises InvalidOption.
+    `sees_payloads` lets it read parameters, results, logs and files of all jobs that it sees, `sees_all` lets a
+    submitter's token see the jobs of others; an operator's does both anyway. `types` limits what a submitter's token
+    may submit. Raises InvalidOption.
     """
     if role not in set(Role):
         raise InvalidOption("role", f"must be one of {', '.join(Role)}, not {role!r}.")
     if not name.strip() or len(name) > bounds.TOKEN_NAME.most or not name.isprintable():
         raise InvalidOption("name", "must be 1 to 80 printable characters.")
+    _check_types(types, role)
     if expires_in is not None:
         bounds.TOKEN_LIFE.check("expires_in", expires_in)
     secret = MARK + secrets.token_urlsafe(32)
@@ -75,6 +86,8 @@ def create_token(
         sha256=_checksum(secret),
         role=role,
         sees_payloads=bool(sees_payloads),
+        sees_all=sees_all,
+        types=list(types),
         expires_at=None if expires_in is None else ClockTimestamp() + expires_in,
     )
     token.refresh_from_db()
@@ -92,7 +105,9 @@ def access_by(secret: str) -> Access | None:
     rows = db.fetch(_look_up(), [_checksum(secret)])
     if not rows:
         return None
-    token_id, name, role, sees_payloads, user_id, username, superuser, groups, long_ago = rows[0]
+    token_id, name, role, sees_payloads, sees_all, types, user_id, username, superuser, groups, long_ago = (
+        rows[0]
+    )
     if long_ago:
         # Somebody may be changing the token; what it was last used for is not worth waiting for.
         db.fetch(
@@ -100,12 +115,16 @@ def access_by(secret: str) -> Access | None:
                WHERE id = (SELECT id FROM web_apitoken WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED)""",
             [token_id],
         )
-    granted = SCOPES[Role(role)] | ({Scope.PAYLOADS} if sees_payloads else set())
+    granted = set(SCOPES[Role(role)])
+    granted |= {Scope.PAYLOADS} if sees_payloads else set()
+    granted |= {Scope.READ} if sees_all else set()
+    own_limit = (frozenset(types),) if types else ()
     return Access(
         by=f"{username} / {name}",
         key=f"token:{token_id}",
         account=account_key(user_id),
         scopes=frozenset(granted & scopes_of(superuser, groups)),
+        limits=(*own_limit, *limits_of(superuser, groups)),
     )
 
 
@@ -115,7 +134,8 @@ def _look_up() -> str:
     user: Any = get_user_model()._meta
     member = user.get_field("groups")
     return f"""
-        SELECT t.id, t.name, t.role, t.sees_payloads, t.user_id, u.{user.get_field(user.model.USERNAME_FIELD).column},
+        SELECT t.id, t.name, t.role, t.sees_payloads, t.sees_all, ARRAY(SELECT jsonb_array_elements_text(t.types)),
+          t.user_id, u.{user.get_field(user.model.USERNAME_FIELD).column},
           u.is_superuser, ARRAY(
             SELECT g.name FROM {Group._meta.db_table} g
             JOIN {member.m2m_db_table()} m ON m.{member.m2m_reverse_name()} = g.id
@@ -123,6 +143,15 @@ def _look_up() -> str:
           coalesce(t.last_used_at < clock_timestamp() - interval '1 minute', true)
         FROM web_apitoken t JOIN {user.db_table} u ON u.{user.pk.column} = t.user_id
         WHERE t.sha256 = %s AND u.is_active AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())"""
+
+
+def _check_types(types: Sequence[str], role: str) -> None:
+    if types and role != Role.SUBMITTER:
+        raise InvalidOption("types", f"only a submitter's token can be limited to job types, not a {role}'s.")
+    if len(types) > MOST_TYPES or not all(_PATTERN.fullmatch(one) for one in types):
+        raise InvalidOption(
+            "types", f"must be at most {MOST_TYPES} names of job types, or patterns such as email.* of them."
+        )
 
 
 def _checksum(secret: str) -> str:

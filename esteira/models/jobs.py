@@ -80,7 +80,10 @@ class Job(models.Model):
     tick_at = models.DateTimeField(null=True)
     # Only one job of its schedule may run at a time (overlap "queue").
     in_turn = models.BooleanField(db_default=False)
+    # In words, for people; a name may be another's by now.
     submitted_by = models.TextField(db_default="")
+    # Whose it is, as `web.access` names accounts; none if Python or a schedule submitted it.
+    account = models.TextField(null=True)
 
     class Meta:
         constraints = [
@@ -162,6 +165,11 @@ class Job(models.Model):
             ),
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_finished"),
             models.Index(fields=["created_at", "id"], name="job_created"),
+            models.Index(
+                fields=["account", "created_at", "id"],
+                condition=Q(account__isnull=False),
+                name="job_account",
+            ),
             models.Index(
                 fields=["schedule"],
                 condition=Q(state__in=["queued", "running"], schedule__isnull=False),

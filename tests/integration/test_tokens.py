@@ -35,15 +35,16 @@ def test_a_token_says_who_acts_and_what_they_may() -> None:
 
     assert access is not None
     assert access.by == "ana / ci"
-    assert access.scopes == {Scope.READ, Scope.SUBMIT, Scope.PAYLOADS}
+    assert access.scopes == {Scope.OWN, Scope.SUBMIT}
 
 
 @pytest.mark.parametrize(
     ("groups", "role", "scopes"),
     [
-        (["viewer"], "operator", {Scope.READ}),
-        (["operator"], "viewer", {Scope.READ}),
-        (["viewer", "payloads"], "operator", {Scope.READ, Scope.PAYLOADS}),
+        (["viewer"], "operator", {Scope.OWN, Scope.READ}),
+        (["operator"], "viewer", {Scope.OWN, Scope.READ}),
+        (["submitter"], "viewer", {Scope.OWN}),
+        (["viewer", "payloads"], "operator", {Scope.OWN, Scope.READ, Scope.PAYLOADS}),
         ([], "operator", set()),
     ],
 )
@@ -62,7 +63,7 @@ def test_a_viewers_token_may_be_let_see_payloads() -> None:
     access = access_by(secret)
 
     assert access is not None
-    assert access.scopes == {Scope.READ, Scope.PAYLOADS}
+    assert access.scopes == {Scope.OWN, Scope.READ, Scope.PAYLOADS}
 
 
 @pytest.mark.parametrize(
