@@ -166,6 +166,17 @@ class FilesFull(EsteiraError):
         super().__init__(str(self.__doc__))
 
 
+class TooManyRequests(EsteiraError):
+    """An account or an address asks more often, or for more, than its limit allows."""
+
+    code = "too-many-requests"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class DatabaseAway(EsteiraError):
     """The database does not answer; nothing was stored. Try again in a few seconds."""
 

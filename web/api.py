@@ -37,7 +37,7 @@ from web.uploads import receive_file
 
 __all__ = ["api"]
 
-ERRORS = dict.fromkeys((401, 403, 404, 409, 413, 422, 503), schemas.ProblemBody)
+ERRORS = dict.fromkeys((401, 403, 404, 409, 413, 422, 429, 503), schemas.ProblemBody)
 LIST_PARAMETERS = ("state", "type", "queue", "created_after", "limit", "cursor")
 REPEATABLE = {"parameters": [KEY_PARAMETER]}
 ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or separate them by commas.")
