@@ -7,6 +7,7 @@ and cancels what its own account submitted; for it, other jobs do not exist. Wha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,9 @@ from typing import Any, Protocol
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
 from esteira.errors import EsteiraError
+from web.rarely import Rarely
+
+log = Rarely(logging.getLogger("web.access"))
 
 GROUP_PREFIX = "esteira-"
 PAYLOADS_GROUP = f"{GROUP_PREFIX}payloads"
@@ -102,6 +106,7 @@ class Access:
     def need(self, scope: Scope) -> Access:
         """Return itself; raises Forbidden without the right."""
         if scope not in self.scopes:
+            log.warning("%s of %s was refused: it lacks %s", self.key, self.account, scope)
             raise Forbidden(scope)
         return self
 
@@ -109,6 +114,9 @@ class Access:
         """Raises ForbiddenType for a job type that this account or token may not submit."""
         for limit in self.limits:
             if not matches(name, limit):
+                log.warning(
+                    "%s of %s was refused: it may not submit jobs of such a type", self.key, self.account
+                )
                 raise ForbiddenType(name, limit)
 
     @property

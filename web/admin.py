@@ -30,6 +30,8 @@ class ApiTokenAdmin(OnlyWhatIsOffered):
         "user",
         "prefix",
         "role",
+        "types",
+        "sees_all",
         "sees_payloads",
         "created_at",
         "expires_at",
