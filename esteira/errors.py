@@ -90,6 +90,15 @@ class StateConflict(EsteiraError):
         self.state = state
 
 
+class SecretsRemoved(StateConflict):
+    """A cancelled or expired job whose secret parameters went when it ended."""
+
+    def __init__(self, job_id: object, state: str) -> None:
+        super().__init__(job_id, state, "retried")
+        why = f"job {job_id} is {state}, and its secret parameters were removed when it ended"
+        self.args = (f"{why}; it cannot be retried. Submit it again with all its parameters.",)
+
+
 class UniqueConflict(EsteiraError):
     code = "unique-conflict"
     status = 409

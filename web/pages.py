@@ -93,7 +93,7 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
         logs=newest_log(job, LOG_SHOWN) if sees else [],
         may_cancel=not ended and access.cancels(job),
         may_force=job.state == "running" and job.cancel_requested_at and access.may(Scope.OPERATE),
-        may_retry=job.state in RETRYABLE and access.may(Scope.OPERATE),
+        may_retry=job.state in RETRYABLE and not job.forgot_secrets and access.may(Scope.OPERATE),
     )
 
 

@@ -84,6 +84,8 @@ class Job(models.Model):
     submitted_by = models.TextField(db_default="")
     # Whose it is, as `web.access` names accounts; none if Python or a schedule submitted it.
     account = models.TextField(null=True)
+    # Names of parameters with commas between, which a trigger takes away when the job has ended well or was given up.
+    secret_names = models.TextField(null=True)
 
     class Meta:
         constraints = [
@@ -189,6 +191,11 @@ class Job(models.Model):
     def try_number(self) -> int:
         """What people count: the try that runs, comes next or, of a failed job, was the last."""
         return self.failures if self.state == "failed" else self.failures + 1
+
+    @property
+    def forgot_secrets(self) -> bool:
+        """Whether its secret parameters went when it ended, so that nobody can retry it."""
+        return self.secret_names is not None and self.state in ("succeeded", "cancelled", "expired")
 
     @property
     def priority_name(self) -> str:
