@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+from contextlib import suppress
 from typing import Any
 
 from esteira.bounds import clean, shown
@@ -31,7 +32,21 @@ class Capture(logging.Handler):
     def __init__(self, slot: Slot) -> None:
         super().__init__()
         self._slot, self._thread = slot, threading.get_ident()
+        self._make = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(self._without_secrets)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+
+    def _without_secrets(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        """Make a record for whoever writes it, the process's own log too, without secrets of the job that runs."""
+        record = self._make(*args, **kwargs)
+        held = self._slot.running
+        if held is not None and held.scrub is not None and record.thread == self._thread:
+            with suppress(Exception):  # what cannot be formatted is for the handlers to say
+                said = record.getMessage()
+                if record.exc_info:  # whoever writes it would format the error anew
+                    said += "\n" + logging.Formatter().formatException(record.exc_info)
+                record.msg, record.args, record.exc_info = held.scrub(said), (), None
+        return record
 
     def emit(self, record: logging.LogRecord) -> None:
         held = self._slot.running

@@ -90,12 +90,23 @@ class StateConflict(EsteiraError):
         self.state = state
 
 
+class SecretsRemoved(StateConflict):
+    """A cancelled or expired job whose secret parameters went when it ended."""
+
+    def __init__(self, job_id: object, state: str) -> None:
+        super().__init__(job_id, state, "retried")
+        why = f"job {job_id} is {state}, and its secret parameters were removed when it ended"
+        self.args = (f"{why}; it cannot be retried. Submit it again with all its parameters.",)
+
+
 class UniqueConflict(EsteiraError):
     code = "unique-conflict"
     status = 409
 
     def __init__(self, key: str, job_id: object = None) -> None:
-        held = f" by job {job_id}" if job_id else ""
+        """`job_id` is left out for somebody who may not know the job that holds the key."""
+        self.key = key
+        held = f" by job {job_id}" if job_id else " by a job"
         super().__init__(f"unique: the key {key!r} is held{held}; wait until that job ends, or cancel it.")
         self.job_id = job_id
 
@@ -111,7 +122,7 @@ class UniqueInProgress(UniqueConflict):
             f"unique: another transaction is submitting {_listed(keys)} now and has not ended; "
             "nothing was stored. Try again in a few seconds.",
         )
-        self.job_id = None
+        self.key, self.job_id = "", None
 
 
 class Held(EsteiraError):
@@ -162,6 +173,17 @@ class FilesFull(EsteiraError):
 
     def __init__(self) -> None:
         super().__init__(str(self.__doc__))
+
+
+class TooManyRequests(EsteiraError):
+    """An account or an address asks more often, or for more, than its limit allows."""
+
+    code = "too-many-requests"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DatabaseAway(EsteiraError):

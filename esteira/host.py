@@ -66,7 +66,8 @@ class WorkerHost:
             raise Cancelled
 
     def progress(self, done: float, total: float | None, text: str) -> None:
-        self._held.progress = (done, total, text)
+        scrub = self._held.scrub
+        self._held.progress = (done, total, scrub(text) if scrub else text)
 
     @contextmanager
     def file(self, name: str, content_type: str | None) -> Iterator[IO[bytes]]:

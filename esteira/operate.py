@@ -15,7 +15,7 @@ from psycopg.errors import UniqueViolation
 
 from esteira import bounds
 from esteira.db import Db, Orm
-from esteira.errors import Held, NotFound, StateConflict, UniqueConflict, UnknownQueue
+from esteira.errors import Held, NotFound, SecretsRemoved, StateConflict, UniqueConflict, UnknownQueue
 from esteira.patience import PATIENCE_S, waiting_at_most
 from esteira.record import operator
 from esteira.record.insert import holder
@@ -45,7 +45,8 @@ def cancel(job_id: UUID, *, by: str, force: bool = False) -> str:
 def retry(job_id: UUID, *, by: str) -> None:
     """Send a failed, dead, cancelled or expired job back to its queue with a clean slate.
 
-    Raises NotFound, StateConflict, Held, or UniqueConflict if another job holds its unique key by now.
+    Raises NotFound, StateConflict (SecretsRemoved among them), Held, or UniqueConflict if another job holds its unique
+    key by now.
     """
     bounds.BY.check("by", by)
     db = Orm()
@@ -60,6 +61,8 @@ def retry(job_id: UUID, *, by: str) -> None:
         raise NotFound("job", job_id)
     if was not in RETRYABLE:
         raise StateConflict(job_id, was, "retried")
+    if was in (State.CANCELLED, State.EXPIRED) and operator.forgot_secrets(db, job_id):
+        raise SecretsRemoved(job_id, was)
 
 
 def pause(queue: str, *, by: str, reason: str = "") -> None:

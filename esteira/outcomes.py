@@ -27,6 +27,7 @@ from esteira.errors import (
 )
 from esteira.params import NUL
 from esteira.record.finish import Outcome
+from esteira.scrub import Scrub, scrubbed
 from esteira.slot import Held
 from esteira.spoken import name_of, said
 from esteira.storable import merged_in_json
@@ -67,14 +68,18 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 
 def succeeded(held: Held, value: Any, *, ended: float) -> Outcome:
     """Make the outcome of a function that returned; raises BadResult, BrokenResult or what the function may raise."""
-    return _outcome(held, "succeeded", ended, result=_result(value))
+    return _outcome(held, "succeeded", ended, result=_result(value, held.scrub))
 
 
 def failed(held: Held, error: BaseException, *, ended: float) -> Outcome:
     """Make the outcome of a function that raised: it is tried again if tries are left, unless it gave up."""
     kind = "given_up" if is_a(error, *HOPELESS) else "failed"
     return _outcome(
-        held, kind, ended, error=json.dumps(told(error), ensure_ascii=False), delay_s=_delay_s(held, error)
+        held,
+        kind,
+        ended,
+        error=json.dumps(told(error, held.scrub), ensure_ascii=False),
+        delay_s=_delay_s(held, error),
     )
 
 
@@ -101,15 +106,16 @@ def is_a(error: BaseException, *kinds: type[BaseException]) -> bool:
     return issubclass(type(error), kinds)
 
 
-def told(error: BaseException) -> dict[str, str]:
-    """Return what is kept of an error: kind, type, message and the traceback without core frames."""
+def told(error: BaseException, scrub: Scrub | None = None) -> dict[str, str]:
+    """Return what is kept of an error: kind, type, message and the traceback without core frames, and no secrets."""
+    hide = scrub or str
     kind = next((kind for of, kind in _KINDS if is_a(error, of)), "exception")
     try:
         return {
             "kind": kind,
             "type": clean(name_of(error))[:NAME_MAX],
-            "message": clean(said(error))[:MESSAGE_MAX],
-            "traceback": "" if kind in ("retry", "given up") else clean(_trace(error))[-TRACEBACK_MAX:],
+            "message": hide(clean(said(error)))[:MESSAGE_MAX],
+            "traceback": "" if kind in ("retry", "given up") else hide(clean(_trace(error)))[-TRACEBACK_MAX:],
         }
     except BaseException:  # its class may raise anything, SystemExit too
         message = "What was raised cannot be told: its own class raises errors when it is asked."
@@ -133,11 +139,13 @@ def _delay_s(held: Held, error: BaseException) -> float:
     return backoff_s(held.job.backoff_s, held.job.failures + 1)
 
 
-def _result(value: Any) -> str | None:
+def _result(value: Any, scrub: Scrub | None = None) -> str | None:
     if value is None:
         return None
     try:
-        text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        plain = _plain(value)
+        plain = scrubbed(plain, scrub) if scrub else plain
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size = len(text) if text.isascii() else len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise BadResult(

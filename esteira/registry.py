@@ -20,6 +20,7 @@ from esteira.cadence import Cadence
 from esteira.context import Context, LocalContext
 from esteira.errors import DeclarationError, InvalidOption, UnknownJobType
 from esteira.params import FILE_FORMAT, Params, check
+from esteira.secret import hidden_names
 
 PRIORITIES = {"high": 3, "normal": 6, "low": 9}
 PRIORITY_NAMES = {number: name for name, number in PRIORITIES.items()}
@@ -131,6 +132,11 @@ class JobType:
         """Whether a parameter, or a part of one, names an uploaded file."""
         return FILE_FORMAT in json.dumps(self.model.model_json_schema())
 
+    @cached_property
+    def secret_names(self) -> frozenset[str]:
+        """The parameters that hold a secret, or may."""
+        return hidden_names(self.model)
+
     @property
     def goes_alone(self) -> bool:
         """Whether a hint must carry one job of this type only: a batch would widen its transaction's window."""
@@ -203,6 +209,10 @@ class Registry:
     def takes_files(self, name: str) -> bool:
         """Whether a type's parameters name files; of a type that nobody here knows, nothing is known."""
         return name in self._types and self._types[name].takes_files
+
+    def secret_names(self, name: str) -> frozenset[str]:
+        """Which parameters of a type hold a secret; of a type that nobody here knows, none is known."""
+        return self._types[name].secret_names if name in self._types else frozenset()
 
     def all(self) -> list[JobType]:
         return [self._types[name] for name in sorted(self._types)]

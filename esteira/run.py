@@ -155,7 +155,7 @@ class Runner:
         try:
             self.slot.end(held, self._attempt(held))
         except Refused as refusal:
-            self._refuse(held, refusal.why)
+            self._refuse(held, held.scrub(refusal.why) if held.scrub else refusal.why)
         except LeaseLost:
             log.warning(
                 "refused: attempt %s of job %s stops, another one owns it", held.job.attempt, held.job.id

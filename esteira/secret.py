@@ -22,6 +22,12 @@ def open_names(model: type[Params]) -> frozenset[str]:
     )
 
 
+@lru_cache(maxsize=1024)
+def hidden_names(model: type[Params]) -> frozenset[str]:
+    """Return the names of the others: those that hold a secret, or may."""
+    return frozenset(model.model_fields) - open_names(model)
+
+
 def _secret(node: Any, parts: Mapping[str, Any], seen: set[str]) -> bool:
     """Look for pydantic's mark of a secret in a piece of JSON Schema and in all that it refers to."""
     if isinstance(node, list):

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from esteira.record.claim import Claimed
 from esteira.record.finish import Break, Outcome
+from esteira.scrub import Scrub, scrubber
 
 #: What an attempt may log, in bytes of UTF-8.
 LOG_MAX = 1024 * 1024
@@ -41,6 +42,11 @@ class Held:
     unsure: BaseException | None = None
     log: list[str] = field(default_factory=list)
     log_bytes: int = 0
+    #: Takes the job's secrets out of what it says; None if it was given none.
+    scrub: Scrub | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scrub = scrubber(self.job.type, self.job.params)
 
     @property
     def mine(self) -> tuple[UUID, int]:
@@ -51,6 +57,7 @@ class Held:
         room = LOG_MAX - self.log_bytes
         if room < 0:
             return
+        line = self.scrub(line) if self.scrub else line
         written = line.encode(errors="replace")
         self.log_bytes += len(written)
         self.log.append(line if len(written) <= room else written[:room].decode(errors="ignore") + CUT)

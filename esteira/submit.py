@@ -35,16 +35,17 @@ UNIQUE_TRIES = 5
 typical = Typical()
 
 
-def submit(requests: Iterable[SubmitRequest], *, by: str = "") -> list[Submitted]:
+def submit(requests: Iterable[SubmitRequest], *, by: str = "", account: str | None = None) -> list[Submitted]:
     """Store jobs and hint at them after commit; answers stand in the order of the requests.
 
     Inside a caller's transaction the jobs belong to it. Without one, each slice of 1,000 commits by itself; all
-    requests are checked before the first slice is stored. Raises UnknownJobType, InvalidParameters, InvalidOption,
+    requests are checked before the first slice is stored. `by` says in words who asked, `account` whose the jobs are,
+    if they are an account's. Raises UnknownJobType, InvalidParameters, InvalidOption,
     UnknownQueue, TooLarge, or UniqueConflict (`on_conflict="error"`, or another transaction is submitting the key now).
     """
     bounds.BY.check("by", by)
     queues = set(known_queues())
-    checked = [_checked(request, by, queues) for request in requests]
+    checked = [_checked(request, by, account, queues) for request in requests]
     slices = iter(checked)
     answers: list[Submitted] = []
     while part := list(islice(slices, SLICE)):
@@ -116,7 +117,7 @@ def _in_place_of(db: Db, one: _Checked, stored: dict[UUID, bool]) -> Submitted:
     raise UniqueConflict(_without_type(key or ""))
 
 
-def _checked(request: SubmitRequest, by: str, queues: set[str]) -> _Checked:
+def _checked(request: SubmitRequest, by: str, account: str | None, queues: set[str]) -> _Checked:
     kind = registry.get(request.type)
     params, text = check(kind.model, request.params)
     queue = request.queue or kind.queue
@@ -145,6 +146,7 @@ def _checked(request: SubmitRequest, by: str, queues: set[str]) -> _Checked:
         else bounds.EXPIRES_IN.check("expires_in", request.expires_in_s),
         unique_key=unique_key(kind, params) if request.unique is None else _key(kind, request.unique),
         by=by,
+        account=account,
     )
     return _Checked(job=job, on_conflict=request.on_conflict)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import environ
+from django.conf import global_settings
 from django.core.exceptions import ImproperlyConfigured
 
 from project.addresses import checked, not_set
@@ -80,6 +81,8 @@ MIDDLEWARE = [
     "web.edge.ClosedByDefaultMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "web.login.SignInMiddleware",
+    "web.idle.IdleMiddleware",
 ]
 ROOT_URLCONF = "project.urls"
 ASGI_APPLICATION = "project.asgi.application"
@@ -98,6 +101,7 @@ TEMPLATES = [
 ]
 AUTHENTICATION_BACKENDS = ["web.login.ThrottledBackend"]
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
+PASSWORD_HASHERS = ["web.hashing.BesideRequests", *global_settings.PASSWORD_HASHERS[1:]]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
@@ -170,6 +174,11 @@ X_FRAME_OPTIONS = "DENY"
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
+SESSION_COOKIE_AGE = env.int("SESSION_IDLE_SECONDS", default=28_800)
+if SESSION_COOKIE_AGE < 60:
+    raise ImproperlyConfigured(
+        "SESSION_IDLE_SECONDS must be at least 60: people read a page for longer than that."
+    )
 WEB_THREADS = env.int("WEB_THREADS", default=8)
 METRICS_PORT = env.int("METRICS_PORT", default=9090)
 FLOWER_URL = env.str("FLOWER_URL", default="")

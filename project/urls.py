@@ -3,7 +3,13 @@
 from django.contrib import admin
 from django.urls import include, path
 
-urlpatterns = [path("admin/", admin.site.urls), path("", include("web.urls"))]
+from web.passwords import ChangePassword
+
+urlpatterns = [
+    path("admin/password_change/", admin.site.admin_view(ChangePassword.as_view())),
+    path("admin/", admin.site.urls),
+    path("", include("web.urls")),
+]
 
 handler400 = "web.edge.bad_request"
 handler403 = "web.edge.forbidden"

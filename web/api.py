@@ -22,23 +22,22 @@ from esteira import operate
 from esteira.errors import NotFound
 from esteira.files import result_files
 from esteira.idempotency import Answer
-from esteira.models import Job
 from esteira.registry import registry
 from esteira.states import ENDED
 from web import schemas
-from web.access import Access, Scope
+from web.access import Access, Forbidden, Scope
 from web.auth import need
 from web.dialect import KEY_PARAMETER, answer, api, caller, link, once, refuse_unknown_parameters
 from web.downloads import download
 from web.listing import Filters, page
 from web.openapi import UPLOAD_BODY, with_job_types
-from web.shapes import file_body, job_body, job_line, job_url, jobs, schedule_body, schedules, type_body
+from web.shapes import file_body, job_body, job_for, job_line, job_url, schedule_body, schedules, type_body
 from web.submitting import submit_all, submit_one
 from web.uploads import receive_file
 
 __all__ = ["api"]
 
-ERRORS = dict.fromkeys((401, 403, 404, 409, 413, 422, 503), schemas.ProblemBody)
+ERRORS = dict.fromkeys((401, 403, 404, 409, 413, 422, 429, 503), schemas.ProblemBody)
 LIST_PARAMETERS = ("state", "type", "queue", "created_after", "limit", "cursor")
 REPEATABLE = {"parameters": [KEY_PARAMETER]}
 ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or separate them by commas.")
@@ -68,7 +67,7 @@ def submit_jobs(request: HttpRequest, body: schemas.SubmitJobs) -> HttpResponse:
     return once(request, lambda access: submit_all(access, body.jobs))
 
 
-@api.get("/jobs", response={200: schemas.JobPage, **ERRORS}, auth=need(Scope.READ), tags=["jobs"])
+@api.get("/jobs", response={200: schemas.JobPage, **ERRORS}, auth=need(Scope.OWN), tags=["jobs"])
 def list_jobs(
     request: HttpRequest,
     state: list[str] = ANY_STATE,
@@ -81,9 +80,12 @@ def list_jobs(
     """List jobs, newest first. The next page is in the header Link, and as `next`."""
     refuse_unknown_parameters(request, LIST_PARAMETERS)
     states = [one for part in state for one in part.split(",") if one]
-    filters = Filters(states=states, type=type, queue=queue, created_after=created_after)
+    access = caller(request)
+    filters = Filters(
+        states=states, type=type, queue=queue, created_after=created_after, account=access.only_account
+    )
     found = page(filters, cursor=cursor, limit=limit)
-    items = [job_line(job, caller(request)) for job in found.items]
+    items = [job_line(job, access) for job in found.items]
     response = answer({"items": items, "next": found.next, "prev": found.prev})
     if links := [link(request, rel, to) for rel, to in (("next", found.next), ("prev", found.prev)) if to]:
         response["Link"] = ", ".join(links)
@@ -91,11 +93,11 @@ def list_jobs(
 
 
 @api.get(
-    "/jobs/{uuid:job_id}", response={200: schemas.JobBody, **ERRORS}, auth=need(Scope.READ), tags=["jobs"]
+    "/jobs/{uuid:job_id}", response={200: schemas.JobBody, **ERRORS}, auth=need(Scope.OWN), tags=["jobs"]
 )
 def get_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     """Look at a job. `ETag` and `If-None-Match` save repeating it; `Retry-After` stands there until it has ended."""
-    job = _job(job_id)
+    job = job_for(caller(request), job_id)
     response = answer(job_body(job, caller(request)))
     response["ETag"] = f'"{hashlib.sha256(response.content).hexdigest()[:32]}"'
     if job.state not in ENDED:
@@ -120,8 +122,9 @@ def cancel_job(
 
     def work(access: Access) -> Answer:
         operate.cancel(job_id, by=access.by, force=force)
-        return {"body": job_body(_job(job_id), access)}
+        return {"body": job_body(job_for(access, job_id), access)}
 
+    _for_cancel(caller(request), job_id)
     return once(request, work)
 
 
@@ -137,7 +140,7 @@ def retry_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
 
     def work(access: Access) -> Answer:
         operate.retry(job_id, by=access.by)
-        return {"body": job_body(_job(job_id), access), "location": job_url(job_id)}
+        return {"body": job_body(job_for(access, job_id), access), "location": job_url(job_id)}
 
     return once(request, work)
 
@@ -145,18 +148,19 @@ def retry_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
 @api.get(
     "/jobs/{uuid:job_id}/files",
     response={200: schemas.Files, **ERRORS},
-    auth=need(Scope.PAYLOADS),
+    auth=need(Scope.OWN),
     tags=["files"],
 )
 def list_files(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     """List a job's result files; they are there once it has succeeded."""
-    _job(job_id)
+    _for_files(caller(request), job_id)
     return answer({"items": [file_body(file) for file in result_files(job_id)]})
 
 
-@api.get("/jobs/{uuid:job_id}/files/{name}", response=ERRORS, auth=need(Scope.PAYLOADS), tags=["files"])
+@api.get("/jobs/{uuid:job_id}/files/{name}", response=ERRORS, auth=need(Scope.OWN), tags=["files"])
 def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpResponseBase:
     """Download a result file."""
+    _for_files(caller(request), job_id)
     for file in result_files(job_id):
         if file.name == name:
             return download(request, file)
@@ -175,14 +179,14 @@ def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
     return answer(file_body(receive_file(request, name)), status=201)
 
 
-@api.get("/job-types", response={200: schemas.Types, **ERRORS}, auth=need(Scope.READ), tags=["job types"])
+@api.get("/job-types", response={200: schemas.Types, **ERRORS}, auth=need(Scope.OWN), tags=["job types"])
 def list_types(request: HttpRequest) -> HttpResponse:
     """List the job types with the JSON Schema of their parameters."""
     return answer({"items": [type_body(kind) for kind in registry.all()]})
 
 
 @api.get(
-    "/job-types/{name}", response={200: schemas.TypeBody, **ERRORS}, auth=need(Scope.READ), tags=["job types"]
+    "/job-types/{name}", response={200: schemas.TypeBody, **ERRORS}, auth=need(Scope.OWN), tags=["job types"]
 )
 def get_type(request: HttpRequest, name: str) -> HttpResponse:
     """Look at one job type."""
@@ -191,20 +195,23 @@ def get_type(request: HttpRequest, name: str) -> HttpResponse:
     return answer(type_body(registry.get(name)))
 
 
-@api.get("/schedules", response={200: schemas.Schedules, **ERRORS}, auth=need(Scope.READ), tags=["schedules"])
+@api.get("/schedules", response={200: schemas.Schedules, **ERRORS}, auth=need(Scope.OWN), tags=["schedules"])
 def list_schedules(request: HttpRequest) -> HttpResponse:
     """List the schedules: when each submits what, and what is wrong with those that cannot."""
     return answer({"items": [schedule_body(one, caller(request)) for one in schedules()]})
 
 
-@api.get("/openapi.json", auth=need(Scope.READ), include_in_schema=False)
+@api.get("/openapi.json", auth=need(Scope.OWN), include_in_schema=False)
 def openapi(request: HttpRequest) -> HttpResponse:
     """Describe this API, with every job type's parameters."""
     return answer(with_job_types(json.loads(json.dumps(api.get_openapi_schema()))))
 
 
-def _job(job_id: UUID) -> Job:
-    try:
-        return jobs().get(pk=job_id)
-    except Job.DoesNotExist:
-        raise NotFound("job", job_id) from None
+def _for_cancel(access: Access, job_id: UUID) -> None:
+    if not access.cancels(job_for(access, job_id)):
+        raise Forbidden(Scope.OPERATE)
+
+
+def _for_files(access: Access, job_id: UUID) -> None:
+    if not access.reads(job_for(access, job_id)):
+        raise Forbidden(Scope.PAYLOADS)

@@ -12,6 +12,7 @@ from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
 from web.access import Access, Scope, of_session
+from web.addresses import address_of
 from web.problems import Problem, Told
 from web.tokens import access_by
 
@@ -29,7 +30,7 @@ class BearerToken(HttpBearer):
         self.scope = scope
 
     def authenticate(self, request: HttpRequest, token: str) -> Access:
-        access = access_by(token.strip())
+        access = access_by(token.strip(), source=address_of(request))
         if access is None:
             raise AuthenticationError
         return access.need(self.scope)

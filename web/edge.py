@@ -107,9 +107,14 @@ def tell(request: HttpRequest, problem: Problem) -> HttpResponse:
 
 
 def _heading(problem: Problem) -> str:
-    return {403: "Not allowed", 404: "Not found", 409: "Not possible now", 503: "Not available"}.get(
-        problem.status, "That did not work"
-    )
+    headings = {
+        403: "Not allowed",
+        404: "Not found",
+        409: "Not possible now",
+        429: "Too often",
+        503: "Not available",
+    }
+    return headings.get(problem.status, "That did not work")
 
 
 def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

@@ -42,12 +42,13 @@ class BadFilter(EsteiraError):
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which jobs; several states mean any of them."""
+    """Which jobs; several states mean any of them, `account` means those that it submitted."""
 
     states: Sequence[str] = ()
     type: str = ""
     queue: str = ""
     created_after: datetime | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,8 @@ def _cut(items: list[Job], limit: int, *, more_before: bool) -> Page:
 
 def _filtered(filters: Filters) -> QuerySet[Job]:
     found = jobs().defer(*HEAVY)
+    if filters.account is not None:
+        found = found.filter(account=filters.account)
     if filters.states:
         if unknown := set(filters.states) - set(SHOWN_STATES):
             raise BadFilter(

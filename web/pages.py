@@ -15,7 +15,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 
 from esteira import operate
-from esteira.errors import EsteiraError, Held, NotFound, StateConflict, UniqueConflict
+from esteira.errors import EsteiraError, Held, StateConflict, UniqueConflict
 from esteira.files import result_files
 from esteira.models import Job, JobEvent
 from esteira.models.jobs import newest_log
@@ -23,10 +23,10 @@ from esteira.readable import as_json
 from esteira.redact import HIDDEN, shown_params
 from esteira.registry import registry
 from esteira.states import ENDED, RETRYABLE, SHOWN_STATES
-from web.access import Access, Scope, of_session
+from web.access import Access, Forbidden, Scope, of_session
 from web.listing import Filters, page
 from web.problems import TITLES
-from web.shapes import file_url, jobs
+from web.shapes import file_url, job_for
 
 PAGE = 50
 #: The newest part of a log that a page shows; the API and the command line have all of it.
@@ -46,10 +46,13 @@ class LogOut(LogoutView):
 
 def job_list(request: HttpRequest) -> HttpResponse:
     """Show jobs, newest first, filtered by what the address says."""
-    access = _access(request).need(Scope.READ)
+    access = _access(request).need(Scope.OWN)
     asked = {name: request.GET.get(name, "").strip() for name in ("state", "type", "queue")}
     filters = Filters(
-        states=[asked["state"]] if asked["state"] else [], type=asked["type"], queue=asked["queue"]
+        states=[asked["state"]] if asked["state"] else [],
+        type=asked["type"],
+        queue=asked["queue"],
+        account=access.only_account,
     )
     found = page(filters, cursor=request.GET.get("cursor", ""), limit=PAGE)
     return _render(
@@ -71,9 +74,9 @@ def job_list(request: HttpRequest) -> HttpResponse:
 
 def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Show one job: what it is, how far it is, what went wrong, what it made."""
-    access = _access(request).need(Scope.READ)
-    job = _job(job_id)
-    sees = access.may(Scope.PAYLOADS)
+    access = _access(request).need(Scope.OWN)
+    job = job_for(access, job_id)
+    sees = access.reads(job)
     ended = job.state in ENDED
     params = shown_params(job.type, job.params) if sees else {}
     return _render(
@@ -88,9 +91,9 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
         files=[(file, file_url(file)) for file in result_files(job.pk)] if sees else [],
         events=_events(job),
         logs=newest_log(job, LOG_SHOWN) if sees else [],
-        may_cancel=not ended and access.may(Scope.SUBMIT),
+        may_cancel=not ended and access.cancels(job),
         may_force=job.state == "running" and job.cancel_requested_at and access.may(Scope.OPERATE),
-        may_retry=job.state in RETRYABLE and access.may(Scope.OPERATE),
+        may_retry=job.state in RETRYABLE and not job.forgot_secrets and access.may(Scope.OPERATE),
     )
 
 
@@ -98,6 +101,8 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
 def cancel_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     force = "force" in request.POST
     access = _access(request).need(Scope.OPERATE if force else Scope.SUBMIT)
+    if not access.cancels(job_for(access, job_id)):
+        raise Forbidden(Scope.OPERATE)
 
     def work() -> str:
         if operate.cancel(job_id, by=access.by, force=force) == "cancelled":
@@ -139,13 +144,6 @@ def _access(request: HttpRequest) -> Access:
     if access is None:  # the middleware has sent everybody else to the login
         raise Http404
     return access
-
-
-def _job(job_id: UUID) -> Job:
-    try:
-        return jobs().get(pk=job_id)
-    except Job.DoesNotExist:
-        raise NotFound("job", job_id) from None
 
 
 def _render(request: HttpRequest, access: Access, template: str, **context: Any) -> HttpResponse:

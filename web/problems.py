@@ -15,7 +15,14 @@ from django.http import HttpRequest, HttpResponse
 from psycopg.errors import DiskFull, UndefinedColumn, UndefinedTable
 
 from esteira.db import Gone
-from esteira.errors import DatabaseAway, EsteiraError, Held, IdempotencyInProgress, UniqueInProgress
+from esteira.errors import (
+    DatabaseAway,
+    EsteiraError,
+    Held,
+    IdempotencyInProgress,
+    TooManyRequests,
+    UniqueInProgress,
+)
 from esteira.patience import is_held
 from esteira.readable import as_json
 
@@ -45,6 +52,8 @@ TITLES: dict[str, str] = {
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
     "not-migrated": "Migrations are pending. Nothing was accepted; try again after Retry-After.",
     "busy": "All request threads are taken. Nothing was done; try again after Retry-After.",
+    "too-many-requests": "This account or address is at a limit of its own. Nothing was done; try again after "
+    "Retry-After.",
     "files-full": "The space for files is used up.",
     "internal": "Something broke on our side. Quote the request id to an operator.",
 }
@@ -56,6 +65,7 @@ BY_STATUS = {
     404: "not-found",
     405: "method-not-allowed",
     413: "too-large",
+    429: "too-many-requests",
     503: "database-away",
 }
 
@@ -111,6 +121,8 @@ def of(error: BaseException) -> Problem | None:
     if isinstance(error, EsteiraError):
         again = isinstance(error, IdempotencyInProgress | UniqueInProgress | Held)
         headers = {"Retry-After": "1"} if again else {}
+        if isinstance(error, TooManyRequests):
+            headers["Retry-After"] = str(error.retry_after_s)
         errors = getattr(error, "errors", ())
         return Problem(
             code=error.code, status=error.status, detail=str(error), errors=errors, headers=headers

@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 
 from esteira import readable
 from esteira.cadence import Cadence
+from esteira.errors import NotFound
 from esteira.models import ClockTimestamp, File, Job, Schedule
 from esteira.redact import shown_params
 from esteira.registry import JobType, registry
@@ -24,13 +25,21 @@ def jobs() -> QuerySet[Job]:
     return Job.objects.annotate(db_now=ClockTimestamp()).select_related("schedule")
 
 
+def job_for(access: Access, job_id: UUID) -> Job:
+    """Return a job that they may see; raises NotFound, in the same words whether it is another's or nobody's."""
+    job = jobs().filter(pk=job_id).first()
+    if job is None or not access.sees(job):
+        raise NotFound("job", job_id)
+    return job
+
+
 def job_url(job_id: UUID) -> str:
     return f"{JOBS}/{job_id}"
 
 
 def job_line(job: Job, access: Access) -> dict[str, Any]:
     """Show a job without what may be large."""
-    sees = access.may(Scope.PAYLOADS)
+    sees = access.reads(job)
     return {
         "id": str(job.pk),
         "type": job.type,
@@ -56,7 +65,7 @@ def job_line(job: Job, access: Access) -> dict[str, Any]:
 
 def job_body(job: Job, access: Access) -> dict[str, Any]:
     """Show all of a job that this caller may see."""
-    sees = access.may(Scope.PAYLOADS)
+    sees = access.reads(job)
     line = job_line(job, access)
     if sees and (error := readable.error(job.error)):
         line["error"]["traceback"] = str(error.get("traceback") or "") or None

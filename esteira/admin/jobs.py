@@ -101,10 +101,9 @@ class JobAdmin(ReadOnly):
         "priority_name",
         "tries",
         "submitted_by",
-        "unique_key",
         "schedule",
     )
-    payload = ("given", "progress", "outcome", "trouble", "files_table", "log")
+    payload = ("given", "unique_key", "progress", "outcome", "trouble", "files_table", "log")
     times = ("created", "runs", "expires", "claimed", "started", "ended", "lease", "held")
     fence = (
         "attempt",

@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from esteira.admin.asked import OnlyWhatIsOffered
 from esteira.bounds import is_moment
 from esteira.errors import EsteiraError
 from esteira.readable import as_json
@@ -30,7 +31,7 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
         return int(rows.order_by()[:COUNT_AT_MOST].count())
 
 
-class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
+class ReadOnly(OnlyWhatIsOffered):
     """A model that is looked at; subclasses add actions."""
 
     paginator = CappedPaginator

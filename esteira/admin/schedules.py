@@ -16,6 +16,7 @@ from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
+from esteira.admin.asked import OnlyWhatIsOffered
 from esteira.admin.readonly import CappedPaginator, moment, pretty
 from esteira.bounds import EVERY, GRACE
 from esteira.cadence import Cadence, cron, every
@@ -128,7 +129,9 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def _check_params(self) -> None:
         given = self.cleaned_data.get("params") or {}
-        kept = self.instance.params if self.instance.pk else {}
+        # Stars stand for what is kept, in the same type only: another one may show what this one hides.
+        same = self.instance.pk and self.cleaned_data["type"] == self.instance.type
+        kept = self.instance.params if same else {}
         if not isinstance(given, dict):
             self.add_error("params", 'Give a JSON object, such as {"name": "Ana"}.')
             return
@@ -146,7 +149,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ScheduleAdmin(OnlyWhatIsOffered):
     list_display = ("name", "type", "cadence", "enabled", "origin", "last_tick", "trouble")
     list_filter = ("enabled", "origin")
     ordering = ("name",)

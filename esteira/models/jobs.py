@@ -80,7 +80,12 @@ class Job(models.Model):
     tick_at = models.DateTimeField(null=True)
     # Only one job of its schedule may run at a time (overlap "queue").
     in_turn = models.BooleanField(db_default=False)
+    # In words, for people; a name may be another's by now.
     submitted_by = models.TextField(db_default="")
+    # Whose it is, as `web.access` names accounts; none if Python or a schedule submitted it.
+    account = models.TextField(null=True)
+    # Names of parameters with commas between, which a trigger takes away when the job has ended well or was given up.
+    secret_names = models.TextField(null=True)
 
     class Meta:
         constraints = [
@@ -163,6 +168,11 @@ class Job(models.Model):
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_finished"),
             models.Index(fields=["created_at", "id"], name="job_created"),
             models.Index(
+                fields=["account", "created_at", "id"],
+                condition=Q(account__isnull=False),
+                name="job_account",
+            ),
+            models.Index(
                 fields=["schedule"],
                 condition=Q(state__in=["queued", "running"], schedule__isnull=False),
                 name="job_schedule_open",
@@ -181,6 +191,11 @@ class Job(models.Model):
     def try_number(self) -> int:
         """What people count: the try that runs, comes next or, of a failed job, was the last."""
         return self.failures if self.state == "failed" else self.failures + 1
+
+    @property
+    def forgot_secrets(self) -> bool:
+        """Whether its secret parameters went when it ended, so that nobody can retry it."""
+        return self.secret_names is not None and self.state in ("succeeded", "cancelled", "expired")
 
     @property
     def priority_name(self) -> str:

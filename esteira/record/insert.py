@@ -17,6 +17,7 @@ import psycopg
 
 from esteira.db import Db, Row
 from esteira.record import QUEUED, uses
+from esteira.registry import registry
 
 log = logging.getLogger("esteira.record")
 
@@ -46,10 +47,16 @@ class NewJob:
     tick_at: datetime | None = None
     in_turn: bool = False
     by: str = ""
+    account: str | None = None
     publish: bool = False
     # What a fed row may be and a new one never is.
     solo: bool = False
     front: bool = False
+
+    @property
+    def secret_names(self) -> str | None:
+        """Which parameters go when the job ends, see the trigger of migration 0012; most types have none."""
+        return ",".join(sorted(registry.secret_names(self.type))) or None
 
 
 # What is stored of a NewJob, and as what it travels.
@@ -71,15 +78,18 @@ _COLUMNS = {
     "tick_at": "timestamptz",
     "in_turn": "boolean",
     "by": "text",
+    "account": "text",
+    "secret_names": "text",
     "publish": "boolean",
 }
 _INSERT = """
 INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
-    run_at, expires_at, unique_key, schedule_id, tick_at, in_turn, submitted_by, published_at)
+    run_at, expires_at, unique_key, schedule_id, tick_at, in_turn, submitted_by, account, secret_names,
+    published_at)
 SELECT v.id, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures, v.backoff_s, v.lease_s, v.timeout_s,
     coalesce(v.run_at, clock_timestamp() + coalesce(v.delay_s, 0) * interval '1 second'),
     clock_timestamp() + v.expires_in_s * interval '1 second',
-    v.unique_key, v.schedule_id, v.tick_at, v.in_turn, v.by,
+    v.unique_key, v.schedule_id, v.tick_at, v.in_turn, v.by, v.account, v.secret_names,
     CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= clock_timestamp(), true)
          THEN clock_timestamp() END
 FROM {rows} AS v({names})

@@ -34,8 +34,9 @@ def cancel(db: Db, job_id: UUID, *, by: str, force: bool) -> str | None:
 def retry(db: Db, job_id: UUID, *, by: str) -> str | None:
     """T13: send an ended job back to the queue with a clean slate.
 
-    Return the state that it was in (queued again if that was failed, dead, cancelled or expired), None if there is
-    no such job. Raises the driver's UniqueViolation if another job holds its unique key by now.
+    Return the state that it was in (queued again if that was failed, dead, cancelled or expired, see `forgot_secrets`
+    for the last two), None if there is no such job. Raises the driver's UniqueViolation if another job holds its unique
+    key by now.
     """
     with db.transaction():
         db.fetch("SELECT set_config('esteira.transition', 'T13', true)")
@@ -49,6 +50,7 @@ def retry(db: Db, job_id: UUID, *, by: str) -> str | None:
                 published_at = NULL, hold_until = NULL, refused_since = NULL,
                 progress_done = NULL, progress_total = NULL, progress_text = ''
               FROM locked WHERE j.id = %(id)s AND locked.state IN ('failed', 'dead', 'cancelled', 'expired')
+                AND NOT (locked.state IN ('cancelled', 'expired') AND j.secret_names IS NOT NULL)
               RETURNING j.id, j.attempt, locked.state AS was),
             noted AS (
               INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
@@ -58,3 +60,13 @@ def retry(db: Db, job_id: UUID, *, by: str) -> str | None:
         )
         db.fetch("SELECT set_config('esteira.transition', '', true)")
     return rows[0][0] if rows else None
+
+
+def forgot_secrets(db: Db, job_id: UUID) -> bool:
+    """Whether a job has ended so that its secret parameters went with it; nobody can retry that."""
+    rows = db.fetch(
+        """SELECT 1 FROM esteira_job WHERE id = %s AND secret_names IS NOT NULL
+           AND state IN ('succeeded', 'cancelled', 'expired')""",
+        [job_id],
+    )
+    return bool(rows)

@@ -190,13 +190,14 @@ def test_no_job_can_be_added_saved_or_deleted(boss: Client) -> None:
 def test_who_may_only_look_sees_no_payload_and_cannot_act(client: Client) -> None:
     made = submit()
     viewer = staff(client, "view_job")
+    keyed = submit(unique="for-bia")
 
-    text = page(viewer, f"{JOBS}{made}/change/")
+    text = page(viewer, f"{JOBS}{made}/change/") + page(viewer, f"{JOBS}{keyed}/change/")
     act(viewer, JOBS, "cancel", made)
 
     assert "bia" not in text
     assert "admin.letter" in text
-    assert Job.objects.get().state == "queued"
+    assert Job.objects.get(pk=made).state == "queued"
 
 
 def test_the_right_to_the_log_is_the_right_to_the_payload(client: Client) -> None:
@@ -400,6 +401,22 @@ def test_a_schedules_secret_is_not_shown_and_survives_an_edit(boss: Client) -> N
     mine.refresh_from_db()
     assert "s3cret" not in text
     assert mine.params == {"to": "bia", "password": "s3cret"}
+
+
+def test_the_stars_of_one_type_stand_for_nothing_in_another(boss: Client) -> None:
+    @job(name="admin.postcard")
+    def postcard(ctx: Context, to: str = "ana", password: str = "none") -> None: ...
+
+    mine = schedule(origin="database", params={"to": "ana", "password": "s3cret"})
+
+    boss.post(
+        f"{SCHEDULES}{mine.pk}/change/",
+        form(type="admin.postcard", params='{"to": "bia", "password": "**********"}'),
+    )
+
+    mine.refresh_from_db()
+    assert mine.type == "admin.postcard"
+    assert mine.params["password"] != "s3cret"
 
 
 def test_who_may_only_look_at_schedules_sees_no_secret(client: Client) -> None:

@@ -65,8 +65,9 @@ def test_nothing_answers_without_an_account(method: str, path: str, token: str |
     ],
 )
 def test_each_role_may_what_it_says(role: str, allowed: set[str], core: Core) -> None:
-    client = bearer(role)
-    (failed, one) = stored(core, 2)
+    user = account(role, role)
+    client = bearer(role, user=user)
+    (failed, one) = stored(core, 2, account=f"user:{user.pk}")
     ended(core, failed, "failed")
     answers = {
         "list": get(client, "/jobs"),

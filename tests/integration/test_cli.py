@@ -503,9 +503,65 @@ def test_a_token_belongs_to_the_only_superuser() -> None:
     access = access_by(said.out.strip())
     assert access is not None
     assert access.by == "boss / backups"
-    assert [str(scope) for scope in access.scopes] == ["jobs:read"]
+    assert {str(scope) for scope in access.scopes} == {"jobs:read", "jobs:read:own"}
     assert "not shown again" in said.err
     assert ApiToken.objects.get().expires_at
+
+
+def test_a_token_ends_by_itself_unless_it_is_told_not_to() -> None:
+    User.objects.create_superuser("boss")
+
+    plain, forever = jobs("token", "plain"), jobs("token", "forever", "--expires=never")
+
+    life = ApiToken.objects.get(name="plain").expires_at - datetime.now(UTC)
+    assert timedelta(days=89) < life <= timedelta(days=90, minutes=1)
+    assert ApiToken.objects.get(name="forever").expires_at is None
+    assert "UTC. It is not shown again" in plain.err
+    assert "for good" in forever.err
+
+
+def test_a_token_is_limited_by_what_is_typed() -> None:
+    User.objects.create_superuser("boss")
+
+    said = jobs("token", "ci", "--types=cli.*", "--types=nothing.like-it", "--sees-all", "--sees-payloads")
+
+    token = ApiToken.objects.get()
+    assert (token.types, token.sees_all, token.sees_payloads) == (["cli.*", "nothing.like-it"], True, True)
+    assert "No job type is called nothing.like-it" in said.err
+    assert "cli.*" not in said.err
+    assert "only a submitter's token" in jobs("token", "x", "--types=a", "--role=operator").err
+
+
+def test_tokens_are_listed_and_revoked() -> None:
+    User.objects.create_superuser("boss")
+    secrets = [jobs("token", name).out.strip() for name in ("one", "two", "three")]
+    first, second, _ = ApiToken.objects.order_by("pk")
+
+    listed = jobs("tokens")
+    data = jobs("tokens", "--json").data
+    by_number = jobs("tokens", "revoke", str(first.pk))
+    by_beginning = jobs("tokens", "revoke", second.prefix, "--json")
+
+    assert all(word in listed.out for word in ("one", "two", first.prefix, "boss", "in "))
+    assert [one["name"] for one in data] == ["one", "two", "three"]
+    assert not any(secret in listed.out + json.dumps(data) for secret in secrets)
+    assert "Revoked one" in by_number.err
+    assert by_beginning.data[0]["name"] == "two"
+    assert [access_by(secret) is None for secret in secrets] == [True, True, False]
+    assert jobs("tokens", "revoke").code == 2
+    assert jobs("tokens", "revoke", "99").code == 1
+    assert "no token" in jobs("tokens", "revoke", "nothing").err
+    assert "is how several" not in jobs("tokens", "revoke", secrets[2][:14]).err
+    assert "There are no tokens" in jobs("tokens").err
+
+
+def test_a_beginning_that_several_tokens_have_revokes_none() -> None:
+    User.objects.create_superuser("boss")
+    jobs("token", "one")
+    jobs("token", "two")
+
+    assert "is how several tokens begin" in jobs("tokens", "revoke", "esteira_").err
+    assert ApiToken.objects.count() == 2
 
 
 def test_a_token_of_a_named_user_who_lacks_rights_says_so() -> None:
@@ -515,10 +571,7 @@ def test_a_token_of_a_named_user_who_lacks_rights_says_so() -> None:
 
     assert said.data[0]["user"] == "eva"
     assert access_by(said.data[0]["token"])
-    assert (
-        "eva lacks jobs:submit, payloads:read, and so does this token: see the group esteira-submitter."
-        in said.err
-    )
+    assert "eva lacks jobs:submit, and so does this token: see the group esteira-submitter." in said.err
 
 
 def test_who_a_token_belongs_to_must_be_clear() -> None:

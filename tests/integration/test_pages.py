@@ -15,7 +15,6 @@ from esteira.models import Job, JobLog
 from esteira.record.finish import finish
 from tests.support.http import PASSWORD, account, browser, declare_types
 from tests.support.jobs import UNKNOWN_ID, ended, outcome, running, stored
-from web import login
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 
@@ -72,27 +71,6 @@ def test_a_sign_in_leads_to_no_other_site() -> None:
     )
 
     assert response.headers["Location"] == "/"
-
-
-def test_who_guesses_passwords_is_slowed_down_and_nobody_else() -> None:
-    account("ana", "viewer")
-    account("bia", "viewer")
-    for _ in range(login.MAX_FAILURES):
-        assert Client().post("/login/", {"username": "ana", "password": "wrong"}).status_code == 200
-
-    right = {"username": "ana", "password": PASSWORD}
-    assert "too many tries" in text_of(Client().post("/login/", right))
-    assert Client(REMOTE_ADDR="10.9.8.7").post("/login/", right).status_code == 302
-    assert Client().post("/login/", {"username": "bia", "password": PASSWORD}).status_code == 302
-
-
-def test_failures_are_forgotten_after_a_while() -> None:
-    account("ana", "viewer")
-    for _ in range(login.MAX_FAILURES):
-        Client().post("/login/", {"username": "ana", "password": "wrong"})
-    Core("test").fetch("UPDATE web_loginfailure SET at = at - interval '6 min'")
-
-    assert Client().post("/login/", {"username": "ana", "password": PASSWORD}).status_code == 302
 
 
 def test_an_account_without_a_role_is_told_whom_to_ask() -> None:

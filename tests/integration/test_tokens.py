@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,9 @@ from django.test import Client
 
 from esteira.errors import InvalidOption
 from tests.support.http import account
+from web import access, tokens
 from web.access import Scope
+from web.rarely import Rarely
 from web.tokens import ApiToken, access_by, create_token
 
 pytestmark = pytest.mark.django_db
@@ -31,38 +34,39 @@ def test_only_the_checksum_of_a_token_is_kept() -> None:
 def test_a_token_says_who_acts_and_what_they_may() -> None:
     _, secret = create_token(account("ana", "operator"), "ci", role="submitter")
 
-    access = access_by(secret)
+    found = access_by(secret)
 
-    assert access is not None
-    assert access.by == "ana / ci"
-    assert access.scopes == {Scope.READ, Scope.SUBMIT, Scope.PAYLOADS}
+    assert found is not None
+    assert found.by == "ana / ci"
+    assert found.scopes == {Scope.OWN, Scope.SUBMIT}
 
 
 @pytest.mark.parametrize(
     ("groups", "role", "scopes"),
     [
-        (["viewer"], "operator", {Scope.READ}),
-        (["operator"], "viewer", {Scope.READ}),
-        (["viewer", "payloads"], "operator", {Scope.READ, Scope.PAYLOADS}),
+        (["viewer"], "operator", {Scope.OWN, Scope.READ}),
+        (["operator"], "viewer", {Scope.OWN, Scope.READ}),
+        (["submitter"], "viewer", {Scope.OWN}),
+        (["viewer", "payloads"], "operator", {Scope.OWN, Scope.READ, Scope.PAYLOADS}),
         ([], "operator", set()),
     ],
 )
 def test_a_token_is_never_mightier_than_its_account(groups: list[str], role: str, scopes: set[Scope]) -> None:
     _, secret = create_token(account("ana", *groups), "ci", role=role)
 
-    access = access_by(secret)
+    found = access_by(secret)
 
-    assert access is not None
-    assert access.scopes == scopes
+    assert found is not None
+    assert found.scopes == scopes
 
 
 def test_a_viewers_token_may_be_let_see_payloads() -> None:
     _, secret = create_token(account("ana", "operator"), "ci", role="viewer", sees_payloads=True)
 
-    access = access_by(secret)
+    found = access_by(secret)
 
-    assert access is not None
-    assert access.scopes == {Scope.READ, Scope.PAYLOADS}
+    assert found is not None
+    assert found.scopes == {Scope.OWN, Scope.READ, Scope.PAYLOADS}
 
 
 @pytest.mark.parametrize(
@@ -143,3 +147,71 @@ def test_the_admin_lists_tokens_without_their_checksum_and_can_delete_them() -> 
     assert not [page for page in pages if token.sha256 in page.content.decode()]
     assert refused.status_code == 403
     assert access_by(secret) is None
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name in ("web.tokens", "web.access")]
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """The log, whatever this minute has had of it."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(tokens, "rarely", Rarely(tokens.log))
+    monkeypatch.setattr(access, "log", Rarely(logging.getLogger("web.access")))
+    return caplog
+
+
+def test_what_becomes_of_a_token_is_logged_without_its_secret(told: pytest.LogCaptureFixture) -> None:
+    user = account("ana", "viewer")
+    token, secret = create_token(user, "ci", role="viewer", by="cli:root")
+    client = Client(headers={"Authorization": f"Bearer {secret}"})
+    post = {"data": "{}", "content_type": "application/json"}
+    assert client.post("/api/v1/jobs", **post).status_code == 403
+    ApiToken.objects.update(expires_at=token.created_at)
+    assert client.get("/api/v1/jobs").status_code == 401
+    ApiToken.objects.update(expires_at=None)
+    user.is_active = False
+    user.save()
+    assert client.get("/api/v1/jobs").status_code == 401
+    token.delete()
+    assert client.get("/api/v1/jobs").status_code == 401
+    assert Client(headers={"Authorization": "Bearer pass\x1bword"}).get("/api/v1/jobs").status_code == 401
+
+    told_of = lines(told)
+    for line, words in zip(
+        told_of,
+        (
+            "was made by cli:root",
+            "lacks jobs:submit",
+            "has expired",
+            "is closed",
+            "was revoked",
+            "unknown",
+            "none of ours",
+        ),
+        strict=True,
+    ):
+        assert words in line
+    assert all("127.0.0.1" in line for line in told_of[2:4])
+    assert not [line for line in told_of if secret[len(token.prefix) :] in line or "word" in line]
+
+
+def test_refusals_do_not_fill_the_disk(told: pytest.LogCaptureFixture) -> None:
+    for _ in range(100):
+        access_by("esteira_" + "x" * 43)
+
+    assert len(lines(told)) == 30
+
+
+def test_what_was_left_out_is_counted(told: pytest.LogCaptureFixture) -> None:
+    rarely = Rarely(logging.getLogger("web.tokens"), most=2, span_s=0)
+    slow = Rarely(logging.getLogger("web.tokens"), most=2)
+
+    for _ in range(5):
+        slow.warning("once more")
+    slow._span_s = 0.0
+    slow.warning("a new minute")
+    rarely.warning("%s", "plain")
+
+    assert lines(told) == ["once more"] * 2 + ["3 more such lines were left out", "a new minute", "plain"]

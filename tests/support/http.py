@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Annotated, Any
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group
 from django.test import Client
 from pydantic import Field
@@ -19,12 +21,18 @@ PASSWORD = "correct horse battery staple"
 
 def account(name: str, *groups: str, superuser: bool = False, staff: bool = False) -> Any:
     """Make an account in groups such as "operator", without their prefix."""
-    user = get_user_model().objects.create_user(
-        name, password=PASSWORD, is_superuser=superuser, is_staff=staff
+    user = get_user_model().objects.create(
+        username=name, password=hashed(), is_superuser=superuser, is_staff=staff
     )
     for group in groups:
         user.groups.add(Group.objects.get_or_create(name=f"esteira-{group}")[0])
     return user
+
+
+@cache
+def hashed() -> str:
+    """Return what is stored of the password; it takes long to compute, which is its purpose."""
+    return make_password(PASSWORD)
 
 
 def bearer(role: str = "operator", *, user: Any = None, **options: Any) -> Client:

@@ -12,11 +12,14 @@ from django.contrib.auth.models import AbstractBaseUser
 
 from esteira.bounds import BY, TOKEN_LIFE
 from esteira.errors import InvalidOption, NotFound
-from web.access import SCOPES, Role, scopes_of
+from esteira.registry import registry
+from web.access import SCOPES, Role, Scope, matches, scopes_of
 from web.cli.errors import OK
+from web.cli.hints import typed
 from web.cli.moments import duration
+from web.cli.operator import who
 from web.cli.out import Out
-from web.tokens import create_token
+from web.tokens import LIFE, ApiToken, create_token
 
 HELP = "make a token for the API"
 
@@ -26,8 +29,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--role", choices=[str(role) for role in Role], default=str(Role.SUBMITTER))
     parser.add_argument("--user", metavar="NAME", help="whose it is; needed if there are several superusers")
     parser.add_argument(
-        "--expires", type=duration, metavar="TIME", help="not valid after 12h, 30d; else for good"
+        "--expires",
+        type=_life,
+        default=LIFE.total_seconds(),
+        metavar="TIME",
+        help="not valid after 12h, 30d (90d); `never` makes one for good",
     )
+    parser.add_argument(
+        "--types",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="submit jobs of this type only, or of types like email.*; again for several",
+    )
+    parser.add_argument(
+        "--sees-all", action="store_true", help="see the jobs of all accounts, as a viewer does"
+    )
+    parser.add_argument(
+        "--sees-payloads",
+        action="store_true",
+        help="read parameters, results, logs and files of all that it sees",
+    )
+
+
+def _life(text: str) -> float | None:
+    return None if text == "never" else duration(text)
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
@@ -35,14 +61,24 @@ def run(out: Out, options: dict[str, Any]) -> int:
     expires = options["expires"]
     if expires is not None:
         expires = timedelta(seconds=TOKEN_LIFE.check("expires", expires))
-    token, secret = create_token(user, options["name"], role=options["role"], expires_in=expires)
+    token, secret = create_token(
+        user,
+        options["name"],
+        role=options["role"],
+        expires_in=expires,
+        types=options["types"],
+        sees_all=options["sees_all"],
+        sees_payloads=options["sees_payloads"],
+        by=who(),
+    )
     if out.as_json:
         out.data({"name": token.name, "role": token.role, "user": user.get_username(), "token": secret})
     else:
         out.page.print(secret, soft_wrap=True)
-        whose = f"For {token.name}, as {user.get_username()} with the role {token.role}."
-        out.say(f"{whose} It is not shown again.", "dim")
-    _warn_if_useless(out, user, Role(token.role))
+        whose = f"For {token.name}, as {user.get_username()} with the role {token.role}"
+        until = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "for good"
+        out.say(f"{whose}, {until}. It is not shown again.", "dim")
+    _warn_if_useless(out, user, token)
     return OK
 
 
@@ -68,10 +104,15 @@ def _the_superuser() -> AbstractBaseUser:
     return found[0]
 
 
-def _warn_if_useless(out: Out, user: Any, role: Role) -> None:
+def _warn_if_useless(out: Out, user: Any, token: ApiToken) -> None:
     """A token is never mightier than its account."""
-    groups = user.groups.values_list("name", flat=True)
-    lacking = SCOPES[role] - scopes_of(user.is_superuser, groups)
+    role, names = Role(token.role), registry.names()
+    for pattern in token.types:
+        if not any(matches(name, [pattern]) for name in names):
+            out.say(f"No job type is called {pattern}, or like it: see {typed('types')}.", "yellow")
+    groups = list(user.groups.values_list("name", flat=True))
+    wanted = SCOPES[role] | ({Scope.READ} if token.sees_all else set())
+    lacking = wanted - scopes_of(user.is_superuser, groups)
     if lacking:
         said = ", ".join(sorted(lacking))
         out.say(

@@ -16,7 +16,7 @@ from django.db import ProgrammingError
 from esteira.db import Gone
 from esteira.errors import EsteiraError
 from esteira.gate import away
-from web.cli import demo, job_types, listing, schedules, showing, steering, submitting, token
+from web.cli import demo, job_types, listing, schedules, showing, steering, submitting, token, tokens
 from web.cli.errors import INTERRUPTED, OK, REFUSED, UNAVAILABLE, USAGE, Usage
 from web.cli.out import Out
 
@@ -42,6 +42,7 @@ ACTIONS = {
     "schedules": Action(help=schedules.HELP, arguments=schedules.arguments, run=schedules.run),
     "demo": Action(help=demo.HELP, arguments=demo.arguments, run=demo.run),
     "token": Action(help=token.HELP, arguments=token.arguments, run=token.run),
+    "tokens": Action(help=tokens.HELP, arguments=tokens.arguments, run=tokens.run),
 }
 
 
