@@ -20,9 +20,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
-from esteira import lasting
+from esteira import lasting, misfits
 from esteira.bounds import NESTED, nests_too_deeply
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
+from esteira.misfits import escaped
 from esteira.spoken import name_of, said
 
 MAX_PARAMS_BYTES = 64 * 1024
@@ -136,24 +137,39 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
     try:
         checked = model.model_validate(params)
     except ValidationError as error:
-        raise InvalidParameters(problems(error)) from None
+        raise InvalidParameters(_all_problems(model, params, error)) from None
     try:
         text = dump(checked)
     except Exception as error:  # a type's own way of writing itself may raise anything
-        raise InvalidParameters(
-            [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {said(error)}."}]
-        ) from None
+        whole = [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {said(error)}."}]
+        raise InvalidParameters(list(misfits.unstorable(params, "#/params")) or whole) from None
     if len(text) > MAX_PARAMS_BYTES or (not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES):
         raise TooLarge("params", "64 KiB")
     if "\\u0000" in text and NUL.search(text):
-        raise InvalidParameters([{"pointer": "#/params", "detail": "holds a NUL character; remove it."}])
+        whole = [{"pointer": "#/params", "detail": misfits.NUL}]
+        raise InvalidParameters(list(misfits.unstorable(params, "#/params")) or whole)
     if nests_too_deeply(text):
         raise InvalidParameters(
             [{"pointer": "#/params", "detail": f"is nested more than {NESTED} levels deep; flatten it."}]
         )
+    if mistaken := list(misfits.taken_for_numbers(params, text)):
+        raise InvalidParameters(mistaken)
     if not _always_lasts(model) or lasting.may_have_long_number(text):
         _refuse_what_does_not_last(checked, text)
     return checked, text
+
+
+def _all_problems(model: type[Params], params: Any, error: ValidationError) -> list[dict[str, Any]]:
+    """Name what pydantic stops at without saying where, and what it would have found after it."""
+    names = misfits.odd_names(params)
+    if not names:
+        return problems(error)
+    found = list(misfits.unstorable(dict.fromkeys(names)))
+    try:
+        model.model_validate({name: value for name, value in params.items() if name not in names})
+    except ValidationError as more:
+        found += problems(more)
+    return found
 
 
 @lru_cache(maxsize=1024)
@@ -200,7 +216,7 @@ def _changed(name: str, value: Any) -> dict[str, Any]:
     detail = (
         f"{NOT_LASTING}: read back, it is {shown}. Take a type whose JSON is read back as the same value."
     )
-    return {"pointer": f"#/params/{_escaped(name)}", "detail": detail, "type": "not_lasting"}
+    return {"pointer": f"#/params/{escaped(name)}", "detail": detail, "type": "not_lasting"}
 
 
 def _no_json(constant: str) -> Any:
@@ -235,7 +251,7 @@ def problems(error: ValidationError) -> list[dict[str, Any]]:
     """Turn pydantic's errors into pointer-and-detail pairs that a person can act on."""
     return [
         {
-            "pointer": "#/params" + "".join(f"/{_escaped(part)}" for part in item["loc"]),
+            "pointer": "#/params" + "".join(f"/{escaped(part)}" for part in item["loc"]),
             "detail": _sentence(item["type"], item["msg"]),
             "type": item["type"],
         }
@@ -250,7 +266,3 @@ def _sentence(kind: str, message: str) -> str:
         return "is required."
     message = message.removeprefix("Value error, ")
     return message if message.endswith(".") else f"{message}."
-
-
-def _escaped(part: int | str) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")

@@ -16,9 +16,10 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from ninja import Path
 from ninja.params.functions import Query
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from esteira import operate
+from esteira.bounds import QUEUE_NAME, TYPE_NAME, moment
 from esteira.errors import NotFound
 from esteira.files import result_files
 from esteira.idempotency import Answer
@@ -28,10 +29,11 @@ from esteira.states import ENDED
 from web import schemas
 from web.access import Access, Scope
 from web.auth import need
-from web.dialect import KEY_PARAMETER, answer, api, caller, link, once, refuse_unknown_parameters
+from web.dialect import KEY_PARAMETER, answer, api, caller, link, once, reads
 from web.downloads import download
 from web.listing import Filters, page
 from web.openapi import UPLOAD_BODY, with_job_types
+from web.problems import Told, invalid
 from web.shapes import file_body, job_body, job_line, job_url, jobs, schedule_body, schedules, type_body
 from web.submitting import submit_all, submit_one
 from web.uploads import receive_file
@@ -39,7 +41,6 @@ from web.uploads import receive_file
 __all__ = ["api"]
 
 ERRORS = dict.fromkeys((401, 403, 404, 409, 413, 422, 503), schemas.ProblemBody)
-LIST_PARAMETERS = ("state", "type", "queue", "created_after", "limit", "cursor")
 REPEATABLE = {"parameters": [KEY_PARAMETER]}
 ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or separate them by commas.")
 
@@ -65,21 +66,28 @@ def submit_job(request: HttpRequest, body: schemas.SubmitJob) -> HttpResponse:
 )
 def submit_jobs(request: HttpRequest, body: schemas.SubmitJobs) -> HttpResponse:
     """Submit up to 1,000 jobs: all are accepted, or none. `Idempotency-Key` makes repeats safe."""
+    if len(body.jobs) > schemas.MAX_BATCH:
+        errors = [
+            {
+                "pointer": "#/jobs",
+                "detail": f"is longer than the limit of {schemas.MAX_BATCH:,} in one request.",
+            }
+        ]
+        raise Told(invalid(errors, code="too-large", status=413))
     return once(request, lambda access: submit_all(access, body.jobs))
 
 
-@api.get("/jobs", response={200: schemas.JobPage, **ERRORS}, auth=need(Scope.READ), tags=["jobs"])
+@reads("/jobs", response={200: schemas.JobPage, **ERRORS}, auth=need(Scope.READ), tags=["jobs"])
 def list_jobs(
     request: HttpRequest,
-    state: list[str] = ANY_STATE,
-    type: str = "",
-    queue: str = "",
-    created_after: AwareDatetime | None = None,
+    state: list[schemas.States] = ANY_STATE,
+    type: Annotated[str, schemas.within(TYPE_NAME.check)] = "",
+    queue: Annotated[str, schemas.within(QUEUE_NAME.check)] = "",
+    created_after: Annotated[schemas.Moment | None, schemas.within(moment)] = None,
     limit: Annotated[int, Field(ge=1, le=schemas.MAX_PAGE)] = 50,
     cursor: str = "",
 ) -> HttpResponse:
     """List jobs, newest first. The next page is in the header Link, and as `next`."""
-    refuse_unknown_parameters(request, LIST_PARAMETERS)
     states = [one for part in state for one in part.split(",") if one]
     filters = Filters(states=states, type=type, queue=queue, created_after=created_after)
     found = page(filters, cursor=cursor, limit=limit)
@@ -90,9 +98,7 @@ def list_jobs(
     return response
 
 
-@api.get(
-    "/jobs/{uuid:job_id}", response={200: schemas.JobBody, **ERRORS}, auth=need(Scope.READ), tags=["jobs"]
-)
+@reads("/jobs/{id:job_id}", response={200: schemas.JobBody, **ERRORS}, auth=need(Scope.READ), tags=["jobs"])
 def get_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     """Look at a job. `ETag` and `If-None-Match` save repeating it; `Retry-After` stands there until it has ended."""
     job = _job(job_id)
@@ -104,7 +110,7 @@ def get_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
 
 
 @api.post(
-    "/jobs/{uuid:job_id}/cancel",
+    "/jobs/{id:job_id}/cancel",
     response={202: schemas.JobBody, **ERRORS},
     auth=need(Scope.SUBMIT),
     tags=["jobs"],
@@ -126,7 +132,7 @@ def cancel_job(
 
 
 @api.post(
-    "/jobs/{uuid:job_id}/retry",
+    "/jobs/{id:job_id}/retry",
     response={202: schemas.JobBody, **ERRORS},
     auth=need(Scope.OPERATE),
     tags=["jobs"],
@@ -142,8 +148,8 @@ def retry_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     return once(request, work)
 
 
-@api.get(
-    "/jobs/{uuid:job_id}/files",
+@reads(
+    "/jobs/{id:job_id}/files",
     response={200: schemas.Files, **ERRORS},
     auth=need(Scope.PAYLOADS),
     tags=["files"],
@@ -154,7 +160,7 @@ def list_files(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     return answer({"items": [file_body(file) for file in result_files(job_id)]})
 
 
-@api.get("/jobs/{uuid:job_id}/files/{name}", response=ERRORS, auth=need(Scope.PAYLOADS), tags=["files"])
+@reads("/jobs/{id:job_id}/files/{name}", response=ERRORS, auth=need(Scope.PAYLOADS), tags=["files"])
 def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpResponseBase:
     """Download a result file."""
     for file in result_files(job_id):
@@ -175,13 +181,13 @@ def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
     return answer(file_body(receive_file(request, name)), status=201)
 
 
-@api.get("/job-types", response={200: schemas.Types, **ERRORS}, auth=need(Scope.READ), tags=["job types"])
+@reads("/job-types", response={200: schemas.Types, **ERRORS}, auth=need(Scope.READ), tags=["job types"])
 def list_types(request: HttpRequest) -> HttpResponse:
     """List the job types with the JSON Schema of their parameters."""
     return answer({"items": [type_body(kind) for kind in registry.all()]})
 
 
-@api.get(
+@reads(
     "/job-types/{name}", response={200: schemas.TypeBody, **ERRORS}, auth=need(Scope.READ), tags=["job types"]
 )
 def get_type(request: HttpRequest, name: str) -> HttpResponse:
@@ -191,13 +197,13 @@ def get_type(request: HttpRequest, name: str) -> HttpResponse:
     return answer(type_body(registry.get(name)))
 
 
-@api.get("/schedules", response={200: schemas.Schedules, **ERRORS}, auth=need(Scope.READ), tags=["schedules"])
+@reads("/schedules", response={200: schemas.Schedules, **ERRORS}, auth=need(Scope.READ), tags=["schedules"])
 def list_schedules(request: HttpRequest) -> HttpResponse:
     """List the schedules: when each submits what, and what is wrong with those that cannot."""
     return answer({"items": [schedule_body(one, caller(request)) for one in schedules()]})
 
 
-@api.get("/openapi.json", auth=need(Scope.READ), include_in_schema=False)
+@reads("/openapi.json", auth=need(Scope.READ), include_in_schema=False)
 def openapi(request: HttpRequest) -> HttpResponse:
     """Describe this API, with every job type's parameters."""
     return answer(with_job_types(json.loads(json.dumps(api.get_openapi_schema()))))
