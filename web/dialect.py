@@ -38,17 +38,11 @@ api = NinjaAPI(
 )
 api.add_decorator(known_only, mode="view")
 api.add_decorator(refuse_mistakes, mode="operation")
-KEY_PARAMETER = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "description": "Repeats with the same key and request get the first answer, and nothing happens again.",
-}
 
 
 def reads(path: str, **how: Any) -> Callable[[Any], Any]:
     """Declare an operation that reads: HEAD gets the headers of the answer that GET gets."""
-    return api.api_operation(["GET", "HEAD"], path, **how)
+    return api.api_operation(["GET", "HEAD"], path, by_alias=True, **how)
 
 
 def caller(request: HttpRequest) -> Access:
