@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jsonschema
 import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -15,10 +16,13 @@ from django.middleware.csrf import get_token
 from django.test import Client, RequestFactory
 
 from esteira.models import Job, Queue, Schedule
+from esteira.registry import registry
 from tests.support import bad_addresses as more
 from tests.support import bad_requests as table
 from tests.support.bad_requests import JOBS, Bad
 from tests.support.served import Said, Served
+from web.api import api
+from web.openapi import described
 from web.tokens import create_token
 
 pytestmark = pytest.mark.django_db
@@ -81,6 +85,12 @@ def callers(database: None) -> Callers:
     )
 
 
+_PARTS = described(api, registry.all())["components"]["schemas"]
+_PROBLEM = jsonschema.Draft202012Validator(
+    {**_PARTS["ProblemBody"], "additionalProperties": False, "components": {"schemas": _PARTS}}
+)
+
+
 def _wrong(bad: Bad, said: Said) -> Iterator[str]:
     """Say what is wrong with an answer."""
     if said.status != bad.status:
@@ -93,6 +103,7 @@ def _wrong(bad: Bad, said: Said) -> Iterator[str]:
         yield f"no problem document: {said.headers['Content-Type']} {said.body[:200]!r}"
         return
     told = said.json()
+    yield from (f"is no problem as described: {error.message}" for error in _PROBLEM.iter_errors(told))
     if told["type"] != f"/problems/{bad.code}":
         yield f"{told['type']} instead of {bad.code}: {told['detail']}"
     named = sorted(str(e.get("pointer", e.get("parameter"))) for e in told.get("errors", []))

@@ -72,7 +72,7 @@ def test_fuzz_requests_made_from_the_description_find_nothing(fuzzed: Served, to
             *("--seed", os.environ.get("SEED") or str(os.getpid())),
         ]
         if MINUTES
-        else ["--max-examples", "2", "--generation-deterministic"]
+        else ["--max-time", "15", "--max-examples", "2", "--generation-deterministic"]
     )
     command = [
         PROGRAMS / "st",

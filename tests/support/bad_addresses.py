@@ -114,6 +114,10 @@ QUERIES = [
     for path in (_ONE, f"{_ONE}/files", "/api/v1/job-types", "/api/v1/schedules", "/api/v1/openapi.json")
 ]
 QUERIES += [
+    _get("list with 1,001 parameters", 400, "bad-request", f"{JOBS}?{'&'.join(['a'] * 1001)}"),
+    _get(
+        "list with a parameter of 3,000 letters", 422, "invalid-request", f"{JOBS}?{'x' * 3000}=1", "x" * 3000
+    ),
     Bad(
         name="submit with a query",
         status=422,
@@ -121,7 +125,7 @@ QUERIES += [
         fields=["delay"],
         path=f"{JOBS}?delay=5",
         **_sent(_job()),
-    )
+    ),
 ]
 
 
@@ -152,6 +156,10 @@ METHODS = [
     _method("PUT", "/api/v1/job-types/demo.greet", "GET, HEAD", **_sent({})),
     *[_method("POST", path, "GET, HEAD", who="page") for path in ("/", "/problems/csrf")],
     _method("GET", f"/jobs/{NOBODY}/cancel/", "POST", who="page"),
+    _method("GET", "/logout/", "POST, OPTIONS", who="page"),
+    _method("PATCH", "/login/", "GET, POST, PUT, HEAD, OPTIONS", who="page"),
+    _method("POST", "/static/web/style.css", "GET, HEAD", who="page"),
+    _method("DELETE", "/static/web/style.css", "GET, HEAD", who="page"),
 ]
 
 _MISTYPED = (
