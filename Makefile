@@ -3,7 +3,7 @@
 # or jobs/requirements.txt changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup backups restore upgrade rollback rotate lock clean
+.PHONY: help run test check lint fuzz openapi chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup backups restore upgrade rollback rotate lock clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -47,6 +47,17 @@ lint: .venv/.synced ## Style, types, layers, Django's own checks
 	.venv/bin/lint-imports
 	$(PY) manage.py check --fail-level WARNING
 	$(PY) -W "ignore:Got an error checking a consistent migration history" manage.py makemigrations --check --dry-run
+
+fuzz: export MINUTES := $(MINUTES)
+fuzz: .venv/.synced ## Requests made at random from the API's own description, for a while: MINUTES=10 SEED=7
+	@$(PY) -m pytest tests/integration/test_api_described.py -k fuzz -s $(ARGS)
+
+openapi: export SECRET_KEY := check
+openapi: export DATABASE_URL := postgresql://nobody@127.0.0.1:1/none
+openapi: .venv/.synced ## Write the API's description, with the job types of this checkout, to docs/openapi.json
+	@$(PY) manage.py shell -v 0 -c "import json, sys; from esteira.registry import registry; from web.api import api; \
+		from web.openapi import described; json.dump(described(api, registry.all()), sys.stdout, indent=1); print()" \
+		>docs/openapi.json
 
 chaos: export MINUTES := $(MINUTES)
 chaos: .venv/.synced ## Random kills for a while, then the invariants: MINUTES=10 SEED=7

@@ -72,6 +72,19 @@ class UnknownQueue(InvalidOption):
         )
 
 
+class InvalidRequest(EsteiraError):
+    """Mistakes of several kinds in one submit, in its type, its parameters and its options; all at once."""
+
+    code = "invalid-request"
+    status = 422
+
+    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
+        said = "; ".join(f"{e['pointer'].removeprefix('#/')}: {e['detail']}" for e in list(errors)[:10])
+        more = f" (and {len(errors) - 10} more)" if len(errors) > 10 else ""
+        super().__init__(f"{said}{more}")
+        self.errors = list(errors)
+
+
 class TooLarge(EsteiraError):
     code = "too-large"
     status = 413
@@ -194,6 +207,15 @@ class DatabaseAway(EsteiraError):
 
     def __init__(self) -> None:
         super().__init__(str(self.__doc__))
+
+
+def mistakes(error: EsteiraError) -> list[dict[str, Any]]:
+    """Return what an error says is wrong, each mistake with a pointer to its field."""
+    errors: list[dict[str, Any]] | None = getattr(error, "errors", None)
+    if errors is not None:
+        return errors
+    field = getattr(error, "field", "type")
+    return [{"pointer": f"#/{field}", "detail": str(error).removeprefix(f"{field}: ")}]
 
 
 def _cut(name: object) -> str:

@@ -20,9 +20,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
-from esteira import lasting, storable
+from esteira import lasting, misfits, storable
 from esteira.bounds import NESTED, nests_too_deeply
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
+from esteira.misfits import escaped
 from esteira.spoken import name_of, said
 
 MAX_PARAMS_BYTES = 64 * 1024
@@ -136,39 +137,41 @@ def check(model: type[Params], params: Any) -> tuple[Params, str]:
     try:
         checked = model.model_validate(params)
     except ValidationError as error:
-        raise InvalidParameters(problems(error)) from None
+        raise InvalidParameters(_all_problems(model, params, error)) from None
     _refuse_merged_keys(model, params, checked)
     try:
         text = dump(checked)
     except Exception as error:  # a type's own way of writing itself may raise anything
-        raise InvalidParameters(
-            _unstorable(checked)
-            or [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {said(error)}."}]
-        ) from None
+        whole = [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {said(error)}."}]
+        raise InvalidParameters(_odd_texts(params, checked) or whole) from None
     if len(text) > MAX_PARAMS_BYTES or (not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES):
         raise TooLarge("params", "64 KiB")
     if "\\u0000" in text and NUL.search(text):
-        raise InvalidParameters(
-            _unstorable(checked) or [{"pointer": "#/params", "detail": storable.NUL_INSIDE}]
-        )
-    if "\ufffd" in text and (
-        replaced := _unstorable(checked)
-    ):  # in keys pydantic puts it for half a character
-        raise InvalidParameters(replaced)
+        whole = [{"pointer": "#/params", "detail": storable.NUL_INSIDE}]
+        raise InvalidParameters(_odd_texts(params, checked) or whole)
+    if "\ufffd" in text and _odd_fields(checked):  # in keys pydantic puts it for half a character
+        raise InvalidParameters(_odd_texts(params, checked))
     if nests_too_deeply(text):
         raise InvalidParameters(
             [{"pointer": "#/params", "detail": f"is nested more than {NESTED} levels deep; flatten it."}]
         )
+    if mistaken := list(misfits.taken_for_numbers(params, text)):
+        raise InvalidParameters(mistaken)
     if not _always_lasts(model) or lasting.may_have_long_number(text):
         _refuse_what_does_not_last(checked, text)
     return checked, text
 
 
-def _unstorable(checked: Params) -> list[dict[str, Any]]:
+def _odd_texts(params: Any, checked: Params) -> list[dict[str, Any]]:
+    """Say where texts stand that cannot be stored: in what was given, or in what a type made of it."""
+    return list(misfits.unstorable(params)) or _odd_fields(checked)
+
+
+def _odd_fields(checked: Params) -> list[dict[str, Any]]:
     """Say which parameters hold a text that cannot be stored; none if it is not for a text of theirs."""
     found = {name: storable.why_not(getattr(checked, name)) for name in type(checked).model_fields}
     return [
-        {"pointer": f"#/params/{_escaped(name)}", "detail": detail}
+        {"pointer": f"#/params/{escaped(name)}", "detail": detail}
         for name, detail in found.items()
         if detail
     ]
@@ -187,8 +190,21 @@ def _refuse_merged_keys(model: type[Params], params: Any, checked: Params) -> No
     ]
     if merged:
         raise InvalidParameters(
-            [{"pointer": f"#/params/{_escaped(name)}", "detail": storable.MERGED} for name in merged]
+            [{"pointer": f"#/params/{escaped(name)}", "detail": storable.MERGED} for name in merged]
         )
+
+
+def _all_problems(model: type[Params], params: Any, error: ValidationError) -> list[dict[str, Any]]:
+    """Name what pydantic stops at without saying where, and what it would have found after it."""
+    names = misfits.odd_names(params)
+    if not names:
+        return problems(error)
+    found = list(misfits.unstorable(dict.fromkeys(names)))
+    try:
+        model.model_validate({name: value for name, value in params.items() if name not in names})
+    except ValidationError as more:
+        found += problems(more)
+    return found
 
 
 @lru_cache(maxsize=1024)
@@ -235,7 +251,7 @@ def _changed(name: str, value: Any) -> dict[str, Any]:
     detail = (
         f"{NOT_LASTING}: read back, it is {shown}. Take a type whose JSON is read back as the same value."
     )
-    return {"pointer": f"#/params/{_escaped(name)}", "detail": detail, "type": "not_lasting"}
+    return {"pointer": f"#/params/{escaped(name)}", "detail": detail, "type": "not_lasting"}
 
 
 def _no_json(constant: str) -> Any:
@@ -270,7 +286,7 @@ def problems(error: ValidationError) -> list[dict[str, Any]]:
     """Turn pydantic's errors into pointer-and-detail pairs that a person can act on."""
     return [
         {
-            "pointer": "#/params" + "".join(f"/{_escaped(part)}" for part in item["loc"]),
+            "pointer": "#/params" + "".join(f"/{escaped(part)}" for part in item["loc"]),
             "detail": _sentence(item["type"], item["msg"]),
             "type": item["type"],
         }
@@ -285,7 +301,3 @@ def _sentence(kind: str, message: str) -> str:
         return "is required."
     message = message.removeprefix("Value error, ")
     return message if message.endswith(".") else f"{message}."
-
-
-def _escaped(part: int | str) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")

@@ -7,9 +7,10 @@ row and feeds it. Everything a caller can get wrong is refused before the first 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,16 @@ from esteira import bounds, ids, publish
 from esteira.db import Db, Orm
 from esteira.declare import fields_of
 from esteira.depth import Typical, hints, known_queues
-from esteira.errors import InvalidOption, InvalidParameters, UniqueConflict, UniqueInProgress, UnknownQueue
+from esteira.errors import (
+    EsteiraError,
+    InvalidOption,
+    InvalidParameters,
+    InvalidRequest,
+    UniqueConflict,
+    UniqueInProgress,
+    UnknownQueue,
+    mistakes,
+)
 from esteira.params import check
 from esteira.patience import PATIENCE_S, waiting_at_most
 from esteira.record.insert import SLICE, NewJob, holder, insert
@@ -31,6 +41,8 @@ from esteira.storable import why_not
 
 #: A holder of a unique key may end between the insert and the look for it; then the insert is tried again.
 UNIQUE_TRIES = 5
+#: So many requests of one call are refused by name; whoever made more mistakes has made the same one each time.
+MOST_REFUSED = 100
 
 typical = Typical()
 
@@ -40,12 +52,13 @@ def submit(requests: Iterable[SubmitRequest], *, by: str = "", account: str | No
 
     Inside a caller's transaction the jobs belong to it. Without one, each slice of 1,000 commits by itself; all
     requests are checked before the first slice is stored. `by` says in words who asked, `account` whose the jobs are,
-    if they are an account's. Raises UnknownJobType, InvalidParameters, InvalidOption,
-    UnknownQueue, TooLarge, or UniqueConflict (`on_conflict="error"`, or another transaction is submitting the key now).
+    if they are an account's. Raises UnknownJobType, InvalidParameters, InvalidOption, UnknownQueue or TooLarge,
+    InvalidRequest for mistakes of more than one kind, or UniqueConflict (`on_conflict="error"`, or another transaction
+    is submitting the key now).
     """
     bounds.BY.check("by", by)
     queues = set(known_queues())
-    checked = [_checked(request, by, account, queues) for request in requests]
+    checked = _all_checked(requests, by, account, queues)
     slices = iter(checked)
     answers: list[Submitted] = []
     while part := list(islice(slices, SLICE)):
@@ -117,44 +130,135 @@ def _in_place_of(db: Db, one: _Checked, stored: dict[UUID, bool]) -> Submitted:
     raise UniqueConflict(_without_type(key or ""))
 
 
-def _checked(request: SubmitRequest, by: str, account: str | None, queues: set[str]) -> _Checked:
-    kind = registry.get(request.type)
-    params, text = check(kind.model, request.params)
-    queue = request.queue or kind.queue
-    if not isinstance(queue, str) or queue not in queues:
-        raise UnknownQueue(queue, sorted(queues))
-    if request.on_conflict not in ("return", "error"):
-        raise InvalidOption(
-            "on_conflict", f"must be return or error, not {bounds.shown(request.on_conflict)}."
-        )
-    if request.run_at is not None and request.delay_s is not None:
-        raise InvalidOption("run_at", "cannot be combined with a delay; give one of them.")
+def refusals(request: SubmitRequest, queues: Collection[str] | None = None) -> list[EsteiraError]:
+    """Find all that is wrong with a request, each mistake as the error that it is alone."""
+    known = set(known_queues()) if queues is None else queues
+    found: list[EsteiraError] = []
+    looks: list[Callable[[], object]] = [
+        lambda: _kind_and_params(request),
+        lambda: _queue(request.queue, known),
+        lambda: _priority(request.priority),
+        lambda: _on_conflict(request.on_conflict),
+        lambda: _delay(request),
+        lambda: _run_at(request),
+        lambda: _expires_in(request),
+        lambda: _one_start(request),
+        lambda: _own_key(request),
+    ]
+    for look in looks:
+        try:
+            look()
+        except EsteiraError as error:
+            found.append(error)
+    return found
+
+
+def _all_checked(
+    requests: Iterable[SubmitRequest], by: str, account: str | None, queues: Collection[str]
+) -> list[_Checked]:
+    """Check every request; one that is refused stops nothing, so that a caller mends all at once."""
+    checked: list[_Checked] = []
+    refused: dict[int, EsteiraError] = {}
+    for n, request in enumerate(requests):
+        try:
+            checked.append(_read(request, by, account, queues))
+        except EsteiraError as error:
+            # `_read` stops at the first mistake, because every job goes through it.
+            refused[n] = together(refusals(request, queues) or [error])
+            if len(refused) == MOST_REFUSED:
+                break
+    if len(refused) == 1:
+        [(n, only)] = refused.items()
+        if n or checked:
+            only.add_note(f"in request {n}, counted from 0")
+        raise only
+    if refused:
+        raise InvalidRequest([_of_request(n, mistake) for n, e in refused.items() for mistake in mistakes(e)])
+    return checked
+
+
+def together(found: Sequence[EsteiraError]) -> EsteiraError:
+    """Return the one error, or one that says them all."""
+    if len(found) == 1:
+        return found[0]
+    return InvalidRequest([mistake for error in found for mistake in mistakes(error)])
+
+
+def _of_request(n: int, mistake: dict[str, Any]) -> dict[str, Any]:
+    return {**mistake, "pointer": f"#/{n}{mistake['pointer'].removeprefix('#')}"}
+
+
+def _read(request: SubmitRequest, by: str, account: str | None, queues: Collection[str]) -> _Checked:
+    kind, text, key = _kind_and_params(request)
+    _one_start(request)
     job = NewJob(
         id=ids.uuid7(),
         type=kind.name,
         params=text,
-        queue=queue,
-        priority=_priority(request.priority or kind.priority),
+        queue=_queue(request.queue, queues) or kind.queue,
+        priority=PRIORITIES[_priority(request.priority) or kind.priority],
         max_failures=kind.retries + 1,
         backoff_s=kind.backoff_s,
         lease_s=kind.lease_s or settings.LEASE_SECONDS,
         timeout_s=kind.timeout_s,
-        delay_s=None if request.delay_s is None else bounds.DELAY.check("delay", request.delay_s),
-        run_at=None if request.run_at is None else bounds.moment("run_at", request.run_at),
-        expires_in_s=None
-        if request.expires_in_s is None
-        else bounds.EXPIRES_IN.check("expires_in", request.expires_in_s),
-        unique_key=unique_key(kind, params) if request.unique is None else _key(kind, request.unique),
+        delay_s=_delay(request),
+        run_at=_run_at(request),
+        expires_in_s=_expires_in(request),
+        unique_key=key if request.unique is None else f"{kind.name}:{_own_key(request)}",
         by=by,
         account=account,
     )
-    return _Checked(job=job, on_conflict=request.on_conflict)
+    return _Checked(job=job, on_conflict=_on_conflict(request.on_conflict))
 
 
-def _priority(name: str) -> int:
-    if not isinstance(name, str) or name not in PRIORITIES:
+def _kind_and_params(request: SubmitRequest) -> tuple[JobType, str, str | None]:
+    """Return the type, the parameters as they are stored, and the key that the type's own template makes of them."""
+    kind = registry.get(request.type)
+    params, text = check(kind.model, request.params)
+    return kind, text, unique_key(kind, params) if request.unique is None else None
+
+
+def _queue(name: str | None, queues: Collection[str]) -> str | None:
+    if name is not None and (not isinstance(name, str) or name not in queues):
+        raise UnknownQueue(name, sorted(queues))
+    return name
+
+
+def _priority(name: str | None) -> str | None:
+    if name is not None and (not isinstance(name, str) or name not in PRIORITIES):
         raise InvalidOption("priority", f"must be one of {', '.join(PRIORITIES)}, not {bounds.shown(name)}.")
-    return PRIORITIES[name]
+    return name
+
+
+def _on_conflict(how: str) -> str:
+    if how not in ("return", "error"):
+        raise InvalidOption("on_conflict", f"must be return or error, not {bounds.shown(how)}.")
+    return how
+
+
+def _delay(request: SubmitRequest) -> float | None:
+    return None if request.delay_s is None else bounds.DELAY.check("delay_s", request.delay_s)
+
+
+def _run_at(request: SubmitRequest) -> datetime | None:
+    return None if request.run_at is None else bounds.moment("run_at", request.run_at)
+
+
+def _expires_in(request: SubmitRequest) -> float | None:
+    return (
+        None
+        if request.expires_in_s is None
+        else bounds.EXPIRES_IN.check("expires_in_s", request.expires_in_s)
+    )
+
+
+def _one_start(request: SubmitRequest) -> None:
+    if request.run_at is not None and request.delay_s is not None:
+        raise InvalidOption("run_at", "cannot be combined with a delay; give one of them.")
+
+
+def _own_key(request: SubmitRequest) -> str | None:
+    return None if request.unique is None else bounds.UNIQUE.check("unique", request.unique)
 
 
 def unique_key(kind: JobType, params: Any) -> str | None:

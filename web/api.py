@@ -7,8 +7,6 @@ that they do not know, requests with unknown fields are refused.
 from __future__ import annotations
 
 import hashlib
-import json
-from typing import Annotated
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -16,7 +14,6 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from ninja import Path
 from ninja.params.functions import Query
-from pydantic import AwareDatetime, Field
 
 from esteira import operate
 from esteira.errors import NotFound
@@ -27,25 +24,31 @@ from esteira.states import ENDED
 from web import schemas
 from web.access import Access, Forbidden, Scope
 from web.auth import need
-from web.dialect import KEY_PARAMETER, answer, api, caller, link, once, refuse_unknown_parameters
+from web.dialect import answer, api, caller, link, once, reads
 from web.downloads import download
 from web.listing import Filters, page
-from web.openapi import UPLOAD_BODY, with_job_types
+from web.openapi import FILE_ANSWER, IF_NONE_MATCH, KEY, UPLOAD_BODY, described
+from web.problems import Told, invalid
 from web.shapes import file_body, job_body, job_for, job_line, job_url, schedule_body, schedules, type_body
 from web.submitting import submit_all, submit_one
 from web.uploads import receive_file
 
 __all__ = ["api"]
 
-ERRORS = dict.fromkeys((401, 403, 404, 409, 413, 422, 429, 503), schemas.ProblemBody)
-LIST_PARAMETERS = ("state", "type", "queue", "created_after", "limit", "cursor")
-REPEATABLE = {"parameters": [KEY_PARAMETER]}
+COMMON = (400, 401, 403, 422, 429, 500, 503)
+READ_ERRORS = dict.fromkeys(COMMON, schemas.ProblemBody)
+LOOK_ERRORS = dict.fromkeys((*COMMON, 404), schemas.ProblemBody)
+SUBMIT_ERRORS = dict.fromkeys((*COMMON, 409, 413, 415), schemas.ProblemBody)
+STEER_ERRORS = dict.fromkeys((*COMMON, 404, 409, 413, 415), schemas.ProblemBody)
+UPLOAD_ERRORS = dict.fromkeys((*COMMON, 413, 507), schemas.ProblemBody)
+REPEATABLE = {"parameters": [KEY]}
+UNCHANGED = {"parameters": [IF_NONE_MATCH]}
 ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or separate them by commas.")
 
 
 @api.post(
     "/jobs",
-    response={202: schemas.JobBody, **ERRORS},
+    response={202: schemas.JobBody, **SUBMIT_ERRORS},
     auth=need(Scope.SUBMIT),
     tags=["jobs"],
     openapi_extra=REPEATABLE,
@@ -57,28 +60,30 @@ def submit_job(request: HttpRequest, body: schemas.SubmitJob) -> HttpResponse:
 
 @api.post(
     "/jobs/batch",
-    response={202: schemas.AcceptedJobs, **ERRORS},
+    response={202: schemas.AcceptedJobs, **SUBMIT_ERRORS},
     auth=need(Scope.SUBMIT),
     tags=["jobs"],
     openapi_extra=REPEATABLE,
 )
 def submit_jobs(request: HttpRequest, body: schemas.SubmitJobs) -> HttpResponse:
     """Submit up to 1,000 jobs: all are accepted, or none. `Idempotency-Key` makes repeats safe."""
+    if len(body.jobs) > schemas.MAX_BATCH:
+        detail = f"is longer than the limit of {schemas.MAX_BATCH:,} in one request."
+        raise Told(invalid([{"pointer": "#/jobs", "detail": detail}], code="too-large", status=413))
     return once(request, lambda access: submit_all(access, body.jobs))
 
 
-@api.get("/jobs", response={200: schemas.JobPage, **ERRORS}, auth=need(Scope.OWN), tags=["jobs"])
+@reads("/jobs", response={200: schemas.JobPage, **READ_ERRORS}, auth=need(Scope.OWN), tags=["jobs"])
 def list_jobs(
     request: HttpRequest,
-    state: list[str] = ANY_STATE,
-    type: str = "",
-    queue: str = "",
-    created_after: AwareDatetime | None = None,
-    limit: Annotated[int, Field(ge=1, le=schemas.MAX_PAGE)] = 50,
-    cursor: str = "",
+    state: list[schemas.States] = ANY_STATE,
+    type: schemas.TypeFilter = "",
+    queue: schemas.QueueFilter = "",
+    created_after: schemas.MomentFilter = None,
+    limit: schemas.Limit = 50,
+    cursor: schemas.Cursor = "",
 ) -> HttpResponse:
     """List jobs, newest first. The next page is in the header Link, and as `next`."""
-    refuse_unknown_parameters(request, LIST_PARAMETERS)
     states = [one for part in state for one in part.split(",") if one]
     access = caller(request)
     filters = Filters(
@@ -92,8 +97,12 @@ def list_jobs(
     return response
 
 
-@api.get(
-    "/jobs/{uuid:job_id}", response={200: schemas.JobBody, **ERRORS}, auth=need(Scope.OWN), tags=["jobs"]
+@reads(
+    "/jobs/{id:job_id}",
+    response={200: schemas.JobBody, 304: None, **LOOK_ERRORS},
+    auth=need(Scope.OWN),
+    tags=["jobs"],
+    openapi_extra=UNCHANGED,
 )
 def get_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     """Look at a job. `ETag` and `If-None-Match` save repeating it; `Retry-After` stands there until it has ended."""
@@ -106,8 +115,8 @@ def get_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
 
 
 @api.post(
-    "/jobs/{uuid:job_id}/cancel",
-    response={202: schemas.JobBody, **ERRORS},
+    "/jobs/{id:job_id}/cancel",
+    response={202: schemas.JobBody, **STEER_ERRORS},
     auth=need(Scope.SUBMIT),
     tags=["jobs"],
     openapi_extra=REPEATABLE,
@@ -129,8 +138,8 @@ def cancel_job(
 
 
 @api.post(
-    "/jobs/{uuid:job_id}/retry",
-    response={202: schemas.JobBody, **ERRORS},
+    "/jobs/{id:job_id}/retry",
+    response={202: schemas.JobBody, **STEER_ERRORS},
     auth=need(Scope.OPERATE),
     tags=["jobs"],
     openapi_extra=REPEATABLE,
@@ -145,9 +154,9 @@ def retry_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     return once(request, work)
 
 
-@api.get(
-    "/jobs/{uuid:job_id}/files",
-    response={200: schemas.Files, **ERRORS},
+@reads(
+    "/jobs/{id:job_id}/files",
+    response={200: schemas.Files, **LOOK_ERRORS},
     auth=need(Scope.OWN),
     tags=["files"],
 )
@@ -157,7 +166,13 @@ def list_files(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     return answer({"items": [file_body(file) for file in result_files(job_id)]})
 
 
-@api.get("/jobs/{uuid:job_id}/files/{name}", response=ERRORS, auth=need(Scope.OWN), tags=["files"])
+@reads(
+    "/jobs/{id:job_id}/files/{name}",
+    response={304: None, **LOOK_ERRORS},
+    auth=need(Scope.OWN),
+    tags=["files"],
+    openapi_extra={**UNCHANGED, **FILE_ANSWER},
+)
 def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpResponseBase:
     """Download a result file."""
     _for_files(caller(request), job_id)
@@ -169,7 +184,7 @@ def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpRespons
 
 @api.post(
     "/files",
-    response={201: schemas.FileBody, **ERRORS, 507: schemas.ProblemBody},
+    response={201: schemas.FileBody, **UPLOAD_ERRORS},
     auth=need(Scope.SUBMIT),
     tags=["files"],
     openapi_extra=UPLOAD_BODY,
@@ -179,14 +194,17 @@ def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
     return answer(file_body(receive_file(request, name)), status=201)
 
 
-@api.get("/job-types", response={200: schemas.Types, **ERRORS}, auth=need(Scope.OWN), tags=["job types"])
+@reads("/job-types", response={200: schemas.Types, **READ_ERRORS}, auth=need(Scope.OWN), tags=["job types"])
 def list_types(request: HttpRequest) -> HttpResponse:
     """List the job types with the JSON Schema of their parameters."""
     return answer({"items": [type_body(kind) for kind in registry.all()]})
 
 
-@api.get(
-    "/job-types/{name}", response={200: schemas.TypeBody, **ERRORS}, auth=need(Scope.OWN), tags=["job types"]
+@reads(
+    "/job-types/{name}",
+    response={200: schemas.TypeBody, **LOOK_ERRORS},
+    auth=need(Scope.OWN),
+    tags=["job types"],
 )
 def get_type(request: HttpRequest, name: str) -> HttpResponse:
     """Look at one job type."""
@@ -195,16 +213,18 @@ def get_type(request: HttpRequest, name: str) -> HttpResponse:
     return answer(type_body(registry.get(name)))
 
 
-@api.get("/schedules", response={200: schemas.Schedules, **ERRORS}, auth=need(Scope.OWN), tags=["schedules"])
+@reads(
+    "/schedules", response={200: schemas.Schedules, **READ_ERRORS}, auth=need(Scope.OWN), tags=["schedules"]
+)
 def list_schedules(request: HttpRequest) -> HttpResponse:
     """List the schedules: when each submits what, and what is wrong with those that cannot."""
     return answer({"items": [schedule_body(one, caller(request)) for one in schedules()]})
 
 
-@api.get("/openapi.json", auth=need(Scope.OWN), include_in_schema=False)
+@reads("/openapi.json", auth=need(Scope.OWN), include_in_schema=False)
 def openapi(request: HttpRequest) -> HttpResponse:
     """Describe this API, with every job type's parameters."""
-    return answer(with_job_types(json.loads(json.dumps(api.get_openapi_schema()))))
+    return answer(described(api, registry.all()))
 
 
 def _for_cancel(access: Access, job_id: UUID) -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, RawPostDataException
+from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from esteira.db import Gone
 from esteira.errors import EsteiraError
 from esteira.idempotency import Answer
+from esteira.misfits import escaped
 from esteira.readable import as_json
 from web import problems
 from web.access import Access
 from web.problems import Problem, Told
-from web.submitting import with_key
+from web.reading import JsonParser, known_only, noted, read_json, refuse_mistakes
+from web.shapes import BATCH, JOBS
+from web.submitting import MAX_ERRORS, also_wrong, with_key
 
 api = NinjaAPI(
     title="Esteira",
@@ -29,13 +34,15 @@ api = NinjaAPI(
     openapi_url=None,
     docs_url=None,
     urls_namespace="api",
+    parser=JsonParser(),
 )
-KEY_PARAMETER = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "description": "Repeats with the same key and request get the first answer, and nothing happens again.",
-}
+api.add_decorator(known_only, mode="view")
+api.add_decorator(refuse_mistakes, mode="operation")
+
+
+def reads(path: str, **how: Any) -> Callable[[Any], Any]:
+    """Declare an operation that reads: HEAD gets the headers of the answer that GET gets."""
+    return api.api_operation(["GET", "HEAD"], path, by_alias=True, **how)
 
 
 def caller(request: HttpRequest) -> Access:
@@ -69,18 +76,7 @@ def link(request: HttpRequest, rel: str, cursor: str) -> str:
     return f'<{request.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="{rel}"'
 
 
-def refuse_unknown_parameters(request: HttpRequest, known: Sequence[str]) -> None:
-    errors = [
-        {"parameter": n, "detail": f"is not one of {', '.join(known)}."}
-        for n in request.GET
-        if n not in known
-    ]
-    if errors:
-        raise Told(
-            Problem(code="invalid-request", status=422, detail="Unknown query parameters.", errors=errors)
-        )
-
-
+@csrf_exempt  # nothing is done here, and whoever mistyped an address must be told so
 def not_found(request: HttpRequest) -> HttpResponse:
     """Answer for any other address below /api/."""
     return Problem(code="not-found", status=404).response(request)
@@ -115,28 +111,45 @@ def _nothing_there(request: HttpRequest, error: Http404) -> HttpResponse:
     return not_found(request)
 
 
+@api.exception_handler(RawPostDataException)
+def _not_json(request: HttpRequest, error: RawPostDataException) -> HttpResponse:
+    """A form with files was read already, by who looked for the CSRF token of a session in it."""
+    return Problem(code="unsupported-media-type", status=415).response(request)
+
+
 @api.exception_handler(HttpError)
 def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+    if isinstance(error.__cause__, Told):  # what the parser said of a body
+        return error.__cause__.problem.response(request)
     code = problems.BY_STATUS.get(error.status_code, "bad-request")
-    detail = "The body is not JSON." if error.status_code == 400 else ""
-    return Problem(code=code, status=error.status_code, detail=detail).response(request)
+    return Problem(code=code, status=error.status_code).response(request)
 
 
 @api.exception_handler(ValidationError)
 def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
-    errors = [_field_error(one) for one in error.errors]
-    detail = "; ".join(f"{next(iter(one.values()))}: {one['detail']}" for one in errors[:5])
-    return Problem(code="invalid-request", status=422, detail=detail, errors=errors).response(request)
+    """Tell all mistakes at once, also those that only the core sees."""
+    errors = [*noted(request)]
+    said = {one["parameter"] for one in errors}
+    errors += [one for one in map(_field_error, error.errors) if one.get("parameter") not in said]
+    if request.path in (JOBS, BATCH) and request.body:
+        refused = {tuple(one["loc"][2:]) for one in error.errors if one["loc"][0] == "body"}
+        also = also_wrong(read_json(request.body)[0], refused, in_a_batch=request.path == BATCH)
+        errors += islice(also, MAX_ERRORS)
+    return problems.invalid(errors).response(request)
 
 
 def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
     """Turn pydantic's words into ours: body fields by pointer, query parameters by name."""
     source, *loc = error["loc"]
-    sentence = {
-        "extra_forbidden": "is not a field of this request; remove it or check its spelling.",
-        "missing": "is required.",
-    }.get(error["type"], f"{error['msg']}.")
     if source != "body":
-        return {"parameter": str(loc[-1] if loc else source), "detail": sentence}
-    path = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in loc[1:])
-    return {"pointer": f"#{path}", "detail": sentence}
+        return {"parameter": str(loc[0] if loc else source), "detail": _sentence(error)}
+    path = "".join(f"/{escaped(part)}" for part in loc[1:])
+    return {"pointer": f"#{path}", "detail": _sentence(error)}
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "is not a field of this request; remove it or check its spelling."
+    if error["type"] == "missing":
+        return "is required."
+    return f"{str(error['msg']).removeprefix('Value error, ').rstrip('.')}."

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.core.exceptions import DisallowedHost
+from django.core.exceptions import DisallowedHost, ValidationError
+from django.db.models import Field
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -21,6 +23,7 @@ from django.shortcuts import render
 from esteira.bounds import clean
 from web import problems
 from web.problems import BY_STATUS, CONTENT_TYPE, Problem
+from web.reading import not_text
 
 API = "/api/"
 STATIC = "/static/"
@@ -57,14 +60,27 @@ class EdgeMiddleware:
         request_id = request_id_of(request.headers.get("X-Request-ID", ""))
         request.id = request_id  # type: ignore[attr-defined]
         _drop_odd_cookies(request)
-        response = self.get_response(request)
-        if response.status_code >= 400 and request.path.startswith(API):
+        response = _refused_query(request) or self.get_response(request)
+        if response.status_code >= 400 and is_api(request):
             response = _as_problem(request, response)
         response["X-Request-ID"] = request_id
         response.headers.setdefault("Content-Security-Policy", POLICY)
         if not request.path.startswith(STATIC):
             response.headers.setdefault("Cache-Control", "private, no-store")
         return response
+
+    def process_view(
+        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], *rest: object
+    ) -> HttpResponse | None:
+        """Refuse rows that no page of the admin offers: Django would look them up, and fail."""
+        model_admin = getattr(view_func, "model_admin", None)
+        if model_admin is None or request.method != "POST":
+            return None
+        key = model_admin.model._meta.pk
+        if all(_could_be(key, chosen) for chosen in request.POST.getlist("_selected_action")):
+            return None
+        detail = "_selected_action: names a row that cannot be. Load the list again, and choose from it."
+        return tell(request, Problem(code="bad-request", status=400, detail=detail))
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Answer for what a view raised; what middleware raised comes to `server_error`."""
@@ -78,9 +94,29 @@ class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
     def process_view(
         self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], *rest: object
     ) -> HttpResponseBase | None:
-        if request.path.startswith(API):
+        if is_api(request):
             return None
         return super().process_view(request, view_func, *rest)  # type: ignore[arg-type]
+
+
+def is_api(request: HttpRequest) -> bool:
+    """Whether a program asks: all below /api, however it was mistyped."""
+    return f"/{request.path.lstrip('/')}/".startswith(API)
+
+
+def _refused_query(request: HttpRequest) -> HttpResponse | None:
+    """Refuse a page's query that is no text, before somebody looks it up; the API tells such mistakes with others."""
+    if is_api(request) or not (found := not_text(request.META.get("QUERY_STRING", ""))):
+        return None
+    return tell(request, problems.invalid(found))
+
+
+def _could_be(key: Field[Any, Any], chosen: str) -> bool:
+    try:
+        key.to_python(chosen)
+    except ValidationError:
+        return False
+    return clean(chosen) == chosen
 
 
 def _drop_odd_cookies(request: HttpRequest) -> None:
@@ -96,7 +132,7 @@ def request_id_of(given: str) -> str:
 
 def tell(request: HttpRequest, problem: Problem) -> HttpResponse:
     """Answer with a problem: a document for the API, a page for people."""
-    if request.path.startswith(API):
+    if is_api(request):
         return problem.response(request)
     response = render(
         request, "web/problem.html", {"problem": problem, "title": _heading(problem)}, status=problem.status
@@ -120,11 +156,9 @@ def _heading(problem: Problem) -> str:
 def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     if response.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
         return response
-    kept = {
-        name: response[name]
-        for name in ("Allow", "Retry-After", "WWW-Authenticate")
-        if response.has_header(name)
-    }
+    kept = {name: response[name] for name in ("Retry-After", "WWW-Authenticate") if response.has_header(name)}
+    if response.has_header("Allow"):
+        kept["Allow"] = ", ".join(sorted(response["Allow"].split(", ")))
     response.close()
     code = BY_STATUS.get(response.status_code, "internal" if response.status_code >= 500 else "bad-request")
     return Problem(code=code, status=response.status_code, headers=kept).response(request)

@@ -12,7 +12,7 @@ from django.contrib import messages
 from django.contrib.auth.views import LoginView, LogoutView
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from esteira import operate
 from esteira.errors import EsteiraError, Held, StateConflict, UniqueConflict
@@ -44,6 +44,7 @@ class LogOut(LogoutView):
     """Sign out, by POST only."""
 
 
+@require_safe
 def job_list(request: HttpRequest) -> HttpResponse:
     """Show jobs, newest first, filtered by what the address says."""
     access = _access(request).need(Scope.OWN)
@@ -72,6 +73,7 @@ def job_list(request: HttpRequest) -> HttpResponse:
     )
 
 
+@require_safe
 def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Show one job: what it is, how far it is, what went wrong, what it made."""
     access = _access(request).need(Scope.OWN)
@@ -123,6 +125,7 @@ def retry_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     return _act(request, job_id, work)
 
 
+@require_safe
 def problem_type(request: HttpRequest, code: str) -> HttpResponse:
     """Say what an error's type means; errors of the API lead here."""
     if code not in TITLES:

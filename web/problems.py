@@ -42,6 +42,7 @@ TITLES: dict[str, str] = {
     "csrf": "A request with a session cookie needs the CSRF token in the header X-CSRFToken.",
     "not-found": "There is nothing at this address, or it was removed after its retention.",
     "method-not-allowed": "This address does not answer to this method. The header Allow says which it knows.",
+    "unsupported-media-type": "The body is of a type, charset or encoding that is not read here. Send JSON in UTF-8.",
     "too-large": "The request, or a part of it, is larger than its limit.",
     "state-conflict": "The job's state does not allow this.",
     "unique-conflict": "Another job holds the same unique key.",
@@ -65,6 +66,7 @@ BY_STATUS = {
     404: "not-found",
     405: "method-not-allowed",
     413: "too-large",
+    415: "unsupported-media-type",
     429: "too-many-requests",
     503: "database-away",
 }
@@ -134,6 +136,15 @@ def of(error: BaseException) -> Problem | None:
     if isinstance(error.__cause__, UndefinedTable | UndefinedColumn):
         return not_migrated()
     return None
+
+
+def invalid(
+    errors: Sequence[Mapping[str, Any]], *, code: str = "invalid-request", status: int = 422
+) -> Problem:
+    """What a request says whose fields are wrong; each error has a `pointer` or a `parameter`, and a `detail`."""
+    said = [f"{one.get('pointer', one.get('parameter'))}: {one['detail']}" for one in errors]
+    more = f" (and {len(said) - 5} more)" if len(said) > 5 else ""
+    return Problem(code=code, status=status, detail="; ".join(said[:5]) + more, errors=errors)
 
 
 def not_migrated() -> Problem:

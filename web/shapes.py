@@ -18,6 +18,7 @@ from esteira.registry import JobType, registry
 from web.access import Access, Scope
 
 JOBS = "/api/v1/jobs"
+BATCH = f"{JOBS}/batch"
 
 
 def jobs() -> QuerySet[Job]:

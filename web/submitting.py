@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 
-from esteira.errors import EsteiraError, NotFound, TooLarge, UniqueConflict
+from esteira.errors import EsteiraError, NotFound, UniqueConflict, mistakes
 from esteira.idempotency import Answer, once
 from esteira.models import Job
 from esteira.params import check
 from esteira.registry import SubmitRequest, Submitted, registry
-from esteira.submit import submit, unique_key
+from esteira.submit import refusals, submit, unique_key
 from web.access import Access
-from web.problems import Problem, Told
-from web.schemas import MAX_BATCH, SubmitJob
+from web.problems import Told, invalid
+from web.schemas import SubmitJob, SubmitOptions
 from web.shapes import job_body, job_url, jobs
 
+#: So many mistakes are told in one answer.
 MAX_ERRORS = 100
+#: Where a field stands in a body: its names and numbers from the outside in.
+Place = tuple[Any, ...]
 _KEY = re.compile(r'[!#-~][!-~]{0,254}|"[ -~]{1,255}"')
 
 
@@ -40,7 +43,7 @@ def submit_one(access: Access, body: SubmitJob) -> Answer:
     try:
         accepted = submit([_request(body)], by=access.by, account=access.account)[0]
     except EsteiraError as error:
-        raise _pointed(_without_others(access, error), "#") from None
+        raise _told(_without_others(access, error), [body], in_a_batch=False) from None
     job = jobs().get(pk=accepted.id)
     if not access.sees(job):
         raise _held_by_another(body)
@@ -52,27 +55,14 @@ def submit_one(access: Access, body: SubmitJob) -> Answer:
 
 def submit_all(access: Access, bodies: Sequence[SubmitJob]) -> Answer:
     """Accept all jobs or none."""
-    if len(bodies) > MAX_BATCH:
-        raise TooLarge("jobs", f"{MAX_BATCH:,} in one request")
     for body in bodies:
         access.need_type(body.type)
-    read = 0
-
-    def requests() -> Iterator[SubmitRequest]:
-        nonlocal read
-        for body in bodies:
-            read += 1
-            yield _request(body)
-
     try:
         with transaction.atomic():
-            accepted = submit(requests(), by=access.by, account=access.account)
+            accepted = submit(map(_request, bodies), by=access.by, account=access.account)
             _refuse_others(access, bodies, accepted)
     except EsteiraError as error:
-        # Requests are checked in their order, so the last one that was read is the one that was refused.
-        raise _pointed(
-            _without_others(access, error), f"#/jobs/{read - 1}", _more_errors(bodies, read)
-        ) from None
+        raise _told(_without_others(access, error), bodies, in_a_batch=True) from None
     return {"body": {"jobs": [_said(one) for one in accepted]}}
 
 
@@ -144,32 +134,55 @@ def _said(accepted: Submitted) -> dict[str, Any]:
     return {"id": str(accepted.id), "deduplicated": accepted.deduplicated}
 
 
-def _more_errors(bodies: Sequence[SubmitJob], start: int) -> Iterator[dict[str, Any]]:
-    """Find what else is wrong, so that a caller mends all at once."""
-    for n, body in enumerate(bodies[start:], start):
-        try:
-            check(registry.get(body.type).model, body.params)
-        except EsteiraError as error:
-            yield from _errors(error, f"#/jobs/{n}")
+def also_wrong(body: Any, refused: Collection[Place], *, in_a_batch: bool) -> Iterator[dict[str, Any]]:
+    """Find what else the core would refuse in a body whose fields at these places are refused already."""
+    if not in_a_batch:
+        yield from _also_wrong("#", body, refused)
+    elif isinstance(body, dict) and isinstance(body.get("jobs"), list):
+        for n, one in enumerate(body["jobs"]):
+            inside = {place[2:] for place in refused if place[:2] == ("jobs", n)}
+            yield from _also_wrong(f"#/jobs/{n}", one, inside)
 
 
-def _pointed(error: EsteiraError, base: str, more: Iterable[dict[str, Any]] = ()) -> Exception:
-    """Let an error about a request point into the body; other errors stay as they are."""
+def _also_wrong(base: str, job: Any, refused: Collection[Place]) -> Iterator[dict[str, Any]]:
+    if not isinstance(job, dict):
+        return
+    tops = {place[0] for place in refused if place}
+    bad_options = {place[1] for place in refused if place[:1] == ("options",) and len(place) > 1}
+    given = job.get("options")
+    good = SubmitOptions.model_fields.keys() - bad_options
+    options = {name: one for name, one in given.items() if name in good} if isinstance(given, dict) else {}
+    kept = {name: job[name] for name in ("type", "params") if name in job and name not in tops}
+    whole = {"type": "", "params": {}, **kept, "options": options}
+    for mistake in _mistakes(base, refusals(_request(SubmitJob.model_validate(whole)))):
+        if mistake["pointer"].removeprefix(f"{base}/").split("/")[0] not in tops - {"options"}:
+            yield mistake
+
+
+def _told(error: EsteiraError, bodies: Sequence[SubmitJob], *, in_a_batch: bool) -> Exception:
+    """Say an error about a request with all mistakes in it; other errors stay as they are."""
     if error.status not in (413, 422):
         return error
-    errors = [*_errors(error, base), *islice(more, MAX_ERRORS)]
-    return Told(Problem(code=error.code, status=error.status, detail=str(error), errors=errors))
+    found = (
+        (f"#/jobs/{n}" if in_a_batch else "#", one)
+        for n, body in enumerate(bodies)
+        for one in refusals(_request(body))
+    )
+    some = list(islice(found, MAX_ERRORS))
+    codes = {one.code: one.status for _, one in some}
+    code, status = codes.popitem() if len(codes) == 1 else ("invalid-request", 422)
+    return Told(invalid([m for base, one in some for m in _mistakes(base, [one])], code=code, status=status))
 
 
-def _errors(error: EsteiraError, base: str) -> list[dict[str, Any]]:
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        field = getattr(error, "field", "type")
-        errors = [{"pointer": f"#/{field}", "detail": str(error).removeprefix(f"{field}: ")}]
-    return [{**one, "pointer": base + _place(str(one["pointer"]))} for one in errors]
+def _mistakes(base: str, errors: Iterable[EsteiraError]) -> Iterator[dict[str, Any]]:
+    """Let each mistake point into the body."""
+    for error in errors:
+        for mistake in mistakes(error):
+            yield {**mistake, "pointer": base + _place(str(mistake["pointer"]))}
 
 
 def _place(pointer: str) -> str:
-    """Say where a field of a SubmitRequest stands in the body: options are folded into one object there."""
+    """Say where a field of a SubmitRequest stands in the body: options are in an object there, without their units."""
     path = pointer.removeprefix("#")
-    return path if path.split("/")[1] in ("params", "type") else f"/options{path}"
+    field = path.split("/")[1]
+    return path if field in ("params", "type") else f"/options/{field.removesuffix('_s')}"

@@ -14,14 +14,15 @@ from web.dialect import not_found
 urlpatterns = [
     path("livez", health.view),
     path("readyz", health.view),
+    path("api/v1/", not_found),  # where ninja has a page of its own, without an API's manners
     path("api/v1/", api_v1.urls),
     re_path(r"^api(?:/|$)", not_found),
     path("favicon.ico", login_not_required(RedirectView.as_view(url=static("web/icon.svg")))),
     path("login/", pages.LogIn.as_view(), name="login"),
     path("logout/", pages.LogOut.as_view(), name="logout"),
     path("", pages.job_list, name="jobs"),
-    path("jobs/<uuid:job_id>/", pages.job_detail, name="job"),
-    path("jobs/<uuid:job_id>/cancel/", pages.cancel_job, name="job-cancel"),
-    path("jobs/<uuid:job_id>/retry/", pages.retry_job, name="job-retry"),
+    path("jobs/<id:job_id>/", pages.job_detail, name="job"),
+    path("jobs/<id:job_id>/cancel/", pages.cancel_job, name="job-cancel"),
+    path("jobs/<id:job_id>/retry/", pages.retry_job, name="job-retry"),
     path("problems/<slug:code>", pages.problem_type, name="problem"),
 ]

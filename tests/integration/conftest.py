@@ -14,6 +14,7 @@ from django.db import connection
 from esteira.db import Core
 from project import cluster_api
 from tests.support.kubernetes import Kubernetes
+from tests.support.served import Served
 
 if TYPE_CHECKING:  # models may be imported once Django is set up, and this file is read before
     from esteira.run import Runner
@@ -84,3 +85,14 @@ def unbound(core: Core) -> Iterator[None]:
     core.fetch("TRUNCATE esteira_job, esteira_schedule CASCADE")
     for (table, name), definition in kept.items():
         core.fetch(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
+
+
+@pytest.fixture(scope="session")
+def served(django_db_setup: None) -> Iterator[Served]:
+    """gunicorn on the suite's own servers; a test that uses it asks for the database as well, to find it empty."""
+    served = Served()
+    try:
+        served.start()
+        yield served
+    finally:
+        served.stop()

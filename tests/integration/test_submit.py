@@ -16,6 +16,7 @@ from esteira import Context, JobType, Secret, job, publish
 from esteira.errors import (
     InvalidOption,
     InvalidParameters,
+    InvalidRequest,
     TooLarge,
     UniqueConflict,
     UnknownJobType,
@@ -175,6 +176,29 @@ def test_bad_options_name_the_field(
     with pytest.raises(error, match=said):
         greet.options(**options).submit(name="Ana")
     assert not Job.objects.exists()
+
+
+def test_mistakes_in_parameters_and_options_are_named_at_once_by_their_keywords(greet: JobType) -> None:
+    options = {"delay_s": True, "expires_in_s": 0, "queue": "", "priority": "", "unique": ""}
+
+    with pytest.raises(InvalidRequest) as caught:
+        greet.options(**options).submit(name=7, nmae="y")
+
+    pointers = [error["pointer"] for error in caught.value.errors]
+    assert sorted(pointers) == sorted(["#/params/name", "#/params/nmae", *(f"#/{name}" for name in options)])
+    assert all(f"{name}: " in str(caught.value) for name in (*options, "params/name", "params/nmae"))
+    assert not Job.objects.exists()
+
+
+def test_mistakes_in_many_requests_are_named_with_their_place(greet: JobType) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        greet.submit_many([{"name": "a"}, {"name": 1}, {"name": "b"}, {"nmae": "c"}])
+    with pytest.raises(InvalidParameters) as one:
+        greet.submit_many([{"name": "a"}, {"name": 1}])
+
+    pointers = {error["pointer"] for error in caught.value.errors}
+    assert pointers == {"#/1/params/name", "#/3/params/name", "#/3/params/nmae"}
+    assert one.value.__notes__ == ["in request 1, counted from 0"]
 
 
 def test_an_unknown_type_is_refused() -> None:

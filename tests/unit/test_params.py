@@ -90,9 +90,24 @@ def test_a_number_that_json_does_not_have_is_refused(number: float) -> None:
     assert "#/params/share" in pointers({"name": "Ana", "share": number})
 
 
-@pytest.mark.parametrize("value", ["a\0b", {"k": "\0"}, {"\0": 1}, ["\0"], "\\\0"])
-def test_a_nul_character_which_postgresql_cannot_store_is_refused(value: Any) -> None:
-    assert "NUL" in pointers({"name": "Ana", "extra": value})["#/params/extra"]
+@pytest.mark.parametrize(
+    ("value", "at"),
+    [
+        ("a\0b", ""),
+        ({"k": "\0"}, "/k"),
+        ({"\0": 1}, "/\ufffd"),
+        (["\0"], "/0"),
+        ("\\\0", ""),
+        ([[], {"k": ("", "\0")}], "/1/k/1"),
+    ],
+)
+def test_a_nul_character_which_postgresql_cannot_store_is_refused_where_it_stands(
+    value: Any, at: str
+) -> None:
+    refused = pointers({"name": "Ana", "extra": value})
+
+    assert list(refused) == [f"#/params/extra{at}"]
+    assert "NUL" in refused[f"#/params/extra{at}"]
 
 
 @pytest.mark.parametrize("value", ["\\u0000", r"C:\u0000 \\u0000", "\\"])
@@ -102,13 +117,40 @@ def test_text_that_only_looks_like_an_escaped_nul_is_stored_as_it_is(value: str)
     assert json.loads(text)["name"] == value
 
 
-@pytest.mark.parametrize("given", [{"key": "a\ud800"}, {"key": "a", "more": {"\udfff": ["**********"]}}])
-def test_half_a_surrogate_pair_beside_a_secret_is_refused(given: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("given", "at"),
+    [
+        ({"key": "a\ud800"}, "/key"),
+        ({"key": "a", "more": {"\udfff": ["**********"]}}, "/more/?"),
+        ({"key": "a", "more": [1, "\udfff"]}, "/more/1"),
+        ({"key": "a", "\udfff": 1}, "/?"),
+    ],
+)
+def test_half_a_surrogate_pair_beside_a_secret_is_refused(given: dict[str, Any], at: str) -> None:
     def login(ctx: Context, key: Secret, more: Any = None) -> None: ...
 
     refused = pointers(given, model_of(login, where="x.py:1", name="login"))
 
-    assert "surrogate" in refused["#/params/key" if given["key"] != "a" else "#/params/more"]
+    assert list(refused) == [f"#/params{at}"]
+    assert "surrogate" in refused[f"#/params{at}"]
+
+
+def test_a_parameter_whose_name_is_no_text_hides_no_other_mistake() -> None:
+    refused = pointers({"name": 5, "\ud800": 1, "times": "x"})
+
+    assert sorted(refused) == ["#/params/?", "#/params/name", "#/params/times"]
+
+
+@pytest.mark.parametrize(
+    ("given", "at"), [({"n": True}, "/n"), ({"n": 1, "many": [1, 2.5, False]}, "/many/2")]
+)
+def test_true_and_false_are_no_numbers(given: dict[str, Any], at: str) -> None:
+    def count(ctx: Context, n: int, many: list[float] | None = None, sure: bool = False) -> None: ...
+
+    model = model_of(count, where="x.py:1", name="count")
+
+    assert list(pointers(given, model)) == [f"#/params{at}"]
+    assert check(model, {"n": 1, "sure": True})[1] == '{"n":1,"many":null,"sure":true}'
 
 
 def test_a_secret_is_stored_as_it_was_written() -> None:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from django.core.serializers.json import DjangoJSONEncoder
 from rich.console import Console, RenderableType
 
 from esteira.bounds import clean
-from esteira.errors import EsteiraError
+from esteira.errors import EsteiraError, UnknownJobType, mistakes
 from esteira.readable import as_json
 
 #: A pipe has no width; tables are cut to this one unless COLUMNS says otherwise.
 PIPE_WIDTH = 160
+#: How the fields of a submit are typed.
+OPTIONS = {
+    "type": "type",
+    "queue": "--queue",
+    "priority": "--priority",
+    "delay_s": "--delay",
+    "run_at": "--at",
+    "expires_in_s": "--expires",
+    "unique": "--unique",
+}
 
 
 class Out:
@@ -40,12 +50,13 @@ class Out:
 
     def refuse(self, error: EsteiraError) -> None:
         """Say why something was refused: every parameter that needs attention, on a line of its own."""
-        errors: list[dict[str, Any]] = getattr(error, "errors", [])
+        errors = _mistakes(error)
         if self.as_json:
             problem = {"code": error.code, "detail": str(error), "errors": errors}
             self.aside.file.write(as_json(problem) + "\n")
-        elif error.code == "invalid-parameters":
-            several = "1 parameter needs" if len(errors) == 1 else f"{len(errors)} parameters need"
+        elif _are_of_a_submit(error, errors):
+            what = "parameter" if error.code == "invalid-parameters" else "thing"
+            several = f"1 {what} needs" if len(errors) == 1 else f"{len(errors)} {what}s need"
             self.say(f"{several} attention:", "red")
             names = [_name(e["pointer"]) for e in errors]
             width = max(len(name) for name in names)
@@ -63,8 +74,21 @@ def _console(stream: TextIO, color: bool) -> Console:
     )
 
 
+def _mistakes(error: EsteiraError) -> list[dict[str, Any]]:
+    return mistakes(error) if error.status in (413, 422) else getattr(error, "errors", [])
+
+
+def _are_of_a_submit(error: EsteiraError, errors: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each mistake is in a word of `jobs submit`; a type alone is told in a sentence."""
+    tops = {str(one.get("pointer", "")).removeprefix("#/").split("/")[0] for one in errors}
+    return bool(tops) and tops <= {*OPTIONS, "params"} and not isinstance(error, UnknownJobType)
+
+
 def _name(pointer: str) -> str:
-    """Turn "#/params/to/0" into "to 1": people count from one."""
+    """Turn "#/params/to/0" into "to 1", because people count from one, and "#/delay_s" into "--delay"."""
+    option = pointer.removeprefix("#/")
+    if option in OPTIONS:
+        return OPTIONS[option]
     parts = pointer.removeprefix("#/params").strip("/").split("/")
     said = [str(int(part) + 1) if part.isdigit() else part for part in parts]
     return " ".join(part.replace("~1", "/").replace("~0", "~") for part in said) or "parameters"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from esteira.errors import TooLarge
+from esteira.errors import EsteiraError, TooLarge, mistakes
 from esteira.files import MAX_BYTES, save_upload
 from esteira.registry import PRIORITIES, SubmitRequest, Submitted
-from esteira.submit import submit
+from esteira.submit import refusals, submit
 from web.cli import find, showing, values
-from web.cli.errors import OK, REFUSED
+from web.cli.errors import OK, REFUSED, Unreadable, noting, told_at_once
 from web.cli.hints import typed
 from web.cli.job_types import named
 from web.cli.looks import short_id
@@ -24,6 +26,7 @@ from web.cli.waiting import until_ended
 
 HELP = "submit a job"
 READ_BYTES = 256 * 1024
+T = TypeVar("T")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,30 +36,53 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--file", action="append", default=[], metavar="NAME=PATH", help="upload a file as this parameter")
     add("--wait", action="store_true", help="stay until it has ended; exit 1 unless it succeeded")
     add("--queue", help="another queue than the type's own")
-    add("--priority", choices=list(PRIORITIES), help="another priority than the type's own")
-    when = parser.add_mutually_exclusive_group()
-    when.add_argument("--delay", type=duration, metavar="TIME", help="run no sooner than in 90, 5m, 2h, 1d")
-    when.add_argument("--at", type=moment, metavar="MOMENT", help="run no sooner than 2026-01-31T09:00-03:00")
-    add("--expires", type=duration, metavar="TIME", help="give up if it has not started in 90, 5m, 2h, 1d")
+    add("--priority", metavar="|".join(PRIORITIES), help="another priority than the type's own")
+    add("--delay", metavar="TIME", help="run no sooner than in 90, 5m, 2h, 1d")
+    add("--at", metavar="MOMENT", help="run no sooner than 2026-01-31T09:00-03:00; not with --delay")
+    add("--expires", metavar="TIME", help="give up if it has not started in 90, 5m, 2h, 1d")
     add("--unique", metavar="KEY", help="at most one waiting or running job of this type and key")
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
-    kind = named(options["type"])
     given = values.words(options["params"], options["file"])
+    wrong: list[EsteiraError] = []
+    request = _options(options, wrong)
+    kind = noting(lambda: named(options["type"]), wrong)
+    if kind is not None:
+        noting(lambda: values.refuse(kind, given), wrong)
+    wrong += [one for one in refusals(request) if not _is_of(one, "type", "params")]
+    if wrong or kind is None:
+        raise told_at_once(wrong)
     params = values.read(kind, given, partial(_upload, out))
-    request = SubmitRequest(
-        type=kind.name,
-        params=params,
+    [answer] = submit([replace(request, params=params)], by=who())
+    return wait_and_show(out, answer) if options["wait"] else _tell(out, answer)
+
+
+def _options(options: dict[str, Any], wrong: list[EsteiraError]) -> SubmitRequest:
+    """Read the options, noting those that cannot be read."""
+    return SubmitRequest(
+        type=options["type"],
+        params={},
         queue=options["queue"],
         priority=options["priority"],
-        delay_s=options["delay"],
-        run_at=options["at"],
-        expires_in_s=options["expires"],
+        delay_s=_read("delay_s", duration, options["delay"], wrong),
+        run_at=_read("run_at", moment, options["at"], wrong),
+        expires_in_s=_read("expires_in_s", duration, options["expires"], wrong),
         unique=options["unique"],
     )
-    [answer] = submit([request], by=who())
-    return wait_and_show(out, answer) if options["wait"] else _tell(out, answer)
+
+
+def _read(field: str, reader: Callable[[str], T], text: str | None, wrong: list[EsteiraError]) -> T | None:
+    try:
+        return None if text is None else reader(text)
+    except argparse.ArgumentTypeError as error:
+        wrong.append(Unreadable(field, str(error)))
+        return None
+
+
+def _is_of(error: EsteiraError, *fields: str) -> bool:
+    """Whether an error is about one of these fields, which the command line checks in its own words."""
+    return all(str(one["pointer"]).removeprefix("#/").split("/")[0] in fields for one in mistakes(error))
 
 
 def _upload(out: Out, path: Path, content_type: str) -> str:

@@ -70,12 +70,17 @@ def _where(name: str, path: Path) -> str:
 
 def read(kind: JobType, given: Sequence[Word], upload: Upload) -> dict[str, Any]:
     """Return the parameters, with files uploaded by `upload(path, content_type)`; raises InvalidParameters."""
+    refuse(kind, given)
+    return _Reading(kind).values(given, upload)
+
+
+def refuse(kind: JobType, given: Sequence[Word]) -> None:
+    """Raise InvalidParameters with all mistakes, if there is one; nothing is uploaded."""
     reading = _Reading(kind)
     trial = reading.values(given, lambda path, _: NOT_YET)
     mistakes = reading.mistakes + _refused(kind, trial, known=reading.wrong)
     if mistakes:
         raise InvalidParameters([reading.with_help(m, given) for m in mistakes])
-    return reading.values(given, upload)
 
 
 def _refused(kind: JobType, trial: dict[str, Any], *, known: set[str]) -> list[Mistake]:
@@ -156,7 +161,7 @@ class _Reading:
     def with_help(self, mistake: Mistake, given: Sequence[Word]) -> Mistake:
         """Add what only the command line can know: a name that is near, a path where a file's id belongs."""
         name = _top(mistake)
-        if mistake["type"] == "extra_forbidden" and (near := get_close_matches(name, self.known, 1)):
+        if mistake.get("type") == "extra_forbidden" and (near := get_close_matches(name, self.known, 1)):
             return {**mistake, "detail": f"is not a parameter of this job type; did you mean {near[0]!r}?"}
         typed = next((w for w in given if w.name == name and w.how == "text"), None)
         if typed and name in self.known and self.known[name].takes_file:
