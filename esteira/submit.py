@@ -20,11 +20,12 @@ from esteira import bounds, ids, publish
 from esteira.db import Db, Orm
 from esteira.depth import Typical, hints, known_queues
 from esteira.errors import InvalidOption, UniqueConflict, UniqueInProgress, UnknownQueue
-from esteira.params import check
+from esteira.params import MayName, check
 from esteira.patience import PATIENCE_S, waiting_at_most
 from esteira.record.insert import SLICE, NewJob, holder, insert
 from esteira.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
 from esteira.spoken import said
+from esteira.uploads import may_name
 
 #: A holder of a unique key may end between the insert and the look for it; then the insert is tried again.
 UNIQUE_TRIES = 5
@@ -32,16 +33,20 @@ UNIQUE_TRIES = 5
 typical = Typical()
 
 
-def submit(requests: Iterable[SubmitRequest], *, by: str = "") -> list[Submitted]:
+def submit(
+    requests: Iterable[SubmitRequest], *, by: str = "", files: MayName | None = None
+) -> list[Submitted]:
     """Store jobs and hint at them after commit; answers stand in the order of the requests.
 
     Inside a caller's transaction the jobs belong to it. Without one, each slice of 1,000 commits by itself; all
-    requests are checked before the first slice is stored. Raises UnknownJobType, InvalidParameters, InvalidOption,
+    requests are checked before the first slice is stored. `files` says which files parameters may name; without it any
+    that is there. Raises UnknownJobType, InvalidParameters, InvalidOption,
     UnknownQueue, TooLarge, or UniqueConflict (`on_conflict="error"`, or another transaction is submitting the key now).
     """
     bounds.BY.check("by", by)
     queues = set(known_queues())
-    checked = [_checked(request, by, queues) for request in requests]
+    look = files or may_name(None)
+    checked = [_checked(request, by, queues, look) for request in requests]
     slices = iter(checked)
     answers: list[Submitted] = []
     while part := list(islice(slices, SLICE)):
@@ -113,9 +118,9 @@ def _in_place_of(db: Db, one: _Checked, stored: dict[UUID, bool]) -> Submitted:
     raise UniqueConflict(_without_type(key or ""))
 
 
-def _checked(request: SubmitRequest, by: str, queues: set[str]) -> _Checked:
+def _checked(request: SubmitRequest, by: str, queues: set[str], files: MayName) -> _Checked:
     kind = registry.get(request.type)
-    params, text = check(kind.model, request.params)
+    params, text = check(kind.model, request.params, may_name=files)
     queue = request.queue or kind.queue
     if not isinstance(queue, str) or queue not in queues:
         raise UnknownQueue(queue, sorted(queues))

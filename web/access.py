@@ -61,10 +61,14 @@ class Forbidden(EsteiraError):
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Somebody who was recognised: `by` is what events and jobs keep, `key` tells accounts and tokens apart."""
+    """Somebody who was recognised: `by` is what events and jobs keep, `key` tells accounts and tokens apart.
+
+    `account` is the account itself, whichever of its tokens came.
+    """
 
     by: str
     key: str
+    account: str
     scopes: frozenset[Scope]
 
     def may(self, scope: Scope) -> bool:
@@ -96,4 +100,5 @@ def of_session(user: AbstractBaseUser | AnonymousUser) -> Access | None:
         return None
     groups = () if account.is_superuser else account.groups.values_list("name", flat=True)
     scopes = scopes_of(account.is_superuser, groups)
-    return Access(by=account.get_username(), key=f"user:{account.pk}", scopes=scopes)
+    key = f"user:{account.pk}"
+    return Access(by=account.get_username(), key=key, account=key, scopes=scopes)

@@ -11,10 +11,11 @@ from django.db import transaction
 
 from esteira.errors import EsteiraError, TooLarge
 from esteira.idempotency import Answer, once
-from esteira.params import check
+from esteira.params import MayName, check
 from esteira.registry import SubmitRequest, Submitted, registry
 from esteira.submit import submit
-from web.access import Access
+from esteira.uploads import may_name
+from web.access import Access, Scope
 from web.problems import Problem, Told
 from web.schemas import MAX_BATCH, SubmitJob
 from web.shapes import job_body, job_url, jobs
@@ -35,7 +36,7 @@ class BadKey(EsteiraError):
 def submit_one(access: Access, body: SubmitJob) -> Answer:
     """Accept one job; the answer is what the API says."""
     try:
-        accepted = submit([_request(body)], by=access.by)[0]
+        accepted = submit([_request(body)], by=access.by, files=files_of(access))[0]
     except EsteiraError as error:
         raise _pointed(error, "#") from None
     job = jobs().get(pk=accepted.id)
@@ -49,7 +50,7 @@ def submit_all(access: Access, bodies: Sequence[SubmitJob]) -> Answer:
     """Accept all jobs or none."""
     if len(bodies) > MAX_BATCH:
         raise TooLarge("jobs", f"{MAX_BATCH:,} in one request")
-    read = 0
+    read, files = 0, files_of(access)
 
     def requests() -> Iterator[SubmitRequest]:
         nonlocal read
@@ -59,11 +60,18 @@ def submit_all(access: Access, bodies: Sequence[SubmitJob]) -> Answer:
 
     try:
         with transaction.atomic():
-            accepted = submit(requests(), by=access.by)
+            accepted = submit(requests(), by=access.by, files=files)
     except EsteiraError as error:
         # Requests are checked in their order, so the last one that was read is the one that was refused.
-        raise _pointed(error, f"#/jobs/{read - 1}", _more_errors(bodies, read)) from None
+        raise _pointed(error, f"#/jobs/{read - 1}", _more_errors(bodies, read, files)) from None
     return {"body": {"jobs": [_said(one) for one in accepted]}}
+
+
+def files_of(access: Access) -> MayName:
+    """Return what says which files this caller's parameters may name: an operator's any, others their own."""
+    if access.may(Scope.OPERATE):
+        return may_name(None)
+    return may_name(access.account, access.by.split(" / ", 1)[0])
 
 
 def with_key(
@@ -72,10 +80,14 @@ def with_key(
     """Do the work, once if the request carries an Idempotency-Key; True says that the answer is a repeated one."""
     if given is None:
         return work(), False
+    return once(access.key, key_of(given), request, work)
+
+
+def key_of(given: str) -> str:
+    """Return an Idempotency-Key without its quotes; raises BadKey."""
     if not _KEY.fullmatch(given):
         raise BadKey
-    key = given[1:-1] if given.startswith('"') else given
-    return once(access.key, key, request, work)
+    return given[1:-1] if given.startswith('"') else given
 
 
 def _request(body: SubmitJob) -> SubmitRequest:
@@ -97,11 +109,11 @@ def _said(accepted: Submitted) -> dict[str, Any]:
     return {"id": str(accepted.id), "deduplicated": accepted.deduplicated}
 
 
-def _more_errors(bodies: Sequence[SubmitJob], start: int) -> Iterator[dict[str, Any]]:
+def _more_errors(bodies: Sequence[SubmitJob], start: int, files: MayName) -> Iterator[dict[str, Any]]:
     """Find what else is wrong, so that a caller mends all at once."""
     for n, body in enumerate(bodies[start:], start):
         try:
-            check(registry.get(body.type).model, body.params)
+            check(registry.get(body.type).model, body.params, may_name=files)
         except EsteiraError as error:
             yield from _errors(error, f"#/jobs/{n}")
 

@@ -92,7 +92,7 @@ def access_by(secret: str) -> Access | None:
     rows = db.fetch(_look_up(), [_checksum(secret)])
     if not rows:
         return None
-    token_id, name, role, sees_payloads, username, superuser, groups, long_ago = rows[0]
+    token_id, name, role, sees_payloads, user_id, username, superuser, groups, long_ago = rows[0]
     if long_ago:
         # Somebody may be changing the token; what it was last used for is not worth waiting for.
         db.fetch(
@@ -104,6 +104,7 @@ def access_by(secret: str) -> Access | None:
     return Access(
         by=f"{username} / {name}",
         key=f"token:{token_id}",
+        account=f"user:{user_id}",
         scopes=frozenset(granted & scopes_of(superuser, groups)),
     )
 
@@ -114,7 +115,8 @@ def _look_up() -> str:
     user: Any = get_user_model()._meta
     member = user.get_field("groups")
     return f"""
-        SELECT t.id, t.name, t.role, t.sees_payloads, u.{user.get_field(user.model.USERNAME_FIELD).column},
+        SELECT t.id, t.name, t.role, t.sees_payloads, u.{user.pk.column},
+          u.{user.get_field(user.model.USERNAME_FIELD).column},
           u.is_superuser, ARRAY(
             SELECT g.name FROM {Group._meta.db_table} g
             JOIN {member.m2m_db_table()} m ON m.{member.m2m_reverse_name()} = g.id

@@ -11,7 +11,7 @@ from web.access import Access, Scope
 
 def access() -> Access:
     """Return the rights of whoever types."""
-    return Access(by=who(), key="cli", scopes=frozenset(Scope))
+    return Access(by=who(), key="cli", account="", scopes=frozenset(Scope))
 
 
 def who() -> str:
