@@ -7,20 +7,20 @@ is 503 with Retry-After everywhere.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
-from uuid import uuid4
 
+from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import DisallowedHost, RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
 from esteira.bounds import clean
 from web import problems
 from web.problems import BY_STATUS, CONTENT_TYPE, Problem
+from web.request_id import HEADER, current, request_id_of
 
 API = "/api/"
 STATIC = "/static/"
@@ -37,7 +37,6 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
 
 _UNKNOWN_NAME = (
     "This installation is not known under the name or address that was asked for. Whoever runs it can set WEB_URL to"
@@ -54,17 +53,27 @@ class EdgeMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        request_id = request_id_of(request.headers.get("X-Request-ID", ""))
+        request_id = current.get() or request_id_of(request.headers.get(HEADER, ""))
+        before = current.set(request_id)
+        try:
+            return self._answer(request, request_id)
+        finally:
+            current.reset(before)
+
+    def _answer(self, request: HttpRequest, request_id: str) -> HttpResponseBase:
         request.id = request_id  # type: ignore[attr-defined]
         _drop_odd_cookies(request)
+        head = request.method == "HEAD"
+        if head:
+            request.method = "GET"  # what knows GET answers HEAD, with the same head
         response = self.get_response(request)
         if response.status_code >= 400 and request.path.startswith(API):
             response = _as_problem(request, response)
-        response["X-Request-ID"] = request_id
+        response[HEADER] = request_id
         response.headers.setdefault("Content-Security-Policy", POLICY)
         if not request.path.startswith(STATIC):
             response.headers.setdefault("Cache-Control", "private, no-store")
-        return response
+        return _without_body(request, response) if head else response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Answer for what a view raised; what middleware raised comes to `server_error`."""
@@ -89,18 +98,29 @@ def _drop_odd_cookies(request: HttpRequest) -> None:
         del request.COOKIES[name]
 
 
-def request_id_of(given: str) -> str:
-    """Return the caller's request id if it is safe to repeat, else a new one."""
-    return given if _SAFE_ID.fullmatch(given) else uuid4().hex
+def is_head(request: HttpRequest) -> bool:
+    """Whether the caller asked for the head alone; a view sees GET either way."""
+    return bool(request.META["REQUEST_METHOD"] == "HEAD")
+
+
+def _without_body(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Keep the head of an answer, the length of the body that GET would bring included."""
+    request.method = "HEAD"
+    if isinstance(response, StreamingHttpResponse):
+        response.streaming_content = iter(())
+    elif isinstance(response, HttpResponse):
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+        response.content = b""
+    return response
 
 
 def tell(request: HttpRequest, problem: Problem) -> HttpResponse:
     """Answer with a problem: a document for the API, a page for people."""
     if request.path.startswith(API):
         return problem.response(request)
-    response = render(
-        request, "web/problem.html", {"problem": problem, "title": _heading(problem)}, status=problem.status
-    )
+    # Under a name that is refused every link of ours is refused as well.
+    shown = {"problem": problem, "title": _heading(problem), "links": problem.code != "unknown-host"}
+    response = render(request, "web/problem.html", shown, status=problem.status)
     for name, value in problem.headers.items():
         response[name] = value
     return response
@@ -117,7 +137,7 @@ def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpRespons
         return response
     kept = {
         name: response[name]
-        for name in ("Allow", "Retry-After", "WWW-Authenticate")
+        for name in ("Allow", "Retry-After", "WWW-Authenticate", "ETag")
         if response.has_header(name)
     }
     response.close()
@@ -126,8 +146,12 @@ def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpRespons
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    detail = _UNKNOWN_NAME if isinstance(exception, DisallowedHost) else ""
-    return tell(request, Problem(code="bad-request", status=400, detail=detail))
+    if isinstance(exception, DisallowedHost):
+        return tell(request, Problem(code="unknown-host", status=400, detail=_UNKNOWN_NAME))
+    if isinstance(exception, RequestDataTooBig):
+        limit = f"The body is larger than the limit of {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024**2} MiB."
+        return tell(request, Problem(code="too-large", status=413, detail=limit))
+    return tell(request, Problem(code="bad-request", status=400))
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
