@@ -22,19 +22,31 @@ from esteira import operate
 from esteira.errors import NotFound
 from esteira.files import result_files
 from esteira.idempotency import Answer
-from esteira.models import Job
+from esteira.models import File, Job
 from esteira.registry import registry
 from esteira.states import ENDED
+from esteira.uploads import delete_upload, uploads
 from web import schemas
 from web.access import Access, Scope
 from web.auth import need
-from web.dialect import KEY_PARAMETER, answer, api, caller, link, once, refuse_unknown_parameters
+from web.dialect import KEY_PARAMETER, answer, api, caller, linked, once, refuse_unknown_parameters, told
 from web.downloads import download
-from web.listing import Filters, page
+from web.listing import Filters, cut, page
 from web.openapi import UPLOAD_BODY, with_job_types
-from web.shapes import file_body, job_body, job_line, job_url, jobs, schedule_body, schedules, type_body
-from web.submitting import submit_all, submit_one
-from web.uploads import receive_file
+from web.shapes import (
+    UPLOADS,
+    file_body,
+    job_body,
+    job_line,
+    job_url,
+    jobs,
+    schedule_body,
+    schedules,
+    type_body,
+    upload_body,
+)
+from web.submitting import submit_all, submit_one, with_key
+from web.uploads import received
 
 __all__ = ["api"]
 
@@ -84,10 +96,7 @@ def list_jobs(
     filters = Filters(states=states, type=type, queue=queue, created_after=created_after)
     found = page(filters, cursor=cursor, limit=limit)
     items = [job_line(job, caller(request)) for job in found.items]
-    response = answer({"items": items, "next": found.next, "prev": found.prev})
-    if links := [link(request, rel, to) for rel, to in (("next", found.next), ("prev", found.prev)) if to]:
-        response["Link"] = ", ".join(links)
-    return response
+    return linked(request, answer({"items": items, **found.cursors}), found.cursors)
 
 
 @api.get(
@@ -168,11 +177,60 @@ def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpRespons
     response={201: schemas.FileBody, **ERRORS, 507: schemas.ProblemBody},
     auth=need(Scope.SUBMIT),
     tags=["files"],
-    openapi_extra=UPLOAD_BODY,
+    openapi_extra={**UPLOAD_BODY, **REPEATABLE},
 )
 def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
-    """Upload a file of at most 100 MiB, as multipart field `file` or raw with `name`; parameters name it by its id."""
-    return answer(file_body(receive_file(request, name)), status=201)
+    """Upload a file of at most 100 MiB, as multipart field `file` or raw with `name`; parameters name it by its id.
+
+    `Idempotency-Key` makes repeats safe: the answer is the first one's, and nothing is stored again.
+    """
+    access = caller(request)
+    with received(request, access, name) as arriving:
+
+        def work() -> Answer:
+            file = arriving.finish()
+            return {"body": file_body(file), "location": f"{UPLOADS}/{file.pk}"}
+
+        asked = f"POST {UPLOADS}\n{arriving.described}".encode()
+        said, replayed = with_key(access, request.headers.get("Idempotency-Key"), asked, work)
+        return told(said, replayed, status=201)
+
+
+@api.get("/files", response={200: schemas.UploadPage, **ERRORS}, auth=need(Scope.SUBMIT), tags=["files"])
+def list_uploads(
+    request: HttpRequest,
+    limit: Annotated[int, Field(ge=1, le=schemas.MAX_PAGE)] = 50,
+    cursor: str = "",
+) -> HttpResponse:
+    """List your uploads, newest first; an operator sees everybody's."""
+    refuse_unknown_parameters(request, ("limit", "cursor"))
+    found = cut(uploads(_whose(request)), cursor=cursor, limit=limit)
+    response = answer({"items": [upload_body(file) for file in found.items], **found.cursors})
+    return linked(request, response, found.cursors)
+
+
+@api.get(
+    "/files/{uuid:file_id}",
+    response={200: schemas.UploadBody, **ERRORS},
+    auth=need(Scope.SUBMIT),
+    tags=["files"],
+)
+def get_upload(request: HttpRequest, file_id: Path[UUID]) -> HttpResponse:
+    """Look at an upload of yours."""
+    return answer(upload_body(_upload(request, file_id)))
+
+
+@api.get("/files/{uuid:file_id}/content", response=ERRORS, auth=need(Scope.SUBMIT), tags=["files"])
+def get_upload_content(request: HttpRequest, file_id: Path[UUID]) -> HttpResponseBase:
+    """Download an upload of yours, or a range of it."""
+    return download(request, _upload(request, file_id))
+
+
+@api.delete("/files/{uuid:file_id}", response={204: None, **ERRORS}, auth=need(Scope.SUBMIT), tags=["files"])
+def delete_file(request: HttpRequest, file_id: Path[UUID]) -> HttpResponse:
+    """Delete an upload of yours; 409 while a job that has not ended, or a schedule, names it."""
+    delete_upload(file_id, _whose(request))
+    return HttpResponse(status=204)
 
 
 @api.get("/job-types", response={200: schemas.Types, **ERRORS}, auth=need(Scope.READ), tags=["job types"])
@@ -201,6 +259,19 @@ def list_schedules(request: HttpRequest) -> HttpResponse:
 def openapi(request: HttpRequest) -> HttpResponse:
     """Describe this API, with every job type's parameters."""
     return answer(with_job_types(json.loads(json.dumps(api.get_openapi_schema()))))
+
+
+def _whose(request: HttpRequest) -> str | None:
+    """Return the account whose uploads a caller may see; None means everybody's."""
+    access = caller(request)
+    return None if access.may(Scope.OPERATE) else access.account
+
+
+def _upload(request: HttpRequest, file_id: UUID) -> File:
+    file = uploads(_whose(request)).filter(pk=file_id).first()
+    if file is None:
+        raise NotFound("file", file_id)
+    return file
 
 
 def _job(job_id: UUID) -> Job:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
@@ -54,16 +55,30 @@ def once(request: HttpRequest, work: Callable[[Access], Answer]) -> HttpResponse
     access = caller(request)
     asked = f"{request.method} {request.path}\n".encode() + request.body
     said, replayed = with_key(access, request.headers.get("Idempotency-Key"), asked, lambda: work(access))
-    response = answer(said["body"], status=202)
+    response = told(said, replayed, status=202)
+    if "location" in said:
+        response["Retry-After"] = "1"
+    return response
+
+
+def told(said: Answer, replayed: bool, *, status: int) -> HttpResponse:
+    """Answer with what was done, now or under the same Idempotency-Key before."""
+    response = answer(said["body"], status=status)
     if "location" in said:
         response["Location"] = said["location"]
-        response["Retry-After"] = "1"
     if replayed:
         response["Idempotency-Replayed"] = "true"
     return response
 
 
-def link(request: HttpRequest, rel: str, cursor: str) -> str:
+def linked(request: HttpRequest, response: HttpResponse, cursors: Mapping[str, str | None]) -> HttpResponse:
+    """Name the other pages of a list in the header Link."""
+    if links := [_link(request, rel, cursor) for rel, cursor in cursors.items() if cursor]:
+        response["Link"] = ", ".join(links)
+    return response
+
+
+def _link(request: HttpRequest, rel: str, cursor: str) -> str:
     """Return a member of the header Link: this list with another cursor."""
     query = [(name, value) for name, values in request.GET.lists() for value in values if name != "cursor"]
     return f'<{request.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="{rel}"'
@@ -81,6 +96,7 @@ def refuse_unknown_parameters(request: HttpRequest, known: Sequence[str]) -> Non
         )
 
 
+@csrf_exempt  # whoever asks for nothing is told so, whatever they bring along
 def not_found(request: HttpRequest) -> HttpResponse:
     """Answer for any other address below /api/."""
     return Problem(code="not-found", status=404).response(request)
