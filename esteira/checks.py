@@ -23,7 +23,7 @@ from esteira.wire import MARKER, UNACKED, UNACKED_INDEX, UNACKED_MUTEX
 
 REQUIRED = (
     "JOB_PACKAGES JOB_QUEUES LEASE_SECONDS DRAIN_SECONDS KEEPER_SECONDS WINDOW RETENTION_DAYS FILES_MAX_TOTAL "
-    "REDIS_URL REDIS_PREFIX RUN_DIR MANAGE_COMMAND MIGRATE_COMMAND CELERY_CONTROL"
+    "FILES_MAX_PER_ACCOUNT REDIS_URL REDIS_PREFIX RUN_DIR MANAGE_COMMAND MIGRATE_COMMAND CELERY_CONTROL"
 ).split()
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 #: Beat's signs of life, a release's and those of the feed are made for turns that come no later.
@@ -143,6 +143,9 @@ def _limits() -> Findings:
     if settings.FILES_MAX_TOTAL < MAX_BYTES:
         fix = f"Write {MAX_BYTES} bytes or more: one file may be as large."
         yield _warning(2, f"FILES_MAX_TOTAL is {settings.FILES_MAX_TOTAL}.", fix)
+    if settings.FILES_MAX_PER_ACCOUNT < MAX_BYTES:
+        fix = f"Write {MAX_BYTES} bytes or more: one upload may be as large."
+        yield _warning(2, f"FILES_MAX_PER_ACCOUNT is {settings.FILES_MAX_PER_ACCOUNT}.", fix)
 
 
 def _queues() -> Findings:

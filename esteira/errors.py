@@ -199,6 +199,29 @@ class TooManyRequests(EsteiraError):
         self.retry_after_s = retry_after_s
 
 
+class QuotaFull(EsteiraError):
+    """The uploads of one account take all that FILES_MAX_PER_ACCOUNT allows."""
+
+    code = "files-quota"
+    status = 507
+
+    def __init__(self, used: int, limit: int) -> None:
+        super().__init__(
+            f"Your uploads take {used / 1024**2:.1f} of {limit / 1024**2:.1f} MiB, and this one does not fit: delete "
+            "some (DELETE /api/v1/files/…), or ask whoever runs this installation to raise FILES_MAX_PER_ACCOUNT."
+        )
+
+
+class FileInUse(EsteiraError):
+    """A job that has not ended, or a schedule, names this file."""
+
+    code = "file-in-use"
+    status = 409
+
+    def __init__(self, file_id: object, by: str) -> None:
+        super().__init__(f"file {file_id} is needed by {by}: wait until that has ended, or cancel it first.")
+
+
 class DatabaseAway(EsteiraError):
     """The database does not answer; nothing was stored. Try again in a few seconds."""
 

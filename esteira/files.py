@@ -40,7 +40,7 @@ def save_upload(name: str, content_type: str | None, chunks: Iterable[bytes]) ->
     db = Orm()
     with used.by_open_transaction() as space, db.transaction():
         safe = safe_name(name)
-        writer = ChunkWriter(db, _new_row(db, safe, safe_type(content_type, safe)), space)
+        writer = ChunkWriter(db, new_row(db, safe, safe_type(content_type, safe)), space)
         for chunk in chunks:
             writer.write(chunk)
         writer.finish()
@@ -56,7 +56,7 @@ def open_result(
     `db` is best a private connection: the chunks are committed as they come, whatever the job's own transaction does.
     """
     safe = safe_name(name)
-    row = _new_row(db, None, safe_type(content_type, safe), job_id, attempt)
+    row = new_row(db, None, safe_type(content_type, safe), job_id, attempt)
     writer = ChunkWriter(db, row)
     try:
         yield cast(IO[bytes], writer)
@@ -96,11 +96,15 @@ def open_file(ref: str | UUID, *, db: Db | None = None) -> IO[bytes]:
     return io.BufferedReader(ChunkReader(db, file_id, *rows[0]), CHUNK_BYTES)
 
 
-def chunks_of(file: File, *, db: Db | None = None) -> Iterator[bytes]:
-    """Yield a file's bytes, one chunk and one statement at a time."""
+def chunks_of(
+    file: File, *, start: int = 0, stop: int | None = None, db: Db | None = None
+) -> Iterator[bytes]:
+    """Yield a file's bytes, or those from `start` to before `stop`, one chunk and one statement at a time."""
     db = db or Orm()
-    for seq in range(-(-file.size // CHUNK_BYTES)):
-        yield _chunk(db, file.pk, seq)
+    stop = file.size if stop is None else stop
+    for seq in range(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
+        first = seq * CHUNK_BYTES
+        yield _chunk(db, file.pk, seq)[max(0, start - first) : stop - first]
 
 
 class ChunkWriter(io.RawIOBase):
@@ -113,6 +117,11 @@ class ChunkWriter(io.RawIOBase):
         self._buffer = bytearray()
         self._digest = hashlib.sha256()
         self._size = self._seq = 0
+
+    @property
+    def unstored(self) -> bytes:
+        """What waits until it fills a chunk."""
+        return bytes(self._buffer)
 
     def writable(self) -> bool:
         return True
@@ -217,15 +226,20 @@ def safe_type(content_type: str | None, name: str) -> str:
     return mimetypes.guess_type(name)[0] or UNKNOWN_TYPE
 
 
-def _new_row(
-    db: Db, name: str | None, content_type: str, job_id: UUID | None = None, attempt: int | None = None
+def new_row(
+    db: Db,
+    name: str | None,
+    content_type: str,
+    job_id: UUID | None = None,
+    attempt: int | None = None,
+    account: str = "",
 ) -> UUID:
     """Make the row of a file that is being written; without a name it has a provisional one of its own."""
     file_id = uuid7()
     db.fetch(
-        """INSERT INTO esteira_file (id, job_id, attempt, name, content_type, size, sha256)
-           VALUES (%s, %s, %s, %s, %s, 0, '')""",
-        [file_id, job_id, attempt, name or f"{file_id}.part", content_type],
+        """INSERT INTO esteira_file (id, job_id, attempt, name, content_type, account, size, sha256)
+           VALUES (%s, %s, %s, %s, %s, %s, 0, '')""",
+        [file_id, job_id, attempt, name or f"{file_id}.part", content_type, account],
     )
     return file_id
 

@@ -45,6 +45,13 @@ def once(scope: str, key: str, body: bytes, work: Callable[[], Answer]) -> tuple
             return _checked(kept[0][0], kept[0][1], body_hash), True
 
 
+def is_kept(scope: str, key: str) -> bool:
+    """Whether an answer is kept under (scope, key); a first request that is under way does not count."""
+    return bool(
+        Orm().fetch("SELECT 1 FROM esteira_idempotencykey WHERE scope = %s AND key = %s", [scope, key])
+    )
+
+
 def _take(db: Db, scope: str, key: str, body_hash: bytes) -> int | None:
     """Insert the key row, waiting for somebody else's transaction at most a second; None if the key is taken."""
     with waiting_at_most(db, PATIENCE_S, IdempotencyInProgress):

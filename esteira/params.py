@@ -14,6 +14,7 @@ import typing
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -32,11 +33,19 @@ NOT_LASTING = "would not survive storage"
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
+#: Raises ValueError for a file's id that may not be named.
+MayName = Callable[[str], None]
+_may_name: ContextVar[MayName | None] = ContextVar("esteira.params.may_name", default=None)
+
+
 def _file_id(value: str) -> str:
     try:
-        return str(uuid.UUID(value))
+        file_id = str(uuid.UUID(value))
     except ValueError:
         raise ValueError("is not a file's id; upload the file first and use the id of the answer") from None
+    if (look := _may_name.get()) is not None:
+        look(file_id)
+    return file_id
 
 
 #: How a schema says that a text is a file's id.
@@ -128,16 +137,19 @@ def _field(parameter: inspect.Parameter, hints: dict[str, Any], *, where: str, n
     return hints[parameter.name], default
 
 
-def check(model: type[Params], params: Any) -> tuple[Params, str]:
+def check(model: type[Params], params: Any, *, may_name: MayName | None = None) -> tuple[Params, str]:
     """Check parameters; return the model and its canonical JSON text (at most 64 KiB).
 
     The text validates to the same value again, because the job runs with that. Raises InvalidParameters with every
-    mistake, or TooLarge.
+    mistake, those included that `may_name` finds in the ids of files, or TooLarge.
     """
+    before = _may_name.set(may_name)
     try:
         checked = model.model_validate(params)
     except ValidationError as error:
         raise InvalidParameters(_all_problems(model, params, error)) from None
+    finally:
+        _may_name.reset(before)
     _refuse_merged_keys(model, params, checked)
     try:
         text = dump(checked)
@@ -171,9 +183,7 @@ def _odd_fields(checked: Params) -> list[dict[str, Any]]:
     """Say which parameters hold a text that cannot be stored; none if it is not for a text of theirs."""
     found = {name: storable.why_not(getattr(checked, name)) for name in type(checked).model_fields}
     return [
-        {"pointer": f"#/params/{escaped(name)}", "detail": detail}
-        for name, detail in found.items()
-        if detail
+        {"pointer": f"#/params/{escaped(name)}", "detail": detail} for name, detail in found.items() if detail
     ]
 
 

@@ -1,4 +1,4 @@
-"""The space that all files take together, and its limit FILES_MAX_TOTAL.
+"""The space that all files take together (FILES_MAX_TOTAL), and the uploads of one account (FILES_MAX_PER_ACCOUNT).
 
 A file's row says how much of it is stored already, so writers that died count until retention removes what they left.
 What an open transaction has written shows in no row yet; the process that writes it counts it beside the rows.
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from django.conf import settings
 
 from esteira.db import Db
-from esteira.errors import FilesFull
+from esteira.errors import FilesFull, QuotaFull
 
 USED_CACHE_S = 5.0
 
@@ -71,3 +71,19 @@ class Used:
 
 
 used = Used()
+
+
+def refuse_over_quota(db: Db, account: str, more: int = 0) -> None:
+    """Raise QuotaFull if an account's uploads, those under way included, and `more` bytes are over its limit.
+
+    Who finishes an upload asks inside the transaction that finishes it: two at once take turns, so the limit holds.
+    """
+    if not account:
+        return
+    db.fetch("SELECT pg_advisory_xact_lock(hashtextextended('esteira quota ' || %s, 0))", [account])
+    rows = db.fetch(
+        "SELECT coalesce(sum(size), 0) FROM esteira_file WHERE job_id IS NULL AND account = %s", [account]
+    )
+    taken = int(rows[0][0])
+    if taken + more > settings.FILES_MAX_PER_ACCOUNT:
+        raise QuotaFull(taken, settings.FILES_MAX_PER_ACCOUNT)

@@ -32,12 +32,13 @@ from esteira.errors import (
     UnknownQueue,
     mistakes,
 )
-from esteira.params import check
+from esteira.params import MayName, check
 from esteira.patience import PATIENCE_S, waiting_at_most
 from esteira.record.insert import SLICE, NewJob, holder, insert
 from esteira.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
 from esteira.spoken import said
 from esteira.storable import why_not
+from esteira.uploads import may_name
 
 #: A holder of a unique key may end between the insert and the look for it; then the insert is tried again.
 UNIQUE_TRIES = 5
@@ -47,18 +48,24 @@ MOST_REFUSED = 100
 typical = Typical()
 
 
-def submit(requests: Iterable[SubmitRequest], *, by: str = "", account: str | None = None) -> list[Submitted]:
+def submit(
+    requests: Iterable[SubmitRequest],
+    *,
+    by: str = "",
+    account: str | None = None,
+    files: MayName | None = None,
+) -> list[Submitted]:
     """Store jobs and hint at them after commit; answers stand in the order of the requests.
 
     Inside a caller's transaction the jobs belong to it. Without one, each slice of 1,000 commits by itself; all
     requests are checked before the first slice is stored. `by` says in words who asked, `account` whose the jobs are,
-    if they are an account's. Raises UnknownJobType, InvalidParameters, InvalidOption, UnknownQueue or TooLarge,
-    InvalidRequest for mistakes of more than one kind, or UniqueConflict (`on_conflict="error"`, or another transaction
-    is submitting the key now).
+    if they are an account's. `files` says which files parameters may name; without it any that is there. Raises
+    UnknownJobType, InvalidParameters, InvalidOption, UnknownQueue or TooLarge, InvalidRequest for mistakes of more than
+    one kind, or UniqueConflict (`on_conflict="error"`, or another transaction is submitting the key now).
     """
     bounds.BY.check("by", by)
-    queues = set(known_queues())
-    checked = _all_checked(requests, by, account, queues)
+    known = Known(queues=set(known_queues()), files=files or may_name(None))
+    checked = _all_checked(requests, by, account, known)
     slices = iter(checked)
     answers: list[Submitted] = []
     while part := list(islice(slices, SLICE)):
@@ -130,13 +137,21 @@ def _in_place_of(db: Db, one: _Checked, stored: dict[UUID, bool]) -> Submitted:
     raise UniqueConflict(_without_type(key or ""))
 
 
-def refusals(request: SubmitRequest, queues: Collection[str] | None = None) -> list[EsteiraError]:
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What requests are checked against: the queues that there are, and the files that the caller may name."""
+
+    queues: Collection[str]
+    files: MayName
+
+
+def refusals(request: SubmitRequest, known: Known | None = None) -> list[EsteiraError]:
     """Find all that is wrong with a request, each mistake as the error that it is alone."""
-    known = set(known_queues()) if queues is None else queues
+    known = known or Known(queues=set(known_queues()), files=may_name(None))
     found: list[EsteiraError] = []
     looks: list[Callable[[], object]] = [
-        lambda: _kind_and_params(request),
-        lambda: _queue(request.queue, known),
+        lambda: _kind_and_params(request, known.files),
+        lambda: _queue(request.queue, known.queues),
         lambda: _priority(request.priority),
         lambda: _on_conflict(request.on_conflict),
         lambda: _delay(request),
@@ -154,17 +169,17 @@ def refusals(request: SubmitRequest, queues: Collection[str] | None = None) -> l
 
 
 def _all_checked(
-    requests: Iterable[SubmitRequest], by: str, account: str | None, queues: Collection[str]
+    requests: Iterable[SubmitRequest], by: str, account: str | None, known: Known
 ) -> list[_Checked]:
     """Check every request; one that is refused stops nothing, so that a caller mends all at once."""
     checked: list[_Checked] = []
     refused: dict[int, EsteiraError] = {}
     for n, request in enumerate(requests):
         try:
-            checked.append(_read(request, by, account, queues))
+            checked.append(_read(request, by, account, known))
         except EsteiraError as error:
             # `_read` stops at the first mistake, because every job goes through it.
-            refused[n] = together(refusals(request, queues) or [error])
+            refused[n] = together(refusals(request, known) or [error])
             if len(refused) == MOST_REFUSED:
                 break
     if len(refused) == 1:
@@ -188,14 +203,14 @@ def _of_request(n: int, mistake: dict[str, Any]) -> dict[str, Any]:
     return {**mistake, "pointer": f"#/{n}{mistake['pointer'].removeprefix('#')}"}
 
 
-def _read(request: SubmitRequest, by: str, account: str | None, queues: Collection[str]) -> _Checked:
-    kind, text, key = _kind_and_params(request)
+def _read(request: SubmitRequest, by: str, account: str | None, known: Known) -> _Checked:
+    kind, text, key = _kind_and_params(request, known.files)
     _one_start(request)
     job = NewJob(
         id=ids.uuid7(),
         type=kind.name,
         params=text,
-        queue=_queue(request.queue, queues) or kind.queue,
+        queue=_queue(request.queue, known.queues) or kind.queue,
         priority=PRIORITIES[_priority(request.priority) or kind.priority],
         max_failures=kind.retries + 1,
         backoff_s=kind.backoff_s,
@@ -211,10 +226,10 @@ def _read(request: SubmitRequest, by: str, account: str | None, queues: Collecti
     return _Checked(job=job, on_conflict=_on_conflict(request.on_conflict))
 
 
-def _kind_and_params(request: SubmitRequest) -> tuple[JobType, str, str | None]:
+def _kind_and_params(request: SubmitRequest, files: MayName) -> tuple[JobType, str, str | None]:
     """Return the type, the parameters as they are stored, and the key that the type's own template makes of them."""
     kind = registry.get(request.type)
-    params, text = check(kind.model, request.params)
+    params, text = check(kind.model, request.params, may_name=files)
     return kind, text, unique_key(kind, params) if request.unique is None else None
 
 

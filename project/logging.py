@@ -1,4 +1,7 @@
-"""One way to log for every process: a readable line, or a JSON object a line with LOG_FORMAT=json."""
+"""One way to log for every process: a readable line, or a JSON object a line with LOG_FORMAT=json.
+
+A line that web writes for a request bears the request's id, which its answer has in X-Request-ID.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,17 @@ import logging
 import logging.config
 from datetime import UTC, datetime
 from typing import Any
+
+from web.request_id import current
+
+
+class RequestId(logging.Filter):
+    """Note for which request a line is written; many loggers lead to one handler, so it is the handler that asks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request_id = current.get()
+        vars(record).update(request_id=request_id, for_request=f" [{request_id}]" if request_id else "")
+        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -20,6 +34,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "msg": record.getMessage(),
         }
+        if request_id := getattr(record, "request_id", ""):
+            line["request_id"] = request_id
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
@@ -37,7 +53,7 @@ def config(level: str | int, fmt: str, file: str | None = None) -> dict[str, Any
     """Return the same for a program that calls `dictConfig` itself, as gunicorn's main process does."""
     formatters = {
         "text": {
-            "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
+            "format": "%(asctime)s %(levelname)s %(name)s%(for_request)s: %(message)s",
             "datefmt": "%Y-%m-%d %H:%M:%S",
         },
         "json": {"()": JsonFormatter},
@@ -53,8 +69,14 @@ def config(level: str | int, fmt: str, file: str | None = None) -> dict[str, Any
         "disable_existing_loggers": False,
         "formatters": {"chosen": formatters["json" if fmt == "json" else "text"]},
         "handlers": {
-            "chosen": {**handlers["file" if file else "stderr"], "formatter": "chosen", "level": number}
+            "chosen": {
+                **handlers["file" if file else "stderr"],
+                "formatter": "chosen",
+                "filters": ["request"],
+                "level": number,
+            }
         },
+        "filters": {"request": {"()": RequestId}},
         "root": {"level": min(number, logging.INFO), "handlers": ["chosen"]},
         "loggers": {
             "celery.worker.strategy": {"level": chatty},

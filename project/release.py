@@ -34,7 +34,10 @@ def main(arguments: Sequence[str]) -> None:
     django.setup()
     try:
         _do(arguments)
-    except (CommandError, NotMigrated) as error:  # a sentence, for people who read `docker compose logs migrate`
+    except (
+        CommandError,
+        NotMigrated,
+    ) as error:  # a sentence, for people who read `docker compose logs migrate`
         sys.exit(str(error))
 
 

@@ -155,6 +155,7 @@ KEEPER_SECONDS = env.float("KEEPER_SECONDS", default=0.5)
 WINDOW = env.int("WINDOW", default=1000)
 RETENTION_DAYS = env.float("RETENTION_DAYS", default=30.0)
 FILES_MAX_TOTAL = env.int("FILES_MAX_TOTAL", default=10 * 1024**3)
+FILES_MAX_PER_ACCOUNT = env.int("FILES_MAX_PER_ACCOUNT", default=2 * 1024**3)
 if not 1 <= LEASE_SECONDS <= 86_400:
     raise ImproperlyConfigured(
         "LEASE_SECONDS must be 1 to 86400: shorter leases end during ordinary pauses, and lost jobs wait for long ones."
@@ -189,6 +190,7 @@ STATIC_URL = "/static/"
 STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(DATA_DIR / "static")))
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = DEBUG
+SERVESTATIC_ALLOW_ALL_ORIGINS = False  # our files are for our pages
 
 # --- Mail -------------------------------------------------------------------------------------------------------------
 EMAIL_URL = env.str("EMAIL_URL", default="")

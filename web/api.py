@@ -10,39 +10,28 @@ import hashlib
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from ninja import Path
 from ninja.params.functions import Query
 
 from esteira import operate
 from esteira.errors import NotFound
-from esteira.files import result_files
 from esteira.idempotency import Answer
 from esteira.registry import registry
 from esteira.states import ENDED
-from web import schemas
+from web import files_api, schemas
 from web.access import Access, Forbidden, Scope
 from web.auth import need
-from web.dialect import answer, api, caller, link, once, reads
-from web.downloads import download
+from web.dialect import answer, api, caller, linked, once, reads
 from web.listing import Filters, page
-from web.openapi import FILE_ANSWER, IF_NONE_MATCH, KEY, UPLOAD_BODY, described
+from web.openapi import described
 from web.problems import Told, invalid
-from web.shapes import file_body, job_body, job_for, job_line, job_url, schedule_body, schedules, type_body
+from web.shapes import job_body, job_for, job_line, job_url, schedule_body, schedules, type_body
+from web.statuses import LOOK_ERRORS, READ_ERRORS, REPEATABLE, STEER_ERRORS, SUBMIT_ERRORS, UNCHANGED
 from web.submitting import submit_all, submit_one
-from web.uploads import receive_file
 
-__all__ = ["api"]
+__all__ = ["api", "files_api"]
 
-COMMON = (400, 401, 403, 422, 429, 500, 503)
-READ_ERRORS = dict.fromkeys(COMMON, schemas.ProblemBody)
-LOOK_ERRORS = dict.fromkeys((*COMMON, 404), schemas.ProblemBody)
-SUBMIT_ERRORS = dict.fromkeys((*COMMON, 409, 413, 415), schemas.ProblemBody)
-STEER_ERRORS = dict.fromkeys((*COMMON, 404, 409, 413, 415), schemas.ProblemBody)
-UPLOAD_ERRORS = dict.fromkeys((*COMMON, 413, 507), schemas.ProblemBody)
-REPEATABLE = {"parameters": [KEY]}
-UNCHANGED = {"parameters": [IF_NONE_MATCH]}
 ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or separate them by commas.")
 
 
@@ -91,10 +80,7 @@ def list_jobs(
     )
     found = page(filters, cursor=cursor, limit=limit)
     items = [job_line(job, access) for job in found.items]
-    response = answer({"items": items, "next": found.next, "prev": found.prev})
-    if links := [link(request, rel, to) for rel, to in (("next", found.next), ("prev", found.prev)) if to]:
-        response["Link"] = ", ".join(links)
-    return response
+    return linked(request, answer({"items": items, **found.cursors}), found.cursors)
 
 
 @reads(
@@ -154,46 +140,6 @@ def retry_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     return once(request, work)
 
 
-@reads(
-    "/jobs/{id:job_id}/files",
-    response={200: schemas.Files, **LOOK_ERRORS},
-    auth=need(Scope.OWN),
-    tags=["files"],
-)
-def list_files(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
-    """List a job's result files; they are there once it has succeeded."""
-    _for_files(caller(request), job_id)
-    return answer({"items": [file_body(file) for file in result_files(job_id)]})
-
-
-@reads(
-    "/jobs/{id:job_id}/files/{name}",
-    response={304: None, **LOOK_ERRORS},
-    auth=need(Scope.OWN),
-    tags=["files"],
-    openapi_extra={**UNCHANGED, **FILE_ANSWER},
-)
-def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpResponseBase:
-    """Download a result file."""
-    _for_files(caller(request), job_id)
-    for file in result_files(job_id):
-        if file.name == name:
-            return download(request, file)
-    raise NotFound("file", f"{name!r} of job {job_id}")
-
-
-@api.post(
-    "/files",
-    response={201: schemas.FileBody, **UPLOAD_ERRORS},
-    auth=need(Scope.SUBMIT),
-    tags=["files"],
-    openapi_extra=UPLOAD_BODY,
-)
-def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
-    """Upload a file of at most 100 MiB, as multipart field `file` or raw with `name`; parameters name it by its id."""
-    return answer(file_body(receive_file(request, name)), status=201)
-
-
 @reads("/job-types", response={200: schemas.Types, **READ_ERRORS}, auth=need(Scope.OWN), tags=["job types"])
 def list_types(request: HttpRequest) -> HttpResponse:
     """List the job types with the JSON Schema of their parameters."""
@@ -230,8 +176,3 @@ def openapi(request: HttpRequest) -> HttpResponse:
 def _for_cancel(access: Access, job_id: UUID) -> None:
     if not access.cancels(job_for(access, job_id)):
         raise Forbidden(Scope.OPERATE)
-
-
-def _for_files(access: Access, job_id: UUID) -> None:
-    if not access.reads(job_for(access, job_id)):
-        raise Forbidden(Scope.PAYLOADS)

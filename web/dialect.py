@@ -61,16 +61,30 @@ def once(request: HttpRequest, work: Callable[[Access], Answer]) -> HttpResponse
     access = caller(request)
     asked = f"{request.method} {request.path}\n".encode() + request.body
     said, replayed = with_key(access, request.headers.get("Idempotency-Key"), asked, lambda: work(access))
-    response = answer(said["body"], status=202)
+    response = told(said, replayed, status=202)
+    if "location" in said:
+        response["Retry-After"] = "1"
+    return response
+
+
+def told(said: Answer, replayed: bool, *, status: int) -> HttpResponse:
+    """Answer with what was done, now or under the same Idempotency-Key before."""
+    response = answer(said["body"], status=status)
     if "location" in said:
         response["Location"] = said["location"]
-        response["Retry-After"] = "1"
     if replayed:
         response["Idempotency-Replayed"] = "true"
     return response
 
 
-def link(request: HttpRequest, rel: str, cursor: str) -> str:
+def linked(request: HttpRequest, response: HttpResponse, cursors: Mapping[str, str | None]) -> HttpResponse:
+    """Name the other pages of a list in the header Link."""
+    if links := [_link(request, rel, cursor) for rel, cursor in cursors.items() if cursor]:
+        response["Link"] = ", ".join(links)
+    return response
+
+
+def _link(request: HttpRequest, rel: str, cursor: str) -> str:
     """Return a member of the header Link: this list with another cursor."""
     query = [(name, value) for name, values in request.GET.lists() for value in values if name != "cursor"]
     return f'<{request.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="{rel}"'
@@ -133,7 +147,9 @@ def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     errors += [one for one in map(_field_error, error.errors) if one.get("parameter") not in said]
     if request.path in (JOBS, BATCH) and request.body:
         refused = {tuple(one["loc"][2:]) for one in error.errors if one["loc"][0] == "body"}
-        also = also_wrong(read_json(request.body)[0], refused, in_a_batch=request.path == BATCH)
+        also = also_wrong(
+            caller(request), read_json(request.body)[0], refused, in_a_batch=request.path == BATCH
+        )
         errors += islice(also, MAX_ERRORS)
     return problems.invalid(errors).response(request)
 

@@ -7,16 +7,15 @@ is 503 with Retry-After everywhere.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
+from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.core.exceptions import DisallowedHost, ValidationError
+from django.core.exceptions import DisallowedHost, RequestDataTooBig, ValidationError
 from django.db.models import Field
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
@@ -24,6 +23,7 @@ from esteira.bounds import clean
 from web import problems
 from web.problems import BY_STATUS, CONTENT_TYPE, Problem
 from web.reading import not_text
+from web.request_id import HEADER, current, request_id_of
 
 API = "/api/"
 STATIC = "/static/"
@@ -40,7 +40,6 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_SAFE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}")
 
 _UNKNOWN_NAME = (
     "This installation is not known under the name or address that was asked for. Whoever runs it can set WEB_URL to"
@@ -57,17 +56,27 @@ class EdgeMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        request_id = request_id_of(request.headers.get("X-Request-ID", ""))
+        request_id = current.get() or request_id_of(request.headers.get(HEADER, ""))
+        before = current.set(request_id)
+        try:
+            return self._answer(request, request_id)
+        finally:
+            current.reset(before)
+
+    def _answer(self, request: HttpRequest, request_id: str) -> HttpResponseBase:
         request.id = request_id  # type: ignore[attr-defined]
         _drop_odd_cookies(request)
+        head = request.method == "HEAD"
+        if head:
+            request.method = "GET"  # what knows GET answers HEAD, with the same head
         response = _refused_query(request) or self.get_response(request)
         if response.status_code >= 400 and is_api(request):
             response = _as_problem(request, response)
-        response["X-Request-ID"] = request_id
+        response[HEADER] = request_id
         response.headers.setdefault("Content-Security-Policy", POLICY)
         if not request.path.startswith(STATIC):
             response.headers.setdefault("Cache-Control", "private, no-store")
-        return response
+        return _without_body(request, response) if head else response
 
     def process_view(
         self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], *rest: object
@@ -125,18 +134,29 @@ def _drop_odd_cookies(request: HttpRequest) -> None:
         del request.COOKIES[name]
 
 
-def request_id_of(given: str) -> str:
-    """Return the caller's request id if it is safe to repeat, else a new one."""
-    return given if _SAFE_ID.fullmatch(given) else uuid4().hex
+def is_head(request: HttpRequest) -> bool:
+    """Whether the caller asked for the head alone; a view sees GET either way."""
+    return bool(request.META["REQUEST_METHOD"] == "HEAD")
+
+
+def _without_body(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Keep the head of an answer, the length of the body that GET would bring included."""
+    request.method = "HEAD"
+    if isinstance(response, StreamingHttpResponse):
+        response.streaming_content = iter(())
+    elif isinstance(response, HttpResponse):
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+        response.content = b""
+    return response
 
 
 def tell(request: HttpRequest, problem: Problem) -> HttpResponse:
     """Answer with a problem: a document for the API, a page for people."""
     if is_api(request):
         return problem.response(request)
-    response = render(
-        request, "web/problem.html", {"problem": problem, "title": _heading(problem)}, status=problem.status
-    )
+    # Under a name that is refused every link of ours is refused as well.
+    shown = {"problem": problem, "title": _heading(problem), "links": problem.code != "unknown-host"}
+    response = render(request, "web/problem.html", shown, status=problem.status)
     for name, value in problem.headers.items():
         response[name] = value
     return response
@@ -156,7 +176,11 @@ def _heading(problem: Problem) -> str:
 def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     if response.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
         return response
-    kept = {name: response[name] for name in ("Retry-After", "WWW-Authenticate") if response.has_header(name)}
+    kept = {
+        name: response[name]
+        for name in ("Retry-After", "WWW-Authenticate", "ETag")
+        if response.has_header(name)
+    }
     if response.has_header("Allow"):
         kept["Allow"] = ", ".join(sorted(response["Allow"].split(", ")))
     response.close()
@@ -165,8 +189,12 @@ def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpRespons
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    detail = _UNKNOWN_NAME if isinstance(exception, DisallowedHost) else ""
-    return tell(request, Problem(code="bad-request", status=400, detail=detail))
+    if isinstance(exception, DisallowedHost):
+        return tell(request, Problem(code="unknown-host", status=400, detail=_UNKNOWN_NAME))
+    if isinstance(exception, RequestDataTooBig):
+        limit = f"The body is larger than the limit of {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024**2} MiB."
+        return tell(request, Problem(code="too-large", status=413, detail=limit))
+    return tell(request, Problem(code="bad-request", status=400))
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -7,6 +7,8 @@ next probe's, and never a request's.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -21,6 +23,8 @@ from esteira.db import Core, Gone
 
 TIMEOUT_S = 1.0
 REDIS_TIMEOUT_S = 0.5
+#: An answer is given to whoever asks for so long.
+KEPT_S = 0.5
 NO_ANSWER = "fail: no answer within a second"
 
 Body = dict[str, Any]
@@ -34,6 +38,35 @@ def readyz() -> tuple[int, Body]:
     """Check what accepting a job needs; returns within about a second."""
     running = {check.name: check.begin() for check in CHECKS}
     wait(running.values(), timeout=TIMEOUT_S)
+    return _told(running)
+
+
+class Readiness:
+    """The same in an event loop, without a thread of its own: all who ask at once share one check and its answer."""
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Task[tuple[int, Body]] | None = None
+        self._made = 0.0
+
+    async def __call__(self) -> tuple[int, Body]:
+        answer = self._answer
+        if answer is None or (answer.done() and time.monotonic() - self._made > KEPT_S):
+            answer = self._answer = asyncio.create_task(self._ask())
+        return await asyncio.shield(answer)
+
+    async def _ask(self) -> tuple[int, Body]:
+        running = {check.name: check.begin() for check in CHECKS}
+        await within(TIMEOUT_S, *running.values())
+        self._made = time.monotonic()
+        return _told(running)
+
+
+async def within(seconds: float, *running: Future[Any]) -> None:
+    """Wait for what threads do, no longer than that."""
+    await asyncio.wait([asyncio.wrap_future(one) for one in running], timeout=seconds)
+
+
+def _told(running: dict[str, Future[str]]) -> tuple[int, Body]:
     checks = {name: future.result() if future.done() else NO_ANSWER for name, future in running.items()}
     failed = checks["database"] != "pass"
     status = "fail" if failed else "pass" if checks["redis"] == "pass" else "warn"

@@ -1,4 +1,4 @@
-"""Lists of jobs, newest first, for the API and the pages.
+"""Lists of jobs and uploads, newest first, for the API, the pages and the command line.
 
 Pages are cut by key: the hundredth costs as much as the first, and nothing is shown twice while new jobs arrive.
 """
@@ -11,19 +11,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
 from esteira import bounds
 from esteira.errors import EsteiraError, InvalidOption
-from esteira.models import Job
+from esteira.models import File, Job
 from esteira.shown import in_states
 from esteira.states import SHOWN_STATES
 from web.shapes import jobs
 
 T = TypeVar("T")
+Row = TypeVar("Row", Job, File)
 
 #: What a line does not show, and what may be large.
 HEAVY = ("params", "result")
@@ -52,17 +53,25 @@ class Filters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
-    """One page; `next` leads to older jobs, `prev` to newer ones."""
+class Page(Generic[Row]):
+    """One page; `next` leads to older rows, `prev` to newer ones."""
 
-    items: list[Job]
+    items: list[Row]
     next: str | None
     prev: str | None
 
+    @property
+    def cursors(self) -> dict[str, str | None]:
+        return {"next": self.next, "prev": self.prev}
 
-def page(filters: Filters, *, cursor: str = "", limit: int) -> Page:
+
+def page(filters: Filters, *, cursor: str = "", limit: int) -> Page[Job]:
     """Return one page of jobs; raises BadFilter."""
-    found = _filtered(filters)
+    return cut(_filtered(filters), cursor=cursor, limit=limit)
+
+
+def cut(found: QuerySet[Row], *, cursor: str = "", limit: int) -> Page[Row]:
+    """Return one page of rows that have a `created_at` and a key; raises BadFilter for a cursor of somebody else's."""
     if not cursor:
         items = list(found.order_by("-created_at", "-id")[: limit + 1])
         return _cut(items, limit, more_before=False)
@@ -82,7 +91,7 @@ def page(filters: Filters, *, cursor: str = "", limit: int) -> Page:
     )
 
 
-def _cut(items: list[Job], limit: int, *, more_before: bool) -> Page:
+def _cut(items: list[Row], limit: int, *, more_before: bool) -> Page[Row]:
     more, items = len(items) > limit, items[:limit]
     return Page(
         items=items,
@@ -117,8 +126,8 @@ def _checked(name: str, check: Callable[[str, Any], T], value: Any) -> T:
         raise BadFilter(name, str(error.errors[0]["detail"])) from None
 
 
-def _cursor(direction: str, job: Job) -> str:
-    text = json.dumps([direction, job.created_at.isoformat(), str(job.pk)], separators=(",", ":"))
+def _cursor(direction: str, row: Job | File) -> str:
+    text = json.dumps([direction, row.created_at.isoformat(), str(row.pk)], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

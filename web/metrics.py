@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import wait
 
 import psycopg
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -64,9 +63,9 @@ class Page:
 _page = health.Check("metrics", Page())
 
 
-def answer() -> tuple[int, str]:
+async def answer() -> tuple[int, str]:
     """Return status and text; a scrape that comes while another is answered gets the same."""
     running = _page.begin()
-    wait([running], timeout=TIMEOUT_S)
+    await health.within(TIMEOUT_S, running)
     text = running.result() if running.done() else ""
     return (200, text) if text else (503, NO_ANSWER)

@@ -44,6 +44,11 @@ TITLES: dict[str, str] = {
     "method-not-allowed": "This address does not answer to this method. The header Allow says which it knows.",
     "unsupported-media-type": "The body is of a type, charset or encoding that is not read here. Send JSON in UTF-8.",
     "too-large": "The request, or a part of it, is larger than its limit.",
+    "too-slow": "The body of the request did not arrive in time. Send it again, without pauses.",
+    "too-much-at-once": "Too much of this account is under way. Wait until its other requests are answered.",
+    "unknown-host": "This installation is not known under the name or address that was asked for.",
+    "precondition-failed": "A condition of the request, such as If-Match, does not hold.",
+    "range": "The file has no such bytes. The header Content-Range says how many it has.",
     "state-conflict": "The job's state does not allow this.",
     "unique-conflict": "Another job holds the same unique key.",
     "unique-in-progress": "Another transaction is submitting a job with the same unique key. Try again.",
@@ -56,6 +61,8 @@ TITLES: dict[str, str] = {
     "too-many-requests": "This account or address is at a limit of its own. Nothing was done; try again after "
     "Retry-After.",
     "files-full": "The space for files is used up.",
+    "files-quota": "The uploads of this account take all the space that it has. Delete some of them.",
+    "file-in-use": "A job that has not ended, or a schedule, needs this file.",
     "internal": "Something broke on our side. Quote the request id to an operator.",
 }
 #: What an answer without a problem document becomes, by its status.
@@ -65,8 +72,11 @@ BY_STATUS = {
     403: "forbidden",
     404: "not-found",
     405: "method-not-allowed",
+    408: "too-slow",
+    412: "precondition-failed",
     413: "too-large",
     415: "unsupported-media-type",
+    416: "range",
     429: "too-many-requests",
     503: "database-away",
 }

@@ -270,11 +270,25 @@ class FileBody(Schema):
     size: int
     sha256: str
     created_at: str
-    url: str | None = Field(default=None, description="Where a result file is read.")
+    url: str = Field(description="Where its bytes are read.")
 
 
 class Files(Schema):
     items: list[FileBody]
+
+
+class UploadBody(FileBody):
+    account: str = Field(
+        description="Whose upload it is, as user:1; empty for one from the command line or Python."
+    )
+
+
+class UploadPage(Schema):
+    """Newest first; `next` and `prev` are cursors, as in the header Link."""
+
+    items: list[UploadBody]
+    next: str | None
+    prev: str | None
 
 
 class TypeBody(Schema):

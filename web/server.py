@@ -3,112 +3,58 @@
 Django gives each ASGI request a new thread, and with it a new database connection, which costs more than most requests
 do. Here a fixed number of threads serve, and each keeps its connection (CONN_MAX_AGE). A request borrows one from the
 moment its body has arrived until its answer is ready, so slow senders and readers hold none; a streamed answer borrows
-one for each piece. Health is answered before Django, by path alone: it needs no thread of a request, no host name and
-no account. What arrives at METRICS_PORT gets metrics and nothing else, and nobody gets them elsewhere. Bodies over
-their limit are refused as they arrive, before they fill the disk.
+one for each piece. A body that does not come with its head is waited for only when Django has been asked without it,
+and had to read it: who may not send it is told so at once (`web.bodies`). Health is answered before Django, by path
+alone: it needs no thread of a request, no host name and no account. What arrives at METRICS_PORT gets metrics and
+nothing else, and nobody gets them elsewhere.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from io import BytesIO
+from typing import IO, Any, cast
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
-from django.core.handlers.asgi import ASGIHandler
+from django.core import signals
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
 from servestatic.asgi import FileServerASGI
 from servestatic.middleware import ServeStaticMiddleware
 
-from esteira.files import MAX_BYTES
+from esteira.db import Gone
+from esteira.files import CHUNK_BYTES
 from esteira.orm import answer_within
-from web import health, metrics
-from web.edge import request_id_of
+from web import health, metrics, problems, request_id
+from web.access import Access
+from web.bodies import UPLOAD_BYTES, Body, Left, NeedsBody, NotYet, Refused, Sink, UnderWay, limit_for
 from web.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem
+from web.threads import Busy, Lane, Threads
+from web.uploads import SINK
 
-T = TypeVar("T")
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-UPLOADS = "/api/v1/files"
-LIVEZ = "/livez"
-#: What multipart adds around a file.
-MULTIPART_BYTES = 64 * 1024
+LIVEZ, READYZ = "/livez", "/readyz"
 #: A request that finds no free thread for this long is told to come again.
 PATIENCE_S = 5.0
 #: What a request may wait for the database in one statement, and in it for somebody's lock.
 STATEMENT_S, LOCK_S = 5.0, 2.0
-
-
-class TooMuch(Exception):
-    """The body is over its limit, which is in bytes."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"The body is larger than the limit of {limit // 1024**2} MiB.")
-
-
-class Busy(Exception):
-    """No thread became free in time."""
-
-
-class Threads:
-    """A fixed number of threads, the one that was used last goes first; for one event loop."""
-
-    def __init__(self, count: int) -> None:
-        self._free: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
-        for _ in range(count):
-            self._free.put_nowait(ThreadPoolExecutor(1, thread_name_prefix="request"))
-
-    async def take(self, *, patience_s: float | None = None) -> ThreadPoolExecutor:
-        try:
-            async with asyncio.timeout(patience_s):
-                return await self._free.get()
-        except TimeoutError:
-            raise Busy from None
-
-    def give_back(self, thread: ThreadPoolExecutor) -> None:
-        """Let others have a thread once it is idle: a request may be gone while its view still runs."""
-        loop = asyncio.get_running_loop()
-        idle: Future[None] = thread.submit(_nothing)
-        idle.add_done_callback(lambda _: _call_soon(loop, self._free.put_nowait, thread))
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """Run a piece of work on a borrowed thread."""
-        thread = await self.take()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(thread, work)
-        finally:
-            self.give_back(thread)
-
-
-class Lane(Executor):
-    """What one request runs its synchronous code on: a borrowed thread, or none while bytes are sent."""
-
-    def __init__(self, threads: Threads) -> None:
-        self._threads = threads
-        self._thread: ThreadPoolExecutor | None = None
-
-    async def take(self, *, patience_s: float | None = None) -> None:
-        if self._thread is None:
-            self._thread = await self._threads.take(patience_s=patience_s)
-
-    def give_back(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._threads.give_back(thread)
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        assert self._thread is not None, "synchronous code runs before the body or after the answer"
-        return self._thread.submit(fn, *args, **kwargs)
-
+BUSY = Problem(code="busy", status=503, headers={"Retry-After": str(RETRY_AFTER_S)})
+NO_UPGRADE = Problem(
+    code="bad-request",
+    status=400,
+    detail="This server speaks plain HTTP and no WebSocket: send the request without the header Upgrade.",
+    headers={"Connection": "close"},
+)
 
 _lane: ContextVar[Lane] = ContextVar("web.server.lane")
 
@@ -120,6 +66,8 @@ class Handler(ASGIHandler):
         super().__init__()
         answer_within(STATEMENT_S, LOCK_S)
         self._threads = Threads(settings.WEB_THREADS)
+        self._under_way = UnderWay()
+        self._ready = health.Readiness()
         self._assets = ServeStaticMiddleware(
             _unused
         )  # reads its settings; as middleware it would cost two threads
@@ -130,44 +78,117 @@ class Handler(ASGIHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin1")
+        request_id.current.set(request_id.request_id_of(given))
+        send = _with_request_id(send)
         if _port(scope) == settings.METRICS_PORT:
             return await _measured(scope, send)
-        if scope["path"] in health.ANSWERS:
-            status, body = await asyncio.to_thread(health.ANSWERS[scope["path"]])
-            return await _send_json(scope, send, status, body)
-        if scope["path"].startswith(settings.STATIC_URL) and (asset := await self._asset(scope["path"])):
+        if scope["path"] in (LIVEZ, READYZ):
+            health_of = self._ready if scope["path"] == READYZ else _alive
+            return await _send_json(scope, send, *await health_of())
+        if b"websocket" in dict(scope["headers"]).get(b"upgrade", b"").lower():
+            return await _refuse(scope, send, NO_UPGRADE)
+        return await self._find(scope, receive, send)
+
+    async def _find(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send one of our files, or let Django answer."""
+        is_asset = scope["path"].startswith(settings.STATIC_URL)
+        if is_asset and (asset := await self._asset(scope["path"])):
             await FileServerASGI(asset)(scope, receive, send)
-            return None
-        try:
-            await self._serve(scope, _limited(scope, receive), send)
-        except TooMuch as error:
-            closed = {"Connection": "close"}  # the rest of the body is not read
-            await _refuse(
-                scope, send, Problem(code="too-large", status=413, detail=str(error), headers=closed)
-            )
-        except Busy:
-            await _refuse(
-                scope, send, Problem(code="busy", status=503, headers={"Retry-After": str(RETRY_AFTER_S)})
-            )
+        else:
+            await self._answer(scope, Body(scope, receive), send)
 
     async def _asset(self, path: str) -> Any:
         if self._assets.autorefresh:
-            return await asyncio.to_thread(self._assets.find_file, path)
+            return await self._threads.run(lambda: self._assets.find_file(path))
         return self._assets.files.get(path)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, body: Body, send: Send) -> None:
+        """Answer a request of Django's; a body that is refused is read for a while after the answer."""
+        try:
+            if await body.came_at_once():
+                return await self._serve(scope, body, send)
+            needed = await self._ask_first(scope, send)
+            if needed is not None:
+                return await self._serve_later(scope, body, send, needed)
+        except Left:
+            return None
+        except Refused as refused:
+            await _refuse(scope, send, refused.problem)
+        except Busy:
+            await _refuse(scope, send, BUSY)
+        return await body.drain()
+
+    async def _serve(self, scope: Scope, body: Body, send: Send) -> None:
+        """Let Django answer a request whose body is here."""
+        async with ThreadSensitiveContext(executor=self._new_lane()):
+            try:
+                await self.handle(scope, body.receive, send)
+            finally:
+                _lane.get().give_back()
+
+    async def _ask_first(self, scope: Scope, send: Send) -> NeedsBody | None:
+        """Let Django answer without the body; return what it says if it would have to read it, None if it answered."""
+        lane = self._new_lane()
+        async with ThreadSensitiveContext(executor=lane):
+            try:
+                await lane.take(patience_s=PATIENCE_S)
+                set_script_prefix(get_script_prefix(scope))
+                await signals.request_started.asend(sender=self.__class__, scope=scope)
+                request, refusal = self.create_request(scope, cast(IO[bytes], NotYet()))
+                said = refusal or await sync_to_async(self._look)(cast(HttpRequest, request))
+                if isinstance(said, NeedsBody):
+                    return said
+                said["Connection"] = "close"
+                await self.send_response(said, send)
+                await sync_to_async(said.close)()
+                return None
+            finally:
+                lane.give_back()
+
+    def _look(self, request: HttpRequest) -> HttpResponseBase | NeedsBody:
+        try:
+            return self.get_response(request)
+        except NeedsBody as needed:
+            with suppress(*Gone):  # the next statement says so again
+                needed.caller = _caller(request)
+            return needed
+
+    async def _serve_later(self, scope: Scope, body: Body, send: Send, needed: NeedsBody) -> None:
+        """Take the body that Django asked for, then let it answer."""
+        if needed.sink is None:
+            limit = limit_for(needed.caller)
+            with self._under_way.room(needed.caller, min(body.said or limit, limit)):
+                await body.take(limit)
+                return await self._serve(scope, body, send)
+        try:
+            with self._under_way.room(needed.caller, UPLOAD_BYTES):
+                await self._pour(body, needed.sink)
+                scope[SINK] = needed.sink
+                return await self._serve(scope, body, send)
+        finally:
+            with suppress(Busy, *Gone):  # retention removes what is left
+                await self._threads.run(needed.sink.close, patience_s=PATIENCE_S)
+
+    async def _pour(self, body: Body, sink: Sink) -> None:
+        async for piece in body.pieces(CHUNK_BYTES):
+            try:
+                await self._threads.run(lambda: sink.feed(piece), patience_s=PATIENCE_S)  # noqa: B023
+            except Exception as error:  # as at the edge of Django: what has a sentence for it is told
+                problem = problems.of(error)
+                if problem is None:
+                    raise
+                raise Refused(problem) from None
+
+    def _new_lane(self) -> Lane:
         lane = Lane(self._threads)
         _lane.set(lane)
-        try:
-            async with ThreadSensitiveContext(executor=lane):
-                await self.handle(scope, receive, send)
-        finally:
-            lane.give_back()
+        return lane
 
     async def read_body(self, receive: Receive) -> Any:
-        body = await super().read_body(receive)
+        body = await receive()
         await _lane.get().take(patience_s=PATIENCE_S)
-        return body
+        return BytesIO(body["body"])
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         return await sync_to_async(self.get_response)(request)
@@ -187,6 +208,19 @@ class Handler(ASGIHandler):
             yield piece
 
 
+async def _alive() -> tuple[int, health.Body]:
+    return health.livez()
+
+
+def _caller(request: HttpRequest) -> str:
+    """Return the account that asks, as far as the request got before its body was needed."""
+    access = getattr(request, "auth", None)
+    if isinstance(access, Access):
+        return access.account
+    user = getattr(request, "user", None)
+    return f"user:{user.pk}" if user is not None and user.is_authenticated else ""
+
+
 def _port(scope: Scope) -> int | None:
     """Return the port that the connection came in by, whatever the request says; a socket file has none."""
     port: int | None = (scope.get("server") or (None, None))[1]
@@ -196,7 +230,7 @@ def _port(scope: Scope) -> int | None:
 async def _measured(scope: Scope, send: Send) -> None:
     """Answer at the port for metrics: it asks for no account, so there is nothing but numbers."""
     if scope["path"] == metrics.PATH:
-        status, text = await asyncio.to_thread(metrics.answer)
+        status, text = await metrics.answer()
         content_type = metrics.CONTENT_TYPE if status == 200 else "text/plain; charset=utf-8"
         return await _send(scope, send, status, text.encode(), content_type)
     if scope["path"] == LIVEZ:
@@ -205,30 +239,21 @@ async def _measured(scope: Scope, send: Send) -> None:
     return await _refuse(scope, send, Problem(code="not-found", status=404, detail=there))
 
 
-def _limited(scope: Scope, receive: Receive) -> Receive:
-    """Refuse a body that says, or turns out, to be over its limit."""
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    if scope["path"] == UPLOADS:
-        limit = MAX_BYTES + MULTIPART_BYTES
-    said = dict(scope["headers"]).get(b"content-length", b"0")
-    if said.isdigit() and int(said) > limit:
-        raise TooMuch(limit)
-    got = 0
+def _with_request_id(send: Send) -> Send:
+    """Every answer says which request it belongs to."""
+    name, value = request_id.HEADER.lower().encode(), request_id.current.get().encode()
 
-    async def receive_and_count() -> Message:
-        nonlocal got
-        message = await receive()
-        got += len(message.get("body", b""))
-        if got > limit:
-            raise TooMuch(limit)
-        return message
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [(n, v) for n, v in message["headers"] if n.lower() != name]
+            message = {**message, "headers": [*headers, (name, value)]}
+        await send(message)
 
-    return receive_and_count
+    return send_with_id
 
 
 async def _refuse(scope: Scope, send: Send, problem: Problem) -> None:
-    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin1")
-    body = problem.body(request_id_of(given))
+    body = problem.body(request_id.current.get())
     await _send_json(scope, send, problem.status, body, CONTENT_TYPE, problem.headers)
 
 
@@ -255,15 +280,6 @@ async def _send(
     pairs = [(name.lower().encode(), value.encode()) for name, value in told.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, work: Callable[[T], None], what: T) -> None:
-    with suppress(RuntimeError):  # the server has stopped meanwhile
-        loop.call_soon_threadsafe(work, what)
-
-
-def _nothing() -> None:
-    return None
 
 
 async def _unused(request: HttpRequest) -> HttpResponseBase:

@@ -19,6 +19,7 @@ from web.access import Access, Scope
 
 JOBS = "/api/v1/jobs"
 BATCH = f"{JOBS}/batch"
+UPLOADS = "/api/v1/files"
 
 
 def jobs() -> QuerySet[Job]:
@@ -91,8 +92,15 @@ def file_body(file: File) -> dict[str, Any]:
     }
 
 
-def file_url(file: File) -> str | None:
-    return f"{job_url(file.job_id)}/files/{quote(file.name, safe='')}" if file.job_id else None
+def upload_body(file: File) -> dict[str, Any]:
+    """Show an upload, and whose it is: empty for what came from the command line or Python."""
+    return {**file_body(file), "account": file.account}
+
+
+def file_url(file: File) -> str:
+    if file.job_id is None:
+        return f"{UPLOADS}/{file.pk}/content"
+    return f"{job_url(file.job_id)}/files/{quote(file.name, safe='')}"
 
 
 def type_body(kind: JobType) -> dict[str, Any]:

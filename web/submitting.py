@@ -10,13 +10,15 @@ from uuid import UUID
 
 from django.db import transaction
 
+from esteira.depth import known_queues
 from esteira.errors import EsteiraError, NotFound, UniqueConflict, mistakes
 from esteira.idempotency import Answer, once
 from esteira.models import Job
-from esteira.params import check
+from esteira.params import MayName, check
 from esteira.registry import SubmitRequest, Submitted, registry
-from esteira.submit import refusals, submit, unique_key
-from web.access import Access
+from esteira.submit import Known, refusals, submit, unique_key
+from esteira.uploads import may_name
+from web.access import Access, Scope
 from web.problems import Told, invalid
 from web.schemas import SubmitJob, SubmitOptions
 from web.shapes import job_body, job_url, jobs
@@ -41,9 +43,9 @@ def submit_one(access: Access, body: SubmitJob) -> Answer:
     """Accept one job; the answer is what the API says."""
     access.need_type(body.type)
     try:
-        accepted = submit([_request(body)], by=access.by, account=access.account)[0]
+        accepted = submit([_request(body)], by=access.by, account=access.account, files=files_of(access))[0]
     except EsteiraError as error:
-        raise _told(_without_others(access, error), [body], in_a_batch=False) from None
+        raise _told(access, _without_others(access, error), [body], in_a_batch=False) from None
     job = jobs().get(pk=accepted.id)
     if not access.sees(job):
         raise _held_by_another(body)
@@ -59,11 +61,20 @@ def submit_all(access: Access, bodies: Sequence[SubmitJob]) -> Answer:
         access.need_type(body.type)
     try:
         with transaction.atomic():
-            accepted = submit(map(_request, bodies), by=access.by, account=access.account)
+            accepted = submit(
+                map(_request, bodies), by=access.by, account=access.account, files=files_of(access)
+            )
             _refuse_others(access, bodies, accepted)
     except EsteiraError as error:
-        raise _told(_without_others(access, error), bodies, in_a_batch=True) from None
+        raise _told(access, _without_others(access, error), bodies, in_a_batch=True) from None
     return {"body": {"jobs": [_said(one) for one in accepted]}}
+
+
+def files_of(access: Access) -> MayName:
+    """Return what says which files this caller's parameters may name: an operator's any, others their own."""
+    if access.may(Scope.OPERATE):
+        return may_name(None)
+    return may_name(access.account)
 
 
 def with_key(
@@ -72,13 +83,17 @@ def with_key(
     """Do the work, once if the request carries an Idempotency-Key; True says that the answer is a repeated one."""
     if given is None:
         return work(), False
-    if not _KEY.fullmatch(given):
-        raise BadKey
-    key = given[1:-1] if given.startswith('"') else given
-    answer, replayed = once(access.key, key, request, work)
-    if replayed and access.only_account is not None and "id" in answer["body"]:
+    answer, replayed = once(access.key, key_of(given), request, work)
+    if replayed and access.only_account is not None and "state" in answer["body"]:
         _refuse_what_they_may_not_see_any_more(access, UUID(answer["body"]["id"]))
     return answer, replayed
+
+
+def key_of(given: str) -> str:
+    """Return an Idempotency-Key without its quotes; raises BadKey."""
+    if not _KEY.fullmatch(given):
+        raise BadKey
+    return given[1:-1] if given.startswith('"') else given
 
 
 def _refuse_what_they_may_not_see_any_more(access: Access, job_id: UUID) -> None:
@@ -134,17 +149,24 @@ def _said(accepted: Submitted) -> dict[str, Any]:
     return {"id": str(accepted.id), "deduplicated": accepted.deduplicated}
 
 
-def also_wrong(body: Any, refused: Collection[Place], *, in_a_batch: bool) -> Iterator[dict[str, Any]]:
+def also_wrong(
+    access: Access, body: Any, refused: Collection[Place], *, in_a_batch: bool
+) -> Iterator[dict[str, Any]]:
     """Find what else the core would refuse in a body whose fields at these places are refused already."""
+    known = _known_to(access)
     if not in_a_batch:
-        yield from _also_wrong("#", body, refused)
+        yield from _also_wrong(known, "#", body, refused)
     elif isinstance(body, dict) and isinstance(body.get("jobs"), list):
         for n, one in enumerate(body["jobs"]):
             inside = {place[2:] for place in refused if place[:2] == ("jobs", n)}
-            yield from _also_wrong(f"#/jobs/{n}", one, inside)
+            yield from _also_wrong(known, f"#/jobs/{n}", one, inside)
 
 
-def _also_wrong(base: str, job: Any, refused: Collection[Place]) -> Iterator[dict[str, Any]]:
+def _known_to(access: Access) -> Known:
+    return Known(queues=set(known_queues()), files=files_of(access))
+
+
+def _also_wrong(known: Known, base: str, job: Any, refused: Collection[Place]) -> Iterator[dict[str, Any]]:
     if not isinstance(job, dict):
         return
     tops = {place[0] for place in refused if place}
@@ -154,19 +176,20 @@ def _also_wrong(base: str, job: Any, refused: Collection[Place]) -> Iterator[dic
     options = {name: one for name, one in given.items() if name in good} if isinstance(given, dict) else {}
     kept = {name: job[name] for name in ("type", "params") if name in job and name not in tops}
     whole = {"type": "", "params": {}, **kept, "options": options}
-    for mistake in _mistakes(base, refusals(_request(SubmitJob.model_validate(whole)))):
+    for mistake in _mistakes(base, refusals(_request(SubmitJob.model_validate(whole)), known)):
         if mistake["pointer"].removeprefix(f"{base}/").split("/")[0] not in tops - {"options"}:
             yield mistake
 
 
-def _told(error: EsteiraError, bodies: Sequence[SubmitJob], *, in_a_batch: bool) -> Exception:
+def _told(access: Access, error: EsteiraError, bodies: Sequence[SubmitJob], *, in_a_batch: bool) -> Exception:
     """Say an error about a request with all mistakes in it; other errors stay as they are."""
     if error.status not in (413, 422):
         return error
+    known = _known_to(access)
     found = (
         (f"#/jobs/{n}" if in_a_batch else "#", one)
         for n, body in enumerate(bodies)
-        for one in refusals(_request(body))
+        for one in refusals(_request(body), known)
     )
     some = list(islice(found, MAX_ERRORS))
     codes = {one.code: one.status for _, one in some}

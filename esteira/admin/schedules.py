@@ -27,6 +27,7 @@ from esteira.readable import as_json
 from esteira.redact import HIDDEN, shown_params
 from esteira.registry import registry
 from esteira.submit import unique_key
+from esteira.uploads import may_name
 
 WRITABLE = ("name", "type", "params", "cron", "tz", "every_s", "overlap", "missed", "grace_s", "enabled")
 CADENCE = {"cron", "tz", "every_s"}
@@ -138,7 +139,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
         whole = {name: kept.get(name, v) if v == HIDDEN else v for name, v in given.items()}
         try:
             kind = registry.get(self.cleaned_data["type"])
-            checked, _ = check(kind.model, whole)
+            checked, _ = check(kind.model, whole, may_name=may_name(None))
             unique_key(kind, checked)
             json.dumps(whole, allow_nan=False).encode()
         except EsteiraError as error:

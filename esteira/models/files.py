@@ -22,6 +22,8 @@ class File(models.Model):
     sha256 = models.CharField(max_length=64, blank=True)
     created_at = models.DateTimeField(db_default=ClockTimestamp())
     attached_at = models.DateTimeField(null=True)
+    #: Whose upload it is, as `user:1`; empty for results, and for what came from the command line or Python.
+    account = models.CharField(max_length=64, blank=True, default="", db_default="")
 
     class Meta:
         constraints = [
@@ -36,8 +38,11 @@ class File(models.Model):
                 name="file_one_name_per_attempt",
             ),
         ]
-        # What retention looks for: old uploads, and what no completion attached.
+        # What retention looks for: old uploads, and what no completion attached; and what an account has uploaded.
         indexes = [
+            models.Index(
+                fields=["account", "created_at"], condition=Q(job__isnull=True), name="file_account"
+            ),
             models.Index(fields=["created_at"], condition=Q(job__isnull=True), name="file_upload"),
             models.Index(
                 fields=["created_at"],

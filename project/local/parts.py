@@ -56,7 +56,7 @@ def app_parts(options: Options, home: Home, env: dict[str, str]) -> list[Part]:
     """The four processes; call it when they are about to start, their signs of life must be younger."""
     began = time.time()
     celery = ("celery", "--quiet", "-A", "project")  # without the banners
-    gunicorn = ("gunicorn", "project.asgi", "-k", "asgi", "--no-control-socket")
+    gunicorn = ("gunicorn", "project.asgi", "-k", "web.connections.Worker", "--no-control-socket")
     ports = [port for port in (options.port, options.metrics_port) if port]
     binds = [word for port in ports for word in ("--bind", f"127.0.0.1:{port}")]
     web = (*gunicorn, *binds, "--graceful-timeout", str(WEB_DRAIN_SECONDS))

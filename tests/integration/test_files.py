@@ -247,7 +247,7 @@ def test_the_space_of_writers_that_died_counts(job: Job, core: Core, settings) -
     settings.FILES_MAX_TOTAL = 5 * CHUNK_BYTES
     for n in range(2):
         used.forget()  # as in a process of its own
-        row = files._new_row(core, None, "text/plain", job.pk, n)
+        row = files.new_row(core, None, "text/plain", job.pk, n)
         files.ChunkWriter(core, row).write(b"x" * 2 * CHUNK_BYTES)  # and here the process dies
 
     used.forget()

@@ -77,7 +77,9 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Proxied]
 def _web(port: int, url: str, folder: Path) -> Process:
     env = environment(WEB_URL=url, METRICS_PORT="0", WEB_THREADS="4")
     bind = ["--bind", f"127.0.0.1:{port}", "--workers", "1", "--no-control-socket"]
-    return Process("web", ["gunicorn", "project.asgi", "-k", "asgi", *bind], env, folder / "logs")
+    return Process(
+        "web", ["gunicorn", "project.asgi", "-k", "web.connections.Worker", *bind], env, folder / "logs"
+    )
 
 
 def _nginx(folder: Path, port: int, web_port: int, certificate: Path, key: Path) -> list[str]:

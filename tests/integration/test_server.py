@@ -2,139 +2,26 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from esteira import files
-from project.embedded import Postgres, Valkey, free_port
 from tests.support.http import PASSWORD
 from tests.support.mishaps import frozen
-from tests.support.processes import Process
-from tests.support.stack import manage
+from tests.support.site import Site, run_site
 from tests.support.waiting import until
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """gunicorn as it runs in production, and what it needs."""
-
-    web: Process
-    port: int
-    metrics_port: int
-    postgres: Postgres
-    valkey: Valkey
-    token: str
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        timeout: float = 20,
-        port: int | None = None,
-        **headers: str,
-    ) -> Any:
-        """Send a request on a connection of its own; return the answer with its body as `.text`."""
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=timeout)
-        try:
-            content = json.dumps(body).encode() if isinstance(body, dict) else body
-            connection.request(method, path, content, {"Authorization": f"Bearer {self.token}", **headers})
-            response: Any = connection.getresponse()
-            response.text = response.read()
-            return response
-        finally:
-            connection.close()
-
-    def measure(self, path: str = "/metrics", method: str = "GET") -> Any:
-        """Ask at the port for metrics, as nobody in particular."""
-        return self.ask(method, path, port=self.metrics_port, Authorization="", Host="10.1.2.3")
-
-    def submit(self) -> int:
-        return int(self.ask("POST", "/api/v1/jobs", {"type": "demo.greet"}).status)
-
-    def jobs(self) -> int:
-        with psycopg.connect(self.postgres.url) as db:
-            row = db.execute("SELECT count(*) FROM esteira_job").fetchone()
-            return int(row[0]) if row else 0
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    home = Path(tmp_path_factory.mktemp("site"))
-    for folder in (home, *home.parents):
-        if folder.stat().st_uid == os.getuid() and folder != folder.parent and "pytest" in folder.name:
-            folder.chmod(0o711)  # PostgreSQL refuses root and then runs as somebody who must get through
-    postgres, valkey = Postgres(home / "postgres"), Valkey(home / "redis")
-    port, metrics_port = free_port(), free_port()
-    postgres.start()
-    valkey.start()
-    env = {
-        **os.environ,
-        "DATABASE_URL": postgres.url,
-        "REDIS_URL": valkey.url,
-        "WEB_THREADS": "4",
-        "METRICS_PORT": str(metrics_port),
-    }
-    manage("migrate", "--verbosity", "0", env=env)
-    arguments = [
-        "gunicorn",
-        "project.asgi",
-        "-k",
-        "asgi",
-        "--no-control-socket",
-        "--bind",
-        f"127.0.0.1:{port}",
-        "--bind",
-        f"127.0.0.1:{metrics_port}",
-        "--workers",
-        "1",
-    ]
-    (home / "logs").mkdir()
-    web = Process("web", arguments, env, home / "logs")
-    web.start()
-    try:
-        site = Site(
-            web=web,
-            port=port,
-            metrics_port=metrics_port,
-            postgres=postgres,
-            valkey=valkey,
-            token=_token(env),
-        )
-        until(lambda: _ready(site), "web is ready", timeout=60)
-        yield site
-    finally:
-        web.kill()
-        postgres.stop("immediate")
-        valkey.kill()
-
-
-def _token(env: dict[str, str]) -> str:
-    """Make a superuser and a token in the site's own database, from a process that uses it."""
-    code = (
-        "from django.contrib.auth import get_user_model; from web.tokens import create_token; "
-        f"user = get_user_model().objects.create_superuser('admin', '', '{PASSWORD}'); "
-        "print('TOKEN', create_token(user, 'test', role='operator')[1])"
-    )
-    return manage("shell", "-c", code, env=env).split("TOKEN ", 1)[1].split()[0]
-
-
-def _ready(site: Site) -> bool:
-    try:
-        return bool(site.ask("GET", "/readyz").status == 200)
-    except OSError:
-        return False
+    yield from run_site(Path(tmp_path_factory.mktemp("site")))
 
 
 def test_a_real_process_serves_pages_and_their_looks(site: Site) -> None:

@@ -147,7 +147,7 @@ class Stack(Watch):
             "gunicorn",
             "project.asgi",
             "-k",
-            "asgi",
+            "web.connections.Worker",
             "--no-control-socket",
             "--bind",
             f"127.0.0.1:{port}",

@@ -1,4 +1,4 @@
-"""Which job somebody means: by its whole id, or by how it ends.
+"""Which job or upload somebody means: by its whole id, or by how it ends.
 
 Ids begin with the time, so jobs of one minute begin alike; their ends are random. Tables show the last twelve digits,
 and eight are enough to name a job among the newest.
@@ -21,7 +21,7 @@ AMONG = 10_000
 
 
 class Ambiguous(EsteiraError):
-    """Several jobs end like this."""
+    """Several ids end like this."""
 
     code = "ambiguous"
     status = 409
@@ -29,20 +29,29 @@ class Ambiguous(EsteiraError):
 
 def job_id(ref: str) -> UUID:
     """Return the id that `ref` means; raises Usage, NotFound or Ambiguous."""
+    return _id_of("job", ref, "esteira_job")
+
+
+def upload_id(ref: str) -> UUID:
+    """Return the id of the upload that `ref` means; raises as `job_id` does."""
+    return _id_of("file", ref, "esteira_file WHERE job_id IS NULL")
+
+
+def _id_of(kind: str, ref: str, among: str) -> UUID:
     digits = ref.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{8,32}", digits):
-        raise Usage(f"{ref!r} is no job's id: give the whole id, or its last {SHORTEST} digits or more.")
-    return UUID(digits) if len(digits) == 32 else _ending_in(ref, digits)
+        raise Usage(f"{ref!r} is no {kind}'s id: give the whole id, or its last {SHORTEST} digits or more.")
+    return UUID(digits) if len(digits) == 32 else _ending_in(kind, ref, digits, among)
 
 
-def _ending_in(ref: str, digits: str) -> UUID:
+def _ending_in(kind: str, ref: str, digits: str, among: str) -> UUID:
     rows = Orm().fetch(
-        """SELECT id FROM (SELECT id FROM esteira_job ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
-           WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4""",
+        f"""SELECT id FROM (SELECT id FROM {among} ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
+            WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4""",
         [AMONG, len(digits), digits],
     )
     if not rows:
-        raise NotFound("job", f"that ends in {ref} among the newest {AMONG:,}; give the whole id")
+        raise NotFound(kind, f"that ends in {ref} among the newest {AMONG:,}; give the whole id")
     if len(rows) > 1:
         raise Ambiguous(f"{ref} is the end of several ids: {', '.join(str(row[0]) for row in rows)}.")
     found: UUID = rows[0][0]

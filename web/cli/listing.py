@@ -30,10 +30,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--type", default="", metavar="TYPE", help="of this job type")
     parser.add_argument("--queue", default="", metavar="QUEUE", help="in this queue")
-    parser.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many (20)")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many (20)")
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
     try:
         return TERMINAL_PAGE.check("limit", int(text))
     except (ValueError, InvalidOption):

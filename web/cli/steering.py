@@ -1,4 +1,4 @@
-"""`jobs retry ID…` and `jobs cancel ID…`: each id stands for itself; one refusal does not stop the others."""
+"""`jobs retry ID…`, `jobs cancel ID…` and the like: each id stands for itself; one refusal stops none of the others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_retry(out: Out, options: dict[str, Any]) -> int:
         operate.retry(job_id, by=who())
         return "queued"
 
-    return _each(out, options["ids"], retry, {"queued": "queued again"})
+    return each(out, options["ids"], retry, {"queued": "queued again"})
 
 
 def run_cancel(out: Out, options: dict[str, Any]) -> int:
@@ -41,14 +41,20 @@ def run_cancel(out: Out, options: dict[str, Any]) -> int:
         return operate.cancel(job_id, by=who(), force=options["force"])
 
     asked = "asked to stop; its process is ended" if options["force"] else "asked to stop at its next check"
-    return _each(out, options["ids"], cancel, {"cancelled": "cancelled", "running": asked})
+    return each(out, options["ids"], cancel, {"cancelled": "cancelled", "running": asked})
 
 
-def _each(out: Out, refs: list[str], act: Callable[[UUID], str], said: dict[str, str]) -> int:
+def each(
+    out: Out,
+    refs: list[str],
+    act: Callable[[UUID], str],
+    said: dict[str, str],
+    which: Callable[[str], UUID] = find.job_id,
+) -> int:
     code = OK
     for ref in refs:
         try:
-            job_id = find.job_id(ref)
+            job_id = which(ref)
             state = act(job_id)
         except Usage:
             raise

@@ -16,7 +16,7 @@ from django.db import ProgrammingError
 from esteira.db import Gone
 from esteira.errors import EsteiraError
 from esteira.gate import away
-from web.cli import demo, job_types, listing, schedules, showing, steering, submitting, token, tokens
+from web.cli import demo, files, job_types, listing, schedules, showing, steering, submitting, token, tokens
 from web.cli.errors import INTERRUPTED, OK, REFUSED, UNAVAILABLE, USAGE, Usage
 from web.cli.out import Out
 
@@ -40,6 +40,8 @@ ACTIONS = {
     "retry": Action(help=steering.RETRY_HELP, arguments=steering.retry_arguments, run=steering.run_retry),
     "cancel": Action(help=steering.CANCEL_HELP, arguments=steering.cancel_arguments, run=steering.run_cancel),
     "schedules": Action(help=schedules.HELP, arguments=schedules.arguments, run=schedules.run),
+    "files": Action(help=files.HELP, arguments=files.arguments, run=files.run),
+    "delete-files": Action(help=files.DELETE_HELP, arguments=files.delete_arguments, run=files.run_delete),
     "demo": Action(help=demo.HELP, arguments=demo.arguments, run=demo.run),
     "token": Action(help=token.HELP, arguments=token.arguments, run=token.run),
     "tokens": Action(help=tokens.HELP, arguments=tokens.arguments, run=tokens.run),

@@ -1,0 +1,266 @@
+"""Clients who have no account, send slowly, or send more than is taken: they hold up nobody, and are told why."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from tests.support.mishaps import frozen
+from tests.support.site import Site, run_site, status_of
+from tests.support.waiting import until
+
+MIB = 1024**2
+UPLOAD = "POST /api/v1/files?name=a.bin"
+LARGE = f"Content-Length: {100 * MIB}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    yield from run_site(Path(tmp_path_factory.mktemp("edges")), LOG_FORMAT="json")
+
+
+def memory(site: Site) -> int:
+    return sum(one.memory_info().rss for one in psutil.Process(site.web.pid).children(recursive=True))
+
+
+@pytest.mark.parametrize("path", ["/api/v1/files?name=a", "/api/v1/jobs", "/login/", "/admin/login/", "/"])
+def test_who_has_no_account_is_refused_before_the_body_has_come(site: Site, path: str) -> None:
+    form = ["Content-Type: application/x-www-form-urlencoded", f"Cookie: csrftoken={'x' * 32}"]
+    with site.connect(site.head(f"POST {path}", LARGE, *form), b"x" * MIB) as one:
+        status = status_of(one)
+
+    assert status == (401 if path.startswith("/api/") else 413)
+
+
+@pytest.mark.parametrize("kind", ["Content-Type: application/json", "Content-Type: text/plain"])
+def test_a_half_body_without_a_token_is_refused_at_once(site: Site, kind: str) -> None:
+    with site.connect(site.head("POST /api/v1/jobs", kind, "Content-Length: 100"), b"{") as one:
+        assert status_of(one) == 401
+
+
+def test_a_body_is_not_waited_for_that_nobody_may_send(site: Site) -> None:
+    told = [
+        (f"POST /api/v1/jobs/{'0' * 8}-0000-0000-0000-{'0' * 12}/nothing", 404),
+        ("PUT /api/v1/jobs", 405),
+        ("POST /api/v1/files", 422),
+    ]
+    for line, status in told:
+        with site.connect(site.head(line, LARGE, token=site.token), b"x") as one:
+            assert status_of(one) == status
+
+
+def test_who_writes_all_of_a_refused_body_before_reading_gets_the_answer(site: Site) -> None:
+    answer = site.ask("POST", "/api/v1/files?name=a", b"x" * (30 * MIB), Authorization="", timeout=60)
+
+    assert (answer.status, json.loads(answer.text)["type"]) == (401, "/problems/unauthenticated")
+    assert answer.headers["Connection"] == "close"
+
+
+def test_anonymous_uploads_take_no_memory(site: Site) -> None:
+    before = memory(site)
+    with ExitStack() as open_ones, ThreadPoolExecutor(7) as pool:
+        ones = [
+            open_ones.enter_context(site.connect(site.head(UPLOAD, LARGE, token=token)))
+            for token in ("", "x", "esteira_" + "A" * 43, "", "", "", "")
+        ]
+        for one in ones:
+            pool.submit(_send, one, 12)
+        until(lambda: site.submit() == 202, "a submit beside them")
+        most = max(memory(site) for _ in range(20) if site.submit() == 202)
+
+    assert most - before < 64 * MIB, "each of them was held"
+
+
+def _send(one: socket.socket, mib: int) -> None:
+    try:
+        for _ in range(mib):
+            one.sendall(b"x" * MIB)
+    except OSError:
+        pass  # refused for good
+
+
+@pytest.mark.parametrize("multipart", [False, True], ids=["raw", "multipart"])
+def test_an_upload_is_stored_as_it_arrives(site: Site, multipart: bool) -> None:
+    before, size = memory(site), 60 * MIB
+    start, end = b"", b""
+    headers = ["Content-Type: text/plain"]
+    if multipart:
+        start = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.bin"\r\n\r\n'
+        end, headers = b"\r\n--b--\r\n", ["Content-Type: multipart/form-data; boundary=b"]
+    length = f"Content-Length: {len(start) + size + len(end)}"
+    with site.connect(site.head(UPLOAD, length, *headers, token=site.token), start) as one:
+        _send(one, 30)
+        until(lambda: _stored(site) > 20 * MIB, "its beginning is stored while the rest is still to come")
+        assert _idle_in_transaction(site) == 0
+        _send(one, 30)
+        one.sendall(end)
+        status = status_of(one)
+        grown = memory(site) - before
+
+    assert status == 201
+    assert grown < 48 * MIB
+    newest = json.loads(site.ask("GET", "/api/v1/files?limit=1").text)["items"][0]
+    assert (newest["name"], newest["size"]) == ("a.bin", size)
+    assert site.ask("DELETE", f"/api/v1/files/{newest['id']}").status == 204
+
+
+def test_what_a_sender_leaves_behind_is_deleted(site: Site) -> None:
+    with site.connect(site.head(UPLOAD, LARGE, token=site.token)) as one:
+        _send(one, 3)
+        until(lambda: _stored(site), "something is stored")
+
+    until(lambda: not _stored(site), "nothing is left")
+
+
+def _stored(site: Site) -> int:
+    with psycopg.connect(site.postgres.url) as db:
+        row = db.execute("SELECT coalesce(sum(length(data)), 0) FROM esteira_filechunk").fetchone()
+        return int(row[0]) if row else 0
+
+
+def _idle_in_transaction(site: Site) -> int:
+    with psycopg.connect(site.postgres.url) as db:
+        row = db.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+
+def test_one_account_cannot_take_all_the_room_for_uploads(site: Site) -> None:
+    with ExitStack() as open_ones:
+
+        def begin() -> socket.socket:
+            return open_ones.enter_context(site.connect(site.head(UPLOAD, LARGE, token=site.token), b"x"))
+
+        ones = [begin() for _ in range(20)]
+        answers = until(lambda: _answered(ones), "some are refused")
+        assert {status_of(one) for one in answers} == {429}
+        assert site.submit() == 202, "what is small is taken all the same"
+
+
+def _answered(ones: list[socket.socket]) -> list[socket.socket]:
+    found = []
+    for one in ones:
+        one.setblocking(False)
+        try:
+            if one.recv(1, socket.MSG_PEEK):
+                found.append(one)
+        except BlockingIOError:
+            pass
+        finally:
+            one.setblocking(True)
+    return found
+
+
+def test_heads_and_bodies_that_do_not_come_end_with_408(site: Site) -> None:
+    """Who says nothing at all is cut off as well."""
+    with ExitStack() as open_ones:
+        silent, half_head, half_body, half_upload = (
+            open_ones.enter_context(site.connect(*sent))
+            for sent in (
+                (),
+                (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: ",),
+                (site.head("POST /api/v1/jobs", "Content-Length: 100", token=site.token), b"{"),
+                (site.head(UPLOAD, LARGE, token=site.token), b"x" * MIB),
+            )
+        )
+        began = time.monotonic()
+        told = [status_of(one) for one in (silent, half_head, half_body, half_upload)]
+
+    assert told == [0, 408, 408, 408]
+    assert time.monotonic() - began < 100, "ten seconds are usual"
+
+
+def test_an_idle_connection_ends(site: Site) -> None:
+    with site.connect(site.head("GET /livez")) as one:
+        assert status_of(one) == 200
+        until(lambda: not one.recv(4096), "it is closed")
+
+
+def test_many_probes_share_one_check(site: Site) -> None:
+    """With a Redis that answers nothing a check takes half a second."""
+    with frozen(site.valkey.pid), ThreadPoolExecutor(60) as pool:
+        probes = [pool.submit(site.ask, "GET", "/readyz", Authorization="") for _ in range(120)]
+        began = time.monotonic()
+        alive = [site.ask("GET", "/livez").status for _ in range(5)]
+        took = time.monotonic() - began
+        answers = {one.result(timeout=60).status for one in probes}
+
+    assert (alive, answers) == ([200] * 5, {200})
+    assert took < 2.5, "a few milliseconds are usual, and half a second if a probe waits for a thread"
+
+
+def test_a_websocket_is_refused_with_a_sentence(site: Site) -> None:
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket"]
+    key = ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    for path in ("/", "/api/v1/jobs", "/ws"):
+        for headers in (upgrade, upgrade + key):
+            with site.connect(site.head(f"GET {path}", *headers)) as one:
+                assert status_of(one) == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/livez",
+        "/readyz",
+        "/login/",
+        "/static/web/style.css",
+        "/api/v1/jobs",
+        "/api/v1/files",
+        "/api/v1/job-types",
+    ],
+)
+def test_head_is_answered_wherever_get_is(site: Site, path: str) -> None:
+    whole, head = site.ask("GET", path), site.ask("HEAD", path)
+
+    assert (head.status, head.text) == (whole.status, b"")
+    assert head.headers["Content-Type"] == whole.headers["Content-Type"]
+    if path != "/login/":  # its token is another one each time
+        assert head.headers["Content-Length"] == str(len(whole.text))
+
+
+def test_our_files_are_for_our_pages(site: Site) -> None:
+    assert "Access-Control-Allow-Origin" not in site.ask("GET", "/static/web/style.css").headers
+
+
+def test_each_line_about_a_request_bears_its_id(site: Site) -> None:
+    answers = [
+        site.ask("GET", "/api/v1/jobs/nothing", **{"X-Request-ID": "mine-1"}),
+        site.ask("GET", "/nothing", **{"X-Request-ID": "mine-2"}),
+        site.ask(
+            "POST", "/api/v1/files?name=a", b"x" * MIB, **{"X-Request-ID": "mine-3", "Authorization": ""}
+        ),
+        site.ask("GET", "/livez", **{"X-Request-ID": "mine-4"}),
+    ]
+
+    assert [answer.headers["X-Request-ID"] for answer in answers] == ["mine-1", "mine-2", "mine-3", "mine-4"]
+    for wanted in ("mine-1", "mine-2", "mine-3"):
+        until(lambda: wanted in _request_ids(site), f"a line of {wanted}")  # noqa: B023
+
+
+def _request_ids(site: Site) -> set[str]:
+    lines = [json.loads(line) for line in site.web.output().splitlines() if line.startswith("{")]
+    return {line["request_id"] for line in lines if "request_id" in line}
+
+
+def test_connections_that_ask_before_they_send_are_told_first(site: Site) -> None:
+    with site.connect(site.head(UPLOAD, LARGE, "Expect: 100-continue")) as one:
+        assert status_of(one) == 401
+    one_byte = site.head(UPLOAD, "Content-Length: 1", "Expect: 100-continue", token=site.token)
+    with site.connect(one_byte) as one:
+        assert status_of(one) == 100
+        one.sendall(b"x")
+        answer = http.client.HTTPResponse(one)
+        answer.begin()
+        assert answer.status == 201
