@@ -32,14 +32,24 @@ from web.dialect import KEY_PARAMETER, answer, api, caller, link, once, refuse_u
 from web.downloads import download
 from web.listing import Filters, page
 from web.openapi import UPLOAD_BODY, with_job_types
-from web.shapes import file_body, job_body, job_line, job_url, jobs, schedule_body, schedules, type_body
+from web.shapes import (
+    file_body,
+    job_body,
+    job_line,
+    job_url,
+    jobs,
+    moment,
+    schedule_body,
+    schedules,
+    type_body,
+)
 from web.submitting import submit_all, submit_one
 from web.uploads import receive_file
 
 __all__ = ["api"]
 
 ERRORS = dict.fromkeys((401, 403, 404, 409, 413, 422, 503), schemas.ProblemBody)
-LIST_PARAMETERS = ("state", "type", "queue", "created_after", "limit", "cursor")
+LIST_PARAMETERS = ("state", "type", "queue", "created_after", "created_before", "limit", "cursor")
 REPEATABLE = {"parameters": [KEY_PARAMETER]}
 ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or separate them by commas.")
 
@@ -75,16 +85,23 @@ def list_jobs(
     type: str = "",
     queue: str = "",
     created_after: AwareDatetime | None = None,
+    created_before: AwareDatetime | None = None,
     limit: Annotated[int, Field(ge=1, le=schemas.MAX_PAGE)] = 50,
     cursor: str = "",
 ) -> HttpResponse:
-    """List jobs, newest first. The next page is in the header Link, and as `next`."""
+    """List jobs, newest first. The next page is in the header Link, and as `next`.
+
+    A search is bounded: a page that it could not fill says how far it came (`searched_to`), and `next` goes on there.
+    """
     refuse_unknown_parameters(request, LIST_PARAMETERS)
     states = [one for part in state for one in part.split(",") if one]
-    filters = Filters(states=states, type=type, queue=queue, created_after=created_after)
+    filters = Filters(
+        states=states, type=type, queue=queue, created_after=created_after, created_before=created_before
+    )
     found = page(filters, cursor=cursor, limit=limit)
     items = [job_line(job, caller(request)) for job in found.items]
-    response = answer({"items": items, "next": found.next, "prev": found.prev})
+    body = {"items": items, "next": found.next, "prev": found.prev, "searched_to": moment(found.searched_to)}
+    response = answer(body)
     if links := [link(request, rel, to) for rel, to in (("next", found.next), ("prev", found.prev)) if to]:
         response["Link"] = ", ".join(links)
     return response

@@ -1,6 +1,7 @@
 """Lists of jobs, newest first, for the API and the pages.
 
-Pages are cut by key: the hundredth costs as much as the first, and nothing is shown twice while new jobs arrive.
+Pages are cut by key: the hundredth costs as much as the first, and nothing is shown twice while new jobs arrive. The
+search for what a filter asks for is bounded; a page that it could not fill says how far it came, and leads on.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
-
 from esteira import bounds
+from esteira.db import Orm
 from esteira.errors import EsteiraError, InvalidOption
 from esteira.models import Job
-from esteira.shown import in_states
+from esteira.scan import WALK_LIMIT_S, Key, bounded
+from esteira.search import Found, Wanted, search
 from esteira.states import SHOWN_STATES
 from web.shapes import jobs
 
@@ -48,63 +49,79 @@ class Filters:
     type: str = ""
     queue: str = ""
     created_after: datetime | None = None
+    created_before: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One page; `next` leads to older jobs, `prev` to newer ones."""
+    """One page; `next` leads to older jobs, `prev` to newer ones.
+
+    `searched_to`: the search reached its bounds at this moment, as `told` says to people, and `next` (or `prev`, if it
+    was not for `older` jobs) goes on from there; None if the page is whole.
+    """
 
     items: list[Job]
     next: str | None
     prev: str | None
+    searched_to: datetime | None = None
+    told: str = ""
+    older: bool = True
 
 
 def page(filters: Filters, *, cursor: str = "", limit: int) -> Page:
-    """Return one page of jobs; raises BadFilter."""
-    found = _filtered(filters)
-    if not cursor:
-        items = list(found.order_by("-created_at", "-id")[: limit + 1])
-        return _cut(items, limit, more_before=False)
-    direction, at, job_id = _read(cursor)
-    if direction == "older":
-        older = found.filter(Q(created_at__lt=at) | Q(created_at=at, id__lt=job_id), created_at__lte=at)
-        items = list(older.order_by("-created_at", "-id")[: limit + 1])
-        return _cut(items, limit, more_before=True)
-    newer = found.filter(Q(created_at__gt=at) | Q(created_at=at, id__gt=job_id), created_at__gte=at)
-    items = list(newer.order_by("created_at", "id")[: limit + 1])
-    more = len(items) > limit
-    items = items[:limit][::-1]
+    """Return one page of jobs; raises BadFilter, or TooSlow if nothing can be said in time."""
+    wanted = _wanted(filters)
+    direction, start = _read(cursor) if cursor else ("older", None)
+    older = direction == "older"
+    found = search(Orm(), wanted, start=start, older=older, most=limit)
+    # Where this page ends in the direction of the search, if anything may lie beyond, and where it begins.
+    end = found.searched_to or (found.keys[-1 if older else 0] if found.more else None)
+    begin = found.keys[0 if older else -1] if found.keys else start
+    back = _cursor("newer" if older else "older", begin) if begin and start else None
+    onward = _cursor(direction, end) if end else None
     return Page(
-        items=items,
-        next=_cursor("older", items[-1]) if items else None,
-        prev=_cursor("newer", items[0]) if more else None,
+        items=_items([key[1] for key in found.keys]),
+        next=onward if older else back,
+        prev=back if older else onward,
+        searched_to=found.searched_to and found.searched_to[0],
+        told=_told(found, older=older, newest=start is None and wanted.before is None),
+        older=older,
     )
 
 
-def _cut(items: list[Job], limit: int, *, more_before: bool) -> Page:
-    more, items = len(items) > limit, items[:limit]
-    return Page(
-        items=items,
-        next=_cursor("older", items[-1]) if more else None,
-        prev=_cursor("newer", items[0]) if more_before and items else None,
+def _told(found: Found, *, older: bool, newest: bool) -> str:
+    """Say how far a search came that reached its bounds."""
+    if found.searched_to is None:
+        return ""
+    what = "These are all that match" if found.keys else "Nothing matches"
+    which = f"the {found.looked_at:,} newest" if newest else f"the next {found.looked_at:,}"
+    to = f"{found.searched_to[0].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{what} among {which} jobs, {'back' if older else 'up'} to {to}."
+
+
+def _items(ids: list[UUID]) -> list[Job]:
+    """Return the jobs in this order; one that retention removed just now is left out."""
+    if not ids:
+        return []
+    with bounded(Orm(), WALK_LIMIT_S):
+        found = jobs().defer(*HEAVY).in_bulk(ids)
+    return [found[one] for one in ids if one in found]
+
+
+def _wanted(filters: Filters) -> Wanted:
+    if unknown := set(filters.states) - set(SHOWN_STATES):
+        raise BadFilter(
+            "state", f"must be one of {', '.join(SHOWN_STATES)}, not {bounds.shown(min(unknown))}."
+        )
+    moments = {name: getattr(filters, name) for name in ("created_after", "created_before")}
+    checked = {name: at and _checked(name, bounds.moment, at) for name, at in moments.items()}
+    return Wanted(
+        states=list(dict.fromkeys(filters.states)),
+        types=[_checked("type", bounds.TYPE_NAME.check, filters.type)] if filters.type else [],
+        queue=_checked("queue", bounds.QUEUE_NAME.check, filters.queue) if filters.queue else "",
+        after=checked["created_after"],
+        before=checked["created_before"],
     )
-
-
-def _filtered(filters: Filters) -> QuerySet[Job]:
-    found = jobs().defer(*HEAVY)
-    if filters.states:
-        if unknown := set(filters.states) - set(SHOWN_STATES):
-            raise BadFilter(
-                "state", f"must be one of {', '.join(SHOWN_STATES)}, not {bounds.shown(min(unknown))}."
-            )
-        found = found.filter(in_states(filters.states))
-    if filters.type:
-        found = found.filter(type=_checked("type", bounds.TYPE_NAME.check, filters.type))
-    if filters.queue:
-        found = found.filter(queue=_checked("queue", bounds.QUEUE_NAME.check, filters.queue))
-    if filters.created_after:
-        found = found.filter(created_at__gt=_checked("created_after", bounds.moment, filters.created_after))
-    return found
 
 
 def _checked(name: str, check: Callable[[str, Any], T], value: Any) -> T:
@@ -114,12 +131,12 @@ def _checked(name: str, check: Callable[[str, Any], T], value: Any) -> T:
         raise BadFilter(name, str(error.errors[0]["detail"])) from None
 
 
-def _cursor(direction: str, job: Job) -> str:
-    text = json.dumps([direction, job.created_at.isoformat(), str(job.pk)], separators=(",", ":"))
+def _cursor(direction: str, key: Key) -> str:
+    text = json.dumps([direction, key[0].isoformat(), str(key[1])], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _read(cursor: str) -> tuple[str, datetime, UUID]:
+def _read(cursor: str) -> tuple[str, Key]:
     try:
         direction, at, job_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         moment, key = datetime.fromisoformat(at), UUID(job_id)
@@ -128,4 +145,4 @@ def _read(cursor: str) -> tuple[str, datetime, UUID]:
         moment = moment.astimezone(UTC)  # PostgreSQL refuses offsets that Python knows
     except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error, RecursionError):
         raise BadFilter("cursor", "is not one of ours; start from the first page.") from None
-    return direction, moment, key
+    return direction, (moment, key)

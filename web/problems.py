@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from psycopg.errors import DiskFull, UndefinedColumn, UndefinedTable
 
 from esteira.db import Gone
-from esteira.errors import DatabaseAway, EsteiraError, Held, IdempotencyInProgress, UniqueInProgress
+from esteira.errors import DatabaseAway, EsteiraError, Held, IdempotencyInProgress, TooSlow, UniqueInProgress
 from esteira.patience import is_held
 from esteira.readable import as_json
 
@@ -42,6 +42,7 @@ TITLES: dict[str, str] = {
     "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
+    "too-slow": "The database took too long to search the jobs. Narrow the list, or try again after Retry-After.",
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
     "not-migrated": "Migrations are pending. Nothing was accepted; try again after Retry-After.",
     "busy": "All request threads are taken. Nothing was done; try again after Retry-After.",
@@ -109,7 +110,7 @@ def of(error: BaseException) -> Problem | None:
     if isinstance(error, Told):
         return error.problem
     if isinstance(error, EsteiraError):
-        again = isinstance(error, IdempotencyInProgress | UniqueInProgress | Held)
+        again = isinstance(error, IdempotencyInProgress | UniqueInProgress | Held | TooSlow)
         headers = {"Retry-After": "1"} if again else {}
         errors = getattr(error, "errors", ())
         return Problem(

@@ -10,14 +10,18 @@ import re
 from uuid import UUID
 
 from esteira.db import Orm
-from esteira.errors import EsteiraError, NotFound
+from esteira.errors import EsteiraError, NotFound, TooSlow
 from esteira.models import Job
+from esteira.scan import WALK_LIMIT_S, within
 from web.cli.errors import Usage
 from web.shapes import jobs
 
 SHORTEST = 8
 #: Only the newest jobs are searched by the end of an id: it is a walk along an index, not a look-up.
 AMONG = 10_000
+_ENDING = """
+SELECT id FROM (SELECT id FROM esteira_job ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
+WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4"""
 
 
 class Ambiguous(EsteiraError):
@@ -36,11 +40,10 @@ def job_id(ref: str) -> UUID:
 
 
 def _ending_in(ref: str, digits: str) -> UUID:
-    rows = Orm().fetch(
-        """SELECT id FROM (SELECT id FROM esteira_job ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
-           WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4""",
-        [AMONG, len(digits), digits],
-    )
+    db = Orm()
+    rows = within(db, WALK_LIMIT_S, lambda: db.fetch(_ENDING, [AMONG, len(digits), digits]))
+    if rows is None:
+        raise TooSlow
     if not rows:
         raise NotFound("job", f"that ends in {ref} among the newest {AMONG:,}; give the whole id")
     if len(rows) > 1:
