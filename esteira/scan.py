@@ -1,7 +1,7 @@
 """Reading jobs in the order of lists, newest first or oldest first, by one index at a time and within bounds.
 
 A walk goes along an index in slices, until enough is found or the bounds of its search are reached: 50,000 rows, which
-take some 25 ms from memory, or 50 ms. What is few as a rule is collected: all of it is read, in any order.
+take some 25 ms from memory, or 0.1 s. What is few as a rule is collected: all of it is read, in any order.
 
 The planner has no say in which index is read, because statistics that are old or lacking would lead it through the
 whole table: a walk orders by the columns that only its index has in this order, compares rows with a key, and looks at
@@ -30,13 +30,14 @@ Key = tuple[datetime, UUID]
 LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
 #: The walks of a search look at so many rows at most, and begin no slice after so long; slices are planned to end then.
-MOST_ROWS, BUDGET_S = 50_000, 0.05
+MOST_ROWS, BUDGET_S = 50_000, 0.1
 #: The first slice of a walk, the smallest of all others, and the only one of a glance.
 FIRST_ROWS, LEAST_ROWS, GLANCE_ROWS = 2_000, 500, 200
-#: So many rows are collected at most.
-MOST_COLLECTED = 2_000
-#: No statement of a walk takes longer, whatever dead rows or a slow disk cost; one that collects is given up sooner.
-WALK_LIMIT_S, COLLECT_LIMIT_S = 1.0, 0.1
+#: So many rows that wait are collected at most, and so many that run: those lie close together, as a rule.
+MOST_COLLECTED, MOST_RUNNING = 2_000, 5_000
+#: No statement takes longer, whatever dead rows or a slow disk cost; one in whose place another can search is given up
+#: sooner.
+LIMIT_S, SOON_S = 1.0, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +133,8 @@ class Scan:
             rows = 0 if glance else self._next_rows(rows, time.monotonic() - began)
         return Part(keys=keys, reached=stretch.begins_at(), looked_at=looked_at)
 
-    def collect(self, seen: str, stretch: Stretch) -> Part | None:
-        """Read what the common table expression `seen` reads, and choose what fits; None as well if it is too much."""
+    def collect(self, seen: str, stretch: Stretch, most: int) -> Part | None:
+        """Read what the common table expression `seen` reads, and choose what fits; None as well if there is more."""
         direction = "DESC" if stretch.older else "ASC"
         rows = self.fetch(
             f"""WITH RECURSIVE {seen}
@@ -143,14 +144,14 @@ class Scan:
               WHERE s.fits AND (s.created_at, s.id) < (%(before_at)s::timestamptz, %(before_id)s::uuid)
                 AND (s.created_at, s.id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
               ORDER BY s.created_at {direction}, s.id {direction} LIMIT %(most)s) AS f ON true""",
-            {**stretch.asked(), "cap": MOST_COLLECTED + 1, "most": self._most},
+            {**stretch.asked(), "cap": most + 1, "most": self._most},
         )
-        if rows is None or rows[0][0] > MOST_COLLECTED:
+        if rows is None or rows[0][0] > most:
             return None
         keys = [(at, job_id) for _, at, job_id in rows if job_id is not None]
         return Part(keys=keys, reached=keys[-1] if len(keys) == self._most else None)
 
-    def fetch(self, sql: str, more: Mapping[str, Any], limit_s: float = COLLECT_LIMIT_S) -> list[Row] | None:
+    def fetch(self, sql: str, more: Mapping[str, Any], limit_s: float = SOON_S) -> list[Row] | None:
         """Run one statement; return None if it took too long."""
         return within(self._db, limit_s, lambda: self._db.fetch(sql, {**self._asked, **more}))
 
@@ -164,7 +165,7 @@ class Scan:
                 ORDER BY {index.ordered("DESC" if stretch.older else "ASC")} LIMIT %(rows)s) AS n) AS w
             WHERE w.fits OR w.number = %(rows)s LIMIT %(most)s""",
             {**stretch.asked(), **more},
-            WALK_LIMIT_S,
+            LIMIT_S if index is ALL else SOON_S,
         )
 
     def _next_rows(self, rows: int, took_s: float) -> int:

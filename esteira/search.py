@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from esteira import scan
 from esteira.db import Db
 from esteira.errors import TooSlow
 from esteira.open_rows import NEWEST_DUE, PUBLISHED, RUNNING, UNPUBLISHED
@@ -56,7 +57,8 @@ class Wanted:
 
     def not_given(self) -> list[str]:
         """Name what would narrow the search and is not given."""
-        given = {"state": self.states, "type": self.types, "queue": self.queue, "created_after": self.after}
+        given = {"state": self.states, "type": self.types, "queue": self.queue}
+        given |= {"created_after": self.after, "created_before": self.before}
         return [name for name, value in given.items() if not value]
 
 
@@ -72,15 +74,24 @@ class Found:
     searched_to: Key | None
     looked_at: int
 
+    def told(self, *, newest: bool, older: bool = True) -> str:
+        """Say how far the search came, if it reached its bounds; `newest`: it began with the newest job of all."""
+        if self.searched_to is None:
+            return ""
+        what = "These are all that match" if self.keys else "Nothing matches"
+        which = f"the {self.looked_at:,} newest" if newest else f"the next {self.looked_at:,}"
+        to = f"{self.searched_to[0].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{what} among {which} jobs, {'back' if older else 'up'} to {to}."
+
 
 def search(db: Db, wanted: Wanted, *, start: Key | None = None, older: bool = True, most: int) -> Found:
     """Look for the first `most` jobs from a key on, without it; raises TooSlow if nothing can be said in time."""
     stretch = _stretch(wanted, start, older=older)
-    scan = Scan(db, wanted.asked(), most=most + 1)  # one more tells whether there are more
+    reads = Scan(db, wanted.asked(), most=most + 1)  # one more tells whether there are more
     parts, states = list[Part](), list[str]()
     for state in wanted.states:
         # Where successes are wanted, the walk that looks for them meets all others on its way.
-        part = None if State.SUCCEEDED in wanted.states else _by_its_index(scan, wanted, stretch, state)
+        part = None if State.SUCCEEDED in wanted.states else _by_its_index(reads, wanted, stretch, state)
         if part is None:
             states.append(state)
         else:
@@ -88,8 +99,8 @@ def search(db: Db, wanted: Wanted, *, start: Key | None = None, older: bool = Tr
     if states or not wanted.states:
         walked: Stretch | None = stretch
         if states == [State.QUEUED] and older:
-            walked = _where_any_waits(scan, wanted, stretch)
-        part = scan.walk(ALL, wanted.fits(states), walked) if walked else Part(keys=[])
+            walked = _where_any_waits(reads, wanted, stretch)
+        part = reads.walk(ALL, wanted.fits(states), walked) if walked else Part(keys=[])
         if part is None:
             raise TooSlow(wanted.not_given())
         parts.append(part)
@@ -106,30 +117,35 @@ def _stretch(wanted: Wanted, start: Key | None, *, older: bool) -> Stretch:
     return Stretch(after=after, before=before, older=older)
 
 
-def _by_its_index(scan: Scan, wanted: Wanted, stretch: Stretch, state: str) -> Part | None:
+def _by_its_index(reads: Scan, wanted: Wanted, stretch: Stretch, state: str) -> Part | None:
     """Find the jobs of a state without looking at all jobs; None if that is not quick."""
     if state in RETRYABLE:
-        return scan.walk(ENDED_BADLY, wanted.fits([]), stretch, first=state)
+        return reads.walk(ENDED_BADLY, wanted.fits([]), stretch, first=state)
     if state in ("scheduled", "retrying"):
-        return scan.walk(LATER, wanted.fits([state]), stretch, first=state == "retrying")
+        return reads.walk(LATER, wanted.fits([state]), stretch, first=state == "retrying")
     fits = wanted.fits([state])
     if state == State.RUNNING:
-        return scan.collect(RUNNING.format(fits=fits), stretch)
-    with_hint = scan.collect(PUBLISHED.format(fits=fits), stretch)
-    without = with_hint and scan.collect(UNPUBLISHED.format(fits=fits, where=wanted.kinds()), stretch)
+        return reads.collect(RUNNING.format(fits=fits), stretch, scan.MOST_RUNNING)
+    with_hint = reads.collect(PUBLISHED.format(fits=fits), stretch, scan.MOST_COLLECTED)
+    without = with_hint and reads.collect(
+        UNPUBLISHED.format(fits=fits, where=wanted.kinds()), stretch, scan.MOST_COLLECTED
+    )
     return with_hint and without and _together(with_hint, without, older=stretch.older)
 
 
-def _where_any_waits(scan: Scan, wanted: Wanted, stretch: Stretch) -> Stretch | None:
+def _where_any_waits(reads: Scan, wanted: Wanted, stretch: Stretch) -> Stretch | None:
     """Leave out what is newer than any job that waits now, since behind a queue that is paused much may have run.
 
     Return None if none waits. What was due when it was submitted was so within a second; all else that waits stands in
     an index in the order of lists, or has a hint.
     """
     fits = wanted.fits([State.QUEUED])
-    parts = [scan.walk(LATER, fits, stretch, first=retrying, glance=True) for retrying in (False, True)]
-    parts.append(scan.collect(PUBLISHED.format(fits=fits), stretch))
-    due = scan.fetch(f"WITH RECURSIVE {NEWEST_DUE.format(where=wanted.kinds())}", stretch.asked())
+    with_hint = reads.collect(PUBLISHED.format(fits=fits), stretch, scan.MOST_COLLECTED)
+    if with_hint is None:
+        return stretch
+    due = reads.fetch(f"WITH RECURSIVE {NEWEST_DUE.format(where=wanted.kinds())}", stretch.asked())
+    later = [reads.walk(LATER, fits, stretch, first=retrying, glance=True) for retrying in (False, True)]
+    parts = [with_hint, *later]
     if due is None or None in parts:
         return stretch
     newest = [part.keys[0] if part.keys else part.reached for part in parts if part]

@@ -19,8 +19,8 @@ from esteira import bounds
 from esteira.db import Orm
 from esteira.errors import EsteiraError, InvalidOption
 from esteira.models import Job
-from esteira.scan import WALK_LIMIT_S, Key, bounded
-from esteira.search import Found, Wanted, search
+from esteira.scan import LIMIT_S, Key, bounded
+from esteira.search import Wanted, search
 from esteira.states import SHOWN_STATES
 from web.shapes import jobs
 
@@ -84,26 +84,16 @@ def page(filters: Filters, *, cursor: str = "", limit: int) -> Page:
         next=onward if older else back,
         prev=back if older else onward,
         searched_to=found.searched_to and found.searched_to[0],
-        told=_told(found, older=older, newest=start is None and wanted.before is None),
+        told=found.told(newest=start is None and wanted.before is None, older=older),
         older=older,
     )
-
-
-def _told(found: Found, *, older: bool, newest: bool) -> str:
-    """Say how far a search came that reached its bounds."""
-    if found.searched_to is None:
-        return ""
-    what = "These are all that match" if found.keys else "Nothing matches"
-    which = f"the {found.looked_at:,} newest" if newest else f"the next {found.looked_at:,}"
-    to = f"{found.searched_to[0].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return f"{what} among {which} jobs, {'back' if older else 'up'} to {to}."
 
 
 def _items(ids: list[UUID]) -> list[Job]:
     """Return the jobs in this order; one that retention removed just now is left out."""
     if not ids:
         return []
-    with bounded(Orm(), WALK_LIMIT_S):
+    with bounded(Orm(), LIMIT_S):
         found = jobs().defer(*HEAVY).in_bulk(ids)
     return [found[one] for one in ids if one in found]
 

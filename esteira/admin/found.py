@@ -81,7 +81,7 @@ class JobList(ChangeList):
             return chosen.none()
         found = search(Orm(), wanted, most=MOST_LISTED)
         if request.method == "GET":  # an action leads back to the list
-            self._tell(request, found)
+            self._tell(request, found, newest=wanted.before is None)
         return chosen.filter(pk__in=[key[1] for key in found.keys])
 
     def _matching(self, job_id: UUID) -> list[UUID]:
@@ -116,19 +116,14 @@ class JobList(ChangeList):
             before=until,
         )
 
-    def _tell(self, request: HttpRequest, found: Found) -> None:
+    def _tell(self, request: HttpRequest, found: Found, *, newest: bool) -> None:
         """Say that there may be more, and lead there."""
         end = found.searched_to or (found.keys[-1] if found.more else None)
         if end is None:
             return
         older = self.get_query_string({"created_at__lt": (end[0] + _TICK).isoformat()}, remove=["p"])
-        if found.more:
-            said = f"These are the newest {MOST_LISTED:,} of those that match."
-        else:
-            what = "These are all that match" if found.keys else "Nothing matches"
-            said = (
-                f"{what} among the {found.looked_at:,} newest jobs, back to {end[0]:%Y-%m-%d %H:%M:%S} UTC."
-            )
+        some = f"These are the {'newest' if newest else 'next'} {MOST_LISTED:,} of those that match."
+        said = found.told(newest=newest) or some
         messages.info(request, format_html('{} <a href="{}">Search older ones</a>', said, older))
 
 

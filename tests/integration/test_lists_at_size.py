@@ -34,8 +34,10 @@ def server() -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "MOST_ROWS", WALKED)
-    monkeypatch.setattr(scan, "MOST_COLLECTED", COLLECTED)
-    monkeypatch.setattr(scan, "BUDGET_S", 60.0)  # rows are counted here, on a machine that may be busy
+    for name in ("MOST_COLLECTED", "MOST_RUNNING"):
+        monkeypatch.setattr(scan, name, COLLECTED)
+    for name in ("BUDGET_S", "SOON_S", "LIMIT_S"):
+        monkeypatch.setattr(scan, name, 60.0)  # rows are counted here, on a machine that may be busy
 
 
 @pytest.fixture(params=["never analysed", "looked empty", "analysed"])
@@ -135,6 +137,9 @@ def tiny_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         "LEAST_ROWS": 20,
         "GLANCE_ROWS": 5,
         "MOST_COLLECTED": 12,
+        "MOST_RUNNING": 12,
+        "SOON_S": 60.0,
+        "LIMIT_S": 60.0,
     }.items():
         monkeypatch.setattr(scan, name, value)
     monkeypatch.setattr(scan, "BUDGET_S", 60.0)

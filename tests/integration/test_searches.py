@@ -128,6 +128,7 @@ def test_the_admin_says_where_the_search_ended_and_leads_on(rare: list[UUID]) ->
         address = f"/admin/esteira/job/{html.unescape(note.group(2))}"
 
     assert said[0].startswith(f"Nothing matches among the {BOUND} newest jobs, back to 20")
+    assert said[1].startswith(f"Nothing matches among the next {BOUND} jobs, back to 20")
     assert len(said) == NEWER // BOUND
     assert all(str(one)[-12:] in page for one in rare)
 
@@ -142,7 +143,7 @@ def test_the_admin_lists_the_newest_that_match_and_leads_to_the_rest(
     while True:
         page = client.get(address).content.decode()
         seen |= set(re.findall(r'name="_selected_action" value="([^"]+)"', page))
-        note = re.search(r'These are the newest 10 [^<]+<a href="([^"]+)">Search older ones', page)
+        note = re.search(r'These are the (?:newest|next) 10 [^<]+<a href="([^"]+)">Search older ones', page)
         if note is None:
             break
         address = f"/admin/esteira/job/{html.unescape(note.group(1))}"
@@ -164,5 +165,5 @@ def test_a_search_that_can_say_nothing_in_time_names_what_would_narrow_it(locked
 
     told: dict[str, Any] = problem(response)
     assert (response.status_code, told["type"]) == (503, "/problems/too-slow")
-    assert "Narrow the list by queue, created_after" in told["detail"]
+    assert "Narrow the list by queue, created_after, created_before" in told["detail"]
     assert response.headers["Retry-After"] == "1"

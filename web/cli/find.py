@@ -12,7 +12,7 @@ from uuid import UUID
 from esteira.db import Orm
 from esteira.errors import EsteiraError, NotFound, TooSlow
 from esteira.models import Job
-from esteira.scan import WALK_LIMIT_S, within
+from esteira.scan import LIMIT_S, within
 from web.cli.errors import Usage
 from web.shapes import jobs
 
@@ -41,7 +41,7 @@ def job_id(ref: str) -> UUID:
 
 def _ending_in(ref: str, digits: str) -> UUID:
     db = Orm()
-    rows = within(db, WALK_LIMIT_S, lambda: db.fetch(_ENDING, [AMONG, len(digits), digits]))
+    rows = within(db, LIMIT_S, lambda: db.fetch(_ENDING, [AMONG, len(digits), digits]))
     if rows is None:
         raise TooSlow
     if not rows:
