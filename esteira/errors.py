@@ -222,6 +222,17 @@ class FileInUse(EsteiraError):
         super().__init__(f"file {file_id} is needed by {by}: wait until that has ended, or cancel it first.")
 
 
+class TooSlow(EsteiraError):
+    """The database could not search the jobs in time."""
+
+    code = "search-too-slow"
+    status = 503
+
+    def __init__(self, narrower: Sequence[str] = ()) -> None:
+        narrow = f"Narrow the list by {', '.join(narrower)}, or try" if narrower else "Try"
+        super().__init__(f"The database took too long to search the jobs. {narrow} again in a few seconds.")
+
+
 class DatabaseAway(EsteiraError):
     """The database does not answer; nothing was stored. Try again in a few seconds."""
 

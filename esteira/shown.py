@@ -1,28 +1,16 @@
-"""Which jobs people see in a state: what `states.shown_state` says of one job, as a condition for a query of many."""
+"""Which jobs people see in a state: what `states.shown_state` says of one job, as a condition in SQL on the row `j`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from esteira.states import State
 
-from django.db.models import Q
-
-from esteira.models import ClockTimestamp
-
-
-def in_state(name: str) -> Q:
-    """Match the jobs that people see in this state; three of the names are one stored state."""
-    if name == "queued":
-        return Q(state="queued", run_at__lte=ClockTimestamp())
-    if name == "scheduled":
-        return Q(state="queued", run_at__gt=ClockTimestamp(), failures=0)
-    if name == "retrying":
-        return Q(state="queued", run_at__gt=ClockTimestamp(), failures__gt=0)
-    return Q(state=name)
+_STATES = {
+    "queued": "(j.state = 'queued' AND j.run_at <= clock_timestamp())",
+    "scheduled": "(j.state = 'queued' AND j.run_at > clock_timestamp() AND j.failures = 0)",
+    "retrying": "(j.state = 'queued' AND j.run_at > clock_timestamp() AND j.failures > 0)",
+}
 
 
-def in_states(names: Iterable[str]) -> Q:
-    """Match the jobs in any of these states; without names, all jobs."""
-    found = Q()
-    for name in names:
-        found |= in_state(name)
-    return found
+def in_state(name: str) -> str:
+    """Match the jobs that people see in this state, one of `SHOWN_STATES`; three of the names are one stored state."""
+    return _STATES.get(name) or f"(j.state = '{State(name)}')"

@@ -26,7 +26,7 @@ from web.dialect import answer, api, caller, linked, once, reads
 from web.listing import Filters, page
 from web.openapi import described
 from web.problems import Told, invalid
-from web.shapes import job_body, job_for, job_line, job_url, schedule_body, schedules, type_body
+from web.shapes import job_body, job_for, job_line, job_url, moment, schedule_body, schedules, type_body
 from web.statuses import LOOK_ERRORS, READ_ERRORS, REPEATABLE, STEER_ERRORS, SUBMIT_ERRORS, UNCHANGED
 from web.submitting import submit_all, submit_one
 
@@ -69,18 +69,28 @@ def list_jobs(
     type: schemas.TypeFilter = "",
     queue: schemas.QueueFilter = "",
     created_after: schemas.MomentFilter = None,
+    created_before: schemas.MomentFilter = None,
     limit: schemas.Limit = 50,
     cursor: schemas.Cursor = "",
 ) -> HttpResponse:
-    """List jobs, newest first. The next page is in the header Link, and as `next`."""
+    """List jobs, newest first. The next page is in the header Link, and as `next`.
+
+    A search is bounded: a page that it could not fill says how far it came (`searched_to`), and `next` goes on there.
+    """
     states = [one for part in state for one in part.split(",") if one]
     access = caller(request)
     filters = Filters(
-        states=states, type=type, queue=queue, created_after=created_after, account=access.only_account
+        states=states,
+        type=type,
+        queue=queue,
+        created_after=created_after,
+        created_before=created_before,
+        account=access.only_account,
     )
     found = page(filters, cursor=cursor, limit=limit)
     items = [job_line(job, access) for job in found.items]
-    return linked(request, answer({"items": items, **found.cursors}), found.cursors)
+    body = {"items": items, **found.cursors, "searched_to": moment(found.searched_to)}
+    return linked(request, answer(body), found.cursors)
 
 
 @reads(

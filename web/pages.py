@@ -56,6 +56,7 @@ def job_list(request: HttpRequest) -> HttpResponse:
         account=access.only_account,
     )
     found = page(filters, cursor=request.GET.get("cursor", ""), limit=PAGE)
+    older, newer = (to and _address(asked, cursor=to) for to in (found.next, found.prev))
     return _render(
         request,
         access,
@@ -67,9 +68,12 @@ def job_list(request: HttpRequest) -> HttpResponse:
         + [(s, s, _address(asked, state=s)) for s in SHOWN_STATES],
         types=registry.names(),
         queues=registry.queues(),
-        older=found.next and _address(asked, cursor=found.next),
-        newer=found.prev and _address(asked, cursor=found.prev),
+        older=older,
+        newer=newer,
         first=_address(asked) if request.GET.get("cursor") else "",
+        told=found.told,
+        onward=(older if found.older else newer) if found.told else "",
+        onward_is_older=found.older,
     )
 
 

@@ -21,6 +21,7 @@ from esteira.errors import (
     Held,
     IdempotencyInProgress,
     TooManyRequests,
+    TooSlow,
     UniqueInProgress,
 )
 from esteira.patience import is_held
@@ -55,6 +56,7 @@ TITLES: dict[str, str] = {
     "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
+    "search-too-slow": "The database took too long to search the jobs. Narrow the list, or try again.",
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
     "not-migrated": "Migrations are pending. Nothing was accepted; try again after Retry-After.",
     "busy": "All request threads are taken. Nothing was done; try again after Retry-After.",
@@ -131,7 +133,7 @@ def of(error: BaseException) -> Problem | None:
     if isinstance(error, Told):
         return error.problem
     if isinstance(error, EsteiraError):
-        again = isinstance(error, IdempotencyInProgress | UniqueInProgress | Held)
+        again = isinstance(error, IdempotencyInProgress | UniqueInProgress | Held | TooSlow)
         headers = {"Retry-After": "1"} if again else {}
         if isinstance(error, TooManyRequests):
             headers["Retry-After"] = str(error.retry_after_s)

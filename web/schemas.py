@@ -248,6 +248,10 @@ class JobPage(Schema):
     items: list[JobLine]
     next: str | None
     prev: str | None
+    searched_to: str | None = Field(
+        description="Null if the page is whole. Else the search reached its bounds before it was: up to this moment "
+        "all that match are here, maybe none; what lies beyond was not looked at, and `next` (or `prev`) goes on there."
+    )
 
 
 class Accepted(Schema):

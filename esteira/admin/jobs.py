@@ -8,73 +8,29 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from esteira import operate, readable
+from esteira.admin.found import MOST_LISTED, JobList, QueueFilter, StateFilter, TypeFilter
 from esteira.admin.readonly import ReadOnly, Tally, moment, pretty, table, who
-from esteira.depth import known_queues
 from esteira.errors import EsteiraError
 from esteira.files import result_files
 from esteira.models import ClockTimestamp, Job
 from esteira.models.jobs import newest_log
 from esteira.redact import shown_params
-from esteira.registry import registry
-from esteira.shown import in_state
-from esteira.states import SHOWN_STATES
 
-MOST_AT_ONCE = 1000
 #: Somebody who holds the rows of many jobs may not hold a thread of web for as long as all of them wait.
 MOST_SECONDS = 10.0
 MOST_EVENTS = 200
 LOG_TAIL = 64 * 1024
-Lookups = list[tuple[str, str]]
-
-
-class StateFilter(admin.SimpleListFilter):
-    """By the state that people see."""
-
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Lookups:
-        return [(name, name) for name in SHOWN_STATES]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        return queryset.filter(in_state(self.value() or "")) if self.value() in SHOWN_STATES else queryset
-
-
-class TypeFilter(admin.SimpleListFilter):
-    """By type, of those that this release knows: asking the table for its distinct types would read all of it."""
-
-    title = "type"
-    parameter_name = "type"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Lookups:
-        return [(name, name) for name in registry.names()]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        return queryset.filter(type=self.value()) if self.value() else queryset
-
-
-class QueueFilter(admin.SimpleListFilter):
-    """By queue, of those that this release reads."""
-
-    title = "queue"
-    parameter_name = "queue"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Lookups:
-        return [(name, name) for name in known_queues()]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        return queryset.filter(queue=self.value()) if self.value() else queryset
 
 
 @admin.register(Job)
 class JobAdmin(ReadOnly):
-    """The list answers from the index on `created_at`; there is no sorting by other columns."""
+    """There is no sorting by other columns, and no count of what a filter would give: both would read the table."""
 
     list_display = (
         "short_id",
@@ -89,6 +45,7 @@ class JobAdmin(ReadOnly):
     )
     list_filter = (StateFilter, TypeFilter, QueueFilter, "created_at")
     list_per_page = 50
+    show_facets = admin.ShowFacets.NEVER
     ordering = ("-created_at", "-id")
     search_fields = ("id",)
     search_help_text = "A whole id, or a part of a job type's name"
@@ -120,18 +77,14 @@ class JobAdmin(ReadOnly):
         jobs = Job.objects.annotate(db_now=ClockTimestamp())
         return jobs.defer("params", "result", "error")
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobList]:
+        return JobList
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
-        """Search without reading the table: by the whole id, else by the types that the word is a part of."""
-        word = search_term.strip()
-        if not word:
-            return queryset, False
-        try:
-            return queryset.filter(pk=UUID(word)), False
-        except ValueError:
-            types = [name for name in registry.names() if word.lower() in name.lower()]
-            return queryset.filter(Q(type__in=types) | Q(type=word)), False
+        """Leave the search to `JobList`."""
+        return queryset, False
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         parts: list[Any] = [(None, {"fields": self.about})]
@@ -181,8 +134,8 @@ class JobAdmin(ReadOnly):
 
     def _each(self, request: HttpRequest, queryset: QuerySet[Job], act: Callable[[UUID], str]) -> None:
         tally, tried, until = Tally(), 0, time.monotonic() + MOST_SECONDS
-        chosen = list(queryset.values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
-        for job_id in chosen[:MOST_AT_ONCE]:
+        chosen = list(queryset.values_list("pk", flat=True)[: MOST_LISTED + 1])
+        for job_id in chosen[:MOST_LISTED]:
             if time.monotonic() > until:
                 break
             try:

@@ -7,7 +7,7 @@ from esteira.online import AddColumn, PutIndex
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("esteira", "0008_backup")]
+    dependencies = [("esteira", "0009_lists")]
     operations = [
         AddColumn(
             model_name="file",

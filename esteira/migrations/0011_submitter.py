@@ -8,7 +8,7 @@ from esteira.online import AddColumn, PutIndex
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("esteira", "0008_backup")]
+    dependencies = [("esteira", "0010_uploads")]
     operations = [
         AddColumn(model_name="job", name="account", field=models.TextField(null=True)),
         PutIndex(

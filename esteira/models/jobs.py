@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+from django.db.models.lookups import GreaterThan, LessThan
 
 from esteira import readable
 from esteira.bounds import LEASE, RETRIES
@@ -14,7 +16,7 @@ from esteira.models.clock import ClockTimestamp
 from esteira.models.schedules import Schedule
 from esteira.models.within import moments, progresses, spans
 from esteira.registry import PRIORITY_NAMES
-from esteira.states import ENDED, State, shown_state
+from esteira.states import ENDED, RETRYABLE, State, shown_state
 
 _ENDED = sorted(ENDED)
 _MOMENTS = (
@@ -32,6 +34,9 @@ _MOMENTS = (
     "tick_at",
 )
 _QUEUED, _RUNNING = Q(state="queued"), Q(state="running")
+_DELAY = F("run_at") - F("created_at")
+#: How far `run_at` may lie from `created_at` in a job that was due when it was submitted.
+PROMPT_S = 1
 
 
 class Job(models.Model):
@@ -181,6 +186,23 @@ class Job(models.Model):
                 fields=["queue", "type"],
                 condition=Q(state="queued", published_at__isnull=True, interrupted=True),
                 name="job_front",
+            ),
+            # Lists look for these (`esteira.search`): few jobs end badly or wait for later, and only they pay for it.
+            models.Index(
+                fields=["state", "created_at", "id"],
+                condition=Q(state__in=sorted(RETRYABLE)),
+                name="job_ended_badly",
+            ),
+            models.Index(
+                GreaterThan(F("failures"), Value(0)),
+                F("created_at"),
+                F("id"),
+                condition=_QUEUED
+                & (
+                    Q(GreaterThan(_DELAY, timedelta(seconds=PROMPT_S)))
+                    | Q(LessThan(_DELAY, timedelta(seconds=-PROMPT_S)))
+                ),
+                name="job_later",
             ),
         ]
 

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from esteira import bounds, files, outcomes, params, slot
+from esteira import bounds, files, outcomes, params, scan, slot
 from tests.repo.tree import ROOT
+from web.cli import find
 
 KIB, MIB = 1024, 1024**2
 SAID = {
@@ -25,6 +26,8 @@ SAID = {
     "jobs in one HTTP request": bounds.BATCH.words(),
     "jobs on a page": bounds.PAGE.words(),
     "jobs in one list": bounds.TERMINAL_PAGE.words(),
+    "jobs that one search looks at": f"{scan.MOST_ROWS:,}, which take a server some 25 ms from memory",
+    "newest jobs among which": f"{find.AMONG:,}",
     "levels of nesting": f"{bounds.NESTED}",
     "`done` and `total`": f"from 0 to {bounds.MOST_PROGRESS:.0e}".replace("+", ""),
     "unique key": bounds.UNIQUE.words(),

@@ -10,14 +10,18 @@ import re
 from uuid import UUID
 
 from esteira.db import Orm
-from esteira.errors import EsteiraError, NotFound
+from esteira.errors import EsteiraError, NotFound, TooSlow
 from esteira.models import Job
+from esteira.scan import LIMIT_S, within
 from web.cli.errors import Usage
 from web.shapes import jobs
 
 SHORTEST = 8
 #: Only the newest jobs are searched by the end of an id: it is a walk along an index, not a look-up.
 AMONG = 10_000
+_ENDING = """
+SELECT id FROM (SELECT id FROM {among} ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
+WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4"""
 
 
 class Ambiguous(EsteiraError):
@@ -45,11 +49,11 @@ def _id_of(kind: str, ref: str, among: str) -> UUID:
 
 
 def _ending_in(kind: str, ref: str, digits: str, among: str) -> UUID:
-    rows = Orm().fetch(
-        f"""SELECT id FROM (SELECT id FROM {among} ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
-            WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4""",
-        [AMONG, len(digits), digits],
-    )
+    db = Orm()
+    asked = [AMONG, len(digits), digits]
+    rows = within(db, LIMIT_S, lambda: db.fetch(_ENDING.format(among=among), asked))
+    if rows is None:
+        raise TooSlow
     if not rows:
         raise NotFound(kind, f"that ends in {ref} among the newest {AMONG:,}; give the whole id")
     if len(rows) > 1:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
+import shlex
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.text import Text
@@ -15,13 +16,15 @@ from esteira.states import SHOWN_STATES
 from web.cli import looks
 from web.cli.errors import OK
 from web.cli.hints import typed
-from web.cli.moments import ago, span
+from web.cli.moments import ago, moment, span
 from web.cli.operator import access
 from web.cli.out import Out
-from web.listing import Filters, page
+from web.listing import Filters, Page, page
 from web.shapes import job_line
 
 HELP = "list jobs, the newest first"
+#: So many are read at a time.
+SLICE = 1000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--type", default="", metavar="TYPE", help="of this job type")
     parser.add_argument("--queue", default="", metavar="QUEUE", help="in this queue")
+    parser.add_argument("--after", type=moment, metavar="WHEN", help="submitted after this date and time")
+    parser.add_argument("--before", type=moment, metavar="WHEN", help="submitted before this date and time")
     parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many (20)")
 
 
@@ -43,18 +48,33 @@ def count(text: str) -> int:
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
-    filters = Filters(states=options["state"], type=options["type"], queue=options["queue"])
-    found = page(filters, limit=options["limit"])
-    if out.as_json:
-        for job in found.items:
-            out.data(job_line(job, access()))
-    elif found.items:
-        _table(out, found.items)
-        if found.next:
-            out.say(f"There are more; --limit {options['limit'] * 10} shows them.", "dim")
-    else:
-        _nothing(out, filters)
+    filters = Filters(
+        states=options["state"],
+        type=options["type"],
+        queue=options["queue"],
+        created_after=options["after"],
+        created_before=options["before"],
+    )
+    items, left, cursor, any_found = list[Job](), options["limit"], "", False
+    while True:
+        found = page(filters, cursor=cursor, limit=min(left, SLICE))
+        if out.as_json:
+            _lines(out, found.items)
+        else:
+            items += found.items
+        left, cursor, any_found = left - len(found.items), found.next or "", any_found or bool(found.items)
+        # A search that came to its bounds goes on as long as it finds something.
+        if left <= 0 or not cursor or (found.told and not found.items):
+            break
+    if items:
+        _table(out, items)
+    _say_what_is_left(out, options, found, any_found=any_found)
     return OK
+
+
+def _lines(out: Out, jobs: list[Job]) -> None:
+    for job in jobs:
+        out.data(job_line(job, access()))
 
 
 def _table(out: Out, jobs: list[Job]) -> None:
@@ -88,8 +108,25 @@ def _remark(job: Job, now: datetime) -> str:
     return f"{job.failures + 1} tries" if job.failures and job.state == "succeeded" else ""
 
 
-def _nothing(out: Out, filters: Filters) -> None:
-    if filters == Filters(states=[]):
-        out.say(f"No jobs yet. To see some: {typed('demo')}")
-    else:
-        out.say("No job matches these filters.")
+def _say_what_is_left(out: Out, options: dict[str, Any], found: Page[Job], *, any_found: bool) -> None:
+    """Say whether there may be more, and what shows it; in JSON only that the search was not through."""
+    if found.searched_to:
+        out.say(f"{found.told} To search older ones: {typed(_further(options, found.searched_to))}", "dim")
+    elif out.as_json:
+        return
+    elif found.next:
+        out.say(
+            f"There are more; --limit {min(options['limit'] * 10, TERMINAL_PAGE.most)} shows them.", "dim"
+        )
+    elif not any_found:
+        asked = any(options[name] for name in ("state", "type", "queue", "after", "before"))
+        out.say("No job matches these filters." if asked else f"No jobs yet. To see some: {typed('demo')}")
+
+
+def _further(options: dict[str, Any], searched_to: datetime) -> str:
+    """Return the words that search on from a moment, those included that were submitted in the same one."""
+    words = ["list", "--before", (searched_to + timedelta(microseconds=1)).isoformat()]
+    given = [("state", state) for state in options["state"]]
+    given += [(name, options[name]) for name in ("type", "queue") if options[name]]
+    given += [("after", options["after"].isoformat())] if options["after"] else []
+    return shlex.join([*words, *(word for name, value in given for word in (f"--{name}", value))])

@@ -1,0 +1,202 @@
+"""Reading jobs in the order of lists, newest first or oldest first, by one index at a time and within bounds.
+
+A walk goes along an index in slices, until enough is found or the bounds of its search are reached: 50,000 rows, which
+take some 25 ms from memory, or 0.1 s. What is few as a rule is collected: all of it is read, in any order.
+
+The planner has no say in which index is read, because statistics that are old or lacking would lead it through the
+whole table: a walk orders by the columns that only its index has in this order, compares rows with a key, and looks at
+all other conditions only after a LIMIT. Nothing is written here; whoever dies here loses a read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from psycopg.errors import QueryCanceled
+
+from esteira.db import Db, Row
+from esteira.states import RETRYABLE
+
+T = TypeVar("T")
+
+#: Where a job stands in every list.
+Key = tuple[datetime, UUID]
+LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
+
+#: The walks of a search look at so many rows at most, and begin no slice after so long; slices are planned to end then.
+MOST_ROWS, BUDGET_S = 50_000, 0.1
+#: The first slice of a walk, the smallest of all others, and the only one of a glance.
+FIRST_ROWS, LEAST_ROWS, GLANCE_ROWS = 2_000, 500, 200
+#: So many rows that wait are collected at most, and so many that run: those lie close together, as a rule.
+MOST_COLLECTED, MOST_RUNNING = 2_000, 5_000
+#: No statement takes longer, whatever dead rows or a slow disk cost; one in whose place another can search is given up
+#: sooner.
+LIMIT_S, SOON_S = 1.0, 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """The jobs between two keys, without these; read from the newer end on, or from the older one."""
+
+    after: Key | None
+    before: Key | None
+    older: bool
+
+    def asked(self) -> dict[str, Any]:
+        after, before = self.after or ("-infinity", LOWEST), self.before or ("infinity", HIGHEST)
+        return {"after_at": after[0], "after_id": after[1], "before_at": before[0], "before_id": before[1]}
+
+    def beyond(self, key: Key) -> Stretch:
+        """Return what is left once all up to a key was read."""
+        return replace(self, before=key) if self.older else replace(self, after=key)
+
+    def begins_at(self) -> Key | None:
+        return self.before if self.older else self.after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What was found, in the order of reading; all there is up to `reached`, or in the whole stretch if that is None.
+
+    `looked_at`: so many rows were read for it, if the walk did not come to its end.
+    """
+
+    keys: list[Key]
+    reached: Key | None = None
+    looked_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """An index that has jobs in the order of lists, in one range for each value of `first`, of those that it holds."""
+
+    first: str
+    holds: str
+
+    def ordered(self, direction: str) -> str:
+        return ", ".join(f"{column} {direction}" for column in (self.first, "j.created_at", "j.id") if column)
+
+    def compared(self, sign: str, which: str) -> str:
+        """Compare a row with an end of a stretch."""
+        mine, its = (f"{self.first}, ", "%(first)s, ") if self.first else ("", "")
+        return f"({mine}j.created_at, j.id) {sign} ({its}%({which}_at)s::timestamptz, %({which}_id)s::uuid)"
+
+
+ALL = Index(first="", holds="true")
+ENDED_BADLY = Index(
+    first="j.state", holds=f"j.state IN ({', '.join(repr(str(state)) for state in sorted(RETRYABLE))})"
+)
+OF_ACCOUNT = Index(first="j.account", holds="j.account IS NOT NULL")
+LATER = Index(
+    first="(j.failures > 0)",
+    holds="j.state = 'queued' AND (j.run_at - j.created_at > interval '1 second'"
+    " OR j.run_at - j.created_at < interval '-1 second')",
+)
+
+
+class Scan:
+    """The reads of one search: they share its bounds, and each returns None if it could say nothing in time."""
+
+    def __init__(self, db: Db, asked: Mapping[str, Any], *, most: int) -> None:
+        self._db, self._asked, self._most = db, asked, most
+        self._rows_left, self._left_s = MOST_ROWS, BUDGET_S
+
+    def walk(
+        self, index: Index, fits: str, stretch: Stretch, *, first: Any = None, glance: bool = False
+    ) -> Part | None:
+        """Go along an index, in its range of `first`, until enough is found or the bounds are reached.
+
+        A glance is one short slice, whatever is found.
+        """
+        keys, looked_at, rows = list[Key](), 0, GLANCE_ROWS if glance else min(FIRST_ROWS, MOST_ROWS)
+        while rows:
+            began = time.monotonic()
+            found = self._slice(
+                index, fits, stretch, {"first": first, "rows": rows, "most": self._most - len(keys)}
+            )
+            if found is None:
+                return (
+                    Part(keys=keys, reached=stretch.begins_at(), looked_at=looked_at) if looked_at else None
+                )
+            keys += [(at, job_id) for at, job_id, does_fit, _ in found if does_fit]
+            if len(keys) >= self._most:
+                return Part(keys=keys, reached=keys[-1])
+            if not found or found[-1][3] < rows:
+                return Part(keys=keys)
+            looked_at, self._rows_left = looked_at + rows, self._rows_left - rows
+            stretch = stretch.beyond((found[-1][0], found[-1][1]))
+            rows = 0 if glance else self._next_rows(rows, time.monotonic() - began)
+        return Part(keys=keys, reached=stretch.begins_at(), looked_at=looked_at)
+
+    def collect(self, seen: str, stretch: Stretch, most: int) -> Part | None:
+        """Read what the common table expression `seen` reads, and choose what fits; None as well if there is more."""
+        direction = "DESC" if stretch.older else "ASC"
+        rows = self.fetch(
+            f"""WITH RECURSIVE {seen}
+            SELECT counted.number, f.created_at, f.id FROM (SELECT count(*) AS number FROM seen) AS counted
+            LEFT JOIN LATERAL (
+              SELECT s.created_at, s.id FROM seen s
+              WHERE s.fits AND (s.created_at, s.id) < (%(before_at)s::timestamptz, %(before_id)s::uuid)
+                AND (s.created_at, s.id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
+              ORDER BY s.created_at {direction}, s.id {direction} LIMIT %(most)s) AS f ON true""",
+            {**stretch.asked(), "cap": most + 1, "most": self._most},
+        )
+        if rows is None or rows[0][0] > most:
+            return None
+        keys = [(at, job_id) for _, at, job_id in rows if job_id is not None]
+        return Part(keys=keys, reached=keys[-1] if len(keys) == self._most else None)
+
+    def fetch(self, sql: str, more: Mapping[str, Any], limit_s: float = SOON_S) -> list[Row] | None:
+        """Run one statement; return None if it took too long."""
+        return within(self._db, limit_s, lambda: self._db.fetch(sql, {**self._asked, **more}))
+
+    def _slice(self, index: Index, fits: str, stretch: Stretch, more: Mapping[str, Any]) -> list[Row] | None:
+        """Read so many rows: return those that fit, and the last of all; each with its number among them."""
+        return self.fetch(
+            f"""SELECT w.created_at, w.id, w.fits, w.number FROM (
+              SELECT n.created_at, n.id, n.fits, row_number() OVER () AS number FROM (
+                SELECT j.created_at, j.id, {fits} AS fits FROM esteira_job j
+                WHERE {index.holds} AND {index.compared("<", "before")} AND {index.compared(">", "after")}
+                ORDER BY {index.ordered("DESC" if stretch.older else "ASC")} LIMIT %(rows)s) AS n) AS w
+            WHERE w.fits OR w.number = %(rows)s LIMIT %(most)s""",
+            {**stretch.asked(), **more},
+            LIMIT_S if index is ALL else SOON_S,
+        )
+
+    def _next_rows(self, rows: int, took_s: float) -> int:
+        """Return how many rows the next slice may have, to end in time; none if the bounds are reached."""
+        self._left_s -= took_s
+        if self._left_s <= 0:
+            return 0
+        return max(0, min(self._rows_left, max(LEAST_ROWS, int(rows * self._left_s / max(took_s, 1e-6)))))
+
+
+def within(db: Db, limit_s: float, work: Callable[[], T]) -> T | None:
+    """Do some work whose statements go by indexes in their order; return None if one takes longer than the limit."""
+    try:
+        with bounded(db, limit_s):
+            return work()
+    except Exception as error:  # Django wraps the driver's
+        if isinstance(error, QueryCanceled) or isinstance(error.__cause__, QueryCanceled):
+            return None
+        raise
+
+
+@contextmanager
+def bounded(db: Db, limit_s: float) -> Iterator[None]:
+    """Open a transaction whose statements go by indexes in their order, and end after `limit_s`."""
+    with db.transaction():
+        db.fetch(
+            """SELECT set_config('statement_timeout', least(%s::float8, nullif(
+                 extract(epoch FROM current_setting('statement_timeout')::interval), 0)::float8)::text || 's', true),
+               set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+               set_config('enable_sort', 'off', true)""",
+            [limit_s],
+        )
+        yield
