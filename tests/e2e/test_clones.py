@@ -109,7 +109,7 @@ def test_every_line_that_it_logs_is_an_object_for_collectors(stack: Clone) -> No
 
 
 def test_the_passwords_that_readme_shows_open_both_doors(stack: Clone) -> None:
-    admin, flower = stack.type(printed("README.md", "docker compose exec web cat /keys")).split()
+    admin, flower = stack.type(printed("README.md", "docker compose run --rm --no-deps secrets cat /keys")).split()
 
     page = Browser(stack.web_url).sign_in("admin", admin)
 
@@ -269,7 +269,7 @@ def test_keys_of_an_earlier_version_are_changed_after_the_line_that_a_refusal_pr
     refused = stack.tried(*prepare)
 
     assert refused.returncode != 0
-    assert "/keys/django belongs to another user than 0, as earlier versions had it" in refused.stderr
+    assert "/keys/release belongs to another user than 0, as earlier versions had it" in refused.stderr
     (line,) = re.findall(r"docker compose run .+$", refused.stderr, re.MULTILINE)
     assert stack.typed(line).returncode == 0
     stack.compose(*prepare)
