@@ -43,7 +43,7 @@ def checked_address(value: str) -> str:
     """Check `ana@example.org` or `Ana Lima <ana@example.org>`; return its one spelling."""
     found = re.fullmatch(r"(?:([^<>]*)<([^<>]+)>|([^<>]+))", one_line(value).strip())
     name, inside, alone = found.groups() if found else ("", "", "")
-    address = _checked((inside or alone or "").strip())
+    address = _checked((inside or alone or "").strip(), whole=value)
     plain = (name or "").translate(str.maketrans("", "", '"\\')).strip()
     if len(plain) > LONGEST_NAME:
         raise ValueError(f"has a name of more than {LONGEST_NAME} characters; shorten it.")
@@ -82,7 +82,7 @@ def ascii_domain(domain: str) -> str:
         raise ValueError(f"has a domain that cannot be registered ({error}); correct it.") from None
 
 
-def _checked(value: str) -> str:
+def _checked(value: str, *, whole: str) -> str:
     local, at, domain = value.rpartition("@")
     address = f"{_mailbox(local)}@{ascii_domain(domain) if at else ''}"
     try:
@@ -91,7 +91,7 @@ def _checked(value: str) -> str:
         address = ""
     if not address or not address.isascii():
         raise ValueError(
-            f"is not an address such as ana@example.org or Ana Lima <ana@example.org>: {value[:60]!r}. "
+            f"is not an address such as ana@example.org or Ana Lima <ana@example.org>: {whole[:60]!r}. "
             "In one text, put a name that holds a comma or a semicolon in quotes."
         )
     return address

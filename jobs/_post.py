@@ -73,7 +73,8 @@ class Post:
                 self._hand_over(message, left, refused)
             except Broken as trouble:
                 self._drop()
-                if new:
+                idled_out = not new and not (trouble.silent and trouble.at)
+                if not idled_out:
                     self._blame(trouble, left, refused)
             except Unclear as trouble:
                 self._drop()

@@ -34,12 +34,14 @@ class Refusal(NamedTuple):
 class Broken(Exception):
     """The connection is of no use any more, and nobody has the message.
 
-    `at` are those at whom it broke, and `welcome` those whom the server had accepted before.
+    `at` are those at whom it broke, and `welcome` those whom the server had accepted before. `silent` is a server that
+    said nothing until the limit, where others hang up.
     """
 
-    def __init__(self, said: str, at: Sequence[str] = ()) -> None:
+    def __init__(self, said: str, at: Sequence[str] = (), *, silent: bool = False) -> None:
         super().__init__(said)
         self.at = tuple(at)
+        self.silent = silent
         self.welcome: tuple[str, ...] = ()
 
 
@@ -95,8 +97,11 @@ def _is(answer: Refusal, kind: int) -> bool:
 def _asked(smtp: smtplib.SMTP, command: str, *, wanted: int = WANTED, at: Sequence[str] = ()) -> Refusal:
     try:
         answer = as_refusal(*smtp.docmd(command))
-    except OSError as error:  # every exception of smtplib is one
-        raise Broken(f"The connection to the mail server broke: {error}", at) from error
+    except (
+        OSError
+    ) as error:  # every exception of smtplib is one, and a timeout is told as a closed connection
+        silent = isinstance(error.__context__, TimeoutError)
+        raise Broken(f"The connection to the mail server broke: {error}", at, silent=silent) from error
     if answer.code == CLOSING:
         raise Broken(f"The mail server closed the connection: {answer}", at)
     if answer.code // 100 not in (wanted, PUT_OFF, REFUSED):

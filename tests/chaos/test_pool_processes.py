@@ -108,13 +108,19 @@ def test_a_forked_child_that_comes_back_ends_and_records_nothing(mischief: Stack
     assert len(worker.children()) == 1
 
 
-def test_a_job_may_have_a_pool_of_its_own(mischief: Stack) -> None:
+def test_a_job_may_have_processes_of_its_own_in_the_way_that_the_guide_names(mischief: Stack) -> None:
     mischief.worker("w1"), mischief.beat()
-    job = submit(mischief, "multiplies")
+    queries = submit(mischief, "multiplies")
+    works = [submit(mischief, "shares_work", how=how) for how in ("billiard", "threads")]
+    refused = [submit(mischief, "shares_work", how=how) for how in ("multiprocessing", "ProcessPoolExecutor")]
 
-    mischief.wait_ended([job])
+    mischief.wait_ended([queries, *works, *refused])
 
-    assert found(mischief, job) == ("succeeded", 1, 0, 0, [0, 2, 4, 6], None)
+    assert found(mischief, queries) == ("succeeded", 1, 0, 0, [0, 2, 4, 6], None)
+    for job in works:
+        assert found(mischief, job) == ("succeeded", 1, 0, 0, [1, 2, 3], None)
+    for job in refused:
+        assert found(mischief, job) == ("failed", 1, 1, 0, None, "AssertionError")
 
 
 def started_program(file: Path) -> psutil.Process:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,20 @@ def multiplies(ctx: Context) -> Any:
         numbers = pool.map(_from_database, range(4))
     _ran(ctx)
     return numbers
+
+
+@job(retries=0)
+def shares_work(ctx: Context, how: str) -> Any:
+    """Calculate beside the job's own thread, in the way that is named."""
+    _ran(ctx)
+    made: Any = {
+        "billiard": lambda: billiard.Pool(2),
+        "threads": lambda: ThreadPoolExecutor(2),
+        "multiprocessing": lambda: multiprocessing.Pool(2),
+        "ProcessPoolExecutor": lambda: ProcessPoolExecutor(2),
+    }[how]()
+    with made as pool:
+        return list(pool.map(abs, [-1, 2, -3]))
 
 
 def _from_database(number: int) -> int:

@@ -37,7 +37,8 @@ def test_every_block_of_code_declares_what_it_says(guide):
     declared = {kind.name for kind in vars(guide).values() if isinstance(kind, JobType)}
 
     assert declared == {
-        f"guide.{name}" for name in ("greet", "import_orders", "charge", "add_group", "add_groups")
+        f"guide.{name}"
+        for name in ("greet", "import_orders", "charge", "add_group", "add_groups", "count_digits")
     }
     assert registry.get("guide.add_group").atomic
     assert registry.get("guide.add_groups").alone
@@ -49,6 +50,10 @@ def test_the_guides_own_tests_pass(guide):
     assert len(tests) == 3
     for test in tests:
         test()
+
+
+def test_the_guides_pool_of_processes_counts(guide):
+    assert guide.count_digits.run(exponents=[1, 10, 100]) == [1, 4, 31]
 
 
 def test_the_guide_names_every_type_that_ships():
