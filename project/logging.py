@@ -82,5 +82,6 @@ def config(level: str | int, fmt: str, file: str | None = None) -> dict[str, Any
             "celery.worker.strategy": {"level": chatty},
             "celery.app.trace": {"level": chatty},
             "gunicorn.error": {"handlers": [], "propagate": True},
+            "gunicorn.access": {"handlers": [], "propagate": True},
         },
     }

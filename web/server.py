@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from io import BytesIO
 from typing import IO, Any, cast
@@ -105,19 +105,21 @@ class Handler(ASGIHandler):
 
     async def _answer(self, scope: Scope, body: Body, send: Send) -> None:
         """Answer a request of Django's; a body that is refused is read for a while after the answer."""
-        try:
-            if await body.came_at_once():
-                return await self._serve(scope, body, send)
-            needed = await self._ask_first(scope, send)
-            if needed is not None:
-                return await self._serve_later(scope, body, send, needed)
-        except Left:
-            return None
-        except Refused as refused:
-            await _refuse(scope, send, refused.problem)
-        except Busy:
-            await _refuse(scope, send, BUSY)
-        return await body.drain()
+        async with AsyncExitStack() as afterwards:
+            try:
+                if await body.came_at_once():
+                    return await self._serve(scope, body, send)
+                needed = await self._ask_first(scope, send)
+                if needed is not None:
+                    afterwards.push_async_callback(self._close, needed.sink)
+                    return await self._serve_later(scope, body, send, needed)
+            except Left:
+                return None
+            except Refused as refused:
+                await _refuse(scope, send, refused.problem)
+            except Busy:
+                await _refuse(scope, send, BUSY)
+            return await body.drain()
 
     async def _serve(self, scope: Scope, body: Body, send: Send) -> None:
         """Let Django answer a request whose body is here."""
@@ -161,14 +163,15 @@ class Handler(ASGIHandler):
             with self._under_way.room(needed.caller, min(body.said or limit, limit)):
                 await body.take(limit)
                 return await self._serve(scope, body, send)
-        try:
-            with self._under_way.room(needed.caller, UPLOAD_BYTES):
-                await self._pour(body, needed.sink)
-                scope[SINK] = needed.sink
-                return await self._serve(scope, body, send)
-        finally:
+        with self._under_way.room(needed.caller, UPLOAD_BYTES):
+            await self._pour(body, needed.sink)
+            scope[SINK] = needed.sink
+            return await self._serve(scope, body, send)
+
+    async def _close(self, sink: Sink | None) -> None:
+        if sink is not None:
             with suppress(Busy, *Gone):  # retention removes what is left
-                await self._threads.run(needed.sink.close, patience_s=PATIENCE_S)
+                await self._threads.run(sink.close, patience_s=PATIENCE_S)
 
     async def _pour(self, body: Body, sink: Sink) -> None:
         async for piece in body.pieces(CHUNK_BYTES):

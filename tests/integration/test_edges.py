@@ -26,7 +26,9 @@ LARGE = f"Content-Length: {100 * MIB}"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    yield from run_site(Path(tmp_path_factory.mktemp("edges")), LOG_FORMAT="json")
+    """With the settings that gunicorn has in a container."""
+    home = Path(tmp_path_factory.mktemp("edges"))
+    yield from run_site(home, "-c", "services/web/gunicorn.conf.py", LOG_FORMAT="json")
 
 
 def memory(site: Site) -> int:
@@ -245,13 +247,14 @@ def test_each_line_about_a_request_bears_its_id(site: Site) -> None:
     ]
 
     assert [answer.headers["X-Request-ID"] for answer in answers] == ["mine-1", "mine-2", "mine-3", "mine-4"]
-    for wanted in ("mine-1", "mine-2", "mine-3"):
-        until(lambda: wanted in _request_ids(site), f"a line of {wanted}")  # noqa: B023
+    for wanted in ("mine-1", "mine-2", "mine-3", "mine-4"):
+        until(lambda: ("gunicorn.access", wanted) in _lines(site), f"{wanted} in the access log")  # noqa: B023
+    assert {("django.request", "mine-1"), ("django.request", "mine-2")} <= _lines(site)
 
 
-def _request_ids(site: Site) -> set[str]:
+def _lines(site: Site) -> set[tuple[str, str]]:
     lines = [json.loads(line) for line in site.web.output().splitlines() if line.startswith("{")]
-    return {line["request_id"] for line in lines if "request_id" in line}
+    return {(line["logger"], line["request_id"]) for line in lines if "request_id" in line}
 
 
 def test_connections_that_ask_before_they_send_are_told_first(site: Site) -> None:

@@ -76,8 +76,8 @@ class Site:
             return int(row[0]) if row else 0
 
 
-def run_site(home: Path, **settings: str) -> Iterator[Site]:
-    """Start it, and end it when the generator is closed."""
+def run_site(home: Path, *flags: str, **settings: str) -> Iterator[Site]:
+    """Start it, with more flags for gunicorn, and end it when the generator is closed."""
     for folder in (home, *home.parents):
         if folder.stat().st_uid == os.getuid() and folder != folder.parent and "pytest" in folder.name:
             folder.chmod(0o711)  # PostgreSQL refuses root and then runs as somebody who must get through
@@ -106,6 +106,7 @@ def run_site(home: Path, **settings: str) -> Iterator[Site]:
         f"127.0.0.1:{metrics_port}",
         "--workers",
         "1",
+        *flags,
     ]
     (home / "logs").mkdir()
     web = Process("web", arguments, env, home / "logs")

@@ -1,4 +1,4 @@
-"""`jobs retry ID…`, `jobs cancel ID…` and the like: each id stands for itself; one refusal stops none of the others."""
+"""`jobs retry ID…`, `jobs cancel ID…` and their kind: each id stands for itself; a refusal stops no others."""
 
 from __future__ import annotations
 

@@ -1,0 +1,157 @@
+"""How long a submit takes beside clients who have no account, or send slowly: `python -m bench.edges URL TOKEN`.
+
+Seven send 100 MiB each without a token, again and again; fifty each send nothing, half a head, half a body, and half a
+body with the token. The figures are those of the very processes that answer at URL, in containers or not. TOKEN is one
+that may submit; what is submitted greets somebody an hour later, so that no worker takes part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from urllib.parse import urlsplit
+
+MIB = 1024**2
+UPLOADERS, SLOW_OF_EACH_KIND = 7, 50
+LARGE = 100 * MIB
+#: Between two bytes of somebody who is slow.
+DRIP_S = 2.0
+LATER_S = 3600
+MOST_TIMES = 5.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.edges", description=__doc__)
+    parser.add_argument("url", metavar="URL", help="where web answers: http://127.0.0.1:8000")
+    parser.add_argument("token", metavar="TOKEN", help="a token that may submit")
+    parser.add_argument(
+        "--submits", type=int, default=300, help="so many idle, and so many beside them (300)"
+    )
+    options = parser.parse_args()
+    host, port = _address(options.url)
+    submit(host, port, options.token, 20)  # connections to the database are opened by the first ones
+    idle = submit(host, port, options.token, options.submits)
+    others = multiprocessing.get_context("spawn").Process(
+        target=disturb, args=(host, port, options.token), daemon=True
+    )
+    others.start()
+    try:
+        time.sleep(3)
+        beside = submit(host, port, options.token, options.submits)
+    finally:
+        others.kill()
+        others.join()
+    times = quantile(beside.seconds, 0.99) / quantile(idle.seconds, 0.99)
+    print(f"{'':24}{'p50 ms':>10}{'p99 ms':>10}{'most ms':>10}  answers")
+    for name, taken in (("idle", idle), ("beside all of them", beside)):
+        print(f"{name:24}{taken.row()}")
+    print(f"p99 beside them is {times:.1f} times that of an idle server; {MOST_TIMES:g} are allowed.")
+    accepted = set(beside.statuses) == {202}
+    return 0 if times <= MOST_TIMES and accepted else 1
+
+
+class Taken:
+    """What submits took, and how they were answered."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.statuses: Counter[int] = Counter()
+
+    def row(self) -> str:
+        figures = [quantile(self.seconds, 0.5), quantile(self.seconds, 0.99), max(self.seconds)]
+        said = ", ".join(f"{count} × {status}" for status, count in sorted(self.statuses.items()))
+        return "".join(f"{1000 * one:10.1f}" for one in figures) + f"  {said}"
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
+
+
+def submit(host: str, port: int, token: str, count: int) -> Taken:
+    """Submit one after the other on one connection, as a program does."""
+    taken, connection = Taken(), http.client.HTTPConnection(host, port, timeout=60)
+    body = json.dumps({"type": "demo.greet", "options": {"delay": LATER_S}})
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    for _ in range(count):
+        began = time.monotonic()
+        connection.request("POST", "/api/v1/jobs", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        taken.seconds.append(time.monotonic() - began)
+        taken.statuses[answer.status] += 1
+    connection.close()
+    return taken
+
+
+def disturb(host: str, port: int, token: str) -> None:
+    """Be all the others, until this process is killed."""
+    asyncio.run(_disturb(host, port, token))
+
+
+async def _disturb(host: str, port: int, token: str) -> None:
+    half = "Content-Length: 100\r\n\r\n{"
+    post = f"POST /api/v1/jobs HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    kinds = [
+        ("", b""),
+        (f"GET /livez HTTP/1.1\r\nHost: {host}\r\nX-A: ", b"a"),
+        (f"{post}{half}", b" "),
+        (f"{post}Authorization: Bearer {token}\r\n{half}", b" "),
+    ]
+    slow = [
+        _again(partial(_slow, host, port, head.encode(), drip))
+        for head, drip in kinds
+        for _ in range(SLOW_OF_EACH_KIND)
+    ]
+    await asyncio.gather(*slow, *(_again(partial(_upload, host, port)) for _ in range(UPLOADERS)))
+
+
+async def _again(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except OSError:
+            await asyncio.sleep(0.2)
+
+
+async def _slow(host: str, port: int, head: bytes, drip: bytes) -> None:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(head)
+        while not reader.at_eof():
+            try:
+                async with asyncio.timeout(DRIP_S):
+                    await reader.read(4096)
+            except TimeoutError:
+                writer.write(drip)
+    finally:
+        writer.close()
+
+
+async def _upload(host: str, port: int) -> None:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        head = f"POST /api/v1/files?name=a HTTP/1.1\r\nHost: {host}\r\nContent-Length: {LARGE}\r\n\r\n"
+        writer.write(head.encode())
+        for _ in range(LARGE // MIB):
+            writer.write(bytes(MIB))
+            await writer.drain()
+        await reader.read(4096)
+    finally:
+        writer.close()
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 80
+
+
+if __name__ == "__main__":
+    sys.exit(main())
