@@ -16,7 +16,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 
 from esteira import Context, FileRef, Secret, ids, job, operate
@@ -26,7 +25,6 @@ from esteira.models import File, Job, JobLog, Schedule, Worker
 from esteira.record import claim, finish
 from tests.support.forks import ROOT, environment
 from tests.support.waiting import until
-from web.tokens import ApiToken, access_by
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -36,6 +34,10 @@ def _types(job_types: None) -> None:
     @job(name="cli.greet")
     def greet(ctx: Context, name: str = "ana", password: Secret = Secret("hunter2")) -> None:  # noqa: B008
         """Greet somebody."""
+
+    @job(name="cli.open")
+    def without_secrets(ctx: Context) -> None:
+        """Need no secret."""
 
     @job(name="cli.read")
     def read(ctx: Context, text: FileRef) -> None:
@@ -89,6 +91,10 @@ def said_by(process: subprocess.Popen[str]) -> Said:
 
 def submitted(*words: str) -> UUID:
     return UUID(jobs("submit", "cli.greet", *words, "--json").data[0]["id"])
+
+
+def open_job() -> UUID:
+    return UUID(jobs("submit", "cli.open", "--json").data[0]["id"])
 
 
 def start(job_id: UUID, db: Any = None) -> None:
@@ -327,7 +333,7 @@ def test_wait_as_json_prints_the_job_as_the_api_does() -> None:
 
     [one] = said.data
     assert (one["state"], one["type"], one["files"]) == ("succeeded", "cli.greet", [])
-    assert one["params"]["password"] == "**********"
+    assert one["params"] == {"name": "ana"}  # its secret went with its end
 
 
 def test_wait_says_what_holds_a_job_up() -> None:
@@ -381,21 +387,22 @@ def finished_with_a_file() -> UUID:
 
 def test_show_tells_all_and_hides_secrets() -> None:
     made = finished_with_a_file()
+    before = jobs("show", str(submitted())).out
 
     text = jobs("show", str(made)).out
 
+    assert "**********" in before
     for word in (
         "succeeded",
         str(made),
         "bia",
-        "**********",
         "verse.txt",
         "16 B",
         "line 29",
         "1 of at most 4",
     ):
         assert word in text
-    assert "hunter2" not in text
+    assert "hunter2" not in before + text
     assert "line 3\n" not in text
     assert "line 3\n" in jobs("show", str(made), "--logs").out
 
@@ -500,15 +507,18 @@ def test_an_empty_list_says_what_to_do() -> None:
 
 
 def test_retry_and_cancel_take_several_and_go_on_after_a_refusal() -> None:
-    waiting, done = submitted(), submitted()
+    waiting, done, secret = open_job(), submitted(), submitted()
     end(done, result="{}")
 
     said = jobs("cancel", str(done), str(waiting))
+    jobs("cancel", str(secret))
+    refused = jobs("retry", str(secret))
     again = jobs("retry", str(waiting)[-12:], "--json")
 
     assert said.code == 1
     assert f"job {done} is succeeded; it cannot be cancelled." in said.err
     assert f"{str(waiting)[-12:]}  cancelled" in said.out
+    assert "its secret parameters were removed when it ended" in refused.err
     assert again.code == 0
     assert again.data == [{"id": str(waiting), "state": "queued"}]
 
@@ -523,98 +533,6 @@ def test_cancel_of_a_running_job_asks_it_and_by_force_ends_it() -> None:
     assert "asked to stop at its next check" in asked.out
     assert "its process is ended" in forced.out
     assert Job.objects.get(pk=made).cancel_force
-
-
-# --- token ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_token_belongs_to_the_only_superuser() -> None:
-    User.objects.create_superuser("boss")
-
-    said = jobs("token", "backups", "--role=viewer", "--expires=30d")
-
-    access = access_by(said.out.strip())
-    assert access is not None
-    assert access.by == "boss / backups"
-    assert {str(scope) for scope in access.scopes} == {"jobs:read", "jobs:read:own"}
-    assert "not shown again" in said.err
-    assert ApiToken.objects.get().expires_at
-
-
-def test_a_token_ends_by_itself_unless_it_is_told_not_to() -> None:
-    User.objects.create_superuser("boss")
-
-    plain, forever = jobs("token", "plain"), jobs("token", "forever", "--expires=never")
-
-    life = ApiToken.objects.get(name="plain").expires_at - datetime.now(UTC)
-    assert timedelta(days=89) < life <= timedelta(days=90, minutes=1)
-    assert ApiToken.objects.get(name="forever").expires_at is None
-    assert "UTC. It is not shown again" in plain.err
-    assert "for good" in forever.err
-
-
-def test_a_token_is_limited_by_what_is_typed() -> None:
-    User.objects.create_superuser("boss")
-
-    said = jobs("token", "ci", "--types=cli.*", "--types=nothing.like-it", "--sees-all", "--sees-payloads")
-
-    token = ApiToken.objects.get()
-    assert (token.types, token.sees_all, token.sees_payloads) == (["cli.*", "nothing.like-it"], True, True)
-    assert "No job type is called nothing.like-it" in said.err
-    assert "cli.*" not in said.err
-    assert "only a submitter's token" in jobs("token", "x", "--types=a", "--role=operator").err
-
-
-def test_tokens_are_listed_and_revoked() -> None:
-    User.objects.create_superuser("boss")
-    secrets = [jobs("token", name).out.strip() for name in ("one", "two", "three")]
-    first, second, _ = ApiToken.objects.order_by("pk")
-
-    listed = jobs("tokens")
-    data = jobs("tokens", "--json").data
-    by_number = jobs("tokens", "revoke", str(first.pk))
-    by_beginning = jobs("tokens", "revoke", second.prefix, "--json")
-
-    assert all(word in listed.out for word in ("one", "two", first.prefix, "boss", "in "))
-    assert [one["name"] for one in data] == ["one", "two", "three"]
-    assert not any(secret in listed.out + json.dumps(data) for secret in secrets)
-    assert "Revoked one" in by_number.err
-    assert by_beginning.data[0]["name"] == "two"
-    assert [access_by(secret) is None for secret in secrets] == [True, True, False]
-    assert jobs("tokens", "revoke").code == 2
-    assert jobs("tokens", "revoke", "99").code == 1
-    assert "no token" in jobs("tokens", "revoke", "nothing").err
-    assert "is how several" not in jobs("tokens", "revoke", secrets[2][:14]).err
-    assert "There are no tokens" in jobs("tokens").err
-
-
-def test_a_beginning_that_several_tokens_have_revokes_none() -> None:
-    User.objects.create_superuser("boss")
-    jobs("token", "one")
-    jobs("token", "two")
-
-    assert "is how several tokens begin" in jobs("tokens", "revoke", "esteira_").err
-    assert ApiToken.objects.count() == 2
-
-
-def test_a_token_of_a_named_user_who_lacks_rights_says_so() -> None:
-    User.objects.create_user("eva").groups.add(Group.objects.get_or_create(name="esteira-viewer")[0])
-
-    said = jobs("token", "ci", "--user=eva", "--json")
-
-    assert said.data[0]["user"] == "eva"
-    assert access_by(said.data[0]["token"])
-    assert "eva lacks jobs:submit, and so does this token: see the group esteira-submitter." in said.err
-
-
-def test_who_a_token_belongs_to_must_be_clear() -> None:
-    assert "createsuperuser" in jobs("token", "x").err
-    User.objects.create_superuser("a")
-    User.objects.create_superuser("b")
-
-    assert "--user NAME" in jobs("token", "x").err
-    assert "there is no active user nobody" in jobs("token", "x", "--user=nobody").err
-    assert not ApiToken.objects.exists()
 
 
 # --- The command itself ---------------------------------------------------------------------------------------------

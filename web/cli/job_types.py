@@ -62,7 +62,8 @@ def _show_all(out: Out, kinds: list[JobType]) -> None:
         some = " ".join(_brief(p) for p in parameters(kind).values())
         table.add_row(Text(kind.name, style="bold"), kind.title, some, kind.queue)
     out.show(table)
-    out.say(f"\n* is required. All about one: {typed('types TYPE')}", "dim")
+    out.say("")
+    out.say(f"* is required. All about one: {typed('types TYPE')}", "dim")
 
 
 def _brief(parameter: Parameter) -> str:

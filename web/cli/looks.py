@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from esteira import readable
+from esteira.printable import one_line
 
 STYLES = {
     "scheduled": "blue",
@@ -49,9 +50,22 @@ def as_json(value: Any) -> str:
     return short if len(short) <= 100 else readable.as_json(value, indent=2)
 
 
+class Grid(Table):
+    """A table whose rows are lines: a name with a line break in it stays on its own."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(_on_one_line(cell) for cell in cells), **options)
+
+
+def _on_one_line(cell: Any) -> Any:
+    if isinstance(cell, Text):
+        cell.plain = one_line(cell.plain)
+    return one_line(cell) if isinstance(cell, str) else cell
+
+
 def grid(*columns: str) -> Table:
     """Return a table with headings and no lines."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    table = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

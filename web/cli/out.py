@@ -1,16 +1,23 @@
-"""Where a command's words go: data to stdout, messages to stderr; JSON lines instead of tables when asked."""
+"""Where a command's words go: data to stdout, messages to stderr; JSON lines instead of tables when asked.
+
+All that is printed goes through here, and nothing that a submitter wrote reaches the terminal as it is (see
+`esteira.printable`): colours and cursor moves are ours alone.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from django.core.serializers.json import DjangoJSONEncoder
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
 from esteira.bounds import clean
 from esteira.errors import EsteiraError, UnknownJobType, mistakes
+from esteira.printable import indented, json_line, printable
 from esteira.readable import as_json
 
 #: A pipe has no width; tables are cut to this one unless COLUMNS says otherwise.
@@ -37,7 +44,7 @@ class Out:
 
     def data(self, value: Mapping[str, Any]) -> None:
         """Print one JSON object on a line."""
-        self.page.file.write(as_json(value, default=DjangoJSONEncoder().default) + "\n")
+        self.page.file.write(json_line(as_json(value, default=DjangoJSONEncoder().default)) + "\n")
 
     def show(self, *what: RenderableType) -> None:
         """Print something for people."""
@@ -46,14 +53,14 @@ class Out:
 
     def say(self, text: str, style: str = "") -> None:
         """Print a message; scripts that read stdout never see it."""
-        self.aside.print(clean(text), style=style, soft_wrap=True)
+        self.aside.print(indented(clean(text)), style=style, soft_wrap=True)
 
     def refuse(self, error: EsteiraError) -> None:
         """Say why something was refused: every parameter that needs attention, on a line of its own."""
         errors = _mistakes(error)
         if self.as_json:
             problem = {"code": error.code, "detail": str(error), "errors": errors}
-            self.aside.file.write(as_json(problem) + "\n")
+            self.aside.file.write(json_line(as_json(problem)) + "\n")
         elif _are_of_a_submit(error, errors):
             what = "parameter" if error.code == "invalid-parameters" else "thing"
             several = f"1 {what} needs" if len(errors) == 1 else f"{len(errors)} {what}s need"
@@ -66,10 +73,22 @@ class Out:
             self.say(str(error), "red")
 
 
+class SafeConsole(Console):
+    """Shows text, and lets none of it steer the terminal; all that is printed comes through `render`, cells too."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, str):
+            renderable = printable(renderable)
+        elif isinstance(renderable, Text):
+            renderable = renderable.copy()
+            renderable.plain = printable(renderable.plain)
+        return super().render(renderable, options)
+
+
 def _console(stream: TextIO, color: bool) -> Console:
     is_terminal = hasattr(stream, "isatty") and stream.isatty()
     width = None if is_terminal or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(
+    return SafeConsole(
         file=stream, width=width, no_color=not color or None, markup=False, highlight=False, emoji=False
     )
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from esteira.files import chunks_of, result_files, safe_name
 from esteira.models import File, Job, JobEvent
+from esteira.printable import INDENT, indented, one_line
 from esteira.redact import shown_params
 from web.cli import find, looks
 from web.cli.errors import OK, Unmet, Usage
@@ -71,7 +72,7 @@ def show(out: Out, job: Job, *, all_logs: bool = False) -> None:
         out.data(facts(job))
         return
     now: datetime = job.db_now  # type: ignore[attr-defined]
-    out.show(Text.assemble((job.type, "bold"), "  ", looks.state(job.shown_state), f"  {job.pk}"))
+    out.show(Text.assemble((one_line(job.type), "bold"), "  ", looks.state(job.shown_state), f"  {job.pk}"))
     out.show("", _about(job, now))
     if job.broken:
         out.say(f"broken: {', '.join(job.broken)} cannot be read as stored", "red")
@@ -157,10 +158,10 @@ def _error(error: Any) -> list[Text]:
     """Show an error as it is stored: kind, type, message, and the trace if it has one."""
     said = error if isinstance(error, dict) else {"message": str(error)}
     head = Text.assemble(
-        ("error", "dim"), "  ", (f"{said.get('type', '')}: {said.get('message', '')}", "red")
+        ("error", "dim"), "  ", (indented(f"{said.get('type', '')}: {said.get('message', '')}"), "red")
     )
     trace = str(said.get("traceback") or "").rstrip()
-    return [head, Text(trace, style="dim")] if trace else [head]
+    return [head, Text(INDENT + indented(trace), style="dim")] if trace else [head]
 
 
 def _files(files: list[File]) -> Table:
@@ -208,4 +209,4 @@ def _log(text: str, everything: bool) -> list[Text]:
     left_out = (
         f", its last {LOG_LINES} of {len(lines)} lines (--logs shows all)" if len(cut) < len(lines) else ""
     )
-    return [Text(f"log{left_out}", style="dim"), Text("\n".join(cut))]
+    return [Text(f"log{left_out}", style="dim"), Text(INDENT + indented("\n".join(cut)))]

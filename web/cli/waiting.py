@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from esteira.db import Gone, Orm
 from esteira.errors import NotFound
 from esteira.identity import SILENT_S
+from esteira.printable import one_line
 from esteira.readable import number
 from esteira.states import ENDED, SHOWN_STATE_SQL
 from web.cli.looks import short_id
@@ -143,17 +144,17 @@ class Lines:
         new = {r for i, r in reasons.items() if r and r != self._reasons.get(i)}
         if self._progress.disable:
             for reason in sorted(new):
-                self._console.print(f"Waiting: {reason}.")
+                self._console.print(one_line(f"Waiting: {reason}."))
         self._reasons = reasons
 
     def _draw(self, one: Seen) -> None:
         if one.id not in self._tasks:
-            name = f"{one.type} {short_id(one.id)}"
+            name = one_line(f"{one.type} {short_id(one.id)}")
             self._tasks[one.id] = self._progress.add_task("", name=name, total=None)
         reason = self._reasons.get(one.id) if one.state == "queued" else None
         self._progress.update(
             self._tasks[one.id],
-            description=_words(one) + (f": {reason}" if reason else ""),
+            description=one_line(_words(one) + (f": {reason}" if reason else "")),
             total=1.0 if one.ended else one.total,
             completed=1.0 if one.ended else one.done or 0.0,
         )

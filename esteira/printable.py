@@ -1,0 +1,65 @@
+"""What a submitter wrote, made fit for a terminal and for a text log: every character is one that is only seen.
+
+A terminal obeys what it is sent: ESC and its 8-bit kin move the cursor, rename the window, hide text; CR writes over a
+line; U+202E turns the rest of it around. A line break makes a line of a submitter's look like one of ours. Control
+characters are replaced by their pictures (ESC is ␛), what changes the direction of text or is not seen by U+FFFD. Each
+is one character for one, so that tables stay in line. Pure: importable before Django.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+
+#: Joins letters of some scripts, and emoji; seen by what it does, and harmless.
+JOINERS = {"\u200c", "\u200d"}
+#: Control, format, halves of surrogate pairs, separators of lines and of paragraphs.
+ODD = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+INDENT = "  "
+
+
+class _Shown(dict[int, "str | int"]):
+    """A table for `str.translate` that finds out about each character when it first meets it."""
+
+    def __init__(self, picture: Callable[[str], str], kept: set[str]) -> None:
+        self._picture, self._kept = picture, kept
+
+    def __missing__(self, code: int) -> str | int:
+        c = chr(code)
+        odd = unicodedata.category(c) in ODD and c not in JOINERS | self._kept
+        self[code] = found = self._picture(c) if odd else code
+        return found
+
+
+def _picture(c: str) -> str:
+    """Return what is shown in the place of a character: Unicode has pictures of the first 32, and of DEL."""
+    code = ord(c)
+    return chr(0x2400 + code) if code < 32 else "\u2421" if code == 127 else "\ufffd"
+
+
+def _escaped(c: str) -> str:
+    units = c.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+_LINES, _LINE, _JSON = _Shown(_picture, {"\n", "\t"}), _Shown(_picture, {"\t"}), _Shown(_escaped, set())
+
+
+def printable(text: str) -> str:
+    """Return a text of several lines; tabs and line breaks stay."""
+    return text if text.isascii() and text.isprintable() else text.translate(_LINES)
+
+
+def one_line(text: str) -> str:
+    """Return a text in which a line break is a picture as well, for names and for a log with one line an entry."""
+    return text if text.isascii() and text.isprintable() else text.translate(_LINE)
+
+
+def indented(text: str) -> str:
+    """Return a text whose further lines are indented, so that none looks like one of ours."""
+    return printable(text).replace("\n", f"\n{INDENT}")
+
+
+def json_line(text: str) -> str:
+    """Return one line of JSON that means the same, with odd characters as JSON writes them."""
+    return text if text.isascii() and text.isprintable() else text.translate(_JSON)
