@@ -58,6 +58,7 @@ def job_list(request: HttpRequest) -> HttpResponse:
         access,
         "web/jobs.html",
         jobs=found.items,
+        sees=access.may(Scope.PAYLOADS),
         asked=asked,
         filtered=any(asked.values()),
         tabs=[("", "all", _address(asked, state=""))]
@@ -79,6 +80,7 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
     job = _job(job_id)
     sees = access.may(Scope.PAYLOADS)
     ended = job.state in ENDED
+    events, logs = _events(job), newest_log(job, LOG_SHOWN + 1) if sees else []
     params = shown_params(job.type, job.params) if sees else {}
     return _render(
         request,
@@ -90,8 +92,11 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
         hidden=HIDDEN in params.values(),
         result=_pretty(job.result) if sees and job.result is not None else "",
         files=[(file, file_url(file)) for file in result_files(job.pk)] if sees else [],
-        events=_events(job),
-        logs=newest_log(job, LOG_SHOWN) if sees else [],
+        events=events[-EVENTS_SHOWN:],
+        more_events=len(events) > EVENTS_SHOWN,
+        logs=logs,
+        log_is_cut=sum(len(text) for _, text in logs) > LOG_SHOWN,
+        log_shown=f"{LOG_SHOWN:,}",
         may_cancel=not ended and access.may(Scope.SUBMIT),
         may_force=job.state == "running" and job.cancel_requested_at and access.may(Scope.OPERATE),
         may_retry=job.state in RETRYABLE and access.may(Scope.OPERATE),
@@ -172,7 +177,7 @@ def _pretty(value: Any) -> str:
 
 
 def _events(job: Job) -> list[JobEvent]:
-    return list(JobEvent.objects.filter(job=job).order_by("-id")[:EVENTS_SHOWN])[::-1]
+    return list(JobEvent.objects.filter(job=job).order_by("-id")[: EVENTS_SHOWN + 1])[::-1]
 
 
 def _sentence(error: EsteiraError) -> str:
