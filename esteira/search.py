@@ -59,7 +59,7 @@ class Wanted:
 
     def not_given(self) -> list[str]:
         """Name what would narrow the search and is not given."""
-        given: dict[str, object] = {"state": self.states, "type": self.types, "queue": self.queue}
+        given: dict[str, Any] = {"state": self.states, "type": self.types, "queue": self.queue}
         given |= {"created_after": self.after, "created_before": self.before}
         return [name for name, value in given.items() if not value]
 

@@ -62,6 +62,7 @@ def job_list(request: HttpRequest) -> HttpResponse:
         access,
         "web/jobs.html",
         jobs=found.items,
+        sees=access.may(Scope.PAYLOADS),
         asked=asked,
         filtered=any(asked.values()),
         tabs=[("", "all", _address(asked, state=""))]
@@ -84,6 +85,7 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
     job = job_for(access, job_id)
     sees = access.reads(job)
     ended = job.state in ENDED
+    events, logs = _events(job), newest_log(job, LOG_SHOWN + 1) if sees else []
     params = shown_params(job.type, job.params) if sees else {}
     return _render(
         request,
@@ -95,8 +97,11 @@ def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
         hidden=HIDDEN in params.values(),
         result=_pretty(job.result) if sees and job.result is not None else "",
         files=[(file, file_url(file)) for file in result_files(job.pk)] if sees else [],
-        events=_events(job),
-        logs=newest_log(job, LOG_SHOWN) if sees else [],
+        events=events[-EVENTS_SHOWN:],
+        more_events=len(events) > EVENTS_SHOWN,
+        logs=logs,
+        log_is_cut=sum(len(text) for _, text in logs) > LOG_SHOWN,
+        log_shown=f"{LOG_SHOWN:,}",
         may_cancel=not ended and access.cancels(job),
         may_force=job.state == "running" and job.cancel_requested_at and access.may(Scope.OPERATE),
         may_retry=job.state in RETRYABLE and not job.forgot_secrets and access.may(Scope.OPERATE),
@@ -173,7 +178,7 @@ def _pretty(value: Any) -> str:
 
 
 def _events(job: Job) -> list[JobEvent]:
-    return list(JobEvent.objects.filter(job=job).order_by("-id")[:EVENTS_SHOWN])[::-1]
+    return list(JobEvent.objects.filter(job=job).order_by("-id")[: EVENTS_SHOWN + 1])[::-1]
 
 
 def _sentence(error: EsteiraError) -> str:

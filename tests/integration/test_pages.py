@@ -15,6 +15,7 @@ from esteira.models import Job, JobLog
 from esteira.record.finish import finish
 from tests.support.http import PASSWORD, account, browser, declare_types
 from tests.support.jobs import UNKNOWN_ID, ended, outcome, running, stored
+from web import pages
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 
@@ -124,13 +125,26 @@ def test_a_filter_that_makes_no_sense_is_said(operator: Client) -> None:
     assert "sleeping" in text_of(response)
 
 
+def test_the_list_says_why_a_job_failed_to_those_who_may_know(operator: Client, core: Core) -> None:
+    job_id = failed_job(core, message="no rows in " + "x" * 300 + "\nsecond line")
+
+    page, to_a_viewer = text_of(operator.get("/")), text_of(browser("viewer").get("/"))
+
+    assert f"/jobs/{job_id}/" in to_a_viewer
+    assert "ValueError: no rows in xxx" in page
+    assert "x" * 200 not in page
+    assert "second line" not in page
+    assert "ValueError" in to_a_viewer
+    assert "no rows" not in to_a_viewer
+
+
 # --- one job
 
 
-def failed_job(core: Core) -> UUID:
+def failed_job(core: Core, message: str = "no <b>rows</b>") -> UUID:
     (claimed,) = running(core, max_failures=1, params='{"text": "<script>alert(1)</script>"}')
     JobLog.objects.create(job_id=claimed.id, attempt=1, text="reading <rows>\n")
-    error = {"kind": "exception", "type": "ValueError", "message": "no <b>rows</b>", "traceback": "File x"}
+    error = {"kind": "exception", "type": "ValueError", "message": message, "traceback": "File x"}
     finish(core, [outcome(claimed, "failed", error=json.dumps(error))])
     return claimed.id
 
@@ -175,6 +189,39 @@ def test_a_result_file_can_be_reached_from_its_job(operator: Client, core: Core)
     assert address is not None
     assert operator.get(address.group(1)).getvalue() == b"content"
     assert "&quot;ok&quot;: true" in page
+
+
+def test_sizes_and_spans_are_said_as_on_the_command_line(operator: Client, core: Core) -> None:
+    (claimed,) = running(core)
+    with open_result(claimed.id, claimed.attempt, "report.txt", db=core) as out:
+        out.write(b"x" * 2048)
+    finish(core, [outcome(claimed, files=True)])
+    core.fetch("UPDATE esteira_job SET finished_at = started_at")
+
+    page = text_of(operator.get(f"/jobs/{claimed.id}/"))
+
+    assert "2.0 KiB" in page
+    assert "<dt>Took</dt><dd>under 1 ms</dd>" in page
+
+
+def test_a_page_says_what_it_leaves_out_of_a_long_log_and_of_many_events(
+    operator: Client, core: Core
+) -> None:
+    (one,) = stored(core)
+    JobLog.objects.create(job_id=one, attempt=1, text="first words\n" + "x" * pages.LOG_SHOWN)
+    core.fetch(
+        """INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+           SELECT %s, clock_timestamp(), 'kind' || n, 1, '', '', '{}' FROM generate_series(1, %s) AS n""",
+        [one, pages.EVENTS_SHOWN + 1],
+    )
+
+    page = text_of(operator.get(f"/jobs/{one}/"))
+
+    assert "first words" not in page
+    assert f"These are the last {pages.LOG_SHOWN:,} characters" in page
+    assert ">kind1<" not in page
+    assert f"These are the newest {pages.EVENTS_SHOWN}" in page
+    assert f"manage.py jobs show {one} --logs" in page
 
 
 def test_buttons_do_what_they_say_and_tell_it(operator: Client, core: Core) -> None:

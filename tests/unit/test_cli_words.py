@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from esteira import Context, FileRef, Secret, job
 from esteira.errors import InvalidParameters
 from esteira.registry import JobType
+from web import words
 from web.cli import hints, moments, values
 from web.cli.errors import Usage
 from web.cli.schemas import parameters
@@ -297,7 +298,7 @@ def test_a_moment_needs_its_zone() -> None:
     ],
 )
 def test_a_duration_is_said_in_one_unit_or_two(seconds: float, said: str) -> None:
-    assert moments.short(seconds) == said
+    assert words.span(seconds) == said
 
 
 def test_a_moment_is_said_from_here() -> None:

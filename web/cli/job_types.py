@@ -14,10 +14,10 @@ from esteira.registry import JobType, registry
 from web.cli import looks
 from web.cli.errors import OK
 from web.cli.hints import typed
-from web.cli.moments import short
 from web.cli.out import Out
 from web.cli.schemas import Parameter, parameters
 from web.shapes import type_body
+from web.words import span
 
 HELP = "list the job types; with a name, its parameters"
 
@@ -90,7 +90,7 @@ def _default(parameter: Parameter) -> str:
 
 def _how_it_runs(kind: JobType) -> Text:
     tries = f"{kind.retries} retries" if kind.retries != 1 else "1 retry"
-    said = [f"queue {kind.queue}", f"priority {kind.priority}", tries, f"time limit {short(kind.timeout_s)}"]
+    said = [f"queue {kind.queue}", f"priority {kind.priority}", tries, f"time limit {span(kind.timeout_s)}"]
     if kind.schedule:
         said.append(f"runs by itself: {kind.schedule.words()}")
     return Text(" · ".join(said))

@@ -21,6 +21,7 @@ from web.cli.operator import access
 from web.cli.out import Out
 from web.listing import Filters, Page, page
 from web.shapes import job_line
+from web.words import first_line
 
 HELP = "list jobs, the newest first"
 #: So many are read at a time.
@@ -104,7 +105,7 @@ def _remark(job: Job, now: datetime) -> str:
     if job.state == "running" and job.progress_total:
         return f"{job.progress_done or 0:g} of {job.progress_total:g} {job.progress_text}"
     if isinstance(job.error, dict):
-        return str(job.error.get("message", "")).partition("\n")[0]
+        return first_line(job.error)
     return f"{job.failures + 1} tries" if job.failures and job.state == "succeeded" else ""
 
 

@@ -33,18 +33,6 @@ def state(name: str) -> Text:
     return Text(name, style=STYLES.get(name, ""))
 
 
-def size(count: int) -> str:
-    """Say a number of bytes in powers of 1024."""
-    if count < 1024:
-        return f"{count} B"
-    amount, unit = count / 1024, "KiB"
-    for bigger in ("MiB", "GiB"):
-        if amount < 1024:
-            break
-        amount, unit = amount / 1024, bigger
-    return f"{amount:.1f} {unit}"
-
-
 def as_json(value: Any) -> str:
     short = readable.as_json(value, spaced=True)
     return short if len(short) <= 100 else readable.as_json(value, indent=2)

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from esteira.bounds import shown
+from web import words
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?\s*")
@@ -48,26 +49,8 @@ def ago(when: datetime | None, now: datetime) -> str:
     seconds = (now - when).total_seconds()
     if abs(seconds) < 1:
         return "now"
-    return f"{short(seconds)} ago" if seconds > 0 else f"in {short(-seconds)}"
-
-
-def short(seconds: float) -> str:
-    """Say a duration in one unit or two: "30 ms", "1.5 s", "1 min 5 s", "2 h 3 min", "4 d"."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else "under 1 ms"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for size, unit, below, below_unit in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= size:
-            count, rest = divmod(whole, size)
-            return f"{count} {unit} {rest // below} {below_unit}" if rest // below else f"{count} {unit}"
-    return f"{whole} s"
+    return f"{words.span(seconds)} ago" if seconds > 0 else f"in {words.span(-seconds)}"
 
 
 def span(start: datetime | None, end: datetime | None) -> str:
-    return short(max(0.0, (end - start).total_seconds())) if start and end else ""
+    return words.span(max(0.0, (end - start).total_seconds())) if start and end else ""

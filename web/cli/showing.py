@@ -14,18 +14,23 @@ from rich.text import Text
 
 from esteira.files import chunks_of, result_files, safe_name
 from esteira.models import File, Job, JobEvent
+from esteira.models.jobs import newest_log
 from esteira.printable import INDENT, indented, one_line
 from esteira.redact import shown_params
+from web import words
 from web.cli import find, looks
 from web.cli.errors import OK, Unmet, Usage
 from web.cli.hints import fetched, here, typed
-from web.cli.moments import ago, short, span
+from web.cli.moments import ago, span
 from web.cli.operator import access
 from web.cli.out import Out
 from web.shapes import file_body, job_body
 
 HELP = "show a job"
 LOG_LINES = 20
+#: The end of a log that is read for these lines, in characters: hundreds of attempts may have logged a MiB each.
+LOG_READ = 64 * 1024
+EVENTS_SHOWN = 200
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,10 +87,10 @@ def show(out: Out, job: Job, *, all_logs: bool = False) -> None:
     if files:
         out.show("", _files(files))
         out.say(_how_to_have_them(job), "dim")
-    events = list(JobEvent.objects.filter(job_id=job.pk)[:200])
+    events = list(JobEvent.objects.filter(job_id=job.pk).order_by("-id")[:EVENTS_SHOWN])[::-1]
     if events:
         out.show("", _events(events))
-    if log := log_text(job):
+    if log := log_text(job) if all_logs else "".join(text for _, text in newest_log(job, LOG_READ)):
         out.show("", *_log(log, all_logs))
 
 
@@ -167,7 +172,7 @@ def _error(error: Any) -> list[Text]:
 def _files(files: list[File]) -> Table:
     table = looks.grid("file", "size", "type", "sha256")
     for one in files:
-        table.add_row(one.name, looks.size(one.size), one.content_type, one.sha256[:12])
+        table.add_row(one.name, words.size(one.size), one.content_type, one.sha256[:12])
     return table
 
 
@@ -188,7 +193,7 @@ def event_words(detail: Any) -> str:
     if isinstance(error, dict):
         said.append(f"{error.get('type', '')}: {error.get('message', '')}".removeprefix(": "))
     if "delay_s" in detail:
-        said.append(f"next try after {short(float(detail['delay_s']))}")
+        said.append(f"next try after {words.span(float(detail['delay_s']))}")
     if "was" in detail:
         said.append(f"was {detail['was']}")
     if detail.get("force"):
@@ -204,9 +209,10 @@ def log_text(job: Job) -> str:
 
 
 def _log(text: str, everything: bool) -> list[Text]:
-    lines = text.rstrip().splitlines()
+    lines, is_whole = text.rstrip().splitlines(), everything or len(text) < LOG_READ
     cut = lines if everything else lines[-LOG_LINES:]
-    left_out = (
-        f", its last {LOG_LINES} of {len(lines)} lines (--logs shows all)" if len(cut) < len(lines) else ""
-    )
+    left_out = ""
+    if len(cut) < len(lines) or not is_whole:
+        number = f"of {len(lines)} lines" if is_whole else "lines"
+        left_out = f", its last {len(cut)} {number} (--logs shows all)"
     return [Text(f"log{left_out}", style="dim"), Text(INDENT + indented("\n".join(cut)))]

@@ -17,8 +17,8 @@ from esteira.identity import SILENT_S
 from esteira.printable import one_line
 from esteira.readable import number
 from esteira.states import ENDED, SHOWN_STATE_SQL
+from web import words
 from web.cli.looks import short_id
-from web.cli.moments import short
 
 LOOK_S = 0.2
 #: A job that starts soon needs no explanation.
@@ -162,9 +162,9 @@ class Lines:
 
 def _words(one: Seen) -> str:
     if one.state == "retrying":
-        return f"failed {one.failures}×, tries again in {short(max(0.0, one.due_in_s))}"
+        return f"failed {one.failures}×, tries again in {words.span(max(0.0, one.due_in_s))}"
     if one.state == "scheduled":
-        return f"starts in {short(max(0.0, one.due_in_s))}"
+        return f"starts in {words.span(max(0.0, one.due_in_s))}"
     if one.state == "running" and one.cancelling:
         return "running, asked to stop"
     if one.state == "running" and one.done is not None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from django import template
 
+from web import words
+
 register = template.Library()
 
 #: A sign beside each state's word: colour alone tells nothing to many people.
@@ -59,7 +61,18 @@ def took(job: Any, now: datetime) -> str:
     begun = job.started_at or job.claimed_at
     if begun is None or job.state == "queued":
         return ""
-    return _span(((job.finished_at or now) - begun).total_seconds())
+    return words.span(max(0.0, ((job.finished_at or now) - begun).total_seconds()))
+
+
+@register.filter
+def size(count: int) -> str:
+    return words.size(count)
+
+
+@register.filter
+def first_line(error: Any) -> str:
+    """Say the beginning of an error's message."""
+    return words.first_line(error)
 
 
 @register.simple_tag
@@ -67,24 +80,3 @@ def percent(job: Any) -> str:
     if not job.progress_total or job.progress_done is None:
         return ""
     return f"{min(100, max(0, 100 * job.progress_done / job.progress_total)):.0f}"
-
-
-def _span(seconds: float) -> str:
-    """Say a span with its two largest units: "1 h 02 min"."""
-    if seconds < 1:
-        return f"{max(0, seconds) * 1000:.0f} ms"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    for n, (size, unit) in enumerate(_UNITS):
-        if whole >= size:
-            first, rest = divmod(whole, size)
-            if n + 1 == len(_UNITS):
-                return f"{first} {unit}"
-            next_size, next_unit = _UNITS[n + 1]
-            return (
-                f"{first} {unit} {rest // next_size:02d} {next_unit}"
-                if rest // next_size
-                else f"{first} {unit}"
-            )
-    return "0 s"
