@@ -14,8 +14,8 @@ from esteira.idempotency import Answer, once
 from esteira.registry import SubmitRequest, Submitted
 from esteira.submit import refusals, submit
 from web.access import Access
+from web.asked import SubmitJob, SubmitOptions
 from web.problems import Told, invalid
-from web.schemas import SubmitJob, SubmitOptions
 from web.shapes import job_body, job_url, jobs
 
 #: So many mistakes are told in one answer.
