@@ -60,6 +60,23 @@ def test_true_is_no_number() -> None:
     assert (said.code, "failures  must be a number, not true." in said.err) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ('name:={"a": [{"b": 1, "b": 2}]}', "name a 1 b  stands there twice; remove one."),
+        ("name:={", "name  is not JSON: Expecting property name enclosed in double quotes"),
+        ("name:=" + "[" * 5000, "name  is not JSON: it is nested too deeply."),
+        ("name:=1" + "0" * 5000, "name  Input should be a valid string."),
+    ],
+)
+def test_json_that_is_odd_is_refused_as_over_http(word: str, line: str) -> None:
+    said = jobs("submit", "cli.greet", word)
+
+    assert said.code == 1
+    assert line in said.err
+    assert not Job.objects.exists()
+
+
 def test_mistakes_in_parameters_options_and_types_are_shown_at_once() -> None:
     words = ["nam=x", "--queue=nobody", "--delay=soon", "--at=tomorrow", "--unique=", "--priority=urgent"]
 
