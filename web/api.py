@@ -19,7 +19,7 @@ from esteira.errors import NotFound
 from esteira.idempotency import Answer
 from esteira.registry import registry
 from esteira.states import ENDED
-from web import files_api, schemas
+from web import asked, files_api, schemas
 from web.access import Access, Forbidden, Scope
 from web.auth import need
 from web.dialect import answer, api, caller, linked, once, reads
@@ -42,7 +42,7 @@ ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or
     tags=["jobs"],
     openapi_extra=REPEATABLE,
 )
-def submit_job(request: HttpRequest, body: schemas.SubmitJob) -> HttpResponse:
+def submit_job(request: HttpRequest, body: asked.SubmitJob) -> HttpResponse:
     """Submit a job. Accepted means kept: the answer comes after the commit. `Idempotency-Key` makes repeats safe."""
     return once(request, lambda access: submit_one(access, body))
 
@@ -54,10 +54,10 @@ def submit_job(request: HttpRequest, body: schemas.SubmitJob) -> HttpResponse:
     tags=["jobs"],
     openapi_extra=REPEATABLE,
 )
-def submit_jobs(request: HttpRequest, body: schemas.SubmitJobs) -> HttpResponse:
+def submit_jobs(request: HttpRequest, body: asked.SubmitJobs) -> HttpResponse:
     """Submit up to 1,000 jobs: all are accepted, or none. `Idempotency-Key` makes repeats safe."""
-    if len(body.jobs) > schemas.MAX_BATCH:
-        detail = f"is longer than the limit of {schemas.MAX_BATCH:,} in one request."
+    if len(body.jobs) > asked.MAX_BATCH:
+        detail = f"is longer than the limit of {asked.MAX_BATCH:,} in one request."
         raise Told(invalid([{"pointer": "#/jobs", "detail": detail}], code="too-large", status=413))
     return once(request, lambda access: submit_all(access, body.jobs))
 
@@ -65,13 +65,13 @@ def submit_jobs(request: HttpRequest, body: schemas.SubmitJobs) -> HttpResponse:
 @reads("/jobs", response={200: schemas.JobPage, **READ_ERRORS}, auth=need(Scope.OWN), tags=["jobs"])
 def list_jobs(
     request: HttpRequest,
-    state: list[schemas.States] = ANY_STATE,
-    type: schemas.TypeFilter = "",
-    queue: schemas.QueueFilter = "",
-    created_after: schemas.MomentFilter = None,
-    created_before: schemas.MomentFilter = None,
-    limit: schemas.Limit = 50,
-    cursor: schemas.Cursor = "",
+    state: list[asked.States] = ANY_STATE,
+    type: asked.TypeFilter = "",
+    queue: asked.QueueFilter = "",
+    created_after: asked.MomentFilter = None,
+    created_before: asked.MomentFilter = None,
+    limit: asked.Limit = 50,
+    cursor: asked.Cursor = "",
 ) -> HttpResponse:
     """List jobs, newest first. The next page is in the header Link, and as `next`.
 
@@ -117,9 +117,7 @@ def get_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     tags=["jobs"],
     openapi_extra=REPEATABLE,
 )
-def cancel_job(
-    request: HttpRequest, job_id: Path[UUID], how: schemas.CancelJob | None = None
-) -> HttpResponse:
+def cancel_job(request: HttpRequest, job_id: Path[UUID], how: asked.CancelJob | None = None) -> HttpResponse:
     """Cancel a job: a waiting one at once, a running one at its next check. `force` ends its process (operators)."""
     force = how is not None and how.force
     if force:

@@ -13,7 +13,7 @@ from esteira.files import result_files
 from esteira.idempotency import Answer
 from esteira.models import File
 from esteira.uploads import delete_upload, uploads
-from web import schemas
+from web import asked, schemas
 from web.access import Access, Forbidden, Scope
 from web.auth import need
 from web.dialect import answer, api, caller, linked, reads, told
@@ -79,9 +79,7 @@ def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
 
 
 @reads("/files", response={200: schemas.UploadPage, **READ_ERRORS}, auth=need(Scope.SUBMIT), tags=["files"])
-def list_uploads(
-    request: HttpRequest, limit: schemas.Limit = 50, cursor: schemas.Cursor = ""
-) -> HttpResponse:
+def list_uploads(request: HttpRequest, limit: asked.Limit = 50, cursor: asked.Cursor = "") -> HttpResponse:
     """List your uploads, newest first; an operator sees everybody's."""
     found = cut(uploads(_whose(request)), cursor=cursor, limit=limit)
     response = answer({"items": [upload_body(file) for file in found.items], **found.cursors})

@@ -15,8 +15,8 @@ from ninja import NinjaAPI
 
 from esteira.depth import known_queues
 from esteira.registry import JobType
+from web.asked import STORABLE
 from web.problems import CONTENT_TYPE
-from web.schemas import STORABLE
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/"

@@ -1,13 +1,7 @@
-"""How the API reads requests: JSON in UTF-8 and nothing else, no field twice, no query parameter that means nothing.
-
-What Python's own reader lets pass is refused here, because two programs that read one document must see the same job.
-A number with more digits than Python reads becomes infinity, which every field refuses by its own name.
-"""
+"""How the API reads requests: JSON in UTF-8 and nothing else, no field twice, no query parameter that means nothing."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Any
@@ -19,7 +13,7 @@ from django.http.response import HttpResponseBase
 from django.urls import register_converter
 from ninja.parser import Parser
 
-from esteira.misfits import escaped
+from esteira import json_text
 from web.problems import Problem, Told, invalid
 
 NOT_UTF8 = "is not UTF-8."
@@ -33,62 +27,20 @@ class JsonParser(Parser):
         _refuse_other_content(request)
         document, twice = read_json(request.body)
         if twice:
-            raise Told(
-                invalid([{"pointer": f"#{at}", "detail": "stands there twice; remove one."} for at in twice])
-            )
+            raise Told(invalid([{"pointer": f"#{at}", "detail": json_text.TWICE} for at in twice]))
         return document
 
 
 def read_json(content: bytes) -> tuple[Any, list[str]]:
     """Return a document, and where in it a field stands more than once; raises Told for what is no JSON."""
     try:
-        text = content.decode("utf-8-sig")
+        return json_text.read(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise _unreadable(f"The body is not UTF-8: byte {error.start} begins no character.") from None
-    doubled: list[_Doubled] = []
-
-    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        read = dict(pairs)
-        if len(read) == len(pairs):
-            return read
-        doubled.append(_Doubled(pairs))
-        return doubled[-1]
-
-    try:
-        document = json.loads(text, object_pairs_hook=fields, parse_int=_whole)
-    except RecursionError:
+    except json_text.TooDeep:
         raise _unreadable("The body is nested too deeply to be read.") from None
     except ValueError as error:
         raise _unreadable(f"The body is not JSON: {error}.") from None
-    return document, list(_places(document)) if doubled else []
-
-
-class _Doubled(dict[str, Any]):
-    """An object in which a field stands more than once."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        names = [name for name, _ in pairs]
-        self.twice = [name for name in self if names.count(name) > 1]
-
-
-def _whole(digits: str) -> float | int:
-    try:
-        return int(digits)
-    except ValueError:  # more digits than Python turns into a number
-        return -math.inf if digits.startswith("-") else math.inf
-
-
-def _places(document: Any, at: str = "") -> Iterator[str]:
-    if isinstance(document, _Doubled):
-        yield from (f"{at}/{escaped(name)}" for name in document.twice)
-    if isinstance(document, dict):
-        inner: Iterator[tuple[Any, Any]] = iter(document.items())
-    else:
-        inner = enumerate(document) if isinstance(document, list) else iter(())
-    for name, value in inner:
-        if isinstance(value, dict | list):
-            yield from _places(value, f"{at}/{escaped(name)}")
 
 
 class AnyId:

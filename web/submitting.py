@@ -19,8 +19,8 @@ from esteira.registry import SubmitRequest, Submitted, registry
 from esteira.submit import Known, refusals, submit, unique_key
 from esteira.uploads import may_name
 from web.access import Access, Scope
+from web.asked import SubmitJob, SubmitOptions
 from web.problems import Told, invalid
-from web.schemas import SubmitJob, SubmitOptions
 from web.shapes import job_body, job_url, jobs
 
 #: So many mistakes are told in one answer.

@@ -16,6 +16,7 @@ from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
+from esteira import json_text
 from esteira.admin.asked import OnlyWhatIsOffered
 from esteira.admin.readonly import CappedPaginator, moment, pretty
 from esteira.bounds import EVERY, GRACE
@@ -45,6 +46,26 @@ class SwitchForm(forms.ModelForm):  # type: ignore[type-arg]
 
 class ParamsField(forms.JSONField):
     """JSON that can be shown again, whatever was typed: half of a surrogate pair cannot be sent to a browser."""
+
+    def to_python(self, value: Any) -> Any:
+        """Read it as every door does; Django's own reader fails at long numbers and at what is nested deeply."""
+        if not isinstance(value, str) or value in self.empty_values:
+            return super().to_python(value)
+        try:
+            document, twice = json_text.read(value)
+        except ValueError as error:
+            raise forms.ValidationError(f"This is not JSON: {error}.") from None
+        if twice:
+            raise forms.ValidationError(
+                f"{', '.join(at.removeprefix('/') for at in twice)}: {json_text.TWICE}"
+            )
+        return document
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except (ValueError, RecursionError):
+            return InvalidJSONInput(data)
 
     def prepare_value(self, value: Any) -> Any:
         return value if isinstance(value, InvalidJSONInput) else as_json(value)

@@ -109,7 +109,9 @@ def test_every_line_that_it_logs_is_an_object_for_collectors(stack: Clone) -> No
 
 
 def test_the_passwords_that_readme_shows_open_both_doors(stack: Clone) -> None:
-    admin, flower = stack.type(printed("README.md", "docker compose run --rm --no-deps secrets cat /keys")).split()
+    admin, flower = stack.type(
+        printed("README.md", "docker compose run --rm --no-deps secrets cat /keys")
+    ).split()
 
     page = Browser(stack.web_url).sign_in("admin", admin)
 

@@ -348,6 +348,10 @@ FORMS = [
         for value in ('{"text": NaN}', '{"text": "\\u0000"}', '{"text": "\\ud800"}', "null", '"x"')
     ],
     {"params": '{"text": "x", "times": 1e999}'},
+    {"params": '{"text": "x", "text": "y"}'},
+    {"params": '{"text": "x", "times": true}'},
+    {"params": '{"text": "x", "times": 1' + "0" * 5000 + "}"},
+    {"params": "[" * 5000},
     {"name": ""},
     {"name": "x" * 121},
     {"name": NUL},

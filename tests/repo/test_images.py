@@ -136,9 +136,19 @@ def test_only_flower_has_flower_only_web_copies_backups_and_no_image_has_what_te
 
 
 def test_the_same_uv_builds_images_and_environments() -> None:
-    (pinned,) = re.findall(r"^ARG UV_VERSION=(\d+\.\d+)\.\d+$", text(DOCKERFILE), re.MULTILINE)
+    (pinned,) = re.findall(r"^uv==(\d+\.\d+)\.\d+ ", text("services/uv.txt"), re.MULTILINE)
 
     assert f"'uv>={pinned}," in text("Makefile")
+
+
+def test_uv_is_the_one_whose_hash_is_known_and_checks_the_hashes_of_all_else() -> None:
+    build = " ".join(stages()["build"].lines)
+    lines = text("services/uv.txt").splitlines()
+
+    assert "--require-hashes --requirement /tmp/uv.txt" in build
+    assert "--mount=type=bind,source=services/uv.txt,target=/tmp/uv.txt" in build
+    assert all(re.fullmatch(r"uv==[\d.]+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in lines)
+    assert len(lines) > 10, "every platform has a wheel of its own"
 
 
 def test_what_is_fetched_stays_in_caches_and_no_secret_is_written() -> None:

@@ -11,6 +11,7 @@ from django.contrib.auth import get_user_model
 from esteira.errors import NotFound
 from esteira.models import ClockTimestamp, File
 from esteira.uploads import delete_upload, uploads
+from web import words
 from web.cli import find, looks
 from web.cli.errors import OK
 from web.cli.listing import count
@@ -71,7 +72,7 @@ def _table(out: Out, files: list[File]) -> None:
         now = file.db_now  # type: ignore[attr-defined]
         of = names.get(file.account, file.account)
         table.add_row(
-            looks.short_id(file.pk), file.name, looks.size(file.size), of, ago(file.created_at, now)
+            looks.short_id(file.pk), file.name, words.size(file.size), of, ago(file.created_at, now)
         )
     out.show(table)
 

@@ -5,7 +5,6 @@ All mistakes are found before anything is uploaded or stored, and shown together
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import os
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
+from esteira import json_text
 from esteira.errors import InvalidParameters
 from esteira.params import check
 from esteira.registry import JobType
@@ -126,10 +126,17 @@ class _Reading:
             return self._upload(parameter, Path(word.value).expanduser(), upload)
         try:
             if word.how == "json":
-                return json.loads(word.value)
+                return self._json(word)
             return word.value if self._splits(parameter, word.value) else parameter.read(word.value)
         except ValueError as error:
             return self._mistake(word.name, f"is not JSON: {error}.")
+
+    def _json(self, word: Word) -> Any:
+        document, twice = json_text.read(word.value)
+        for at in twice:
+            self._mistake(f"{word.name}{at}", json_text.TWICE)
+            self.wrong.add(word.name)
+        return document
 
     def _splits(self, parameter: Parameter, text: str) -> bool:
         """Tell whether the job type itself makes a list of a text, such as addresses with commas between them."""

@@ -1,0 +1,127 @@
+"""What `jobs submit` says to words that are wrong: all of it at once, each thing by the name under which it was typed."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from typing import NamedTuple
+
+import pytest
+from django.core.management import call_command
+
+from esteira import Context, FileRef, job
+from esteira.models import Job
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture(autouse=True)
+def _types(job_types: None) -> None:
+    @job(name="cli.greet")
+    def greet(ctx: Context, name: str = "ana") -> None:
+        """Greet somebody."""
+
+    @job(name="cli.read")
+    def read(ctx: Context, text: FileRef) -> None:
+        """Read a file."""
+
+
+class Said(NamedTuple):
+    out: str
+    err: str
+    code: int
+
+
+def jobs(*words: str) -> Said:
+    out, err, code = StringIO(), StringIO(), 0
+    try:
+        call_command("jobs", *words, stdout=out, stderr=err)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return Said(out.getvalue(), err.getvalue(), code)
+
+
+def test_all_mistakes_are_shown_at_once_and_nothing_is_stored() -> None:
+    said = jobs("submit", "cli.read", "txt=x", "more=1")
+
+    assert said.code == 1
+    assert said.err.splitlines() == [
+        "3 parameters need attention:",
+        "  text  is required.",
+        "  txt   is not a parameter of this job type; did you mean 'text'?",
+        "  more  is not a parameter of this job type; remove it or check its spelling.",
+    ]
+    assert not Job.objects.exists()
+
+
+def test_true_is_no_number() -> None:
+    said = jobs("submit", "demo.flaky", "failures:=true")
+
+    assert (said.code, "failures  must be a number, not true." in said.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ('name:={"a": [{"b": 1, "b": 2}]}', "name a 1 b  stands there twice; remove one."),
+        ("name:={", "name  is not JSON: Expecting property name enclosed in double quotes"),
+        ("name:=" + "[" * 5000, "name  is not JSON: it is nested too deeply."),
+        ("name:=1" + "0" * 5000, "name  Input should be a valid string."),
+    ],
+)
+def test_json_that_is_odd_is_refused_as_over_http(word: str, line: str) -> None:
+    said = jobs("submit", "cli.greet", word)
+
+    assert said.code == 1
+    assert line in said.err
+    assert not Job.objects.exists()
+
+
+def test_mistakes_in_parameters_options_and_types_are_shown_at_once() -> None:
+    words = ["nam=x", "--queue=nobody", "--delay=soon", "--at=tomorrow", "--unique=", "--priority=urgent"]
+
+    said = jobs("submit", "cli.greet", *words)
+    as_json = json.loads(jobs("submit", "cli.greet", *words, "--json").err)
+    of_no_type = jobs("submit", "cli.gret", "--expires=0")
+
+    assert said.code == 2
+    assert said.err.splitlines()[0] == "6 things need attention:"
+    assert [line.split()[0] for line in said.err.splitlines()[1:]] == [
+        "--delay",
+        "--at",
+        "nam",
+        "--queue",
+        "--priority",
+        "--unique",
+    ]
+    assert len(as_json["errors"]) == 6
+    assert of_no_type.code == 1
+    assert [line.split()[0] for line in of_no_type.err.splitlines()[1:]] == ["type", "--expires"]
+    assert "cli.greet" in of_no_type.err
+    assert not Job.objects.exists()
+
+
+def test_mistakes_as_json_are_for_scripts() -> None:
+    said = jobs("submit", "cli.greet", "nam=x", "--json")
+
+    problem = json.loads(said.err)
+    assert problem["code"] == "invalid-parameters"
+    assert problem["errors"][0]["pointer"] == "#/params/nam"
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--queue=nobody"], "--queue  no worker would read 'nobody'"),
+        (["--queue="], "--queue  no worker would read ''"),
+        (["--delay=1h", "--expires=0"], "--expires  must be a number of seconds"),
+        (["--priority="], "--priority  must be one of high, normal, low"),
+        (["--delay=1h", "--at=2030-01-01T00:00Z"], "--at  cannot be combined with a delay"),
+    ],
+)
+def test_what_the_core_refuses_is_named_as_it_was_typed(words: list[str], sentence: str) -> None:
+    said = jobs("submit", "cli.greet", *words)
+
+    assert said.code == 1
+    assert sentence in said.err
