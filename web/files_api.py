@@ -21,7 +21,7 @@ from web.downloads import download
 from web.listing import cut
 from web.openapi import FILE_ANSWER, UPLOAD_BODY
 from web.shapes import UPLOADS, file_body, job_for, upload_body
-from web.statuses import LOOK_ERRORS, READ_ERRORS, REPEATABLE, UNCHANGED, UPLOAD_ERRORS
+from web.statuses import LOOK_ERRORS, OF_A_FILE, READ_ERRORS, REPEATABLE, UPLOAD_ERRORS
 from web.submitting import with_key
 from web.uploads import received
 
@@ -43,7 +43,7 @@ def list_files(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
     response={304: None, 412: schemas.ProblemBody, 416: schemas.ProblemBody, **LOOK_ERRORS},
     auth=need(Scope.OWN),
     tags=["files"],
-    openapi_extra={**UNCHANGED, **FILE_ANSWER},
+    openapi_extra={**OF_A_FILE, **FILE_ANSWER},
 )
 def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpResponseBase:
     """Download a result file."""
@@ -102,7 +102,7 @@ def get_upload(request: HttpRequest, file_id: Path[UUID]) -> HttpResponse:
     response={304: None, 412: schemas.ProblemBody, 416: schemas.ProblemBody, **LOOK_ERRORS},
     auth=need(Scope.SUBMIT),
     tags=["files"],
-    openapi_extra={**UNCHANGED, **FILE_ANSWER},
+    openapi_extra={**OF_A_FILE, **FILE_ANSWER},
 )
 def get_upload_content(request: HttpRequest, file_id: Path[UUID]) -> HttpResponseBase:
     """Download an upload of yours, or a range of it."""

@@ -35,16 +35,22 @@ UPLOAD_BODY: Schema = {
         },
     }
 }
+_BYTES: Schema = {
+    one: {"schema": {"type": "string", "format": "binary"}}
+    for one in ("application/octet-stream", "*/*")  # not every generator knows the second
+}
 FILE_ANSWER: Schema = {
     "responses": {
-        200: {
-            "description": "The file, under its own type.",
-            "content": {
-                one: {"schema": {"type": "string", "format": "binary"}}
-                for one in ("application/octet-stream", "*/*")  # not every generator knows the second
-            },
-        }
+        200: {"description": "The file, under its own type.", "content": _BYTES},
+        206: {"description": "The part of the file that was asked for.", "content": _BYTES},
     }
+}
+RANGE: Schema = {
+    "name": "Range",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "One range of bytes, as in bytes=0-1023; anything else is answered with the whole file.",
 }
 KEY: Schema = {
     "name": "Idempotency-Key",
@@ -71,7 +77,7 @@ HEADERS: Schema = {
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=-]{1,64}$"},
     },
-    "Location": {"description": "Where to look at the job.", "required": True, "schema": _TEXT},
+    "Location": {"description": "Where to look at what was made.", "required": True, "schema": _TEXT},
     "Poll": {
         "description": "Look again after so many seconds; not when the job has ended.",
         "schema": {"type": "integer", "minimum": 0},
@@ -88,8 +94,11 @@ HEADERS: Schema = {
     "Link": {"description": "The next and the previous page (RFC 8288).", "schema": _TEXT},
     "Challenge": {"description": "How to say who asks.", "required": True, "schema": {"type": "string"}},
     "Encodings": {"description": "What a body may be encoded with.", "schema": _TEXT},
+    "Ranges": {"description": "That a part of the file can be asked for.", "schema": {"const": "bytes"}},
+    "Range": {"description": "Which bytes these are, of how many.", "required": True, "schema": _TEXT},
     "Disposition": {"description": "The file's name.", "required": True, "schema": _TEXT},
 }
+OF_A_FILE = {"ETag": "ETag", "Content-Disposition": "Disposition", "Accept-Ranges": "Ranges"}
 #: Which headers an operation's good answer has, beside the one that all have.
 OF_OPERATION: dict[str, dict[str, str]] = {
     "submit_job": {"Location": "Location", "Retry-After": "Poll", "Idempotency-Replayed": "Replayed"},
@@ -98,13 +107,18 @@ OF_OPERATION: dict[str, dict[str, str]] = {
     "retry_job": {"Location": "Location", "Retry-After": "Poll", "Idempotency-Replayed": "Replayed"},
     "list_jobs": {"Link": "Link"},
     "get_job": {"ETag": "ETag", "Retry-After": "Poll"},
-    "get_file": {"ETag": "ETag", "Content-Disposition": "Disposition"},
+    "upload_file": {"Location": "Location", "Idempotency-Replayed": "Replayed"},
+    "list_uploads": {"Link": "Link"},
+    "get_file": OF_A_FILE,
+    "get_upload_content": OF_A_FILE,
 }
 OF_STATUS: dict[str, dict[str, str]] = {
+    "206": {**OF_A_FILE, "Content-Range": "Range"},
     "304": {"ETag": "ETag"},
     "401": {"WWW-Authenticate": "Challenge"},
     "409": {"Retry-After": "Retry-After"},
     "415": {"Accept-Encoding": "Encodings"},
+    "416": {"Content-Range": "Range", "Accept-Ranges": "Ranges"},
     "429": {"Retry-After": "Retry-After"},
     "503": {"Retry-After": "Retry-After"},
 }
@@ -200,7 +214,7 @@ def _keep_out_nul(node: Any) -> None:
 
 
 def _told(operation: Schema) -> Schema:
-    name = operation["operationId"].removeprefix("web_api_")
+    name = operation["operationId"].removeprefix("web_api_").removeprefix("web_files_api_")
     for parameter in operation["parameters"]:
         if parameter["in"] == "query":
             parameter["schema"] = _in_an_address(parameter["schema"])
@@ -218,7 +232,7 @@ def _in_an_address(schema: Schema) -> Schema:
 
 def _answers(name: str, answers: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
     for status, answer in sorted(answers.items()):
-        special = OF_OPERATION.get(name, {}) if status < "300" else OF_STATUS.get(status, {})
+        special = OF_STATUS.get(status, {}) or (OF_OPERATION.get(name, {}) if status < "300" else {})
         content = answer.get("content", {})
         body = content.get("application/json", {})
         if body.get("schema", {}).get("$ref", "").endswith("/ProblemBody"):
