@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
@@ -167,7 +168,7 @@ def test_a_result_may_be_named_by_whose_job_made_it(ana: Client, rui: Client, co
     file_id = str(File.objects.get().pk)
     asked = {"type": "t.read", "params": {"file": file_id}}
 
-    Job.objects.update(submitted_by="ana / laptop")
+    Job.objects.update(account=f"user:{User.objects.get(username='ana').pk}")
 
     assert post(ana, "/jobs", asked).status_code == 202
     assert post(rui, "/jobs", asked).status_code == 422

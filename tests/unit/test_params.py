@@ -178,7 +178,9 @@ def test_a_type_without_a_json_schema_is_refused_with_its_parameter() -> None:
     "value", ["\ud800", {"k": "\udfff"}, ["\ud800"], {"\ud800": 1}, [{"a": {"\udfffb": 1}}]]
 )
 def test_half_a_character_is_refused(value: Any) -> None:
-    assert "surrogate" in pointers({"name": "Ana", "extra": value})["#/params/extra"]
+    ((at, detail),) = pointers({"name": "Ana", "extra": value}).items()
+
+    assert at.startswith("#/params/extra") and "surrogate" in detail
     assert pointers({"name": value})
 
 
@@ -203,7 +205,8 @@ def test_half_a_character_in_a_key_is_refused_whatever_the_type(
     fn.__annotations__["table"] = kind
     refused = pointers({"table": value, **more}, model_of(fn, where="x.py:1", name="x"))
 
-    assert "surrogate" in refused["#/params/table"]
+    ((at, detail),) = refused.items()
+    assert at.startswith("#/params/table") and "surrogate" in detail
 
 
 def test_the_character_that_stands_for_an_unknown_one_is_a_character() -> None:
