@@ -21,5 +21,7 @@ keepalive = 5
 logconfig_dict = project_logging.config(
     (os.environ.get("LOG_LEVEL") or "INFO").upper(), os.environ.get("LOG_FORMAT") or "text"
 )
-access_log_format = '%(h)s "%(r)s" %(s)s %(b)s B %(M)s ms "%(a)s"'  # time and request id are in each line of ours
+access_log_format = (
+    '%(h)s "%(r)s" %(s)s %(b)s B %(M)s ms "%(a)s"'  # time and request id are in each line of ours
+)
 forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1"
