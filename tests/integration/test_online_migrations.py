@@ -45,6 +45,7 @@ BUILT = (
     *("job_front", "job_feed", "job_turns", "job_turn_offered"),
     *("job_claimed", "file_upload", "file_loose"),
     "job_account",
+    "file_account",
 )
 CHANGES = ("ALTER", "CREATE", "DROP", "UPDATE", "INSERT", "DELETE")
 #: What conflicts with nothing that a job's statements do.

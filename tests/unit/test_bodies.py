@@ -20,7 +20,9 @@ def body(messages: Iterable[dict[str, Any]], *, pause_s: float = 0.0, said: int 
     coming = iter(messages)
 
     async def receive() -> dict[str, Any]:
-        await asyncio.sleep(pause_s)
+        arrived = asyncio.Event()
+        asyncio.get_running_loop().call_later(pause_s, arrived.set)
+        await arrived.wait()
         return next(coming, None) or await asyncio.get_running_loop().create_future()
 
     return Body({"headers": [(b"content-length", str(said).encode())]}, receive)
