@@ -106,7 +106,7 @@ class JobLine(Schema):
 
 
 class JobBody(JobLine):
-    """A job. What it was given and gave back is null without the right payloads:read; secrets are stars."""
+    """A job. What it was given and gave back is null for who may not read it; secrets are stars, and go at its end."""
 
     params: dict[str, Any] | None
     result: Any
