@@ -96,7 +96,7 @@ class JobLine(Schema):
 
 
 class JobBody(JobLine):
-    """A job. What it was given and gave back is null without the right payloads:read; secrets are stars."""
+    """A job. What it was given and gave back is null for who may not read it; secrets are stars, and go at its end."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [A_JOB]})
 

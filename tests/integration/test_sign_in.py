@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from django.contrib.sessions.models import Session
 from django.test import Client, RequestFactory
 
 from esteira.db import Core
-from tests.support.http import PASSWORD, account, hashed
-from web import hashing, login
+from esteira.errors import TooManyRequests
+from tests.support.http import PASSWORD, account, hashed, problem
+from web import hashing, login, problems
 from web.addresses import address_of
 from web.login import LoginFailure
 from web.rarely import Rarely
@@ -197,8 +199,30 @@ def test_the_old_password_is_guessed_no_more_often_where_it_is_changed(core: Cor
     right = client.post("/admin/password_change/", {"old_password": PASSWORD, **new})
 
     assert (wrong.status_code, closed.status_code, right.status_code) == (200, 429, 302)
+    assert int(closed.headers["Retry-After"]) > 0
     assert not LoginFailure.objects.exists()
     assert sign_in("another long one 7").status_code == 302
+
+
+def test_a_limit_is_a_problem_of_its_own_with_the_time_to_come_again(rf: RequestFactory) -> None:
+    refused = problems.of(TooManyRequests("20 uploads are under way.", retry_after_s=7))
+    assert refused is not None
+
+    answer = problem(_answered(refused.response(rf.get("/api/v1/files"))))
+
+    assert (answer["type"], answer["status"]) == ("/problems/too-many-requests", 429)
+    assert refused.headers["Retry-After"] == "7"
+    client = Client()
+    client.force_login(User.objects.get(username="ana"))
+    assert "Retry-After" in client.get(answer["type"]).content.decode()
+
+
+def _answered(response: Any) -> Any:
+    """Give an answer what the outermost middleware adds."""
+    told = json.loads(response.content)
+    response["X-Request-ID"] = "r"
+    response.content = json.dumps({**told, "request_id": "r"})
+    return response
 
 
 def test_a_try_that_the_database_breaks_off_is_nobodys_failure(
