@@ -433,6 +433,15 @@ def test_an_end_that_several_ids_have_names_them() -> None:
     assert "01900000-0000-7000-8000-001100000abc" in said.err
 
 
+@pytest.mark.parametrize("words", [["submit"], ["nonsense"], ["list", "--limit=x"], ["show", "--help"]])
+def test_a_usage_line_begins_as_the_command_does_where_it_is_read(words: list[str]) -> None:
+    with shell("jobs", *words, MANAGE_COMMAND="docker compose exec web manage") as typed:
+        out, err = typed.communicate(timeout=60)
+
+    assert "usage: docker compose exec web manage jobs" in out + err
+    assert "manage.py" not in out + err
+
+
 def test_show_reads_the_end_of_a_long_log_and_says_so() -> None:
     job_id = submitted()
     JobLog.objects.bulk_create(
