@@ -27,7 +27,8 @@ class WorkerAdmin(ReadOnly):
 
     @admin.display(description="state")
     def condition(self, worker: Any) -> str:
-        return str(worker.state) if worker.fresh else f"{worker.state}, silent"
+        """Say what metrics say: one that said goodbye is gone, and not silent."""
+        return "silent" if worker.state == "up" and not worker.fresh else str(worker.state)
 
     @admin.display(description="queues")
     def reads(self, worker: Worker) -> str:

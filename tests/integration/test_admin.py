@@ -477,12 +477,15 @@ def test_workers_are_shown_with_what_they_do(boss: Client) -> None:
         name="w1", incarnation="b.1.2", host="h", pid=7, queues=["default"], types=["admin.letter"]
     )
     Worker.objects.create(name="w2", incarnation="b.1.3", host="h", pid=8)
+    Worker.objects.create(name="w3", incarnation="b.1.4", host="h", pid=9, state="gone")
     Orm().fetch(
-        "UPDATE esteira_worker SET last_seen = clock_timestamp() - interval '1 hour' WHERE name = 'w2'"
+        "UPDATE esteira_worker SET last_seen = clock_timestamp() - interval '1 hour' WHERE name <> 'w1'"
     )
 
     text = page(boss, "/admin/esteira/worker/")
     one = page(boss, "/admin/esteira/worker/w1/change/")
 
-    assert "up, silent" in text
+    assert ">silent<" in text
+    assert ">gone<" in text
+    assert "up, silent" not in text
     assert "admin.letter" in one

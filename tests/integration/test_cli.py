@@ -17,8 +17,6 @@ from uuid import UUID
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 
 from esteira import Context, FileRef, Secret, ids, job, operate
 from esteira.db import Core, Orm
@@ -402,26 +400,6 @@ def test_an_end_that_several_ids_have_names_them() -> None:
     assert said.code == 1
     assert "01900000-0000-7000-8000-001000000abc" in said.err
     assert "01900000-0000-7000-8000-001100000abc" in said.err
-
-
-def test_show_reads_the_end_of_a_long_log_and_says_so() -> None:
-    job_id = submitted()
-    JobLog.objects.bulk_create(
-        JobLog(job_id=job_id, attempt=attempt, text=f"attempt {attempt}\n" + "x" * 50_000 + "\n")
-        for attempt in range(1, 9)
-    )
-
-    with CaptureQueriesContext(connection) as queries:
-        short = jobs("show", str(job_id)).out
-    whole = jobs("show", str(job_id), "--logs").out
-
-    assert "log, its last 3 lines (--logs shows all)" in short
-    assert "attempt 8" in short
-    assert "attempt 1\n" not in short
-    assert "attempt 1\n" in whole
-    assert any(
-        "esteira_joblog" in q["sql"] and "ORDER BY" in q["sql"] and "DESC" in q["sql"] for q in queries
-    )
 
 
 # --- list -----------------------------------------------------------------------------------------------------------

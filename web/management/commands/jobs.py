@@ -18,6 +18,7 @@ from esteira.errors import EsteiraError
 from esteira.gate import away
 from web.cli import demo, files, job_types, listing, schedules, showing, steering, submitting, token, tokens
 from web.cli.errors import INTERRUPTED, OK, REFUSED, UNAVAILABLE, USAGE, Usage
+from web.cli.hints import typed
 from web.cli.out import Out
 
 NOT_MIGRATED = "The database lacks tables of this release: run `{} migrate`."
@@ -67,6 +68,7 @@ class Command(BaseCommand):
     requires_system_checks = []  # they belong to `manage.py check`; a command must answer at once
 
     def add_arguments(self, parser: CommandParser) -> None:
+        parser.prog = typed("").rstrip()  # usage lines begin as the command does where it is read
         words = parser.add_subparsers(dest="action", metavar="WORD", required=True, parser_class=WordParser)
         for name, action in ACTIONS.items():
             one = words.add_parser(name, help=action.help, description=action.help)
