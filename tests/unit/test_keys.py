@@ -72,9 +72,9 @@ def test_the_addresses_hold_the_passwords_quoted() -> None:
 
     keys.settle()
 
-    postgres, redis = "p%40ss%3Aword%2F1", "r%23d%3Fs%20word"
+    postgres, app, redis = "p%40ss%3Aword%2F1", "app%3Aword%2F1", "r%23d%3Fs%20word"
     assert everything()[str(keys.KEYS / "django/database_url")] == (
-        "postgresql://esteira_app:app%3Aword%2F1@postgres:5432/esteira"
+        f"postgresql://esteira_app:{app}@postgres:5432/esteira"
     )
     assert everything()[str(keys.KEYS / "release/database_owner_url")] == (
         f"postgresql://esteira:{postgres}@postgres:5432/esteira"
