@@ -15,6 +15,7 @@ import psutil
 import psycopg
 import pytest
 
+from tests.support.http import PASSWORD
 from tests.support.mishaps import frozen
 from tests.support.site import Site, run_site, status_of
 from tests.support.waiting import until
@@ -230,6 +231,37 @@ def test_head_is_answered_wherever_get_is(site: Site, path: str) -> None:
     assert head.headers["Content-Type"] == whole.headers["Content-Type"]
     if path != "/login/":  # its token is another one each time
         assert head.headers["Content-Length"] == str(len(whole.text))
+
+
+def test_an_unknown_host_is_told_so_without_links_to_it(site: Site) -> None:
+    api, page = (site.ask("GET", path, Host="evil.example") for path in ("/api/v1/jobs", "/login/"))
+
+    assert (api.status, json.loads(api.text)["type"]) == (400, "/problems/unknown-host")
+    assert "JSON" not in json.loads(api.text)["title"]
+    assert page.status == 400
+    assert b"WEB_URL" in page.text
+    assert b'<a href="/' not in page.text
+
+
+def test_a_browser_uploads_what_is_larger_than_other_bodies(site: Site) -> None:
+    """The token of its form is in a header, so that nobody has to read the upload to find it."""
+    form = site.ask("GET", "/login/", Authorization="")
+    token = form.text.decode().split('name="csrfmiddlewaretoken" value="', 1)[1].split('"', 1)[0]
+    cookie = form.headers["Set-Cookie"].split(";", 1)[0]
+    typed = f"username=admin&password={PASSWORD.replace(' ', '+')}&csrfmiddlewaretoken={token}".encode()
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    signed = site.ask("POST", "/login/", typed, Authorization="", Cookie=cookie, **kind)
+    cookies = dict(one.split(";", 1)[0].split("=", 1) for one in signed.headers.get_all("Set-Cookie"))
+    sent = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+    start = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.bin"\r\n\r\n'
+    body = start + bytes(9 * MIB) + b"\r\n--b--\r\n"
+    sent |= {"Authorization": "", "Content-Type": "multipart/form-data; boundary=b"}
+
+    stored = site.ask("POST", "/api/v1/files", body, **sent, **{"X-CSRFToken": cookies["csrftoken"]})
+    forged = site.ask("POST", "/api/v1/files", body, **sent)
+
+    assert (stored.status, json.loads(stored.text).get("size")) == (201, 9 * MIB)
+    assert (forged.status, json.loads(forged.text)["type"]) == (403, "/problems/csrf")
 
 
 def test_our_files_are_for_our_pages(site: Site) -> None:

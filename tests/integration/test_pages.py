@@ -84,6 +84,14 @@ def test_an_account_without_a_role_is_told_whom_to_ask() -> None:
 # --- the list
 
 
+def test_a_page_that_is_not_there_offers_no_other_account(operator: Client) -> None:
+    missing = operator.get("/nothing-here")
+
+    assert missing.status_code == 404
+    assert b"another account" not in missing.content
+    assert b"another account" in browser("").get("/").content
+
+
 def test_an_empty_list_says_how_to_begin(operator: Client) -> None:
     assert "manage.py jobs demo" in text_of(operator.get("/"))
     assert "Nothing matches" in text_of(operator.get("/?state=failed"))
