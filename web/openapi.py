@@ -59,7 +59,6 @@ KEY: Schema = {
     "schema": {"type": "string", "pattern": '^([!#-~][!-~]{0,254}|"[ -~]{1,255}")$'},
     "description": "1 to 255 printable ASCII characters, in quotes if a blank is among them. Repeats with the same key "
     "and request get the first answer, and nothing happens again.",
-    "example": "order-4711",
 }
 IF_NONE_MATCH: Schema = {
     "name": "If-None-Match",

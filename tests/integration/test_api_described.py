@@ -65,27 +65,17 @@ def fuzzed(served: Served, tmp_path: Path) -> Iterator[Served]:
         worker.kill()
 
 
-def test_fuzz_requests_made_from_the_description_find_nothing(fuzzed: Served, token: str) -> None:
-    how = (
-        [
-            *("--max-time", f"{MINUTES * 60:.0f}", "--generation-database", "none"),
-            *("--seed", os.environ.get("SEED") or str(os.getpid())),
-        ]
-        if MINUTES
-        else ["--max-time", "15", "--max-examples", "2", "--generation-deterministic"]
-    )
-    command = [
-        PROGRAMS / "st",
-        "run",
-        f"{fuzzed.url}/api/v1/openapi.json",
-        "--checks",
-        "all",
-        "--no-color",
-        *how,
-    ]
+def test_fuzz_requests_made_from_the_description_find_nothing(
+    fuzzed: Served, token: str, tmp_path: Path
+) -> None:
+    seed = os.environ.get("SEED") or str(os.getpid())
+    at_random = ["--max-time", f"{MINUTES * 60:.0f}", "--generation-database", "none", "--seed", seed]
+    briefly = ["--max-time", "15", "--max-examples", "2", "--generation-deterministic"]
+    command = [str(PROGRAMS / "st"), "--config-file", str(ROOT / "schemathesis.toml"), "run"]
+    command += [f"{fuzzed.url}/api/v1/openapi.json", "-H", f"Authorization: Bearer {token}"]
     done = subprocess.run(
-        [*map(str, command), "-H", f"Authorization: Bearer {token}"],
-        cwd=ROOT,
+        [*command, "--checks", "all", "--no-color", *(at_random if MINUTES else briefly)],
+        cwd=tmp_path,  # it remembers what broke in its folder, and would try that first the next time
         capture_output=True,
         text=True,
         timeout=MINUTES * 60 + 300,
