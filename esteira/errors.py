@@ -93,6 +93,8 @@ class StateConflict(EsteiraError):
 class SecretsRemoved(StateConflict):
     """A cancelled or expired job whose secret parameters went when it ended."""
 
+    code = "secrets-removed"
+
     def __init__(self, job_id: object, state: str) -> None:
         super().__init__(job_id, state, "retried")
         why = f"job {job_id} is {state}, and its secret parameters were removed when it ended"

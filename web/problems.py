@@ -44,6 +44,7 @@ TITLES: dict[str, str] = {
     "method-not-allowed": "This address does not answer to this method. The header Allow says which it knows.",
     "too-large": "The request, or a part of it, is larger than its limit.",
     "state-conflict": "The job's state does not allow this.",
+    "secrets-removed": "The job's secret parameters went when it ended, so it cannot be retried. Submit it again.",
     "unique-conflict": "Another job holds the same unique key.",
     "unique-in-progress": "Another transaction is submitting a job with the same unique key. Try again.",
     "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",
