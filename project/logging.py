@@ -1,6 +1,7 @@
 """One way to log for every process: a readable line, or a JSON object a line with LOG_FORMAT=json.
 
-A line that web writes for a request bears the request's id, which its answer has in X-Request-ID.
+A line that web writes for a request bears the request's id, which its answer has in X-Request-ID. What a submitter
+wrote neither steers the terminal that shows a log nor makes a line that looks like ours (`esteira.printable`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging.config
 from datetime import UTC, datetime
 from typing import Any
 
+from esteira.printable import INDENT, indented, json_line, one_line
 from web.request_id import current
 
 
@@ -21,6 +23,19 @@ class RequestId(logging.Filter):
         request_id = current.get()
         vars(record).update(request_id=request_id, for_request=f" [{request_id}]" if request_id else "")
         return True
+
+
+class TextFormatter(logging.Formatter):
+    """A line for each message, whatever it holds; a traceback stands below it, indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is the library's
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return INDENT + indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        return INDENT + indented(stack_info)
 
 
 class JsonFormatter(logging.Formatter):
@@ -38,7 +53,7 @@ class JsonFormatter(logging.Formatter):
             line["request_id"] = request_id
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json_line(json.dumps(line, ensure_ascii=False))
 
 
 def configure(level: str | int = "INFO", fmt: str = "text", file: str | None = None) -> None:
@@ -53,7 +68,8 @@ def config(level: str | int, fmt: str, file: str | None = None) -> dict[str, Any
     """Return the same for a program that calls `dictConfig` itself, as gunicorn's main process does."""
     formatters = {
         "text": {
-            "format": "%(asctime)s %(levelname)s %(name)s%(for_request)s: %(message)s",
+            "()": TextFormatter,
+            "fmt": "%(asctime)s %(levelname)s %(name)s%(for_request)s: %(message)s",
             "datefmt": "%Y-%m-%d %H:%M:%S",
         },
         "json": {"()": JsonFormatter},

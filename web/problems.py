@@ -51,7 +51,7 @@ TITLES: dict[str, str] = {
     "precondition-failed": "A condition of the request, such as If-Match, does not hold.",
     "range": "The file has no such bytes. The header Content-Range says how many it has.",
     "state-conflict": "The job's state does not allow this.",
-    "secrets-removed": "The secret parameters of this job were removed when it ended. Submit it again with them.",
+    "secrets-removed": "The job's secret parameters went when it ended, so it cannot be retried. Submit it again.",
     "unique-conflict": "Another job holds the same unique key.",
     "unique-in-progress": "Another transaction is submitting a job with the same unique key. Try again.",
     "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",

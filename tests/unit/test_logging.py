@@ -70,3 +70,32 @@ def test_what_reaches_a_jobs_own_log_does_not_depend_on_the_level(tmp_path: Path
     configure("ERROR", "text", str(tmp_path / "log"))
 
     assert logging.getLogger("jobs.shop").isEnabledFor(logging.INFO)
+
+
+NASTY = "a\r\x1b[2Jb\n2026-01-01 00:00:00 ERROR shop: forged\u202e\x9b\u2028c"
+
+
+def test_what_a_submitter_wrote_makes_no_line_and_steers_no_terminal(tmp_path: Path) -> None:
+    configure("INFO", "text", str(tmp_path / "log"))
+
+    logging.getLogger("shop").info("about %s", NASTY)
+    try:
+        raise ValueError(NASTY)
+    except ValueError:
+        logging.getLogger("shop").exception("failed")
+
+    text = (tmp_path / "log").read_text()
+    ours = [line for line in text.split("\n") if line and not line.startswith(" ")]
+    assert [line.partition(" shop: ")[2][:6] for line in ours] == ["about ", "failed"]
+    assert "\u240a2026-01-01" in ours[0]
+    assert not {"\r", "\x1b", "\x9b", "\u202e", "\u2028"} & set(text)
+
+
+def test_an_object_a_line_holds_the_same_and_nothing_that_steers(tmp_path: Path) -> None:
+    configure("INFO", "json", str(tmp_path / "log"))
+
+    logging.getLogger("shop").info("about %s", NASTY)
+
+    text = (tmp_path / "log").read_text()
+    assert json.loads(text)["msg"] == f"about {NASTY}"
+    assert text.count("\n") == 1 and not {"\r", "\x1b", "\x9b", "\u202e", "\u2028"} & set(text)
