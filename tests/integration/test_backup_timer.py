@@ -36,7 +36,10 @@ class Timer:
     def rests(self) -> bool:
         """Whether it has looked and found nothing to do, or has done it."""
         assert self.process
-        return any(child.name() == "sleep" for child in psutil.Process(self.process.pid).children())
+        try:
+            return any(child.name() == "sleep" for child in psutil.Process(self.process.pid).children())
+        except psutil.NoSuchProcess:  # a child ended between two looks
+            return False
 
     def healthy(self) -> bool:
         asked = subprocess.run(

@@ -44,7 +44,7 @@ UNION ALL SELECT 'constraint', concat(conrelid::regclass, '.', conname), concat(
 BUILT = (
     *("job_front", "job_feed", "job_turns", "job_turn_offered"),
     *("job_claimed", "file_upload", "file_loose"),
-    *("job_account", "file_account", "job_ended_badly", "job_later"),
+    *("job_ended_badly", "job_later", "file_account", "job_account"),
 )
 CHANGES = ("ALTER", "CREATE", "DROP", "UPDATE", "INSERT", "DELETE")
 #: What conflicts with nothing that a job's statements do.

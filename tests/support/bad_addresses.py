@@ -152,7 +152,7 @@ METHODS = [
     _method("GET", f"{_ONE}/cancel", "POST"),
     _method("HEAD", f"{_ONE}/retry", "POST"),
     _method("POST", "/api/v1/openapi.json", "GET, HEAD", **_sent({})),
-    _method("DELETE", "/api/v1/files", "POST"),
+    _method("DELETE", "/api/v1/files", "GET, HEAD, POST"),
     _method("PUT", "/api/v1/job-types/demo.greet", "GET, HEAD", **_sent({})),
     *[_method("POST", path, "GET, HEAD", who="page") for path in ("/", "/problems/csrf")],
     _method("GET", f"/jobs/{NOBODY}/cancel/", "POST", who="page"),
@@ -247,11 +247,11 @@ ADDRESSES = [
     Bad(
         name="cancel with half a document", status=400, code="bad-request", path=f"{_ONE}/cancel", **_raw("{")
     ),
-    Bad(name="another Host", status=400, code="bad-request", method="GET", headers={"Host": "evil.example"}),
+    Bad(name="another Host", status=400, code="unknown-host", method="GET", headers={"Host": "evil.example"}),
     Bad(
         name="another Host at /api",
         status=400,
-        code="bad-request",
+        code="unknown-host",
         method="GET",
         path="/api",
         headers={"Host": "evil.example"},
