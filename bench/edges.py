@@ -1,8 +1,9 @@
 """How long a submit takes beside clients who have no account, or send slowly: `python -m bench.edges URL TOKEN`.
 
 Seven send 100 MiB each without a token, again and again; fifty each send nothing, half a head, half a body, and half a
-body with the token. The figures are those of the very processes that answer at URL, in containers or not. TOKEN is one
-that may submit; what is submitted greets somebody an hour later, so that no worker takes part.
+body with the token; sixteen guess passwords; one asks for 32 lists in turn, one after the other. The figures are those
+of the very processes that answer at URL, in containers or not. TOKEN is one that may submit; what is submitted greets
+somebody an hour later, so that no worker takes part.
 """
 
 from __future__ import annotations
@@ -12,18 +13,24 @@ import asyncio
 import http.client
 import json
 import multiprocessing
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 MIB = 1024**2
-UPLOADERS, SLOW_OF_EACH_KIND = 7, 50
+UPLOADERS, SLOW_OF_EACH_KIND, GUESSERS = 7, 50, 16
 LARGE = 100 * MIB
-#: Between two bytes of somebody who is slow.
-DRIP_S = 2.0
+#: Between two bytes of somebody who is slow, and between two lists.
+DRIP_S, REST_S = 2.0, 0.2
+LISTS = [
+    f"/api/v1/jobs?limit=50&state={state}{more}"
+    for state in ("succeeded", "failed", "dead", "cancelled", "expired", "scheduled", "running", "retrying")
+    for more in ("", "&type=demo.greet", "&queue=default", "&type=demo.flaky&queue=default")
+]
 LATER_S = 3600
 MOST_TIMES = 5.0
 
@@ -110,7 +117,9 @@ async def _disturb(host: str, port: int, token: str) -> None:
         for head, drip in kinds
         for _ in range(SLOW_OF_EACH_KIND)
     ]
-    await asyncio.gather(*slow, *(_again(partial(_upload, host, port)) for _ in range(UPLOADERS)))
+    uploads = [_again(partial(_upload, host, port)) for _ in range(UPLOADERS)]
+    guesses = [_again(partial(_guess, host, port, f"name{n}")) for n in range(GUESSERS)]
+    await asyncio.gather(*slow, *uploads, *guesses, _again(partial(_read_lists, host, port, token)))
 
 
 async def _again(work: Callable[[], Awaitable[None]]) -> None:
@@ -144,6 +153,38 @@ async def _upload(host: str, port: int) -> None:
             writer.write(bytes(MIB))
             await writer.drain()
         await reader.read(4096)
+    finally:
+        writer.close()
+
+
+async def _guess(host: str, port: int, name: str) -> None:
+    """Try a password at the page for people, with the form's own token."""
+    page = await _asked(host, port, f"GET /login/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+    found = re.search(rb'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    cookie = re.search(rb"csrftoken=(\w+)", page)
+    if not found or not cookie:
+        raise OSError("there is no form")
+    form = urlencode({"csrfmiddlewaretoken": found[1].decode(), "username": name, "password": "Winter2026!"})
+    head = [
+        f"POST /login/ HTTP/1.1\r\nHost: {host}\r\nConnection: close",
+        "Content-Type: application/x-www-form-urlencoded",
+        f"Cookie: csrftoken={cookie[1].decode()}\r\nContent-Length: {len(form)}",
+    ]
+    await _asked(host, port, "\r\n".join(head) + f"\r\n\r\n{form}")
+
+
+async def _read_lists(host: str, port: int, token: str) -> None:
+    for path in LISTS:
+        head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        await _asked(host, port, head)
+        await asyncio.sleep(REST_S)
+
+
+async def _asked(host: str, port: int, request: str) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(request.encode())
+        return await reader.read()
     finally:
         writer.close()
 
