@@ -132,7 +132,7 @@ def moment(field: str, value: Any) -> datetime:
     except (OverflowError, ValueError):  # before the first year, or after the last
         at = None
     if at is None or not FIRST_MOMENT <= at <= datetime.now(UTC) + timedelta(seconds=TEN_YEARS_S):
-        raise InvalidOption(field, f"must lie between 1970 and ten years from now, not {shown(value)}.")
+        raise InvalidOption(field, f"must lie between 1970 and ten years from now, not {value.isoformat()}.")
     return at
 
 

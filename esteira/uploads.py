@@ -96,7 +96,7 @@ def delete_upload(file_id: UUID, account: str | None) -> None:
         )
         if not rows or account not in (None, rows[0][0]):
             raise NotFound("file", file_id)
-        _refuse_if_needed(db, file_id)
+        _refuse_if_needed(db, file_id, account)
         # Hidden together with the look; the bytes, which may be many, go after it.
         db.fetch("UPDATE esteira_file SET sha256 = '' WHERE id = %s", [file_id])
     _delete_all(file_id)
@@ -120,19 +120,21 @@ def may_name(account: str | None) -> Callable[[str], None]:
     return look
 
 
-def _refuse_if_needed(db: Db, file_id: UUID) -> None:
+def _refuse_if_needed(db: Db, file_id: UUID, account: str | None) -> None:
+    """Say by what a file is needed, but name nothing of another account's."""
     jobs = db.fetch(
-        """SELECT j.id FROM esteira_fileuse u JOIN esteira_job j ON j.id = u.job_id
+        """SELECT j.id, j.account FROM esteira_fileuse u JOIN esteira_job j ON j.id = u.job_id
            WHERE u.file_id = %s AND j.finished_at IS NULL LIMIT 1""",
         [file_id],
     )
     if jobs:
-        raise FileInUse(file_id, f"job {jobs[0][0]}")
+        is_theirs = account in (None, jobs[0][1])
+        raise FileInUse(file_id, f"job {jobs[0][0]}" if is_theirs else "a job of another account")
     schedules: list[Any] = db.fetch(
         "SELECT name FROM esteira_schedule WHERE strpos(params::text, %s) > 0 LIMIT 1", [str(file_id)]
     )
     if schedules:
-        raise FileInUse(file_id, f"the schedule {schedules[0][0]}")
+        raise FileInUse(file_id, f"the schedule {schedules[0][0]}" if account is None else "a schedule")
 
 
 def _delete_all(file_id: UUID) -> None:

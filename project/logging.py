@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from esteira.printable import INDENT, indented, json_line, one_line
+from web.rarely import RarelyRefused
 from web.request_id import current
 
 
@@ -88,11 +89,11 @@ def config(level: str | int, fmt: str, file: str | None = None) -> dict[str, Any
             "chosen": {
                 **handlers["file" if file else "stderr"],
                 "formatter": "chosen",
-                "filters": ["request"],
+                "filters": ["refused", "request"],
                 "level": number,
             }
         },
-        "filters": {"request": {"()": RequestId}},
+        "filters": {"request": {"()": RequestId}, "refused": {"()": RarelyRefused}},
         "root": {"level": min(number, logging.INFO), "handlers": ["chosen"]},
         "loggers": {
             "celery.worker.strategy": {"level": chatty},

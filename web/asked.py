@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -29,6 +30,8 @@ def _is_a_date(value: Any) -> Any:
     """A number, in quotes or not, would be read as seconds since 1970, which no schema says."""
     if not isinstance(value, str) or "-" not in value[1:]:
         raise ValueError(NO_DATE)
+    if re.search(r"\d \d\d:?\d\d$", value):
+        raise ValueError(f"{NO_DATE}; in an address, + is a space: write %2B for it, or Z")
     return value
 
 

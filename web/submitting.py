@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
-from uuid import UUID
 
 from django.db import transaction
 
@@ -27,6 +26,8 @@ from web.shapes import job_body, job_url, jobs
 MAX_ERRORS = 100
 #: Where a field stands in a body: its names and numbers from the outside in.
 Place = tuple[Any, ...]
+#: What of a job is a right of its own.
+PAYLOADS = ("params", "result", "unique", "progress", "error")
 _KEY = re.compile(r'[!#-~][!-~]{0,254}|"[ -~]{1,255}"')
 
 
@@ -84,8 +85,8 @@ def with_key(
     if given is None:
         return work(), False
     answer, replayed = once(access.key, key_of(given), request, work)
-    if replayed and access.only_account is not None and "state" in answer["body"]:
-        _refuse_what_they_may_not_see_any_more(access, UUID(answer["body"]["id"]))
+    if replayed and "state" in answer["body"]:
+        answer = {**answer, "body": _as_they_may_see_it(access, answer["body"])}
     return answer, replayed
 
 
@@ -96,10 +97,15 @@ def key_of(given: str) -> str:
     return given[1:-1] if given.startswith('"') else given
 
 
-def _refuse_what_they_may_not_see_any_more(access: Access, job_id: UUID) -> None:
-    """Rights may have gone since the first answer; an answer stays if retention has removed its job."""
-    if Job.objects.filter(pk=job_id).exclude(account=access.account, account__isnull=False).exists():
-        raise NotFound("job", job_id)
+def _as_they_may_see_it(access: Access, body: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a first answer what rights have gone since; it stays if retention has removed its job."""
+    job = jobs().filter(pk=body["id"]).first()
+    if job is None or access.reads(job):
+        return body
+    if not access.sees(job):
+        raise NotFound("job", body["id"])
+    shown = job_body(job, access)
+    return {**body, **{name: shown[name] for name in PAYLOADS if name in body}}
 
 
 def _refuse_others(access: Access, bodies: Sequence[SubmitJob], accepted: Sequence[Submitted]) -> None:

@@ -109,6 +109,8 @@ class Arriving:
     def _take(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
             self._in_file = bool(event.filename)
+            if self._in_file and event.name != "file":
+                raise _refused("file", "send the file in the field `file`, under no other name.")
             self._files += self._in_file
             if self._files > 1:
                 raise _not_one()
@@ -156,7 +158,8 @@ def _multipart_errors() -> Iterator[None]:
     try:
         yield
     except MultipartError as error:
-        detail = f"The multipart body cannot be read: {error}."
+        why = str(error.args[0] if error.args else "it breaks off").rstrip(".")
+        detail = f"The multipart body cannot be read: {why}. Names are in UTF-8."
         raise Told(Problem(code="bad-request", status=400, detail=detail)) from None
 
 

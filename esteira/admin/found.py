@@ -17,7 +17,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
-from esteira.bounds import QUEUE_NAME, TYPE_NAME
+from esteira.bounds import QUEUE_NAME, TYPE_NAME, moment
 from esteira.db import Orm
 from esteira.depth import known_queues
 from esteira.errors import InvalidOption
@@ -139,6 +139,6 @@ def _moment(text: str | None) -> datetime | None:
         return None
     try:
         at: datetime | None = Job._meta.get_field("created_at").to_python(text)
-        return at and at + timedelta(0)
-    except (ValidationError, OverflowError) as error:
+        return at and moment("created_at", at)
+    except (ValidationError, InvalidOption, OverflowError) as error:
         raise IncorrectLookupParameters(error) from None

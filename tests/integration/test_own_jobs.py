@@ -269,3 +269,20 @@ def test_an_ended_job_of_its_own_cannot_be_retried_by_a_submitter(ana: Client, c
     ended(core, UUID(job), "failed")
 
     assert problem(post(ana, f"/jobs/{job}/retry"))["type"] == "/problems/forbidden"
+
+
+def test_a_repeat_shows_no_parameters_that_may_not_be_read_any_more(ana: Client) -> None:
+    """The job of somebody else stood in for one's own, and the right to read payloads has gone since."""
+    user = account("dora", "submitter", "viewer", "payloads")
+    client = bearer("submitter", user=user, sees_all=True, sees_payloads=True)
+    submitted(ana, unique="july")
+    asked = {**KNOWN, "options": {"unique": "july"}}
+    first = json.loads(post(client, "/jobs", asked, Idempotency_Key="k").content)
+    user.groups.remove(user.groups.get(name="esteira-payloads"))
+
+    again = post(client, "/jobs", asked, Idempotency_Key="k")
+
+    assert first["params"] == {"text": "hello", "times": 1}
+    assert again.status_code == 202
+    told = json.loads(again.content)
+    assert (told["id"], told["params"], told["unique"]) == (first["id"], None, None)

@@ -210,7 +210,7 @@ def test_what_was_left_out_is_counted(told: pytest.LogCaptureFixture) -> None:
 
     for _ in range(5):
         slow.warning("once more")
-    slow._span_s = 0.0
+    slow._allowance._span_s = 0.0
     slow.warning("a new minute")
     rarely.warning("%s", "plain")
 

@@ -280,3 +280,30 @@ def test_what_a_job_runs_with_is_not_looked_up_again(ana: Client) -> None:
     assert check(registry.get("t.read").model, gone)[0].model_dump()["file"] == gone["file"]
     with pytest.raises(InvalidParameters):
         check(registry.get("t.read").model, gone, may_name=may_name(None))
+
+
+def test_an_upload_that_anothers_job_needs_does_not_name_that_job(ana: Client, operator: Client) -> None:
+    file_id = id_of(ana)
+    made = post(operator, "/jobs", {"type": "t.read", "params": {"file": file_id}}).json()["id"]
+
+    told = problem(ana.delete(f"/api/v1/files/{file_id}"))
+
+    assert (told["status"], told["type"]) == (409, "/problems/file-in-use")
+    assert made not in told["detail"] and "a job of another account" in told["detail"]
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (b'name="other"; filename="a.txt"', "in the field `file`"),
+        (b'name="file"; filename="\xe9.txt"', "The multipart body cannot be read: "),
+    ],
+)
+def test_a_part_that_is_not_the_file_is_told_so(ana: Client, part: bytes, words: str) -> None:
+    body = b"--B\r\nContent-Disposition: form-data; " + part + b"\r\n\r\nx\r\n--B--\r\n"
+
+    told = problem(ana.post("/api/v1/files", body, content_type="multipart/form-data; boundary=B"))
+
+    assert told["status"] in (400, 422) and words in told["detail"]
+    assert "('" not in told["detail"]
+    assert not File.objects.exists()

@@ -99,3 +99,20 @@ def test_an_object_a_line_holds_the_same_and_nothing_that_steers(tmp_path: Path)
     text = (tmp_path / "log").read_text()
     assert json.loads(text)["msg"] == f"about {NASTY}"
     assert text.count("\n") == 1 and not {"\r", "\x1b", "\x9b", "\u202e", "\u2028"} & set(text)
+
+
+def test_what_anybody_can_cause_is_said_thirty_times_a_minute_and_what_broke_always(tmp_path: Path) -> None:
+    configure("INFO", "text", str(tmp_path / "log"))
+
+    for _ in range(100):
+        logging.getLogger("django.request").warning("Not Found: /x")
+        logging.getLogger("django.request").error("Internal Server Error: /x")
+        try:
+            raise ValueError("evil.example")
+        except ValueError:
+            logging.getLogger("django.security.DisallowedHost").exception("Invalid HTTP_HOST header")
+
+    text = (tmp_path / "log").read_text()
+    assert text.count("Not Found") == text.count("Invalid HTTP_HOST") == 30
+    assert text.count("Internal Server Error") == 100
+    assert "Traceback" not in text
