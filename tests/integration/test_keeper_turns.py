@@ -217,7 +217,7 @@ def test_a_scheduled_job_s_key_has_the_bounds_of_every_other_key(core: Core, kee
     keeper.turn()
 
     long.refresh_from_db()
-    assert "1 to 200 characters" in long.error
+    assert "makes a unique key of 201 characters; at most 200" in long.error
     assert not Job.objects.filter(schedule=long).exists()
     assert Job.objects.get(schedule=fine).unique_key == "test.text:x"
 
