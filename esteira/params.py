@@ -169,6 +169,8 @@ def check(model: type[Params], params: Any, *, may_name: MayName | None = None) 
         )
     if mistaken := list(misfits.taken_for_numbers(params, text)):
         raise InvalidParameters(mistaken)
+    if misfits.STARS in text and (mistaken := list(misfits.starred(checked))):
+        raise InvalidParameters(mistaken)
     if not _always_lasts(model) or lasting.may_have_long_number(text):
         _refuse_what_does_not_last(checked, text)
     return checked, text
@@ -271,7 +273,7 @@ def _no_json(constant: str) -> Any:
 def dump(checked: Params) -> str:
     """Return the JSON that is stored: secrets in clear (they are needed to run), defaults filled in."""
     text = checked.__pydantic_serializer__.to_json(checked).decode()
-    if "**********" not in text:
+    if misfits.STARS not in text:
         return text
     # A Secret serialises as stars; only then is the slower way round worth its time.
     text = json.dumps(

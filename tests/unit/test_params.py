@@ -313,6 +313,37 @@ def test_a_secret_is_stored_in_clear_and_shown_as_stars() -> None:
     assert "s3cret" not in str(pointers({"user": 1, "password": "s3cret"}, model))
 
 
+class Login(BaseModel):
+    user: str
+    pin: Secret
+
+
+def test_the_stars_that_stand_for_a_secret_are_no_secret() -> None:
+    def login(
+        ctx: Context,
+        note: str,
+        key: Secret,
+        keys: list[Secret | None] | None = None,
+        logins: dict[str, Login] | None = None,
+    ) -> None: ...
+
+    model = model_of(login, where="x.py:1", name="login")
+    stars = "*" * 10
+    given = {
+        "note": stars,
+        "key": stars,
+        "keys": [None, stars],
+        "logins": {"a/b": {"user": stars, "pin": stars}},
+    }
+
+    refused = pointers(given, model)
+
+    assert set(refused) == {"#/params/key", "#/params/keys/1", "#/params/logins/a~1b/pin"}
+    assert set(refused.values()) == {"type the secret itself, not the stars that stand for it."}
+    assert pointers({"note": stars, "key": Secret(stars)}, model)
+    check(model, {"note": stars, "key": f"{stars}*"})
+
+
 def test_what_is_stored_is_accepted_again_and_stored_the_same() -> None:
     first, text = check(
         GREET, {"name": "Ana", "when": "2026-02-28", "home": {"street": "Rua A", "number": 7}}
