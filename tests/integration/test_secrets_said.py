@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from typing import Any
 from urllib.parse import quote
 
@@ -168,6 +169,32 @@ def test_a_secret_is_found_as_python_and_json_write_it_inside_of_something_else(
     ]
 
     assert [one for one in wrapped if STARS not in scrub(one) or secret[-6:-2] in scrub(one)] == []
+
+
+def test_what_other_threads_log_while_the_job_runs_is_scrubbed_in_the_workers_log(
+    runner: Runner, core: Core, written: io.StringIO
+) -> None:
+    @job(name="said.thread")
+    def threads(ctx: Context, password: Secret) -> None:
+        """Say it in a thread of its own, as a library may."""
+
+        def work() -> None:
+            try:
+                raise ValueError(f"cannot log in with {password.get_secret_value()}")
+            except ValueError:
+                logging.getLogger("some.library").exception("with %s", password.get_secret_value())
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    (row,) = run(runner, threads.submit(password=PASSWORD).id)
+
+    assert row.state == "succeeded"
+    assert f"with {STARS}" in written.getvalue()
+    assert f"cannot log in with {STARS}" in written.getvalue()
+    assert leaks(written.getvalue()) == []
+    assert leaks(said_everywhere(core)) == []
 
 
 def test_the_next_job_of_the_process_says_what_it_likes(runner: Runner, core: Core) -> None:
