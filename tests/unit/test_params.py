@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import core_schema
 
 from esteira import Context, FileRef, Secret
@@ -363,6 +363,46 @@ def test_types_beyond_json_come_back_as_themselves() -> None:
     checked, text = check(model, {"amount": Decimal("10.10"), "ref": ref, "lines": ["a"]})
 
     assert check(model, json.loads(text))[0] == checked
+
+
+SOME = Field(min_length=1, max_length=3)
+SPLIT = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+
+
+class Named(BaseModel):
+    names: Annotated[list[str], AfterValidator(list), SPLIT, SOME]
+
+
+def test_bounds_of_a_list_are_said_of_its_items_wherever_they_stand() -> None:
+    def work(
+        ctx: Context,
+        before: Annotated[tuple[int, ...], SOME, SPLIT],
+        after: Annotated[tuple[int, ...], SPLIT, SOME],
+        maybe: Annotated[list[str] | None, SPLIT, SOME],
+        table: Annotated[dict[str, str], SPLIT, SOME],
+        text: Annotated[str, SPLIT, SOME],
+        inside: Named,
+        minLength: Annotated[list[str], SPLIT, SOME],  # noqa: N803  # a name is no word of the schema
+        default: Annotated[list[str], SPLIT, SOME],
+        given: dict[str, Any] = {"type": "array", "minLength": 1},  # noqa: B006
+    ) -> None: ...
+
+    schema = model_of(work, where="x.py:1", name="work").model_json_schema()
+    fields = schema["properties"]
+
+    of_items, of_texts = {"minItems": 1, "maxItems": 3}, {"minLength": 1, "maxLength": 3}
+    for one in (
+        *(fields["before"], fields["after"], fields["minLength"], fields["default"]),
+        fields["maybe"]["anyOf"][0],
+        schema["$defs"]["Named"]["properties"]["names"],
+    ):
+        assert one["type"] == "array"
+        assert {key: one.get(key) for key in of_items} == of_items
+        assert not one.keys() & of_texts.keys()
+    assert not fields["maybe"].keys() & of_texts.keys()
+    assert fields["table"]["minProperties"] == 1
+    assert {key: fields["text"].get(key) for key in of_texts} == of_texts
+    assert fields["given"]["default"] == {"type": "array", "minLength": 1}
 
 
 def test_a_file_is_named_by_its_id() -> None:
