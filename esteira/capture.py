@@ -37,10 +37,13 @@ class Capture(logging.Handler):
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
 
     def _without_secrets(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        """Make a record for whoever writes it, the process's own log too, without secrets of the job that runs."""
+        """Make a record for whoever writes it, the process's own log too, without secrets of the job that runs.
+
+        Of any thread: a library may log in one of its own, and the process runs one job at a time.
+        """
         record = self._make(*args, **kwargs)
         held = self._slot.running
-        if held is not None and held.scrub is not None and record.thread == self._thread:
+        if held is not None and held.scrub is not None:
             with suppress(Exception):  # what cannot be formatted is for the handlers to say
                 said = record.getMessage()
                 if record.exc_info:  # whoever writes it would format the error anew

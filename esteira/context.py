@@ -119,7 +119,7 @@ class MemoryHost:
             raise Cancelled
 
     def progress(self, done: float, total: float | None, text: str) -> None:
-        self.progress_calls.append((done, total, text))
+        self.progress_calls.append((done, total, text[: bounds.PROGRESS_TEXT]))
 
     @contextmanager
     def file(self, name: str, content_type: str | None) -> Iterator[IO[bytes]]:

@@ -20,6 +20,7 @@ from django.db import DatabaseError, connections, transaction
 from psycopg.errors import LockNotAvailable
 
 from esteira import files, outcomes, pool_process
+from esteira.bounds import PROGRESS_TEXT
 from esteira.context import Done
 from esteira.db import Core, Gone, Orm, Params, Row
 from esteira.errors import Cancelled, LeaseLost, TransactionEnded
@@ -66,12 +67,12 @@ class WorkerHost:
             raise Cancelled
 
     def progress(self, done: float, total: float | None, text: str) -> None:
-        scrub = self._held.scrub
-        self._held.progress = (done, total, scrub(text) if scrub else text)
+        self._held.progress = (done, total, self._scrubbed(text)[:PROGRESS_TEXT])
 
     @contextmanager
     def file(self, name: str, content_type: str | None) -> Iterator[IO[bytes]]:
         job = self._held.job
+        name, content_type = self._scrubbed(name), content_type and self._scrubbed(content_type)
         db = _ShieldedDb(self._core, self._interrupt, self._held)
         with files.open_result(job.id, job.attempt, name, content_type, db=db) as file:
             yield file
@@ -109,6 +110,9 @@ class WorkerHost:
             held.completed = way.committed
             if way.committed:
                 self._recorded(outcome)
+
+    def _scrubbed(self, text: str) -> str:
+        return self._held.scrub(text) if self._held.scrub else text
 
     def _complete(self, outcome: Outcome) -> None:
         """Write the completion as the transaction's last statement; refused means that everything is undone."""

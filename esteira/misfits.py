@@ -10,10 +10,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, SecretStr
+
 from esteira.bounds import NESTED, clean
 from esteira.storable import HALF, why_not
 
 Mistake = dict[str, Any]
+#: What is shown in the place of a secret.
+STARS = "**********"
 
 
 def unstorable(value: Any, at: str = "#/params", levels: int = NESTED) -> Iterator[Mistake]:
@@ -42,6 +46,17 @@ def taken_for_numbers(params: Any, text: str) -> Iterator[Mistake]:
     """Find what is true or false and was stored as 1 or 0: nobody means a number by it."""
     if _holds_bool(params):
         yield from _taken(params, json.loads(text), "#/params")
+
+
+def starred(value: Any, at: str = "#/params", levels: int = NESTED) -> Iterator[Mistake]:
+    """Find the secrets that are only the stars which stand for one: somebody copied what was shown."""
+    if isinstance(value, SecretStr):
+        if value.get_secret_value() == STARS:
+            detail = "type the secret itself, not the stars that stand for it."
+            yield {"pointer": at, "detail": detail, "type": "stars"}
+        return
+    for name, one in _inside(value.__dict__ if isinstance(value, BaseModel) else value) if levels else ():
+        yield from starred(one, f"{at}/{escaped(name)}", levels - 1)
 
 
 def escaped(part: int | str) -> str:

@@ -113,7 +113,7 @@ def told(error: BaseException, scrub: Scrub | None = None) -> dict[str, str]:
     try:
         return {
             "kind": kind,
-            "type": clean(name_of(error))[:NAME_MAX],
+            "type": hide(clean(name_of(error)))[:NAME_MAX],
             "message": hide(clean(said(error)))[:MESSAGE_MAX],
             "traceback": "" if kind in ("retry", "given up") else hide(clean(_trace(error)))[-TRACEBACK_MAX:],
         }

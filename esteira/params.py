@@ -33,6 +33,10 @@ NOT_LASTING = "would not survive storage"
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
+_LENGTHS = ("minLength", "maxLength")
+#: What JSON Schema counts of a value that is no text.
+_COUNTED = {"array": "Items", "object": "Properties"}
+
 #: Raises ValueError for a file's id that may not be named.
 MayName = Callable[[str], None]
 _may_name: ContextVar[MayName | None] = ContextVar("esteira.params.may_name", default=None)
@@ -64,6 +68,40 @@ class Params(BaseModel):
     """Base of every job type's parameter model."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the JSON Schema; bounds that stand after a validator are said in the words of what they bound."""
+        schema = super().model_json_schema(*args, **kwargs)
+        _name_bounds(schema)
+        return schema
+
+
+def _name_bounds(node: Any) -> None:
+    """Pydantic knows no type behind a validator and says minLength, which means nothing of a list."""
+    if isinstance(node, list):
+        for one in node:
+            _name_bounds(one)
+    if not isinstance(node, dict):
+        return
+    if lengths := {bound: node[bound] for bound in _LENGTHS if bound in node}:
+        _count(node, lengths)
+    for name, value in node.items():
+        if name in ("properties", "$defs"):  # its keys are names, not words of the schema
+            _name_bounds(list(value.values()))
+        elif name not in ("default", "examples", "const", "enum"):
+            _name_bounds(value)
+
+
+def _count(node: dict[str, Any], lengths: dict[str, Any]) -> None:
+    kinds = [node, *(one for one in node.get("anyOf", ()) if isinstance(one, dict))]
+    counted = [one for one in kinds if str(one.get("type")) in _COUNTED]
+    for kind in counted:
+        for bound, n in lengths.items():
+            kind.setdefault(f"{bound[:3]}{_COUNTED[kind['type']]}", n)
+    if counted and not any(one.get("type") == "string" or "$ref" in one for one in kinds):
+        for bound in lengths:
+            del node[bound]
 
 
 def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
@@ -169,6 +207,8 @@ def check(model: type[Params], params: Any, *, may_name: MayName | None = None) 
         )
     if mistaken := list(misfits.taken_for_numbers(params, text)):
         raise InvalidParameters(mistaken)
+    if misfits.STARS in text and (mistaken := list(misfits.starred(checked))):
+        raise InvalidParameters(mistaken)
     if not _always_lasts(model) or lasting.may_have_long_number(text):
         _refuse_what_does_not_last(checked, text)
     return checked, text
@@ -271,7 +311,7 @@ def _no_json(constant: str) -> Any:
 def dump(checked: Params) -> str:
     """Return the JSON that is stored: secrets in clear (they are needed to run), defaults filled in."""
     text = checked.__pydantic_serializer__.to_json(checked).decode()
-    if "**********" not in text:
+    if misfits.STARS not in text:
         return text
     # A Secret serialises as stars; only then is the slower way round worth its time.
     text = json.dumps(

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from esteira.errors import UnknownJobType
+from esteira.misfits import STARS
 from esteira.registry import registry
 from esteira.secret import open_names
 
-HIDDEN = "**********"
+HIDDEN = STARS
 #: Parameters that are no JSON object are a fault of whoever wrote the row; they are shown under this name.
 NO_OBJECT = "(no object)"
 

@@ -1,9 +1,10 @@
-"""Takes a job's own secrets out of what its attempt says: errors, tracebacks, log lines, progress, its result.
+"""Takes a job's own secrets out of what its attempt says: errors, tracebacks, log lines, progress, result, file names.
 
 A job's code may put a secret into any text, and an error's message often does it for it. So each value of a secret
-parameter is replaced by stars, as it is and as JSON, repr() and addresses write it. What is shorter than four
-characters is not looked for, as it would be found in every word; nor is what the job makes of a secret (a checksum, a
-part of it). Job types without secret parameters have no scrubber, and pay for one look at their name.
+parameter is replaced by stars, as it is and as JSON, repr() and addresses write it, also one inside
+another. What is shorter than four characters is not looked for, as it would be found in every word; nor is what the job
+makes of a secret (a checksum, a part of it, a number). Job types without secret parameters have no scrubber, and pay
+for one look at their name.
 """
 
 from __future__ import annotations
@@ -68,5 +69,14 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _spellings(text: str) -> Iterator[str]:
     for one in (text, *(line for line in text.splitlines() if len(line) >= SHORTEST_LINE)):
-        yield from (one, one.strip(), repr(one)[1:-1], quote(one), quote(one, safe=""), quote_plus(one))
-        yield from (json.dumps(one)[1:-1], json.dumps(one, ensure_ascii=False)[1:-1])
+        yield one.strip()
+        for written in {one, *_escaped(one)}:
+            yield from _escaped(written)  # JSON inside JSON, repr() of it, and the like
+            yield from (quote(written), quote(written, safe=""), quote_plus(written))
+
+
+def _escaped(text: str) -> Iterator[str]:
+    """Write a text as Python and JSON do inside of quotes; repr() escapes a ' only if there is a " beside it."""
+    raw = text.encode()
+    yield from (text, repr(text)[1:-1], repr(f"'\"{text}")[4:-1], repr(raw)[2:-1], repr(b"'\"" + raw)[5:-1])
+    yield from (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])

@@ -423,6 +423,22 @@ def test_the_stars_of_one_type_stand_for_nothing_in_another(boss: Client) -> Non
     assert mine.params["password"] != "s3cret"
 
 
+@pytest.mark.parametrize("before", [None, "admin.postcard", "admin.letter"])
+def test_stars_that_stand_for_no_kept_secret_are_refused(boss: Client, before: str | None) -> None:
+    @job(name="admin.postcard")
+    def postcard(ctx: Context, to: str = "ana", password: str = "none") -> None: ...
+
+    url = f"{SCHEDULES}add/"
+    if before:
+        mine = schedule(type=before, origin="database", params={"to": "ana"})
+        url = f"{SCHEDULES}{mine.pk}/change/"
+
+    said = boss.post(url, form(params='{"to": "bia", "password": "**********"}')).content.decode()
+
+    assert "password: type the secret itself, not the stars that stand for it." in said
+    assert not Schedule.objects.filter(params__to="bia")
+
+
 def test_who_may_only_look_at_schedules_sees_no_secret(client: Client) -> None:
     mine = schedule(origin="database", params={"to": "ana", "password": "s3cret"})
 

@@ -160,7 +160,7 @@ def test_the_refusal_says_what_would_have_come_of_it() -> None:
         (Lenient, "b"),
         (Literal["a", 1, None], 1),
         (FileRef, str(UNKNOWN_ID)),
-        (Secret, "**********"),
+        (Secret, "***********"),
         (list[Secret], ["a", "b"]),
         (Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], " a "),
         (float, 1e308),

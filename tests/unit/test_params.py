@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import core_schema
 
 from esteira import Context, FileRef, Secret
@@ -313,6 +313,37 @@ def test_a_secret_is_stored_in_clear_and_shown_as_stars() -> None:
     assert "s3cret" not in str(pointers({"user": 1, "password": "s3cret"}, model))
 
 
+class Login(BaseModel):
+    user: str
+    pin: Secret
+
+
+def test_the_stars_that_stand_for_a_secret_are_no_secret() -> None:
+    def login(
+        ctx: Context,
+        note: str,
+        key: Secret,
+        keys: list[Secret | None] | None = None,
+        logins: dict[str, Login] | None = None,
+    ) -> None: ...
+
+    model = model_of(login, where="x.py:1", name="login")
+    stars = "*" * 10
+    given = {
+        "note": stars,
+        "key": stars,
+        "keys": [None, stars],
+        "logins": {"a/b": {"user": stars, "pin": stars}},
+    }
+
+    refused = pointers(given, model)
+
+    assert set(refused) == {"#/params/key", "#/params/keys/1", "#/params/logins/a~1b/pin"}
+    assert set(refused.values()) == {"type the secret itself, not the stars that stand for it."}
+    assert pointers({"note": stars, "key": Secret(stars)}, model)
+    check(model, {"note": stars, "key": f"{stars}*"})
+
+
 def test_what_is_stored_is_accepted_again_and_stored_the_same() -> None:
     first, text = check(
         GREET, {"name": "Ana", "when": "2026-02-28", "home": {"street": "Rua A", "number": 7}}
@@ -332,6 +363,46 @@ def test_types_beyond_json_come_back_as_themselves() -> None:
     checked, text = check(model, {"amount": Decimal("10.10"), "ref": ref, "lines": ["a"]})
 
     assert check(model, json.loads(text))[0] == checked
+
+
+SOME = Field(min_length=1, max_length=3)
+SPLIT = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+
+
+class Named(BaseModel):
+    names: Annotated[list[str], AfterValidator(list), SPLIT, SOME]
+
+
+def test_bounds_of_a_list_are_said_of_its_items_wherever_they_stand() -> None:
+    def work(
+        ctx: Context,
+        before: Annotated[tuple[int, ...], SOME, SPLIT],
+        after: Annotated[tuple[int, ...], SPLIT, SOME],
+        maybe: Annotated[list[str] | None, SPLIT, SOME],
+        table: Annotated[dict[str, str], SPLIT, SOME],
+        text: Annotated[str, SPLIT, SOME],
+        inside: Named,
+        minLength: Annotated[list[str], SPLIT, SOME],  # noqa: N803  # a name is no word of the schema
+        default: Annotated[list[str], SPLIT, SOME],
+        given: dict[str, Any] = {"type": "array", "minLength": 1},  # noqa: B006
+    ) -> None: ...
+
+    schema = model_of(work, where="x.py:1", name="work").model_json_schema()
+    fields = schema["properties"]
+
+    of_items, of_texts = {"minItems": 1, "maxItems": 3}, {"minLength": 1, "maxLength": 3}
+    for one in (
+        *(fields["before"], fields["after"], fields["minLength"], fields["default"]),
+        fields["maybe"]["anyOf"][0],
+        schema["$defs"]["Named"]["properties"]["names"],
+    ):
+        assert one["type"] == "array"
+        assert {key: one.get(key) for key in of_items} == of_items
+        assert not one.keys() & of_texts.keys()
+    assert not fields["maybe"].keys() & of_texts.keys()
+    assert fields["table"]["minProperties"] == 1
+    assert {key: fields["text"].get(key) for key in of_texts} == of_texts
+    assert fields["given"]["default"] == {"type": "array", "minLength": 1}
 
 
 def test_a_file_is_named_by_its_id() -> None:
