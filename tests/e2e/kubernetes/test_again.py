@@ -28,16 +28,23 @@ def run(stack: Installed, name: str) -> str:
 
 
 def lets_in(address: str) -> bool:
-    """Whether a server takes the password of an address."""
+    """Whether a server takes the password of an address; the way to a pod is there a moment after the pod is ready."""
+    return bool(until(lambda: _answer(address), "the server answers", timeout=30) == "yes")
+
+
+def _answer(address: str) -> str:
+    """Say yes or no; nothing if nobody listens yet."""
     try:
         if address.startswith("redis"):
             redis.Redis.from_url(address, socket_timeout=5).ping()
         else:
             psycopg.connect(address, connect_timeout=5).close()
-    except (redis.AuthenticationError, psycopg.OperationalError) as error:
+    except (redis.ConnectionError, psycopg.OperationalError) as error:
+        if "refused" in str(error):
+            return ""
         assert "password" in str(error), error
-        return False
-    return True
+        return "no"
+    return "yes"
 
 
 def signs_in(stack: Installed, password: str) -> bool:
