@@ -228,6 +228,7 @@ def test_secrets_can_be_given_by_the_names_that_are_read_and_are_not_committed()
 
     assert named == {secret.name for secret in (*SECRETS, *GIVEN_ONLY)} | {
         "database_url",
+        "database_owner_url",
         "redis_url",
         "email_url",
     }
