@@ -15,6 +15,7 @@ from numbers import Real
 from typing import Any, SupportsFloat
 
 from esteira.errors import LONGEST_PAUSE_S, InvalidOption
+from esteira.storable import encodes
 
 DAY_S = 86400.0
 TEN_YEARS_S = LONGEST_PAUSE_S
@@ -78,7 +79,7 @@ class Text:
             raise InvalidOption(field, f"must be {self.words()}.")
         if "\0" in value:
             raise InvalidOption(field, "holds a NUL character, which cannot be stored; remove it.")
-        if not _encodes(value):
+        if not encodes(value):
             raise InvalidOption(field, "holds half of a surrogate pair, which is no character; remove it.")
         return value
 
@@ -218,14 +219,6 @@ def _said(text: Any) -> str:
         return str(text)
     except Exception as error:  # an object's own __str__ may fail, and a report should not fail its job
         return f"(this text cannot be read: {type(error).__name__})"
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _span(seconds: float) -> str:

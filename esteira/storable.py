@@ -28,7 +28,7 @@ def why_not(value: Any) -> str:
         if isinstance(one, str):
             if "\0" in one:
                 return NUL_INSIDE
-            if not _encodes(one):
+            if not encodes(one):
                 return HALF
         elif id(one) not in seen:
             seen.add(id(one))  # a value may hold itself
@@ -82,7 +82,8 @@ def _inside(value: Any) -> Iterable[Any]:
     return [value.get_secret_value()] if isinstance(value, SecretStr) else ()
 
 
-def _encodes(text: str) -> bool:
+def encodes(text: str) -> bool:
+    """Say whether a text holds whole characters only."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -6,7 +6,6 @@ row and feeds it. Everything a caller can get wrong is refused before the first 
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,12 +19,10 @@ from django.db import transaction
 
 from esteira import bounds, ids, publish
 from esteira.db import Db, Orm
-from esteira.declare import fields_of
 from esteira.depth import Typical, hints, known_queues
 from esteira.errors import (
     EsteiraError,
     InvalidOption,
-    InvalidParameters,
     InvalidRequest,
     UniqueConflict,
     UniqueInProgress,
@@ -36,8 +33,7 @@ from esteira.params import MayName, check
 from esteira.patience import PATIENCE_S, waiting_at_most
 from esteira.record.insert import SLICE, NewJob, holder, insert
 from esteira.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
-from esteira.spoken import said
-from esteira.storable import why_not
+from esteira.unique import unique_key
 from esteira.uploads import may_name
 
 #: A holder of a unique key may end between the insert and the look for it; then the insert is tried again.
@@ -274,61 +270,6 @@ def _one_start(request: SubmitRequest) -> None:
 
 def _own_key(request: SubmitRequest) -> str | None:
     return None if request.unique is None else bounds.UNIQUE.check("unique", request.unique)
-
-
-def unique_key(kind: JobType, params: Any) -> str | None:
-    """Return the key that a type's own template makes of checked parameters; raises InvalidParameters."""
-    if not kind.unique:
-        return None
-    values, pieces = dict(params), []
-    for text, field, form, conversion in string.Formatter().parse(kind.unique):
-        pieces.append(_Piece(text=text, parameters=()))
-        if field is not None:
-            pieces.append(_filled(kind.unique, values, field, form or "", conversion))
-    for piece in pieces:
-        if reason := why_not(piece.text):
-            raise _refused([piece], f"makes a unique key that {reason}")
-    key = "".join(piece.text for piece in pieces)
-    if not bounds.UNIQUE.least <= len(key) <= bounds.UNIQUE.most:
-        raise _bad_length(key, [piece for piece in pieces if piece.parameters])
-    return _key(kind, key)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Piece:
-    text: str
-    parameters: tuple[str, ...]
-
-
-def _filled(template: str, values: dict[str, Any], field: str, form: str, conversion: str | None) -> _Piece:
-    placeholder = "{" + field + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "") + "}"
-    named = tuple(one for one in values if one in fields_of(placeholder))
-    try:
-        return _Piece(text=placeholder.format_map(values), parameters=named)
-    except (
-        Exception
-    ) as error:  # a parameter's own formatting runs here, and may refuse its value: {day:%Y} of None
-        detail = f"cannot be filled into the unique key {template!r}: {said(error)}."
-        raise _refused([_Piece(text="", parameters=named)], detail) from None
-
-
-def _bad_length(key: str, pieces: list[_Piece]) -> InvalidParameters:
-    """Blame the longest piece for a key that is too long, and all of them for an empty one."""
-    guilty, detail = pieces, "makes an empty unique key; give it a value."
-    if key:
-        guilty = sorted(pieces, key=lambda piece: len(piece.text))[-1:]
-        detail = f"makes a unique key of {len(key)} characters; at most {bounds.UNIQUE.most}, so shorten it."
-    return _refused(guilty, detail)
-
-
-def _refused(guilty: list[_Piece], detail: str) -> InvalidParameters:
-    named = dict.fromkeys(one for piece in guilty for one in piece.parameters)
-    return InvalidParameters([{"pointer": f"#/params/{one}", "detail": detail} for one in named])
-
-
-def _key(kind: JobType, key: str) -> str:
-    """Two types never meet in one key."""
-    return f"{kind.name}:{bounds.UNIQUE.check('unique', key)}"
 
 
 def _without_type(key: str) -> str:

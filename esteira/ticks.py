@@ -29,8 +29,8 @@ from esteira.params import check
 from esteira.record.insert import NewJob, insert
 from esteira.registry import PRIORITIES, JobType, registry
 from esteira.schedules import LOCK_WAIT
-from esteira.submit import unique_key
 from esteira.turns import is_absence, said
+from esteira.unique import unique_key
 
 log = logging.getLogger("esteira.keeper")
 

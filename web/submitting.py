@@ -15,7 +15,8 @@ from esteira.idempotency import Answer, once
 from esteira.models import Job
 from esteira.params import MayName, check
 from esteira.registry import SubmitRequest, Submitted, registry
-from esteira.submit import Known, refusals, submit, unique_key
+from esteira.submit import Known, refusals, submit
+from esteira.unique import unique_key
 from esteira.uploads import may_name
 from web.access import Access, Scope
 from web.asked import SubmitJob, SubmitOptions

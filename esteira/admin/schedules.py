@@ -27,7 +27,7 @@ from esteira.params import check
 from esteira.readable import as_json
 from esteira.redact import HIDDEN, shown_params
 from esteira.registry import registry
-from esteira.submit import unique_key
+from esteira.unique import unique_key
 from esteira.uploads import may_name
 
 WRITABLE = ("name", "type", "params", "cron", "tz", "every_s", "overlap", "missed", "grace_s", "enabled")
