@@ -8,21 +8,19 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.core.management import call_command
 
 from esteira import Context, FileRef, Secret, ids, job, operate
 from esteira.db import Core, Orm
 from esteira.files import open_file, open_result
 from esteira.models import File, Job, JobLog, Schedule, Worker
 from esteira.record import claim, finish
+from tests.support.command import Said, jobs
 from tests.support.forks import ROOT, environment
 from tests.support.waiting import until
 
@@ -48,29 +46,6 @@ def _types(job_types: None) -> None:
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables fold at the terminal's width, and not every process has one."""
     monkeypatch.setenv("COLUMNS", "160")
-
-
-@dataclass
-class Said:
-    """What a command wrote, and its exit code."""
-
-    out: str
-    err: str
-    code: int
-
-    @property
-    def data(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-def jobs(*words: str) -> Said:
-    out, err, code = StringIO(), StringIO(), 0
-    try:
-        call_command("jobs", *words, stdout=out, stderr=err)
-    except SystemExit as end:
-        assert isinstance(end.code, int)
-        code = end.code
-    return Said(out.getvalue(), err.getvalue(), code)
 
 
 def shell(*words: str, **env: str) -> subprocess.Popen[str]:

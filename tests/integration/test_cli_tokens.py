@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from io import StringIO
-from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.core.management import call_command
 
 from esteira import Context, job
+from tests.support.command import jobs
 from web.tokens import ApiToken, access_by
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -29,29 +26,6 @@ def _types(job_types: None) -> None:
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables fold at the terminal's width, and not every process has one."""
     monkeypatch.setenv("COLUMNS", "160")
-
-
-@dataclass
-class Said:
-    """What a command wrote, and its exit code."""
-
-    out: str
-    err: str
-    code: int
-
-    @property
-    def data(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-def jobs(*words: str) -> Said:
-    out, err, code = StringIO(), StringIO(), 0
-    try:
-        call_command("jobs", *words, stdout=out, stderr=err)
-    except SystemExit as end:
-        assert isinstance(end.code, int)
-        code = end.code
-    return Said(out.getvalue(), err.getvalue(), code)
 
 
 def test_a_token_belongs_to_the_only_superuser() -> None:

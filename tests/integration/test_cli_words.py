@@ -7,7 +7,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from esteira.models import JobLog
-from tests.integration.test_cli import _types, _wide, jobs, shell, submitted  # noqa: F401
+from tests.integration.test_cli import _types, _wide, shell, submitted  # noqa: F401
+from tests.support.command import jobs
 
 pytestmark = pytest.mark.usefixtures("database")
 
