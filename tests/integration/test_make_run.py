@@ -68,6 +68,9 @@ class Made:
             check=False,
         )
         assert done.returncode == 0, f"{lines}: {done.stdout}{done.stderr}{self.said()[-3000:]}"
+        assert "␊" not in done.stdout + done.stderr, (
+            f"a line break of ours is shown as a picture: {done.stdout}"
+        )
         return done.stdout
 
     def press_control_c(self) -> str:

@@ -13,6 +13,9 @@ MOVED = (
     "CREATE TABLE moved.by AS SELECT 0::float8 AS seconds",
     """CREATE FUNCTION moved.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
        $$ SELECT pg_catalog.clock_timestamp() + seconds * interval '1 second' FROM moved.by $$""",
+    # Without these, the search path leaves out the schema for who owns nothing, and says nothing.
+    "GRANT USAGE ON SCHEMA moved TO PUBLIC",
+    "GRANT SELECT ON moved.by TO PUBLIC",
     """DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = moved, pg_catalog, public',
        current_database()); END $$""",
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import unicodedata
 
 import pytest
+from rich.text import Text
 
 from esteira.printable import indented, json_line, one_line, printable
+from web.cli import looks
+from web.cli.out import Out
 
 ODD = [
     "\x1b[31m",
@@ -66,3 +70,16 @@ def test_every_character_is_known() -> None:
     assert left.isdisjoint({"Cs", "Zl", "Zp"})
     assert formats == {"\u200c", "\u200d"}
     assert {c for c in one_line(whole) if unicodedata.category(c) == "Cc"} == {"\t"}
+
+
+def test_a_cell_of_several_lines_keeps_ours_and_no_other() -> None:
+    table = looks.grid("job", "end")
+    table.add_row(looks.lines(Text("demo.greet", style="bold"), "greets\nsucceeded"), "ends\nhere")
+    out = Out(seen := io.StringIO(), io.StringIO(), color=False)
+
+    out.show(table)
+
+    assert [line.split() for line in seen.getvalue().splitlines()[2:]] == [
+        ["demo.greet", "ends␊here"],
+        ["greets␊succeeded"],
+    ]

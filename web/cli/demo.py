@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from rich.console import RenderableType
 from rich.text import Text
 
 from esteira import operate, readable
@@ -137,7 +138,7 @@ def _tell(out: Out, scenes: Sequence[Scene], skipped: Sequence[Scene]) -> int:
         for scene, job, ending in zip(scenes, jobs, endings, strict=True):
             table.add_row(*_row(scene, job, ending))
         for scene in skipped:
-            name = Text.assemble((scene.type, "bold"), f"\n{scene.what}\n")
+            name = looks.lines(Text(scene.type, style="bold"), scene.what, "")
             table.add_row(Text("–", style="dim"), name, Text("skipped", style="dim"), Text(NO_MAIL))
         out.show(table)
         _say_where(out, endings)
@@ -175,14 +176,15 @@ def _facts(scene: Scene, job: Job, ending: Ending) -> dict[str, Any]:
     }
 
 
-def _row(scene: Scene, job: Job, ending: Ending) -> list[Text]:
+def _row(scene: Scene, job: Job, ending: Ending) -> list[RenderableType]:
     mark = Text("✗", style="red") if ending.wrong else Text("✓", style="green")
-    name = Text.assemble((job.type, "bold"), f"\n{scene.what}\n", (looks.short_id(job.pk), "dim"), "\n")
+    id_ = Text(looks.short_id(job.pk), style="dim")
+    name = looks.lines(Text(job.type, style="bold"), scene.what, id_, "")
     took = span(job.created_at, job.finished_at)
-    ended = Text.assemble(looks.state(job.shown_state), f"\nafter {took}" if took else "")
+    ended = looks.lines(looks.state(job.shown_state), f"after {took}" if took else "")
     sent = ["it lies in the mailbox"] if ending.mail else []
     said = [*ending.said, *sent, *(path.name for path in ending.files), *(f"But {w}." for w in ending.wrong)]
-    return [mark, name, ended, Text("\n".join(said))]
+    return [mark, name, ended, looks.lines(*said)]
 
 
 def _say_where(out: Out, endings: Sequence[Ending]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -49,6 +50,11 @@ def _on_one_line(cell: Any) -> Any:
     if isinstance(cell, Text):
         cell.plain = one_line(cell.plain)
     return one_line(cell) if isinstance(cell, str) else cell
+
+
+def lines(*texts: Text | str) -> Group:
+    """Return a cell of several lines, each of which stays on its own."""
+    return Group(*(_on_one_line(text if isinstance(text, Text) else Text(text)) for text in texts))
 
 
 def grid(*columns: str) -> Table:
