@@ -7,8 +7,9 @@ Failures of the last minutes are counted in the database, where all web processe
 - of a name from everywhere: after fifty in an hour, any one address has two in five minutes instead of ten. So the
   owner's own tries go through from an address that has not failed, however many others guess.
 
-A try that is refused is no failure, so asking again does not make it longer. A browser in which the owner has signed in
-before is counted by itself (`web.known`). A refusal says how long it lasts, and not whether the name exists.
+A try that is refused is no failure, so asking again does not make it longer; it is answered a second later, so that
+programs which guess ask less often. A browser in which the owner has signed in before is counted by itself
+(`web.known`). A refusal says how long it lasts, and not whether the name exists.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ MAX_FAILURES, MAX_OF_ADDRESS, MAX_UNDER_ATTACK = 10, 30, 2
 #: So many failures of a name, from everywhere, are an attack.
 LONG_WINDOW, ATTACK = timedelta(hours=1), 50
 BROWSER = "browser:"
+#: A refusal is sent so much later, while no thread waits for that.
+PAUSE_S = 1.0
 
 log = Rarely(logging.getLogger("web.login"))
 
@@ -124,6 +127,7 @@ class SignInMiddleware:
         if refused is not None and response.status_code == 200:
             response.status_code = refused.status
             response["Retry-After"] = str(refused.retry_after_s)
+            response.pause_s = PAUSE_S  # type: ignore[attr-defined]  # web.server reads it
         if name := getattr(request, "signed_in", ""):
             known.remember(response, name)
         return response

@@ -11,8 +11,8 @@ nothing else, and nobody gets them elsewhere.
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from io import BytesIO
@@ -34,18 +34,17 @@ from esteira.orm import answer_within
 from web import health, metrics, problems, request_id
 from web.access import Access
 from web.bodies import UPLOAD_BYTES, Body, Left, NeedsBody, NotYet, Refused, Sink, UnderWay, limit_for
-from web.problems import CONTENT_TYPE, RETRY_AFTER_S, Problem
-from web.threads import Busy, Lane, Threads
+from web.problems import RETRY_AFTER_S, Problem
+from web.sending import Receive, Scope, Send, refuse, send_bytes, send_json, with_request_id
+from web.threads import Busy, Few, Lane, Threads
 from web.uploads import SINK
 
-Scope = dict[str, Any]
-Message = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
 LIVEZ, READYZ = "/livez", "/readyz"
+SIGN_INS = ("/login/", "/admin/login/")
 #: A request that finds no free thread for this long is told to come again.
 PATIENCE_S = 5.0
+#: One in so many threads, at most, serves those who have shown neither a token nor a session, and those who sign in.
+STRANGERS = 4
 #: What a request may wait for the database in one statement, and in it for somebody's lock.
 STATEMENT_S, LOCK_S = 5.0, 2.0
 BUSY = Problem(code="busy", status=503, headers={"Retry-After": str(RETRY_AFTER_S)})
@@ -66,6 +65,7 @@ class Handler(ASGIHandler):
         super().__init__()
         answer_within(STATEMENT_S, LOCK_S)
         self._threads = Threads(settings.WEB_THREADS)
+        self._for_strangers = Few(self._threads, max(1, settings.WEB_THREADS // STRANGERS))
         self._under_way = UnderWay()
         self._ready = health.Readiness()
         self._assets = ServeStaticMiddleware(
@@ -80,14 +80,14 @@ class Handler(ASGIHandler):
             return await super().__call__(scope, receive, send)
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin1")
         request_id.current.set(request_id.request_id_of(given))
-        send = _with_request_id(send)
+        send = with_request_id(send)
         if _port(scope) == settings.METRICS_PORT:
             return await _measured(scope, send)
         if scope["path"] in (LIVEZ, READYZ):
             health_of = self._ready if scope["path"] == READYZ else _alive
-            return await _send_json(scope, send, *await health_of())
+            return await send_json(scope, send, *await health_of())
         if b"websocket" in dict(scope["headers"]).get(b"upgrade", b"").lower():
-            return await _refuse(scope, send, NO_UPGRADE)
+            return await refuse(scope, send, NO_UPGRADE)
         return await self._find(scope, receive, send)
 
     async def _find(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,14 +116,14 @@ class Handler(ASGIHandler):
             except Left:
                 return None
             except Refused as refused:
-                await _refuse(scope, send, refused.problem)
+                await refuse(scope, send, refused.problem)
             except Busy:
-                await _refuse(scope, send, BUSY)
+                await refuse(scope, send, BUSY)
             return await body.drain()
 
     async def _serve(self, scope: Scope, body: Body, send: Send) -> None:
         """Let Django answer a request whose body is here."""
-        async with ThreadSensitiveContext(executor=self._new_lane()):
+        async with ThreadSensitiveContext(executor=self._new_lane(scope)):
             try:
                 await self.handle(scope, body.receive, send)
             finally:
@@ -131,7 +131,7 @@ class Handler(ASGIHandler):
 
     async def _ask_first(self, scope: Scope, send: Send) -> NeedsBody | None:
         """Let Django answer without the body; return what it says if it would have to read it, None if it answered."""
-        lane = self._new_lane()
+        lane = self._new_lane(scope)
         async with ThreadSensitiveContext(executor=lane):
             try:
                 await lane.take(patience_s=PATIENCE_S)
@@ -183,8 +183,8 @@ class Handler(ASGIHandler):
                     raise
                 raise Refused(problem) from None
 
-    def _new_lane(self) -> Lane:
-        lane = Lane(self._threads)
+    def _new_lane(self, scope: Scope) -> Lane:
+        lane = Lane(self._for_strangers if _is_of_a_stranger(scope) else self._threads)
         _lane.set(lane)
         return lane
 
@@ -200,11 +200,12 @@ class Handler(ASGIHandler):
         lane = _lane.get()
         lane.give_back()
         try:
+            await asyncio.sleep(getattr(response, "pause_s", 0))
             if isinstance(response, StreamingHttpResponse) and not response.is_async:
                 response.streaming_content = self._pieces(cast(Iterator[bytes], response.streaming_content))
             await super().send_response(response, send)
         finally:
-            await lane.take()
+            await lane.take_again()
 
     async def _pieces(self, content: Iterator[bytes]) -> AsyncIterator[bytes]:
         while (piece := await self._threads.run(lambda: next(content, None))) is not None:
@@ -230,59 +231,25 @@ def _port(scope: Scope) -> int | None:
     return port
 
 
+def _is_of_a_stranger(scope: Scope) -> bool:
+    """Whether a request says nothing of who sends it; what it says is not looked up here, and may be wrong."""
+    headers = dict(scope["headers"])
+    session = f"{settings.SESSION_COOKIE_NAME}=".encode()
+    return scope["path"] in SIGN_INS or not (
+        b"authorization" in headers or session in headers.get(b"cookie", b"")
+    )
+
+
 async def _measured(scope: Scope, send: Send) -> None:
     """Answer at the port for metrics: it asks for no account, so there is nothing but numbers."""
     if scope["path"] == metrics.PATH:
         status, text = await metrics.answer()
         content_type = metrics.CONTENT_TYPE if status == 200 else "text/plain; charset=utf-8"
-        return await _send(scope, send, status, text.encode(), content_type)
+        return await send_bytes(scope, send, status, text.encode(), content_type)
     if scope["path"] == LIVEZ:
-        return await _send_json(scope, send, *health.livez())
+        return await send_json(scope, send, *health.livez())
     there = f"This port has {metrics.PATH} and {LIVEZ} only."
-    return await _refuse(scope, send, Problem(code="not-found", status=404, detail=there))
-
-
-def _with_request_id(send: Send) -> Send:
-    """Every answer says which request it belongs to."""
-    name, value = request_id.HEADER.lower().encode(), request_id.current.get().encode()
-
-    async def send_with_id(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = [(n, v) for n, v in message["headers"] if n.lower() != name]
-            message = {**message, "headers": [*headers, (name, value)]}
-        await send(message)
-
-    return send_with_id
-
-
-async def _refuse(scope: Scope, send: Send, problem: Problem) -> None:
-    body = problem.body(request_id.current.get())
-    await _send_json(scope, send, problem.status, body, CONTENT_TYPE, problem.headers)
-
-
-async def _send_json(
-    scope: Scope,
-    send: Send,
-    status: int,
-    body: dict[str, Any],
-    content_type: str = "application/json",
-    headers: Any = (),
-) -> None:
-    await _send(scope, send, status, json.dumps(body).encode(), content_type, headers)
-
-
-async def _send(
-    scope: Scope, send: Send, status: int, content: bytes, content_type: str, headers: Any = ()
-) -> None:
-    told = {
-        "Content-Type": content_type,
-        "Content-Length": str(len(content)),
-        "Cache-Control": "no-store",
-        **dict(headers),
-    }
-    pairs = [(name.lower().encode(), value.encode()) for name, value in told.items()]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
+    return await refuse(scope, send, Problem(code="not-found", status=404, detail=there))
 
 
 async def _unused(request: HttpRequest) -> HttpResponseBase:

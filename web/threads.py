@@ -38,7 +38,10 @@ class Threads:
         """Let others have a thread once it is idle: a request may be gone while its view still runs."""
         loop = asyncio.get_running_loop()
         idle: Future[None] = thread.submit(_nothing)
-        idle.add_done_callback(lambda _: _call_soon(loop, self._free.put_nowait, thread))
+        idle.add_done_callback(lambda _: _call_soon(loop, self._is_idle, thread))
+
+    def _is_idle(self, thread: ThreadPoolExecutor) -> None:
+        self._free.put_nowait(thread)
 
     async def run(self, work: Callable[[], T], *, patience_s: float | None = None) -> T:
         """Run a piece of work on a borrowed thread."""
@@ -47,6 +50,30 @@ class Threads:
             return await asyncio.get_running_loop().run_in_executor(thread, copy_context().run, work)
         finally:
             self.give_back(thread)
+
+
+class Few(Threads):
+    """Some of the threads of others, and never more of them at once than `count`; who waits is served in turn."""
+
+    def __init__(self, threads: Threads, count: int) -> None:
+        super().__init__(0)
+        self._threads, self._places = threads, asyncio.Semaphore(count)
+
+    async def take(self, *, patience_s: float | None = None) -> ThreadPoolExecutor:
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Busy from None
+        try:
+            return await self._threads.take(patience_s=patience_s)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def _is_idle(self, thread: ThreadPoolExecutor) -> None:
+        self._places.release()
+        self._threads._is_idle(thread)
 
 
 class Lane(Executor):
@@ -59,6 +86,15 @@ class Lane(Executor):
     async def take(self, *, patience_s: float | None = None) -> None:
         if self._thread is None:
             self._thread = await self._threads.take(patience_s=patience_s)
+
+    async def take_again(self) -> None:
+        """Take one for what closes the answer; a client who leaves meanwhile breaks off neither."""
+        taking = asyncio.ensure_future(self.take())
+        try:
+            await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            await taking
+            raise
 
     def give_back(self) -> None:
         thread, self._thread = self._thread, None

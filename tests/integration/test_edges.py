@@ -233,6 +233,35 @@ def test_head_is_answered_wherever_get_is(site: Site, path: str) -> None:
         assert head.headers["Content-Length"] == str(len(whole.text))
 
 
+def test_those_who_sign_in_leave_threads_to_others(site: Site) -> None:
+    """They wait for a lock here; a hash or many of them at once take as long."""
+    form = site.ask("GET", "/login/", Authorization="")
+    token = form.text.decode().split('name="csrfmiddlewaretoken" value="', 1)[1].split('"', 1)[0]
+    head = {
+        "Authorization": "",
+        "Cookie": form.headers["Set-Cookie"].split(";", 1)[0],
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    typed = f"username=nobody&password=x&csrfmiddlewaretoken={token}".encode()
+    submits, most = [], 0
+    with psycopg.connect(site.postgres.url) as holder, ThreadPoolExecutor(8) as pool:
+        holder.execute("LOCK TABLE web_loginfailure IN ACCESS EXCLUSIVE MODE")
+        tries = [pool.submit(site.ask, "POST", "/login/", typed, **head) for _ in range(4)]
+        until(lambda: _wait_for_a_lock(site), "one waits")
+        while not all(one.done() for one in tries):
+            most = max(most, _wait_for_a_lock(site))
+            submits.append(site.submit())
+
+    assert (most, set(submits)) == (1, {202}), "one in four threads of this site"
+    assert {one.result().status for one in tries} <= {429, 503}
+
+
+def _wait_for_a_lock(site: Site) -> int:
+    with psycopg.connect(site.postgres.url) as db:
+        row = db.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone()
+        return int(row[0]) if row else 0
+
+
 def test_an_unknown_host_is_told_so_without_links_to_it(site: Site) -> None:
     api, page = (site.ask("GET", path, Host="evil.example") for path in ("/api/v1/jobs", "/login/"))
 
