@@ -14,10 +14,12 @@ import http.client
 import json
 import multiprocessing
 import re
+import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlencode, urlsplit
 
@@ -42,27 +44,45 @@ def main() -> int:
     parser.add_argument(
         "--submits", type=int, default=300, help="so many idle, and so many beside them (300)"
     )
+    parser.add_argument("--rounds", type=int, default=5, help="idle and beside them in turn, so often (5)")
     options = parser.parse_args()
     host, port = _address(options.url)
     submit(host, port, options.token, 20)  # connections to the database are opened by the first ones
-    idle = submit(host, port, options.token, options.submits)
+    print(f"{'':24}{'p50 ms':>10}{'p99 ms':>10}{'most ms':>10}  answers")
+    rounds = [one_round(host, port, options.token, options.submits) for _ in range(options.rounds)]
+    times = statistics.median(one.times for one in rounds)
+    print(
+        f"p99 beside them is {times:.1f} times that of an idle server, the median; {MOST_TIMES:g} are allowed."
+    )
+    return 0 if times <= MOST_TIMES and all(one.accepted for one in rounds) else 1
+
+
+def one_round(host: str, port: int, token: str, count: int) -> Round:
+    """Submit while nobody else asks, then beside all the others."""
+    idle = submit(host, port, token, count)
     others = multiprocessing.get_context("spawn").Process(
-        target=disturb, args=(host, port, options.token), daemon=True
+        target=disturb, args=(host, port, token), daemon=True
     )
     others.start()
     try:
         time.sleep(3)
-        beside = submit(host, port, options.token, options.submits)
+        beside = submit(host, port, token, count)
     finally:
         others.kill()
         others.join()
-    times = quantile(beside.seconds, 0.99) / quantile(idle.seconds, 0.99)
-    print(f"{'':24}{'p50 ms':>10}{'p99 ms':>10}{'most ms':>10}  answers")
-    for name, taken in (("idle", idle), ("beside all of them", beside)):
-        print(f"{name:24}{taken.row()}")
-    print(f"p99 beside them is {times:.1f} times that of an idle server; {MOST_TIMES:g} are allowed.")
-    accepted = set(beside.statuses) == {202}
-    return 0 if times <= MOST_TIMES and accepted else 1
+    print(f"{'idle':24}{idle.row()}\n{'beside all of them':24}{beside.row()}", flush=True)
+    return Round(
+        times=quantile(beside.seconds, 0.99) / quantile(idle.seconds, 0.99),
+        accepted=set(beside.statuses) == {202},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """How many times as long the slowest hundredth took beside the others, and whether all were accepted."""
+
+    times: float
+    accepted: bool
 
 
 class Taken:
