@@ -55,8 +55,8 @@ fuzz: .venv/.synced ## Requests made at random from the API's own description, f
 openapi: export SECRET_KEY := check
 openapi: export DATABASE_URL := postgresql://nobody@127.0.0.1:1/none
 openapi: .venv/.synced ## Write the API's description, with the job types of this checkout, to docs/openapi.json
-	@$(PY) manage.py shell -v 0 -c "import json, sys; from esteira.registry import registry; from web.api import api; \
-		from web.openapi import described; json.dump(described(api, registry.all()), sys.stdout, indent=1); print()" \
+	@$(PY) manage.py shell -v 0 -c "import json, sys; from esteira.job_types.registry import registry; from esteira_web.api.routes import api; \
+		from esteira_web.api.openapi import described; json.dump(described(api, registry.all()), sys.stdout, indent=1); print()" \
 		>docs/openapi.json
 
 chaos: export MINUTES := $(MINUTES)

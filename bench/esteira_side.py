@@ -15,8 +15,8 @@ from bench.database import Database, Ended
 from bench.parts import Machine, Meter, Part, until
 from bench.probes import Figures, latencies
 from bench.sizes import Sizes
-from esteira.depth import CACHE_S
-from esteira.registry import JobType
+from esteira.broker.batching import CACHE_S
+from esteira.job_types.registry import JobType
 from esteira.stats import MEASURED
 
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from project.embedded import free_port
+from project.local.embedded import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 ROLES = ("web", "worker", "beat", "flower")

@@ -17,10 +17,10 @@ from bench.parts import Machine
 from bench.probes import Figures
 from bench.sizes import Sizes
 from esteira.db import Core, Params, Row
-from esteira.hold import Hold
-from esteira.keeper import DATABASE_TIMEOUT_S, Keeper
-from esteira.sweep import Expirer, Rescuer
-from esteira.turns import Turns
+from esteira.keeper.hold import Hold
+from esteira.keeper.rescue import Expirer, Rescuer
+from esteira.keeper.scheduler import DATABASE_TIMEOUT_S, Keeper
+from esteira.keeper.turns import Turns
 
 LONGEST_FEED_S = 20.0
 LONGEST_WALK_S = 60.0

@@ -25,7 +25,7 @@ import psycopg
 from django.core.management import call_command
 
 from bench import history
-from project.embedded import Postgres
+from project.local.embedded import Postgres
 
 #: Nothing is to be kept, so nothing is flushed.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "8GB"}
@@ -147,7 +147,7 @@ def _oldest(wanted: Any) -> Callable[[Measured], str]:
 
 
 def _scrape(measured: Measured) -> str:
-    from web.measures import Measures  # noqa: PLC0415
+    from esteira_web.server.collector import Measures  # noqa: PLC0415
 
     measured.connection.execute("SET enable_seqscan = off")
     number = len(list(Measures(measured).collect()))
@@ -156,7 +156,7 @@ def _scrape(measured: Measured) -> str:
 
 
 def _end_of_id(measured: Measured) -> str:
-    from web.cli.find import _ENDING, AMONG  # noqa: PLC0415
+    from esteira_web.read.find import _ENDING, AMONG  # noqa: PLC0415
 
     return f"{len(measured.fetch(_ENDING, [AMONG, 8, '00000000']))} jobs"
 

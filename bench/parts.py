@@ -21,9 +21,9 @@ import psutil
 import redis
 
 from bench import work
-from project.embedded import Postgres, Valkey
-from project.embedded_launch import Launch
-from project.embedded_server import end_processes
+from project.local.embedded import Postgres, Valkey
+from project.local.embedded_launch import Launch
+from project.local.embedded_server import end_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 60.0

@@ -3,12 +3,12 @@
 The public names, all from pure modules: importable before Django is set up.
 """
 
-from esteira.cadence import cron, every
-from esteira.context import Context, LocalContext
-from esteira.declare import job
 from esteira.errors import Cancelled, EsteiraError, GiveUp, Retry, TimeLimitExceeded
-from esteira.params import FileRef, Secret
-from esteira.registry import JobType
+from esteira.job_types.context import Context, LocalContext
+from esteira.job_types.decorator import job
+from esteira.job_types.parameters import FileRef, Secret
+from esteira.job_types.registry import JobType
+from esteira.job_types.schedule import cron, every
 
 __version__ = "0.1.0"
 

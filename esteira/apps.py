@@ -14,21 +14,21 @@ class EsteiraConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from esteira import checks, discover  # noqa: F401  (Django learns of the checks by the import)
-        from esteira.orm import settle_orm_connections
-        from esteira.registry import registry
+        from esteira.db.orm import settle_orm_connections
+        from esteira.job_types import discover
+        from esteira.job_types.registry import registry
         from esteira.submit import submit
 
         settle_orm_connections()
         discover.load(settings.JOB_PACKAGES)
         registry.install(submit)
-        post_migrate.connect(_write_schedules, sender=self, dispatch_uid="esteira.schedules")
+        post_migrate.connect(_write_schedules, sender=self, dispatch_uid="esteira.keeper")
 
 
 def _write_schedules(**_: Any) -> None:
-    from esteira import schedules
     from esteira.db import Orm
+    from esteira.keeper import declared
 
     db = Orm()
     if db.fetch("SELECT to_regclass('esteira_release') IS NOT NULL")[0][0]:  # not after a migration backwards
-        schedules.write_declared(db)
+        declared.write_declared(db)

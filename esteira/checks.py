@@ -16,10 +16,10 @@ from django.core import checks
 from django.core.checks import CheckMessage, register
 from django.core.management import get_commands
 
-from esteira.bounds import LEASE
+from esteira.broker.hint import MARKER, UNACKED, UNACKED_INDEX, UNACKED_MUTEX
 from esteira.files import MAX_BYTES
-from esteira.registry import registry
-from esteira.wire import MARKER, UNACKED, UNACKED_INDEX, UNACKED_MUTEX
+from esteira.job_types.registry import registry
+from esteira.values.bounds import LEASE
 
 REQUIRED = (
     "JOB_PACKAGES JOB_QUEUES LEASE_SECONDS DRAIN_SECONDS KEEPER_SECONDS WINDOW RETENTION_DAYS FILES_MAX_TOTAL "

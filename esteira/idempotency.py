@@ -12,10 +12,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from esteira import bounds
 from esteira.db import Db, Orm
+from esteira.db.patience import waiting_at_most
 from esteira.errors import IdempotencyInProgress, IdempotencyMismatch
-from esteira.patience import waiting_at_most
+from esteira.values import bounds
 
 PATIENCE_S = 1.0
 Answer = dict[str, Any]

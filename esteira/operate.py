@@ -13,14 +13,14 @@ from django.conf import settings
 from django.db import IntegrityError
 from psycopg.errors import UniqueViolation
 
-from esteira import bounds
 from esteira.db import Db, Orm
+from esteira.db.patience import PATIENCE_S, waiting_at_most
 from esteira.errors import Held, NotFound, SecretsRemoved, StateConflict, UniqueConflict, UnknownQueue
-from esteira.patience import PATIENCE_S, waiting_at_most
-from esteira.record import operator
+from esteira.job_types.registry import registry
+from esteira.record import operate
 from esteira.record.insert import holder
-from esteira.registry import registry
 from esteira.states import RETRYABLE, State
+from esteira.values import bounds
 
 log = logging.getLogger("esteira.operate")
 
@@ -34,7 +34,7 @@ def cancel(job_id: UUID, *, by: str, force: bool = False) -> str:
     bounds.BY.check("by", by)
     db = Orm()
     with waiting_at_most(db, PATIENCE_S, lambda: Held("job", job_id)):
-        state = operator.cancel(db, job_id, by=by, force=force)
+        state = operate.cancel(db, job_id, by=by, force=force)
     if state is None:
         raise NotFound("job", job_id)
     if state not in (State.RUNNING, State.CANCELLED):
@@ -52,7 +52,7 @@ def retry(job_id: UUID, *, by: str) -> None:
     db = Orm()
     try:
         with waiting_at_most(db, PATIENCE_S, lambda: Held("job", job_id)):
-            was = operator.retry(db, job_id, by=by)
+            was = operate.retry(db, job_id, by=by)
     except IntegrityError as error:
         if not isinstance(error.__cause__, UniqueViolation):
             raise
@@ -61,7 +61,7 @@ def retry(job_id: UUID, *, by: str) -> None:
         raise NotFound("job", job_id)
     if was not in RETRYABLE:
         raise StateConflict(job_id, was, "retried")
-    if was in (State.CANCELLED, State.EXPIRED) and operator.forgot_secrets(db, job_id):
+    if was in (State.CANCELLED, State.EXPIRED) and operate.forgot_secrets(db, job_id):
         raise SecretsRemoved(job_id, was)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from esteira.errors import UnknownJobType
-from esteira.misfits import STARS
-from esteira.registry import registry
-from esteira.secret import open_names
+from esteira.job_types.registry import registry
+from esteira.job_types.secret import open_names
+from esteira.values.misfits import STARS
 
 HIDDEN = STARS
 #: Parameters that are no JSON object are a fault of whoever wrote the row; they are shown under this name.

@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from esteira.db import Db
-from esteira.registry import JobType, registry
+from esteira.job_types.registry import JobType, registry
 
 #: A process says that its release lives this often at most, and a release that said nothing for so long does not live.
 SAY_S, SILENT_S = 4.0, 15.0

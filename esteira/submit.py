@@ -17,9 +17,11 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
-from esteira import bounds, ids, publish
+from esteira import ids
+from esteira.broker import publisher
+from esteira.broker.batching import Typical, hints, known_queues
 from esteira.db import Db, Orm
-from esteira.depth import Typical, hints, known_queues
+from esteira.db.patience import PATIENCE_S, waiting_at_most
 from esteira.errors import (
     EsteiraError,
     InvalidOption,
@@ -29,12 +31,12 @@ from esteira.errors import (
     UnknownQueue,
     mistakes,
 )
-from esteira.params import MayName, check
-from esteira.patience import PATIENCE_S, waiting_at_most
+from esteira.files.uploads import may_name
+from esteira.job_types.parameters import MayName, check
+from esteira.job_types.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
+from esteira.job_types.unique_key import unique_key
 from esteira.record.insert import SLICE, NewJob, holder, insert
-from esteira.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
-from esteira.unique import unique_key
-from esteira.uploads import may_name
+from esteira.values import bounds
 
 #: A holder of a unique key may end between the insert and the look for it; then the insert is tried again.
 UNIQUE_TRIES = 5
@@ -105,16 +107,18 @@ def _one_transaction(db: Db, jobs: Sequence[NewJob]) -> AbstractContextManager[o
 
 def _fast_lists(db: Db, jobs: Sequence[NewJob]) -> set[tuple[str, int]]:
     """Find the lists that take hints right away; the rest waits for the keeper, behind what waits there already."""
-    if not publish.fast.available():
+    if not publisher.fast.available():
         return set()
     typical.refresh(db, jobs)
     return {
-        (queue, number) for queue in {job.queue for job in jobs} for number in publish.fast.open_to_new(queue)
+        (queue, number)
+        for queue in {job.queue for job in jobs}
+        for number in publisher.fast.open_to_new(queue)
     }
 
 
 def _publish(jobs: list[NewJob]) -> None:
-    publish.fast.send(hints(jobs, typical))
+    publisher.fast.send(hints(jobs, typical))
 
 
 def _in_place_of(db: Db, one: _Checked, stored: dict[UUID, bool]) -> Submitted:

@@ -20,7 +20,7 @@ from celery.concurrency.prefork import TaskPool
 from click.core import ParameterSource
 from django.conf import settings
 
-KEEPER = "esteira.keeper:KeeperScheduler"
+KEEPER = "esteira.keeper.scheduler:KeeperScheduler"
 
 #: Options of Celery that are refused if they are given, whatever their value, and why.
 WORKER_REFUSES = {
@@ -162,7 +162,7 @@ def _queues(asked: _Asked) -> None:
     if not (asked.given("queues") or asked.given("exclude_queues")):
         return
     django.setup()  # the job types name the queues
-    from esteira.depth import known_queues  # noqa: PLC0415  (only after Django's setup)
+    from esteira.broker.batching import known_queues  # noqa: PLC0415  (only after Django's setup)
 
     known = known_queues()
     wanted = {name: _names(asked, name) for name in ("queues", "exclude_queues") if asked.given(name)}

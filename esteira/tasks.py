@@ -12,9 +12,9 @@ from typing import Any
 from celery import current_app, shared_task
 from kombu import Queue
 
-from esteira import delivery, remote, worker
-from esteira.depth import known_queues
-from esteira.registry import registry
+from esteira.broker.batching import known_queues
+from esteira.job_types.registry import registry
+from esteira.worker import lifecycle, remote_control, request
 
 log = logging.getLogger("esteira.worker")
 
@@ -27,13 +27,13 @@ def door(task: Any, *ids: str, **others: Any) -> None:
             "a message of type %s was no hint; it is dropped: submit jobs, do not call them", task.name
         )
         return
-    worker.runner().run_hint(ids, task.request.id)
+    lifecycle.runner().run_hint(ids, task.request.id)
 
 
 _register: Any = shared_task  # its published types do not know `Request`
 for _kind in registry.all():
-    _register(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=delivery.REQUEST)
+    _register(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=request.REQUEST)
 
 current_app.conf.task_queues = [Queue(name, routing_key=name) for name in known_queues()]
-current_app.steps["worker"].add(worker.Name)
-remote.guard()
+current_app.steps["worker"].add(lifecycle.Name)
+remote_control.guard()

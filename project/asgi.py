@@ -12,6 +12,6 @@ from project import logging as project_logging
 project_logging.configure(settings.LOG_LEVEL, settings.LOG_FORMAT)
 django.setup()
 
-from web.server import Handler
+from esteira_web.server.asgi import Handler
 
 application = Handler()

@@ -44,7 +44,7 @@ app.conf.update(
     task_create_missing_queues=True,
     task_send_sent_event=settings.CELERY_EVENTS,
     worker_send_task_events=settings.CELERY_EVENTS,
-    worker_consumer="esteira.worker:SteadyConsumer",
+    worker_consumer="esteira.worker.lifecycle:SteadyConsumer",
     worker_concurrency=settings.CONCURRENCY if settings.CONCURRENCY == "auto" else int(settings.CONCURRENCY),
     worker_disable_prefetch=True,
     worker_prefetch_multiplier=1,
@@ -54,7 +54,7 @@ app.conf.update(
     worker_enable_remote_control=settings.CELERY_CONTROL != "off",
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
-    beat_scheduler="esteira.keeper:KeeperScheduler",
+    beat_scheduler="esteira.keeper.scheduler:KeeperScheduler",
     timezone="UTC",
 )
 

@@ -1,7 +1,7 @@
 """One way to log for every process: a readable line, or a JSON object a line with LOG_FORMAT=json.
 
 A line that web writes for a request bears the request's id, which its answer has in X-Request-ID. What a submitter
-wrote neither steers the terminal that shows a log nor makes a line that looks like ours (`esteira.printable`).
+wrote neither steers the terminal that shows a log nor makes a line that looks like ours (`esteira.values.printable`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import logging.config
 from datetime import UTC, datetime
 from typing import Any
 
-from esteira.printable import INDENT, indented, json_line, one_line
-from web.rarely import RarelyRefused
-from web.request_id import current
+from esteira.values.printable import INDENT, indented, json_line, one_line
+from esteira_web.server.rarely import RarelyRefused
+from esteira_web.server.request_id import current
 
 
 class RequestId(logging.Filter):

@@ -1,7 +1,7 @@
 """What a release does once, before its processes start: migrate, and make the first account on a new installation.
 
-It may run in any number of places at once (see `esteira.gate`): Kubernetes runs it before every pod's process, where
-`patiently` waits for a database that starts at the same time.
+It may run in any number of places at once (see `esteira.migration_lock`): Kubernetes runs it before every pod's
+process, where `patiently` waits for a database that starts at the same time.
 
 The account `admin` is made only while there is no superuser at all, with the password that the installation made or
 was given; whoever changes or removes it later is not overruled, unless they ask with `password`.
@@ -20,8 +20,8 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
-from esteira import gate
-from esteira.gate import NotMigrated
+from esteira import migration_lock
+from esteira.migration_lock import NotMigrated
 from esteira.owner import as_owner
 
 PASSWORD = Path("/keys/release/admin_password")
@@ -47,7 +47,7 @@ def _do(arguments: Sequence[str]) -> None:
             release()
         case ["patiently"]:
             with as_owner():  # the role that works may not be there yet
-                gate.wait_for_database(PATIENCE_S)
+                migration_lock.wait_for_database(PATIENCE_S)
             release()
         case ["password"]:
             change_password(

@@ -69,20 +69,20 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "esteira",
-    "web",
+    "esteira_web",
 ]
 MIDDLEWARE = [
-    "web.edge.EdgeMiddleware",
+    "esteira_web.server.middleware.EdgeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "web.edge.ClosedByDefaultMiddleware",
+    "esteira_web.server.middleware.ClosedByDefaultMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "web.login.SignInMiddleware",
-    "web.idle.IdleMiddleware",
+    "esteira_web.accounts.login.SignInMiddleware",
+    "esteira_web.accounts.idle.IdleMiddleware",
 ]
 ROOT_URLCONF = "project.urls"
 ASGI_APPLICATION = "project.asgi.application"
@@ -99,9 +99,9 @@ TEMPLATES = [
         },
     }
 ]
-AUTHENTICATION_BACKENDS = ["web.login.ThrottledBackend"]
+AUTHENTICATION_BACKENDS = ["esteira_web.accounts.login.ThrottledBackend"]
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
-PASSWORD_HASHERS = ["web.hashing.BesideRequests", *global_settings.PASSWORD_HASHERS[1:]]
+PASSWORD_HASHERS = ["esteira_web.accounts.hashing.BesideRequests", *global_settings.PASSWORD_HASHERS[1:]]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
@@ -170,7 +170,7 @@ BEHIND_TLS = yes(env.str("BEHIND_TLS", default=""), otherwise=FOUND.tls)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_TLS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
 SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
-CSRF_FAILURE_VIEW = "web.edge.csrf_failure"
+CSRF_FAILURE_VIEW = "esteira_web.server.middleware.csrf_failure"
 X_FRAME_OPTIONS = "DENY"
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"

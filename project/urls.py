@@ -3,15 +3,15 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from web.passwords import ChangePassword
+from esteira_web.accounts.passwords import ChangePassword
 
 urlpatterns = [
     path("admin/password_change/", admin.site.admin_view(ChangePassword.as_view())),
     path("admin/", admin.site.urls),
-    path("", include("web.urls")),
+    path("", include("esteira_web.urls")),
 ]
 
-handler400 = "web.edge.bad_request"
-handler403 = "web.edge.forbidden"
-handler404 = "web.edge.not_found"
-handler500 = "web.edge.server_error"
+handler400 = "esteira_web.server.middleware.bad_request"
+handler403 = "esteira_web.server.middleware.forbidden"
+handler404 = "esteira_web.server.middleware.not_found"
+handler500 = "esteira_web.server.middleware.server_error"

@@ -22,7 +22,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
-from esteira.registry import registry
+from esteira.job_types.registry import registry
 from tests.support import containers, lanes, namespace, recovery
 from tests.support.cluster import BUILT
 from tests.support.servers import SuiteServers

@@ -3,7 +3,7 @@
 from django.db import migrations, models
 
 import esteira.models.clock
-from esteira.online import AddColumn, CreateTable
+from esteira.online_migrations import AddColumn, CreateTable
 
 
 class Migration(migrations.Migration):

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import migrations, models
 from django.db.models import Q
 
-from esteira.online import AddColumn, PutIndex, in_batches
+from esteira.online_migrations import AddColumn, PutIndex, in_batches
 
 MARK = """
 UPDATE esteira_job SET interrupted = true

@@ -8,7 +8,7 @@ from typing import Any
 import django.db.models.deletion
 from django.db import migrations, models
 
-from esteira.online import CreateTable, DropIndex, PutIndex, add_foreign_key, in_batches
+from esteira.online_migrations import CreateTable, DropIndex, PutIndex, add_foreign_key, in_batches
 
 # Nobody deletes a job or a file between the look at it and the note; a claim does not meet this lock.
 NOTE_USES = """

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from esteira.online import CreateTable
+from esteira.online_migrations import CreateTable
 
 
 class Migration(migrations.Migration):

@@ -10,7 +10,7 @@ from django.db import migrations, models
 from django.db.models import F, Q, Value
 from django.db.models.lookups import GreaterThan, LessThan
 
-from esteira.online import PutIndex
+from esteira.online_migrations import PutIndex
 
 
 class Migration(migrations.Migration):

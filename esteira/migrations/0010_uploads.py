@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from esteira.online import AddColumn, PutIndex
+from esteira.online_migrations import AddColumn, PutIndex
 
 
 class Migration(migrations.Migration):

@@ -3,7 +3,7 @@
 from django.db import migrations, models
 from django.db.models import Q
 
-from esteira.online import AddColumn, PutIndex
+from esteira.online_migrations import AddColumn, PutIndex
 
 
 class Migration(migrations.Migration):

@@ -7,7 +7,7 @@ job keeps its secrets, because an operator's retry needs them. Jobs of the relea
 
 from django.db import migrations, models
 
-from esteira.online import AddColumn
+from esteira.online_migrations import AddColumn
 
 TRIGGER = """
 CREATE OR REPLACE FUNCTION esteira_forget_secrets() RETURNS trigger LANGUAGE plpgsql AS $$

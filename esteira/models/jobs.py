@@ -9,14 +9,14 @@ from django.db import models
 from django.db.models import F, Q, Value
 from django.db.models.lookups import GreaterThan, LessThan
 
-from esteira import readable
-from esteira.bounds import LEASE, RETRIES
 from esteira.ids import uuid7
+from esteira.job_types.registry import PRIORITY_NAMES
 from esteira.models.clock import ClockTimestamp
 from esteira.models.schedules import Schedule
 from esteira.models.within import moments, progresses, spans
-from esteira.registry import PRIORITY_NAMES
 from esteira.states import ENDED, RETRYABLE, State, shown_state
+from esteira.values import readable
+from esteira.values.bounds import LEASE, RETRIES
 
 _ENDED = sorted(ENDED)
 _MOMENTS = (
@@ -87,7 +87,7 @@ class Job(models.Model):
     in_turn = models.BooleanField(db_default=False)
     # In words, for people; a name may be another's by now.
     submitted_by = models.TextField(db_default="")
-    # Whose it is, as `web.access` names accounts; none if Python or a schedule submitted it.
+    # Whose it is, as `esteira_web.accounts.roles` names accounts; none if Python or a schedule submitted it.
     account = models.TextField(null=True)
     # Names of parameters with commas between, which a trigger takes away when the job has ended well or was given up.
     secret_names = models.TextField(null=True)
@@ -163,7 +163,7 @@ class Job(models.Model):
                 condition=Q(state="queued", published_at__isnull=False),
                 name="job_window",
             ),
-            # By the moment of the claim, so that the keeper reads each claim's entry once; see `esteira.walk`.
+            # By the moment of the claim, so that the keeper reads each claim's entry once; see `esteira.db.walk`.
             models.Index(fields=["claimed_at"], condition=_RUNNING, name="job_claimed"),
             models.Index(
                 fields=["expires_at"],

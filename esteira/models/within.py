@@ -1,10 +1,13 @@
-"""The bounds of `esteira.bounds` as conditions of CHECK constraints: comparisons only, as every write pays for them."""
+"""The bounds of `esteira.values.bounds` as conditions of CHECK constraints.
+
+They are comparisons only, because every write pays for them.
+"""
 
 from __future__ import annotations
 
 from django.db.models import Q
 
-from esteira.bounds import END_OF_MOMENTS, FIRST_MOMENT, MOST_PROGRESS, TEN_YEARS_S
+from esteira.values.bounds import END_OF_MOMENTS, FIRST_MOMENT, MOST_PROGRESS, TEN_YEARS_S
 
 
 def moments(*fields: str) -> Q:

@@ -16,8 +16,8 @@ from uuid import UUID
 import psycopg
 
 from esteira.db import Db, Row
+from esteira.job_types.registry import registry
 from esteira.record import QUEUED, uses
-from esteira.registry import registry
 
 log = logging.getLogger("esteira.record")
 

@@ -17,8 +17,8 @@ from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
+from esteira.db.walk import Walk, clock
 from esteira.record import COUNTED, DUE_AGAIN, RUNNING
-from esteira.walk import Walk, clock
 
 MAX_SUSPICION = 6
 PROCESS_LOST, WORKER_LOST, DRAINED = 2, 1, 0
@@ -97,7 +97,7 @@ def leases_ended(
     longest_lease_s: float = math.inf,
     slack_s: float = 0,
 ) -> dict[UUID, str]:
-    """T8: nobody extended these leases, judged at the moment and up to the length that `esteira.hold` allows.
+    """T8: nobody extended these leases, judged at the moment and up to the length that `esteira.keeper.hold` allows.
 
     `ids` are jobs among which to look; without them, all that runs is read. `slack_s`: a step of the clock that is no
     longer than this went unnoticed.

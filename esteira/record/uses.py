@@ -12,7 +12,7 @@ from typing import Protocol
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.registry import registry
+from esteira.job_types.registry import registry
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

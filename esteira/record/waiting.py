@@ -1,4 +1,7 @@
-"""T2 for the lists of a queue, and looks at what waits for it, between two moments of an index; see `esteira.due`."""
+"""T2 for the lists of a queue, and looks at what waits for it, between two moments of an index.
+
+`esteira.keeper.due` chooses the moments.
+"""
 
 from __future__ import annotations
 

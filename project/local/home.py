@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from project.embedded import free_port
-from project.embedded_launch import EmbeddedError
-from project.embedded_server import end_processes, write_private
+from project.local.embedded import free_port
+from project.local.embedded_launch import EmbeddedError
+from project.local.embedded_server import end_processes, write_private
 
 PID_FILE_LAG_SECONDS = 5
 

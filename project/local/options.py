@@ -9,7 +9,7 @@ from pathlib import Path
 import environ
 import psutil
 
-from project.embedded_launch import EmbeddedError
+from project.local.embedded_launch import EmbeddedError
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 

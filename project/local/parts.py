@@ -14,8 +14,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from project.embedded import Postgres, Valkey
-from project.embedded_launch import Launch
+from project.local.embedded import Postgres, Valkey
+from project.local.embedded_launch import Launch
 from project.local.home import Home
 from project.local.options import BASE_DIR, Options
 from project.local.supervise import Part
@@ -47,7 +47,7 @@ def redis_part(server: Valkey) -> Part:
 def mail_part(port: int, home: Home, env: dict[str, str]) -> Part:
     return Part(
         name="mail",
-        launch=lambda: _python(env, "project.mail_catcher", str(port), str(home.mail)),
+        launch=lambda: _python(env, "project.local.mailbox", str(port), str(home.mail)),
         answers=lambda: _is_open(port),
     )
 
@@ -56,7 +56,13 @@ def app_parts(options: Options, home: Home, env: dict[str, str]) -> list[Part]:
     """The four processes; call it when they are about to start, their signs of life must be younger."""
     began = time.time()
     celery = ("celery", "--quiet", "-A", "project")  # without the banners
-    gunicorn = ("gunicorn", "project.asgi", "-k", "web.connections.Worker", "--no-control-socket")
+    gunicorn = (
+        "gunicorn",
+        "project.asgi",
+        "-k",
+        "esteira_web.server.connections.Worker",
+        "--no-control-socket",
+    )
     ports = [port for port in (options.port, options.metrics_port) if port]
     binds = [word for port in ports for word in ("--bind", f"127.0.0.1:{port}")]
     web = (*gunicorn, *binds, "--graceful-timeout", str(WEB_DRAIN_SECONDS))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from urllib.parse import urlsplit
 
-from project.embedded import Postgres, Valkey
+from project.local.embedded import Postgres, Valkey
 from project.local.home import Home
 from project.local.options import Options
 from project.local.parts import DEV_USER, environment, mail_part, postgres_part, redis_part

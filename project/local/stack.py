@@ -16,10 +16,10 @@ from pathlib import Path
 
 import psutil
 
-from project.embedded import EmbeddedError
-from project.embedded_launch import adopt_orphans
-from project.embedded_server import end_processes
 from project.local import announce, parts, servers
+from project.local.embedded import EmbeddedError
+from project.local.embedded_launch import adopt_orphans
+from project.local.embedded_server import end_processes
 from project.local.home import Home
 from project.local.options import Options, read, require_free
 from project.local.output import Output

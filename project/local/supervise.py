@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from project.embedded_launch import EmbeddedError, Launch
+from project.local.embedded_launch import EmbeddedError, Launch
 from project.local.home import Home
 from project.local.output import Output, Reader
 

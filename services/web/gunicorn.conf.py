@@ -12,7 +12,7 @@ if metrics_port == port:
     )
 # The container's own network; what others reach is published by compose or a Service, which is never the second one.
 bind = [f"0.0.0.0:{each}" for each in (port, metrics_port) if each]
-worker_class = "web.connections.Worker"
+worker_class = "esteira_web.server.connections.Worker"
 workers = int(os.environ.get("WEB_PROCESSES") or 2)
 worker_tmp_dir = "/dev/shm"  # signs of life that never wait for a disk
 control_socket_disable = True

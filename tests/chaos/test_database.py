@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from esteira.registry import HARD_AFTER_S
+from esteira.job_types.registry import HARD_AFTER_S
 from tests.support.invariants import check
 from tests.support.load import JOBS, Measured, mixed, outage
 from tests.support.mishaps import frozen, read_only, snapshot_held

@@ -11,7 +11,7 @@ from threading import Event
 import psycopg
 import pytest
 
-from project.embedded_launch import EmbeddedError
+from project.local.embedded_launch import EmbeddedError
 from tests.support.api import Answer, ApiClient
 from tests.support.invariants import check
 from tests.support.small_disk import OnSmallDisk, SmallDisk, small_disk

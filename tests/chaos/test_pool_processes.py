@@ -13,7 +13,7 @@ from uuid import UUID
 import psutil
 import pytest
 
-from esteira.record import operator
+from esteira.record import operate
 from tests.support.mischief_jobs import HOW_CHILDREN_LEAVE
 from tests.support.processes import Process
 from tests.support.stack import Stack
@@ -140,7 +140,7 @@ def kill_pool_process(stack: Stack, worker: Process, job: str) -> None:
 
 
 def cancel_by_force(stack: Stack, worker: Process, job: str) -> None:
-    operator.cancel(stack.db, UUID(job), by="ana", force=True)
+    operate.cancel(stack.db, UUID(job), by="ana", force=True)
 
 
 def drain(stack: Stack, worker: Process, job: str) -> None:

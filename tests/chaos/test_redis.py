@@ -13,7 +13,7 @@ import pytest
 import redis as redis_client
 
 from esteira.record.insert import SLICE
-from project.embedded import Valkey
+from project.local.embedded import Valkey
 from tests.support.invariants import check, check_hints
 from tests.support.load import JOBS, Measured, mixed, outage
 from tests.support.stack import Stack

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import psutil
 
-from esteira.record import operator
+from esteira.record import operate
 from tests.support.forks import ROOT
 from tests.support.invariants import check
 from tests.support.load import JOBS, Measured, mixed
@@ -308,7 +308,7 @@ def test_a_cancel_stops_a_job_at_its_next_check_point(stack: Stack) -> None:
 
 
 def cancel(stack: Stack, job: str, *, force: bool) -> None:
-    operator.cancel(stack.db, UUID(job), by="ana", force=force)
+    operate.cancel(stack.db, UUID(job), by="ana", force=force)
 
 
 def test_a_wrong_clock_changes_nothing(stack: Stack) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from project.embedded import free_port
+from project.local.embedded import free_port
 from tests.e2e.conftest import RUN
 from tests.support.api import ApiClient
 from tests.support.browser import Browser

@@ -12,12 +12,12 @@ import pytest
 from django.db import connection
 
 from esteira.db import Core
-from project import cluster_api
+from project.kubernetes import api
 from tests.support.kubernetes import Kubernetes
 from tests.support.served import Served
 
 if TYPE_CHECKING:  # models may be imported once Django is set up, and this file is read before
-    from esteira.run import Runner
+    from esteira.runner.runner import Runner
 
 #: What keeps rows out that Python cannot read, or that no schedule can be.
 CONSTRAINTS = {
@@ -36,8 +36,8 @@ def core(database: None) -> Iterator[Core]:
 @pytest.fixture(scope="session")
 def the_runner() -> Iterator[Runner]:
     """One for all tests, as in a pool process; its heart beats until the suite ends."""
-    from esteira.capture import Capture
-    from esteira.run import Runner
+    from esteira.runner.job_log import Capture
+    from esteira.runner.runner import Runner
 
     before = signal.getsignal(signal.SIGUSR2)
     runner = Runner("w1/boot-1-1")
@@ -60,7 +60,7 @@ def runner(the_runner: Runner, database: None) -> Runner:
 def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
     """Kubernetes' API, as this process sees it if it is a pod."""
     kubernetes = Kubernetes(tmp_path / "serviceaccount")
-    monkeypatch.setattr(cluster_api, "ACCOUNT", kubernetes.account)
+    monkeypatch.setattr(api, "ACCOUNT", kubernetes.account)
     for name, value in kubernetes.env.items():
         monkeypatch.setenv(name, value)
     yield kubernetes

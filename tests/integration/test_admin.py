@@ -16,11 +16,11 @@ from django.urls import path
 from esteira import Context, Secret, job, operate
 from esteira.db import Orm
 from esteira.files import open_result
+from esteira.job_types.registry import registry
 from esteira.models import Job, JobEvent, JobLog, Queue, Schedule, Worker
+from esteira.models.shown import in_state
 from esteira.record import claim, finish
-from esteira.registry import registry
 from esteira.search import Wanted, search
-from esteira.shown import in_state
 from esteira.states import SHOWN_STATE_SQL, SHOWN_STATES
 
 JOBS = "/admin/esteira/job/"
@@ -232,7 +232,7 @@ def test_an_action_that_takes_too_long_says_how_far_it_came(
 ) -> None:
     """Somebody's open transaction makes each job wait; a thread of web must not wait for all of them."""
     made = [submit() for _ in range(3)]
-    monkeypatch.setattr("esteira.admin.jobs.MOST_SECONDS", -1.0)
+    monkeypatch.setattr("esteira_web.admin.jobs.MOST_SECONDS", -1.0)
 
     text = act(boss, JOBS, "cancel", *made)
 

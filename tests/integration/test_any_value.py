@@ -17,14 +17,15 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esteira import Context, bounds, job
+from esteira import Context, job
 from esteira.db import Core
 from esteira.errors import EsteiraError
-from esteira.keeper import Keeper
+from esteira.job_types.registry import registry
+from esteira.keeper.scheduler import Keeper
 from esteira.models import Job
-from esteira.registry import registry
-from esteira.run import Runner
+from esteira.runner.runner import Runner
 from esteira.states import ENDED
+from esteira.values import bounds
 from tests.support.http import account, bearer, browser, get, post
 
 NUMBERS = st.one_of(

@@ -15,15 +15,15 @@ from django.contrib.auth.models import Group
 from django.middleware.csrf import get_token
 from django.test import Client, RequestFactory
 
+from esteira.job_types.registry import registry
 from esteira.models import Job, Queue, Schedule
-from esteira.registry import registry
+from esteira_web.accounts.tokens import create_token
+from esteira_web.api.openapi import described
+from esteira_web.api.routes import api
 from tests.support import bad_addresses as more
 from tests.support import bad_requests as table
 from tests.support.bad_requests import JOBS, Bad
 from tests.support.served import Said, Served
-from web.api import api
-from web.openapi import described
-from web.tokens import create_token
 
 pytestmark = pytest.mark.django_db
 

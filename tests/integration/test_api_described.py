@@ -19,15 +19,15 @@ import jsonschema
 import pytest
 from django.contrib.auth import get_user_model
 
-from esteira.registry import registry
-from esteira.run import Runner
+from esteira.job_types.registry import registry
+from esteira.runner.runner import Runner
+from esteira_web.accounts.tokens import create_token
+from esteira_web.api.openapi import described
+from esteira_web.api.routes import api
 from tests.repo.tree import ROOT
 from tests.support.processes import Process
 from tests.support.served import Served
 from tests.support.waiting import until
-from web.api import api
-from web.openapi import described
-from web.tokens import create_token
 
 pytestmark = pytest.mark.django_db
 MINUTES = float(os.environ.get("MINUTES", "0"))

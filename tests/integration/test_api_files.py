@@ -15,9 +15,9 @@ from django.test import Client
 from esteira import files
 from esteira.db import Core
 from esteira.files import CHUNK_BYTES, open_file, open_result
+from esteira.files.space import used
 from esteira.models import File
 from esteira.record.finish import finish
-from esteira.space import used
 from tests.support.http import bearer, declare_types, get, problem
 from tests.support.jobs import outcome, running
 

@@ -30,8 +30,8 @@ from pydantic import AfterValidator
 
 from esteira import Context, job
 from esteira.models import Job, JobLog
-from esteira.pool_process import Leave
-from esteira.run import Runner
+from esteira.runner.pool_process import Leave
+from esteira.runner.runner import Runner
 from tests.support.runs import run
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

@@ -17,10 +17,10 @@ from asgiref.sync import SyncToAsync, sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, connection, connections, transaction
 
-from esteira import Context, job, orm, sessions
-from esteira.db import Core
+from esteira import Context, job
+from esteira.db import Core, orm, sessions
 from esteira.models import Job
-from esteira.run import Runner
+from esteira.runner.runner import Runner
 from tests.support.runs import effect, effects, run
 from tests.support.waiting import until
 

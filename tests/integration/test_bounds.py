@@ -16,14 +16,15 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection
 from django.test import Client
 
-from esteira import JobType, bounds, operate
+from esteira import JobType, operate
 from esteira.errors import EsteiraError
 from esteira.idempotency import once
+from esteira.job_types.registry import SubmitRequest, registry
 from esteira.models import Job, Queue, Schedule
-from esteira.registry import SubmitRequest, registry
 from esteira.submit import submit
+from esteira.values import bounds
+from esteira_web.read.listing import Filters, page
 from tests.support.http import account, bearer, browser, declare_types, get, post, problem
-from web.listing import Filters, page
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 

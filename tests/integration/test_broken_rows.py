@@ -14,10 +14,10 @@ from django.core.management import call_command
 from django.test import Client
 
 from esteira import Context, job
+from esteira.broker.hint import ids_in, list_key
 from esteira.db import Core
-from esteira.keeper import Keeper
+from esteira.keeper.scheduler import Keeper
 from esteira.models import Job, Schedule
-from esteira.wire import ids_in, list_key
 from tests.support.http import account, bearer, browser, declare_types, get
 from tests.support.jobs import stored
 

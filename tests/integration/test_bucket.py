@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from project import bucket
-from project.embedded import free_port
+from project.local.embedded import free_port
 from tests.support.bucket import Store
 from tests.support.nightly import Nightly, nightly_at
 from tests.support.servers import SuiteServers

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from esteira.models import Job, JobEvent
-from project.embedded import free_port
+from project.local.embedded import free_port
 from tests.support.forks import ROOT, environment
 from tests.support.processes import Process
 from tests.support.waiting import until
@@ -39,7 +39,7 @@ def stack(tmp_path: Path) -> Iterator[dict[str, str]]:
     )
     celery = ["celery", "-A", "project"]
     mail = Process(
-        "mail", ["project.mail_catcher", str(port), str(tmp_path / "data" / "mail")], env, tmp_path / "logs"
+        "mail", ["project.local.mailbox", str(port), str(tmp_path / "data" / "mail")], env, tmp_path / "logs"
     )
     worker = Process("worker", [*celery, "worker", "-l", "info"], env, tmp_path / "logs")
     beat = Process("beat", [*celery, "beat", "-l", "info"], env, tmp_path / "logs")

@@ -14,11 +14,11 @@ from django.core.management import call_command
 from esteira.db import Core
 from esteira.files import open_result
 from esteira.models import Job, JobEvent, JobLog, Queue, Schedule, Worker
-from esteira.printable import one_line
+from esteira.values.printable import one_line
+from esteira_web.accounts.tokens import create_token
+from esteira_web.cli import wait
+from esteira_web.cli.out import Out
 from tests.support.jobs import running, stored
-from web.cli import waiting
-from web.cli.out import Out
-from web.tokens import create_token
 
 pytestmark = pytest.mark.usefixtures("database")
 #: Clears the screen, writes over the line, begins a line of its own, turns text around, and steers in 8 bits.
@@ -155,8 +155,8 @@ def test_what_was_written_is_still_seen(job_id: UUID) -> None:
 def test_waiting_shows_no_such_text_either(job_id: UUID) -> None:
     stream = Terminal()
     out = Out(io.StringIO(), stream)
-    with waiting.Lines(out.aside) as lines:
-        lines.update(list(waiting.look([job_id]).values()))
+    with wait.Lines(out.aside) as lines:
+        lines.update(list(wait.look([job_id]).values()))
         lines.stall(NASTY)
 
     assert odd(stream.getvalue()) <= {"\x1b", "\r"}  # the live line moves the cursor itself

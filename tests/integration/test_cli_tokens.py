@@ -9,8 +9,8 @@ import pytest
 from django.contrib.auth.models import Group, User
 
 from esteira import Context, job
+from esteira_web.accounts.tokens import ApiToken, access_by
 from tests.support.command import jobs
-from web.tokens import ApiToken, access_by
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from project import cluster_api, cluster_keys
-from project.cluster_api import Api
-from project.cluster_keys import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOOK_S, Keys
-from project.embedded import free_port
 from project.keys import SECRETS
+from project.kubernetes import api as cluster_api
+from project.kubernetes import keys as cluster_keys
+from project.kubernetes.api import Api
+from project.kubernetes.keys import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOOK_S, Keys
+from project.local.embedded import free_port
 from tests.support.forks import ROOT
 from tests.support.kubernetes import Answer, Kubernetes, refusal
 from tests.support.waiting import Stopwatch, until

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 import yaml
 
-from project.embedded import NEWEST_POSTGRES, POSTGRES_INSTALLS, Postgres
-from project.embedded_launch import Launch, unprivileged
+from project.local.embedded import NEWEST_POSTGRES, POSTGRES_INSTALLS, Postgres
+from project.local.embedded_launch import Launch, unprivileged
 from tests.support.forks import ROOT
 
 PASSWORDS = ("another-one", r"""it's "quoted" \ $HOME $(id) `id` %s ;""", "ção 密码")

@@ -18,7 +18,7 @@ from django.db import close_old_connections, connection, transaction
 
 from esteira.db import Core, Gone, Orm, connect, liveness
 from esteira.models import Job, Keeper
-from project.embedded import free_port
+from project.local.embedded import free_port
 
 pytestmark = pytest.mark.django_db
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from esteira import job
-from esteira.context import Context
+from esteira.broker.batching import BATCH_MAX, CACHE_S, Typical, hints
 from esteira.db import Core
-from esteira.depth import BATCH_MAX, CACHE_S, Typical, hints
+from esteira.job_types.context import Context
 from esteira.stats import MEASURED, Stats
 from tests.support.jobs import new
 from tests.support.waiting import until

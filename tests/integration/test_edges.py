@@ -218,7 +218,7 @@ def test_a_websocket_is_refused_with_a_sentence(site: Site) -> None:
         "/livez",
         "/readyz",
         "/login/",
-        "/static/web/style.css",
+        "/static/esteira_web/style.css",
         "/api/v1/jobs",
         "/api/v1/files",
         "/api/v1/job-types",
@@ -245,7 +245,7 @@ def test_those_who_sign_in_leave_threads_to_others(site: Site) -> None:
     typed = f"username=nobody&password=x&csrfmiddlewaretoken={token}".encode()
     submits, most = [], 0
     with psycopg.connect(site.postgres.url) as holder, ThreadPoolExecutor(8) as pool:
-        holder.execute("LOCK TABLE web_loginfailure IN ACCESS EXCLUSIVE MODE")
+        holder.execute("LOCK TABLE esteira_web_loginfailure IN ACCESS EXCLUSIVE MODE")
         tries = [pool.submit(site.ask, "POST", "/login/", typed, **head) for _ in range(4)]
         until(lambda: _wait_for_a_lock(site), "one waits")
         while not all(one.done() for one in tries):
@@ -294,7 +294,7 @@ def test_a_browser_uploads_what_is_larger_than_other_bodies(site: Site) -> None:
 
 
 def test_our_files_are_for_our_pages(site: Site) -> None:
-    assert "Access-Control-Allow-Origin" not in site.ask("GET", "/static/web/style.css").headers
+    assert "Access-Control-Allow-Origin" not in site.ask("GET", "/static/esteira_web/style.css").headers
 
 
 def test_each_line_about_a_request_bears_its_id(site: Site) -> None:

@@ -20,7 +20,7 @@ import pytest
 import redis as redis_client
 import yaml
 
-from project.embedded import free_port
+from project.local.embedded import free_port
 from tests.repo.compose_files import filled
 from tests.support.forks import ROOT
 from tests.support.nightly import PROGRAMS

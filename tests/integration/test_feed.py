@@ -12,18 +12,18 @@ import redis as redis_client
 from django.db import connection
 
 from esteira import Context, job
+from esteira.broker.hint import behind_key, ids_in, list_key
+from esteira.broker.publisher import BEHIND_S, Publisher, fast
 from esteira.db import Core
-from esteira.feed import Feeder
-from esteira.keeper import Keeper
-from esteira.missing import Checker
-from esteira.online import in_batches
-from esteira.publish import BEHIND_S, Publisher, fast
-from esteira.record import insert, operator, rescue, waiting
+from esteira.job_types.registry import JobType
+from esteira.keeper.publish import Feeder
+from esteira.keeper.reconcile import Checker
+from esteira.keeper.scheduler import Keeper
+from esteira.online_migrations import in_batches
+from esteira.record import insert, operate, rescue, waiting
 from esteira.record.claim import claim
 from esteira.record.finish import finish, hand_back
 from esteira.record.telling import start
-from esteira.registry import JobType
-from esteira.wire import behind_key, ids_in, list_key
 from tests.integration.test_keeper import hints, serve
 from tests.integration.test_record_plans import FILL, Explained, feed
 from tests.support.jobs import TYPE, elapse, ended, look, outcome, running, schedule, stored
@@ -50,12 +50,12 @@ def test_what_an_operator_retries_goes_to_its_own_list(
     serve(core, TYPE)
     for one in running(core, 20, priority=9):
         finish(core, [outcome(one, "given_up")])
-        operator.retry(core, one.id, by="op")
+        operate.retry(core, one.id, by="op")
     (dead,) = running(core, priority=9)
     start(core, dead.id, dead.attempt, 0.0)
     rescue.process_lost(core, "d1")
     ended(core, dead.id, "dead")
-    operator.retry(core, dead.id, by="op")
+    operate.retry(core, dead.id, by="op")
     stored(core, 5, priority=3)
 
     Feeder(publisher).feed(core)
@@ -119,7 +119,7 @@ def test_the_migration_marks_what_the_release_before_had_interrupted(core: Core)
         start(core, one.id, one.attempt, 0.0)
     finish(core, [outcome(failed, "failed")])
     finish(core, [outcome(retried, "given_up")])
-    operator.retry(core, retried.id, by="op")
+    operate.retry(core, retried.id, by="op")
     hand_back(core, [(one.id, one.attempt) for one in (lost, unstarted)])
     core.fetch("UPDATE esteira_job SET interrupted = false")
 

@@ -17,8 +17,8 @@ from esteira import files
 from esteira.db import Core, Orm
 from esteira.errors import FilesFull, NotFound, TooLarge
 from esteira.files import CHUNK_BYTES, chunks_of, open_file, open_result, result_files, save_upload
+from esteira.files.space import used
 from esteira.models import File, FileChunk, Job
-from esteira.space import used
 from tests.support.jobs import UNKNOWN_ID
 
 pytestmark = pytest.mark.django_db

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from esteira import gate
+from esteira import migration_lock
 from esteira.db import Orm
 from tests.support.servers import SuiteServers
 from tests.support.waiting import until
@@ -86,7 +86,7 @@ def test_three_processes_migrate_an_empty_database_at_once(address: str) -> None
 def test_who_waits_says_so_and_holds_no_transaction(address: str) -> None:
     finished(migrate(address=address))
     with psycopg.connect(address, autocommit=True) as holder:
-        holder.execute("SELECT pg_advisory_lock(%s)", [gate.LOCK_KEY])
+        holder.execute("SELECT pg_advisory_lock(%s)", [migration_lock.LOCK_KEY])
         waiter = migrate(address=address)
         read_until(
             waiter, f"Waiting: another process (PostgreSQL backend {holder.info.backend_pid}) migrates"
@@ -96,7 +96,7 @@ def test_who_waits_says_so_and_holds_no_transaction(address: str) -> None:
         holder.execute("CREATE INDEX CONCURRENTLY while_somebody_waits ON esteira_job (submitted_by)")
 
         assert waiter.poll() is None
-        holder.execute("SELECT pg_advisory_unlock(%s)", [gate.LOCK_KEY])
+        holder.execute("SELECT pg_advisory_unlock(%s)", [migration_lock.LOCK_KEY])
         assert "No migrations to apply" in finished(waiter)
 
 
@@ -169,7 +169,7 @@ def test_a_table_in_use_is_not_queued_for_longer_than_two_seconds(address: str) 
 
 def test_plan_and_check_do_not_wait_for_the_gate(address: str) -> None:
     with psycopg.connect(address, autocommit=True) as holder:
-        holder.execute("SELECT pg_advisory_lock(%s)", [gate.LOCK_KEY])
+        holder.execute("SELECT pg_advisory_lock(%s)", [migration_lock.LOCK_KEY])
 
         assert "esteira.0001_first" in finished(migrate("--plan", address=address))
         check = migrate("--check", address=address)
@@ -221,16 +221,18 @@ def one_pending(database: None) -> Iterator[Callable[[], None]]:
 
 
 def test_pending_names_what_this_release_needs(one_pending: Callable[[], None]) -> None:
-    assert gate.pending(Orm()) == ["esteira.0002_guards"]
+    assert migration_lock.pending(Orm()) == ["esteira.0002_guards"]
 
     one_pending()
 
-    assert gate.pending(Orm()) == []
+    assert migration_lock.pending(Orm()) == []
 
 
 def test_a_process_passes_the_gate_once_the_migration_is_there(one_pending: Callable[[], None]) -> None:
     turns = threading.Event()
-    waiter = threading.Thread(target=gate.wait_until_migrated, args=[60], kwargs={"turn": turns.set})
+    waiter = threading.Thread(
+        target=migration_lock.wait_until_migrated, args=[60], kwargs={"turn": turns.set}
+    )
     waiter.start()
     assert turns.wait(20)  # it has looked, and waits
     assert waiter.is_alive()
@@ -242,7 +244,7 @@ def test_a_process_passes_the_gate_once_the_migration_is_there(one_pending: Call
 
 
 def test_the_gate_leaves_no_connection_behind(database: None) -> None:
-    gate.wait_until_migrated(20)
+    migration_lock.wait_until_migrated(20)
 
     def connections_of_the_gate() -> list[tuple[int]]:
         return Orm().fetch("SELECT pid FROM pg_stat_activity WHERE application_name = 'esteira gate'")
@@ -253,7 +255,7 @@ def test_the_gate_leaves_no_connection_behind(database: None) -> None:
 def test_a_newer_database_does_not_stop_an_older_release(database: None) -> None:
     Orm().fetch("INSERT INTO django_migrations (app, name, applied) VALUES ('esteira', '9999_later', now())")
     try:
-        assert gate.pending(Orm()) == []
+        assert migration_lock.pending(Orm()) == []
     finally:
         Orm().fetch("DELETE FROM django_migrations WHERE name = '9999_later'")
         connection.close()

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test import Client
 
 from esteira.db import Core
-from web import health
+from esteira_web.server import health
 
 pytestmark = pytest.mark.django_db
 
@@ -24,11 +24,13 @@ def test_health_answers_anybody(path: str) -> None:
 
 def test_a_process_that_waits_for_migrations_is_not_ready(core: Core) -> None:
     database = health.Database()
-    changed = core.fetch("UPDATE django_migrations SET name = 'x' || name WHERE app = 'web' RETURNING 1")
+    changed = core.fetch(
+        "UPDATE django_migrations SET name = 'x' || name WHERE app = 'esteira_web' RETURNING 1"
+    )
     try:
         assert database() == f"fail: {len(changed)} migrations are pending"
     finally:
-        core.fetch("UPDATE django_migrations SET name = substr(name, 2) WHERE app = 'web'")
+        core.fetch("UPDATE django_migrations SET name = substr(name, 2) WHERE app = 'esteira_web'")
 
     assert database() == "pass"
 

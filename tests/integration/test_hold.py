@@ -14,11 +14,11 @@ from django.db import connection
 
 from esteira import Context, job
 from esteira.db import Core
-from esteira.hold import Hold
-from esteira.keeper import Keeper
+from esteira.db.walk import within
+from esteira.keeper.hold import Hold
+from esteira.keeper.scheduler import Keeper
+from esteira.keeper.turns import Turns
 from esteira.record.finish import extend
-from esteira.turns import Turns
-from esteira.walk import within
 from tests.conftest import SERVERS
 from tests.support.clocks import movable
 from tests.support.jobs import elapse, look, running
@@ -42,7 +42,7 @@ def move(core: Core) -> Iterator[Move]:
 @pytest.fixture
 def keeper(core: Core, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     """A keeper whose every turn does everything."""
-    monkeypatch.setattr("esteira.keeper.SWEEP_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.scheduler.SWEEP_S", 0.0)
     keeper = Keeper()
     yield keeper
     keeper._db.close()
@@ -140,7 +140,7 @@ def test_a_long_lease_waits_longer_for_its_process(core: Core) -> None:
 
 def test_leases_are_judged_at_the_moment_of_the_look(core: Core, move: Move) -> None:
     """The database may stand still, or its clock may step, between the look and the rescue."""
-    from esteira.sweep import Rescuer
+    from esteira.keeper.rescue import Rescuer
 
     job = running(core)[0]
     calm = Hold().look(core, Turns(), was_away=False)
@@ -155,7 +155,7 @@ def test_leases_are_judged_at_the_moment_of_the_look(core: Core, move: Move) -> 
 def quick(settings: Any, core: Core, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     """A keeper of leases of three seconds, and of statements of one."""
     settings.LEASE_SECONDS = 3.0
-    monkeypatch.setattr("esteira.keeper.SWEEP_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.scheduler.SWEEP_S", 0.0)
     quick = Keeper()
     yield quick
     quick._db.close()
@@ -231,7 +231,7 @@ def test_a_statement_within_its_limit_is_no_server_that_stands_still(
 ) -> None:
     """Leases of one second: a slow batch of the retention's takes longer than half of one."""
     settings.LEASE_SECONDS = 1.0
-    monkeypatch.setattr("esteira.keeper.SWEEP_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.scheduler.SWEEP_S", 0.0)
     keeper = Keeper()
     keeper.turn()
     lost = running(core)[0]

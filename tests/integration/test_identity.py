@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from esteira import identity
 from esteira.db import Core
-from esteira.feed import served
+from esteira.keeper.publish import served
+from esteira.keeper.retention import Retention
 from esteira.record import rescue
-from esteira.retention import Retention
+from esteira.worker import identity
 from tests.support.jobs import look, running
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -16,13 +16,12 @@ from aiosmtpd.controller import Controller
 
 import jobs.email
 from esteira import GiveUp, LocalContext, Retry
-from esteira.context import MemoryHost
 from esteira.files import open_file, save_upload
+from esteira.job_types.context import MemoryHost
 from esteira.models import Job
-from jobs import _transaction
-from jobs._post import MOST_BREAKS
 from jobs.email import send, send_to_list
-from project.embedded import free_port
+from jobs.email._post import MOST_BREAKS
+from project.local.embedded import free_port
 
 LETTER = {"subject": "Hello", "text": "Good morning."}
 

@@ -17,14 +17,14 @@ import pytest
 from pypdf import PdfReader
 
 from esteira import Cancelled, GiveUp, LocalContext
-from esteira.context import MemoryHost
 from esteira.db import Core
 from esteira.errors import InvalidParameters
 from esteira.files import open_file, open_result
+from esteira.job_types.context import MemoryHost
 from esteira.models import File, Job
-from jobs import _history, reports
-from jobs._sheets import looks_like_formula
+from jobs import reports
 from jobs.reports import job_history
+from jobs.reports._sheets import looks_like_formula
 
 DAY = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 HOSTILE = [

@@ -13,19 +13,19 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from esteira import Context, files, job
+from esteira.broker.hint import MARKER, ids_in, list_key
+from esteira.broker.publisher import Publisher
 from esteira.db import Core
-from esteira.feed import Feeder
-from esteira.hold import Hold
-from esteira.keeper import Keeper, KeeperScheduler
-from esteira.missing import Checker
+from esteira.keeper.hold import Hold
+from esteira.keeper.publish import Feeder
+from esteira.keeper.reconcile import Checker
+from esteira.keeper.rescue import Expirer, Rescuer
+from esteira.keeper.retention import Retention
+from esteira.keeper.scheduler import Keeper, KeeperScheduler
+from esteira.keeper.turns import Turns
 from esteira.models import File, FileChunk, Job, JobEvent, JobLog, Stat
-from esteira.publish import Publisher
 from esteira.record.claim import claim
-from esteira.retention import Retention
-from esteira.sweep import Expirer, Rescuer
-from esteira.turns import Turns
-from esteira.wire import MARKER, ids_in, list_key
-from project.embedded import Valkey
+from project.local.embedded import Valkey
 from tests.support.jobs import TYPE, elapse, ended, kinds, look, running, stored
 from tests.support.waiting import until
 
@@ -437,7 +437,7 @@ def test_orphaned_files_go_after_a_day_and_uploads_after_the_retention(core: Cor
 
 
 def test_retention_stops_when_its_time_is_up(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esteira.retention.BOX_S", 0)
+    monkeypatch.setattr("esteira.keeper.retention.BOX_S", 0)
     ids = [one for _ in range(2) for one in stored(core, 1000)]
     core.fetch(
         """UPDATE esteira_job SET state = 'cancelled', finished_at = clock_timestamp() - interval '40 days'
@@ -461,13 +461,13 @@ def test_the_plain_beat_command_runs_the_keeper_and_survives_its_errors(
 
     settings.RUN_DIR = tmp_path
     scheduler = KeeperScheduler(app)
-    assert app.conf.beat_scheduler == "esteira.keeper:KeeperScheduler"
+    assert app.conf.beat_scheduler == "esteira.keeper.scheduler:KeeperScheduler"
     assert 0 <= scheduler.tick() <= 0.5
     assert (tmp_path / "beat.alive").exists()
 
     (tmp_path / "beat.ready").unlink()  # one that does not sweep lives, but is not ready
-    monkeypatch.setattr("esteira.keeper.Rescuer.step", _broken)
-    monkeypatch.setattr("esteira.keeper.SWEEP_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.scheduler.Rescuer.step", _broken)
+    monkeypatch.setattr("esteira.keeper.scheduler.SWEEP_S", 0.0)
     assert 0 <= scheduler.tick() <= 0.5
     assert not (tmp_path / "beat.ready").exists()
     monkeypatch.undo()

@@ -17,15 +17,15 @@ from pydantic import AfterValidator
 
 from esteira import Context, job
 from esteira.db import Core, Db
-from esteira.feed import Feeder
-from esteira.keeper import Keeper
+from esteira.keeper.publish import Feeder
+from esteira.keeper.scheduler import Keeper
+from esteira.keeper.turns import STEPS, Turns
 from esteira.models import Job, Schedule
-from esteira.turns import STEPS, Turns
+from esteira_web.server.metrics import Page
 from tests.conftest import SERVERS
 from tests.integration.test_keeper import hints, serve
 from tests.support.jobs import TYPE, elapse, look, running, stored
 from tests.support.waiting import Stopwatch, until
-from web.metrics import Page
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 
@@ -35,7 +35,7 @@ def keeper(core: Core, monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path:
     """A keeper whose every turn does everything."""
     settings.RUN_DIR = tmp_path
     for pace in ("SWEEP_S", "DECLARE_S", "CHECK_S"):
-        monkeypatch.setattr(f"esteira.keeper.{pace}", 0.0)
+        monkeypatch.setattr(f"esteira.keeper.scheduler.{pace}", 0.0)
     keeper = Keeper()
     yield keeper
     keeper._db.close()
@@ -408,13 +408,13 @@ def test_an_announcement_that_is_no_list_of_names_stops_neither_feed_nor_compare
 
 
 STEP_CODE = {
-    "rescue": "esteira.sweep.Rescuer.step",
-    "expire": "esteira.sweep.Expirer.step",
-    "declarations": "esteira.keeper.keep_declared",
-    "schedules": "esteira.keeper.write_ticks",
-    "compare": "esteira.missing.Checker.check",
-    "feed": "esteira.feed.Feeder.feed",
-    "retention": "esteira.retention.Retention.step",
+    "rescue": "esteira.keeper.rescue.Rescuer.step",
+    "expire": "esteira.keeper.rescue.Expirer.step",
+    "declarations": "esteira.keeper.scheduler.keep_declared",
+    "schedules": "esteira.keeper.scheduler.write_ticks",
+    "compare": "esteira.keeper.reconcile.Checker.check",
+    "feed": "esteira.keeper.publish.Feeder.feed",
+    "retention": "esteira.keeper.retention.Retention.step",
 }
 
 
@@ -461,7 +461,7 @@ def test_beat_shows_that_it_lives_in_each_step_and_between_statements(
     keeper.turn()
     assert touched == [(step, True) for step in STEPS]
 
-    monkeypatch.setattr("esteira.keeper.TOUCH_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.scheduler.TOUCH_S", 0.0)
     keeper._db.fetch("SELECT 1")
     assert alive.exists()
 
@@ -470,7 +470,7 @@ def test_a_step_that_goes_through_again_is_told_no_more(
     core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("esteira.sweep.Expirer.step", broken)
+        patched.setattr("esteira.keeper.rescue.Expirer.step", broken)
         keeper.turn()
         keeper.turn()
     assert core.fetch("SELECT failing = '{}' FROM esteira_keeper") == [(False,)]

@@ -9,9 +9,9 @@ from django.test import Client
 
 from esteira.errors import InvalidOption
 from esteira.models import Job
+from esteira_web.accounts.roles import matches
+from esteira_web.accounts.tokens import create_token
 from tests.support.http import KNOWN, account, bearer, declare_types, get, post, problem
-from web.access import matches
-from web.tokens import create_token
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 SEND = {"type": "t.send", "params": {"to": "ana", "password": "x"}}

@@ -14,10 +14,10 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from bench import history
-from esteira import scan
 from esteira.db import Core
+from esteira.search import scan
 from esteira.states import SHOWN_STATE_SQL, SHOWN_STATES
-from web.listing import Filters, page
+from esteira_web.read.listing import Filters, page
 
 MANY = 20_000
 #: The bounds of a search in these tests, and what it reads at most beside them: what it shows, and probes.

@@ -17,11 +17,12 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from esteira import Context, TimeLimitExceeded, job, lease
+from esteira import Context, TimeLimitExceeded, job
 from esteira.db import Core
 from esteira.models import Job
 from esteira.record import finish, telling
-from esteira.run import Runner
+from esteira.runner import heartbeat
+from esteira.runner.runner import Runner
 from tests.support.jobs import look, outcome, running
 from tests.support.runs import run
 from tests.support.waiting import until
@@ -63,10 +64,10 @@ def lives_on(job_id: UUID) -> None:
             until_, valid = cursor.fetchone()
             return until_, bool(valid)
 
-    first, _ = lease()
+    first, _ = heartbeat()
 
     def outlived() -> bool:
-        last, valid = lease()
+        last, valid = heartbeat()
         assert valid, "a lease has ended"
         return bool(last > first + timedelta(seconds=2 * LEASE_S))
 
@@ -209,7 +210,7 @@ def test_the_progress_of_a_locked_row_is_told_later(runner: Runner, core: Core, 
 def test_what_ended_and_is_locked_is_written_before_its_process_is_ended(
     force: bool, holder: Holder, core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "HARD_AFTER_S", 0.3)
+    monkeypatch.setattr(heartbeat, "HARD_AFTER_S", 0.3)
 
     @job(name="test.batch", timeout=60 if force else 0.2, lease=1, retries=0)
     def batch(ctx: Context, quick: bool) -> None:
@@ -230,7 +231,7 @@ def test_what_ended_and_is_locked_is_written_before_its_process_is_ended(
         core.forget()
         runner = Runner("w3/boot-3-3")
         runner.start()
-        monkeypatch.setattr(lease, "WAITING_MAX_S", 60)
+        monkeypatch.setattr(heartbeat, "WAITING_MAX_S", 60)
         runner.run_hint([str(quick), str(deaf)], "d3")
         os._exit(1)
     until(lambda: look(core, quick).state == "running", "the first job runs")

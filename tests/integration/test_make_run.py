@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from project.embedded import free_port
+from project.local.embedded import free_port
 from tests.support.checkout import copy_of_the_checkout
 from tests.support.containers import without_ours
 from tests.support.documents import blocks, printed

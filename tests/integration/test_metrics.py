@@ -13,16 +13,16 @@ from prometheus_client.parser import text_string_to_metric_families
 import esteira
 from esteira import job, operate
 from esteira.db import Core
+from esteira.keeper.retention import Retention
 from esteira.record import claim as claims
 from esteira.record import finish as finishes
 from esteira.record import rescue as rescues
-from esteira.retention import Retention
 from esteira.stats import BOUNDS_S, Stats
+from esteira_web.server import queued
+from esteira_web.server.metrics import TIMEOUT_S, Page
 from tests.integration.test_record_plans import Explained
 from tests.support.alerts import metrics_used
 from tests.support.jobs import TYPE, elapse, look, running, stored
-from web import queued
-from web.metrics import TIMEOUT_S, Page
 
 Labels = frozenset[tuple[str, str]]
 
@@ -409,7 +409,7 @@ def test_what_takes_too_long_is_left_out_and_the_rest_is_told(
         assert one("queue_paused", queue="default") == 0
         assert not one.families.keys() & {f"esteira_{name}" for name in OF_JOBS}
         assert [one("not_measured", part=part) for part in queued.PARTS] == [1, 1, 1, 0]
-    monkeypatch.setattr("web.queued.time.monotonic", lambda: float("inf"))
+    monkeypatch.setattr("esteira_web.server.queued.time.monotonic", lambda: float("inf"))
     after = scraped(page)
     assert after("jobs_waiting", queue="default") == 2
     assert [after("not_measured", part=part) for part in queued.PARTS] == [0, 0, 0, 0]

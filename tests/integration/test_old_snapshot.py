@@ -10,17 +10,17 @@ from uuid import UUID
 import pytest
 import redis as redis_client
 
+from esteira.broker.hint import MARKER
+from esteira.broker.publisher import Publisher
 from esteira.db import Core, Row
-from esteira.due import Due
-from esteira.feed import Feeder
-from esteira.hold import Hold
-from esteira.missing import Checker
-from esteira.publish import Publisher
+from esteira.db.walk import Walk
+from esteira.keeper.due import Due
+from esteira.keeper.hold import Hold
+from esteira.keeper.publish import Feeder
+from esteira.keeper.reconcile import Checker
+from esteira.keeper.rescue import Expirer, Rescuer
+from esteira.keeper.turns import Turns
 from esteira.record import rescue, waiting
-from esteira.sweep import Expirer, Rescuer
-from esteira.turns import Turns
-from esteira.walk import Walk
-from esteira.wire import MARKER
 from tests.integration.test_keeper import hints, serve
 from tests.integration.test_record_plans import FILL
 from tests.support.jobs import TYPE, elapse, look, running, stored
@@ -146,7 +146,7 @@ def test_after_redis_lost_everything_no_statement_reads_all_that_ran(
     redis: redis_client.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("esteira.walk.SLICE_LIMIT_S", 0.003)
+    monkeypatch.setattr("esteira.db.walk.SLICE_LIMIT_S", 0.003)
     checker = Checker(publisher)
     with old_snapshot():
         ran(core, RAN, over_s=3600)
@@ -174,8 +174,8 @@ def test_a_check_reads_a_long_list_of_hints_a_part_in_each_turn(
     core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch, marker: bool
 ) -> None:
     """Else nothing is rescued meanwhile. All are published at the same two moments."""
-    monkeypatch.setattr("esteira.missing.SLOW_S", 0.0)
-    monkeypatch.setattr("esteira.walk.SLOW_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.reconcile.SLOW_S", 0.0)
+    monkeypatch.setattr("esteira.db.walk.SLOW_S", 0.0)
     core.fetch(FILL, {"type": TYPE, "published": True, "n": 6000})
     core.fetch("ALTER TABLE esteira_job DISABLE TRIGGER USER")
     core.fetch(
@@ -208,9 +208,9 @@ def test_a_check_reads_a_long_list_of_hints_a_part_in_each_turn(
 @pytest.fixture
 def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take any statement for slow, because so few dead entries take milliseconds only."""
-    monkeypatch.setattr("esteira.due.SLOW_S", 0.0)
-    monkeypatch.setattr("esteira.due.TRY_EVERY_S", 600.0)
-    monkeypatch.setattr("esteira.due.MARKING_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.due.SLOW_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.due.TRY_EVERY_S", 600.0)
+    monkeypatch.setattr("esteira.keeper.due.MARKING_S", 0.0)
 
 
 def turn(feeder: Feeder, db: Core) -> tuple[int, bool]:
@@ -326,7 +326,7 @@ def test_a_queue_that_is_quick_again_is_crowded_no_more(
     serve(core, TYPE)
     feeder = Feeder(publisher)
     due = walked(feeder, core)
-    monkeypatch.setattr("esteira.due.SLOW_S", 60.0)
+    monkeypatch.setattr("esteira.keeper.due.SLOW_S", 60.0)
     (back,) = stored(core)
     elapse(core, back, "run_at", 1800)
 
@@ -341,7 +341,7 @@ def test_a_slow_disk_makes_no_queue_crowded(
     core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To be crowded costs walks through all that waits, which a server that writes slowly can afford least."""
-    monkeypatch.setattr("esteira.due.SLOW_S", 0.5)  # reading takes less on a busy machine too
+    monkeypatch.setattr("esteira.keeper.due.SLOW_S", 0.5)  # reading takes less on a busy machine too
     serve(core, TYPE)
     stored(core, 300)
     feeder = Feeder(publisher)

@@ -14,9 +14,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from esteira import gate, online
+from esteira import migration_lock, online_migrations
 from esteira.ids import uuid7
-from esteira.online import in_batches
+from esteira.online_migrations import in_batches
 from tests.support.servers import SuiteServers
 from tests.support.waiting import until
 
@@ -273,8 +273,8 @@ def test_every_row_is_in_one_batch(name: str, db: psycopg.Connection) -> None:
 def test_rows_and_tables_that_stay_in_use_end_the_migration_with_a_sentence(
     servers: SuiteServers, name: str, db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "PATIENCE_S", 1.0)
-    monkeypatch.setattr(online, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(migration_lock, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(online_migrations, "PATIENCE_S", 1.0)
     job = uuid7()
     db.execute(JOB, [job, "{}", 1, 0, "2026-01-01Z"])
     with psycopg.connect(address(servers, name)) as holder:

@@ -12,9 +12,9 @@ from django.test import Client
 
 from esteira.db import Core
 from esteira.files import open_result
+from esteira.job_types.registry import registry
 from esteira.models import Job
 from esteira.record import finish
-from esteira.registry import registry
 from tests.support.http import KNOWN, account, bearer, browser, declare_types, get, post, problem
 from tests.support.jobs import UNKNOWN_ID, ended, outcome, running
 

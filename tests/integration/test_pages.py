@@ -13,9 +13,9 @@ from esteira.db import Core
 from esteira.files import open_result
 from esteira.models import Job, JobLog
 from esteira.record.finish import finish
+from esteira_web.pages import jobs
 from tests.support.http import PASSWORD, account, browser, declare_types
 from tests.support.jobs import UNKNOWN_ID, ended, outcome, running, stored
-from web import pages
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 
@@ -216,19 +216,19 @@ def test_a_page_says_what_it_leaves_out_of_a_long_log_and_of_many_events(
     operator: Client, core: Core
 ) -> None:
     (one,) = stored(core)
-    JobLog.objects.create(job_id=one, attempt=1, text="first words\n" + "x" * pages.LOG_SHOWN)
+    JobLog.objects.create(job_id=one, attempt=1, text="first words\n" + "x" * jobs.LOG_SHOWN)
     core.fetch(
         """INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
            SELECT %s, clock_timestamp(), 'kind' || n, 1, '', '', '{}' FROM generate_series(1, %s) AS n""",
-        [one, pages.EVENTS_SHOWN + 1],
+        [one, jobs.EVENTS_SHOWN + 1],
     )
 
     page = text_of(operator.get(f"/jobs/{one}/"))
 
     assert "first words" not in page
-    assert f"These are the last {pages.LOG_SHOWN:,} characters" in page
+    assert f"These are the last {jobs.LOG_SHOWN:,} characters" in page
     assert ">kind1<" not in page
-    assert f"These are the newest {pages.EVENTS_SHOWN}" in page
+    assert f"These are the newest {jobs.EVENTS_SHOWN}" in page
     assert f"manage.py jobs show {one} --logs" in page
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from esteira.db import Core
-from esteira.disposal import BATCH
+from esteira.keeper.disposal import BATCH
+from esteira.keeper.retention import DAY_S, Retention
 from esteira.record import claim as claims
-from esteira.retention import DAY_S, Retention
 from tests.integration.test_record_plans import Explained, explained, feed  # noqa: F401
 from tests.support.jobs import TYPE, stored
 from tests.support.past import Counted

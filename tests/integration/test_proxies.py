@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from esteira.files import MAX_BYTES
-from project.embedded import free_port
+from esteira_web.accounts.login import LoginFailure
+from project.local.embedded import free_port
 from tests.support.browser import Browser
 from tests.support.certificates import make_certificate
 from tests.support.documents import printed
@@ -27,7 +28,6 @@ from tests.support.forks import ROOT, environment
 from tests.support.http import PASSWORD, account
 from tests.support.processes import Process
 from tests.support.waiting import until
-from web.login import LoginFailure
 
 pytestmark = pytest.mark.usefixtures("database")
 FOLDER = ROOT / "deploy" / "proxy"
@@ -78,7 +78,10 @@ def _web(port: int, url: str, folder: Path) -> Process:
     env = environment(WEB_URL=url, METRICS_PORT="0", WEB_THREADS="4")
     bind = ["--bind", f"127.0.0.1:{port}", "--workers", "1", "--no-control-socket"]
     return Process(
-        "web", ["gunicorn", "project.asgi", "-k", "web.connections.Worker", *bind], env, folder / "logs"
+        "web",
+        ["gunicorn", "project.asgi", "-k", "esteira_web.server.connections.Worker", *bind],
+        env,
+        folder / "logs",
     )
 
 

@@ -11,7 +11,7 @@ from esteira.db import Core
 from esteira.record.claim import claim, expire, refuse, settle
 from esteira.record.finish import extend, finish
 from esteira.record.insert import insert
-from esteira.record.operator import cancel
+from esteira.record.operate import cancel
 from esteira.record.telling import start
 from esteira.record.waiting import feed
 from tests.support.jobs import (

@@ -16,7 +16,7 @@ from esteira.record.finish import (
     kill,
     what_became,
 )
-from esteira.record.operator import cancel, retry
+from esteira.record.operate import cancel, retry
 from esteira.record.telling import progress, start
 from tests.support.jobs import elapse, ended, kinds, look, outcome, running, states, stored, version
 

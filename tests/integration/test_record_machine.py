@@ -20,7 +20,7 @@ from esteira.db import Core
 from esteira.record.claim import Claimed, claim, expire, refuse, settle
 from esteira.record.finish import Break, Outcome, break_off, extend, finish, hand_back, kill
 from esteira.record.insert import unpublish
-from esteira.record.operator import cancel, retry
+from esteira.record.operate import cancel, retry
 from esteira.record.rescue import MAX_SUSPICION, drained, leases_ended, process_lost, worker_restarted
 from esteira.record.telling import progress, start
 from esteira.record.waiting import feed

@@ -10,7 +10,7 @@ from psycopg.errors import UniqueViolation
 from esteira.db import Core, Orm
 from esteira.record.claim import claim
 from esteira.record.finish import finish
-from esteira.record.operator import cancel, retry
+from esteira.record.operate import cancel, retry
 from tests.support.jobs import ended, kinds, look, outcome, running, stored, version
 
 ENDED = ["succeeded", "failed", "dead", "cancelled", "expired"]

@@ -13,7 +13,7 @@ from esteira.record import rescue
 from esteira.record.claim import claim
 from esteira.record.finish import finish
 from esteira.record.insert import holder, insert, unpublish
-from esteira.record.operator import cancel
+from esteira.record.operate import cancel
 from esteira.record.waiting import feed
 from tests.support.jobs import TYPE, elapse, ended, look, new, outcome, running, schedule, stored
 

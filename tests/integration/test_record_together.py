@@ -12,7 +12,7 @@ from uuid import UUID
 from esteira.db import Core
 from esteira.record.claim import claim, expire, settle
 from esteira.record.finish import extend, finish, hand_back
-from esteira.record.operator import cancel, retry
+from esteira.record.operate import cancel, retry
 from esteira.record.rescue import leases_ended, process_lost
 from esteira.record.waiting import feed
 from tests.support.jobs import TYPE, outcome, stored

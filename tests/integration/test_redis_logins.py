@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from project.embedded import Valkey
+from project.local.embedded import Valkey
 from tests.repo.tree import text
 from tests.support.waiting import until
 

@@ -12,13 +12,14 @@ import psycopg
 import pytest
 from django.core.management import call_command
 
-from esteira import Context, cron, every, identity, job, releases
+from esteira import Context, cron, every, job, releases
 from esteira.db import Core
-from esteira.keeper import Keeper
+from esteira.job_types.registry import registry
+from esteira.keeper.declared import keep_declared, write_declared
+from esteira.keeper.scheduler import Keeper
+from esteira.keeper.schedules import write_ticks
 from esteira.models import Job, Release, Schedule
-from esteira.registry import registry
-from esteira.schedules import keep_declared, write_declared
-from esteira.ticks import write_ticks
+from esteira.worker import identity
 from tests.conftest import SERVERS
 from tests.support.waiting import Stopwatch
 
@@ -138,10 +139,10 @@ def test_an_old_process_does_not_change_what_the_newer_release_declares_otherwis
 def test_an_older_keeper_says_once_that_a_newer_release_runs(
     core: Core, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "esteira.schedules")
+    caplog.set_level(logging.INFO, "esteira.keeper")
     roll_out(core)
-    monkeypatch.setattr("esteira.keeper.DECLARE_S", 0.0)
-    monkeypatch.setattr("esteira.keeper.SWEEP_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.scheduler.DECLARE_S", 0.0)
+    monkeypatch.setattr("esteira.keeper.scheduler.SWEEP_S", 0.0)
     keeper = Keeper()
 
     def said() -> int:

@@ -14,14 +14,15 @@ import pytest
 from django.db import connection
 from pydantic import BaseModel
 
-from esteira import Context, FileRef, disposal, files, job, migrations
+from esteira import Context, FileRef, files, job, migrations
 from esteira.db import Core
-from esteira.disposal import BATCH
 from esteira.files import DELETE_CHUNKS
+from esteira.keeper import disposal
+from esteira.keeper.disposal import BATCH
+from esteira.keeper.retention import Retention
+from esteira.keeper.schedules import write_ticks
 from esteira.models import File, FileChunk, FileUse, Job, JobLog, Schedule
-from esteira.online import in_batches
-from esteira.retention import Retention
-from esteira.ticks import write_ticks
+from esteira.online_migrations import in_batches
 from tests.support.jobs import elapse, ended, stored
 from tests.support.past import Counted, old_snapshot
 

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from esteira import Context, FileRef, GiveUp, Retry, files, job
 from esteira.models import Stat
-from esteira.run import Runner
+from esteira.runner.runner import Runner
 from tests.support.runs import effect, effects, events, run
 from tests.support.waiting import until
 
@@ -77,7 +77,7 @@ def test_an_error_is_tried_again_later_and_keeps_its_traceback(runner: Runner) -
     assert 4 < (row.run_at - row.claimed_at).total_seconds() < 16  # type: ignore[operator]
     assert row.error["kind"] == "exception"  # type: ignore[index]
     assert 'raise RuntimeError("no luck")' in row.error["traceback"]  # type: ignore[index]
-    assert "esteira/run.py" not in row.error["traceback"]  # type: ignore[index]
+    assert "esteira/runner/runner.py" not in row.error["traceback"]  # type: ignore[index]
     assert events(row) == ["retry"]
 
 

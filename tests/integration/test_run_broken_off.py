@@ -20,10 +20,10 @@ from esteira.db import Core, Gone
 from esteira.models import File, Job, JobEvent, Stat
 from esteira.record import finish
 from esteira.record.finish import Break, complete
-from esteira.record.operator import cancel
+from esteira.record.operate import cancel
 from esteira.record.rescue import MAX_SUSPICION
-from esteira.run import Runner
-from esteira.slot import Held
+from esteira.runner.held import Held
+from esteira.runner.runner import Runner
 from tests.support.jobs import TYPE, look, outcome, running
 from tests.support.runs import effect, effects, events, run
 from tests.support.waiting import until
@@ -312,7 +312,7 @@ def broken_core() -> Iterator[None]:
             raise OSError("no space for the log")
         return True
 
-    logger = logging.getLogger("esteira.run")
+    logger = logging.getLogger("esteira.runner")
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addFilter(refuse)

@@ -17,7 +17,7 @@ from esteira import Context, GiveUp, Retry, TimeLimitExceeded, job
 from esteira.db import Core
 from esteira.errors import LeaseLost
 from esteira.models import Job, JobEvent
-from esteira.run import Runner
+from esteira.runner.runner import Runner
 from tests.support.runs import events, run
 from tests.support.waiting import until
 

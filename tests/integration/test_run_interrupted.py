@@ -13,12 +13,14 @@ from uuid import UUID
 import pytest
 from django.db import connection
 
-from esteira import Context, TimeLimitExceeded, job, lease, operate
+from esteira import Context, TimeLimitExceeded, job, operate
 from esteira.db import Core
 from esteira.models import Job
-from esteira.record import finish, operator
+from esteira.record import finish
+from esteira.record import operate as operator
 from esteira.record.rescue import process_ended
-from esteira.run import Runner
+from esteira.runner import heartbeat
+from esteira.runner.runner import Runner
 from tests.support.runs import events, run
 from tests.support.waiting import until
 
@@ -129,7 +131,7 @@ def test_what_has_not_started_in_a_quarter_of_a_second_goes_back(runner: Runner)
     def mixed(ctx: Context, seconds: float) -> None:
         time.sleep(seconds)
 
-    ids = mixed.submit_many([{"seconds": lease.WAITING_MAX_S * 4}, {"seconds": 0}, {"seconds": 0}])
+    ids = mixed.submit_many([{"seconds": heartbeat.WAITING_MAX_S * 4}, {"seconds": 0}, {"seconds": 0}])
     rows = run(runner, *ids)
 
     assert [row.state for row in rows] == ["succeeded", "queued", "queued"]
@@ -144,7 +146,7 @@ def test_what_ignores_its_limit_or_an_operators_force_ends_with_its_process(
     force: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hard limit is a failure of the running job; its neighbours of the same hint go back to run alone."""
-    monkeypatch.setattr(lease, "HARD_AFTER_S", 0.3)
+    monkeypatch.setattr(heartbeat, "HARD_AFTER_S", 0.3)
 
     @job(name="test.deaf", timeout=60 if force else 0.2, lease=1, retries=0)
     def deaf(ctx: Context) -> None:
@@ -160,7 +162,7 @@ def test_what_ignores_its_limit_or_an_operators_force_ends_with_its_process(
     if (child := os.fork()) == 0:
         runner = Runner("w3/boot-3-3")
         runner.start()
-        monkeypatch.setattr(lease, "WAITING_MAX_S", 60)
+        monkeypatch.setattr(heartbeat, "WAITING_MAX_S", 60)
         runner.run_hint([str(one) for one in ids], "d3")
         os._exit(1)
     if force:
@@ -203,7 +205,7 @@ def test_what_ignores_its_limit_ends_with_its_process_although_its_attempt_is_ov
     lost: bool, core: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it has completed before or has lost its lease: nobody else would end it."""
-    monkeypatch.setattr(lease, "HARD_AFTER_S", 0.3)
+    monkeypatch.setattr(heartbeat, "HARD_AFTER_S", 0.3)
 
     @job(name="test.deaf", timeout=0.5, retries=0)
     def deaf(ctx: Context) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from esteira import Context, job
 from esteira.models import Job
-from esteira.run import Runner
-from esteira.slot import LOG_MAX
+from esteira.runner.held import LOG_MAX
+from esteira.runner.runner import Runner
 from tests.support.runs import run
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

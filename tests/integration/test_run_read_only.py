@@ -12,8 +12,8 @@ from django.db import connection
 
 from esteira import Context, job
 from esteira.db import Core, Gone
-from esteira.registry import registry
-from esteira.run import Runner
+from esteira.job_types.registry import registry
+from esteira.runner.runner import Runner
 from tests.support.runs import events, run
 from tests.support.waiting import until
 

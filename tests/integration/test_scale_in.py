@@ -15,13 +15,13 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from esteira import identity
 from esteira.db import Core
 from esteira.record.rescue import drained
-from project import cluster_api, scale_in
-from project.cluster_api import Api
-from project.embedded import free_port
-from project.scale_in import HIGHEST, Load, ScaleIn, cost, loads
+from esteira.worker import identity
+from project.kubernetes import api, scale_in
+from project.kubernetes.api import Api
+from project.kubernetes.scale_in import HIGHEST, Load, ScaleIn, cost, loads
+from project.local.embedded import free_port
 from tests.support.forks import ROOT, environment
 from tests.support.jobs import TYPE, elapse, running
 from tests.support.kubernetes import COST, Answer, Kubernetes, refusal
@@ -238,7 +238,7 @@ class Asked:
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "project.scale_in"]
+    return [record.getMessage() for record in caplog.records if record.name == "project.kubernetes.scale_in"]
 
 
 def test_without_the_database_costs_stay_as_they_are_and_that_is_told_once(
@@ -404,5 +404,5 @@ def test_sigterm_ends_the_process_at_once_even_while_kubernetes_is_silent(
 
     process.send_signal(signal.SIGTERM)
 
-    assert process.wait(cluster_api.TIMEOUT_S - 1) == 0, "before the request would have ended"
+    assert process.wait(api.TIMEOUT_S - 1) == 0, "before the request would have ended"
     end.set()

@@ -17,9 +17,9 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 
-from esteira import scan
-from esteira.admin import found as admin_list
 from esteira.db import Core
+from esteira.search import scan
+from esteira_web.admin import found as admin_list
 from tests.support.http import account, bearer, browser, get, problem
 from tests.support.jobs import stored
 

@@ -11,10 +11,11 @@ import pytest
 from esteira import Context, Secret, job, operate
 from esteira.db import Core, Orm
 from esteira.errors import SecretsRemoved, StateConflict
+from esteira.job_types.registry import registry
 from esteira.models import Job
-from esteira.record import claim, finish, operator, rescue
+from esteira.record import claim, finish, rescue
+from esteira.record import operate as operator
 from esteira.record.claim import Claimed
-from esteira.registry import registry
 from tests.support.jobs import elapse, outcome, version
 
 pytestmark = pytest.mark.usefixtures("types")

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from esteira import Context, GiveUp, Retry, Secret, job
 from esteira.db import Core
 from esteira.files import result_files
-from esteira.run import Runner
-from esteira.scrub import STARS, scrubber
+from esteira.runner.runner import Runner
+from esteira.runner.scrub import STARS, scrubber
 from project.logging import JsonFormatter
 from tests.support.runs import run
 

@@ -26,7 +26,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def test_a_real_process_serves_pages_and_their_looks(site: Site) -> None:
     page = site.ask("GET", "/login/")
-    style = site.ask("GET", "/static/web/style.css")
+    style = site.ask("GET", "/static/esteira_web/style.css")
 
     assert (page.status, style.status) == (200, 200)
     assert style.headers["Content-Type"].startswith("text/css")
@@ -73,7 +73,7 @@ def test_metrics_are_at_their_port_and_nowhere_else(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/readyz", "/login/", "/api/v1/jobs", "/admin/", "/static/web/style.css"]
+    "path", ["/", "/readyz", "/login/", "/api/v1/jobs", "/admin/", "/static/esteira_web/style.css"]
 )
 def test_the_port_for_metrics_has_nothing_else(site: Site, path: str) -> None:
     answers = [site.measure(path, method) for method in ("GET", "HEAD", "POST")]

@@ -17,11 +17,12 @@ from django.test import Client, RequestFactory
 
 from esteira.db import Core
 from esteira.errors import TooManyRequests
+from esteira_web.accounts import hashing, login
+from esteira_web.accounts.addresses import address_of
+from esteira_web.accounts.login import LoginFailure
+from esteira_web.server import problems
+from esteira_web.server.rarely import Rarely
 from tests.support.http import PASSWORD, account, hashed, problem
-from web import hashing, login, problems
-from web.addresses import address_of
-from web.login import LoginFailure
-from web.rarely import Rarely
 
 pytestmark = pytest.mark.django_db
 DOORS = ["/login/", "/admin/login/"]
@@ -41,7 +42,7 @@ def sign_in(
 def failed(core: Core, n: int, *, name: str = "ana", address: str = "127.0.0.1", ago_s: float = 60) -> None:
     """Store failures, as if somebody had tried; each real one would take a third of a second."""
     core.fetch(
-        """INSERT INTO web_loginfailure (at, username, address)
+        """INSERT INTO esteira_web_loginfailure (at, username, address)
            SELECT clock_timestamp() - %s * interval '1 second', %s, %s FROM generate_series(1, %s)""",
         [ago_s, name, address, n],
     )
@@ -90,7 +91,7 @@ def test_refused_tries_make_it_no_longer(core: Core) -> None:
 
     assert LoginFailure.objects.count() == before
     assert max(waits) <= 50
-    core.fetch("UPDATE web_loginfailure SET at = at - interval '51 s'")
+    core.fetch("UPDATE esteira_web_loginfailure SET at = at - interval '51 s'")
     assert sign_in(PASSWORD).status_code == 302
 
 
@@ -195,7 +196,7 @@ def test_the_old_password_is_guessed_no_more_often_where_it_is_changed(core: Cor
     wrong = client.post("/admin/password_change/", {"old_password": "wrong", **new})
     failed(core, login.MAX_FAILURES - 1)
     closed = client.post("/admin/password_change/", {"old_password": PASSWORD, **new})
-    core.fetch("DELETE FROM web_loginfailure")
+    core.fetch("DELETE FROM esteira_web_loginfailure")
     right = client.post("/admin/password_change/", {"old_password": PASSWORD, **new})
 
     assert (wrong.status_code, closed.status_code, right.status_code) == (200, 429, 302)
@@ -242,14 +243,14 @@ def test_failures_are_logged_without_names_and_not_without_end(
     core: Core, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        login, "log", Rarely(logging.getLogger("web.login"))
+        login, "log", Rarely(logging.getLogger("esteira_web.accounts"))
     )  # this minute may have had its lines
     failed(core, login.MAX_FAILURES, name="gw-secret-typed-as-name")
 
     for _ in range(50):
         sign_in("pw-secret", name="gw-secret-typed-as-name")
 
-    lines = [record.getMessage() for record in caplog.records if record.name == "web.login"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "esteira_web.accounts"]
     assert 0 < len(lines) <= 31
     assert not [line for line in lines if "secret" in line]
 

@@ -12,13 +12,13 @@ import psycopg
 import pytest
 import redis as redis_client
 
+from esteira.broker.publisher import Publisher
 from esteira.db import Core
-from esteira.feed import Feeder
-from esteira.hold import Hold
-from esteira.missing import Checker
-from esteira.publish import Publisher
-from esteira.sweep import Expirer, Rescuer
-from esteira.turns import Turns
+from esteira.keeper.hold import Hold
+from esteira.keeper.publish import Feeder
+from esteira.keeper.reconcile import Checker
+from esteira.keeper.rescue import Expirer, Rescuer
+from esteira.keeper.turns import Turns
 from tests.integration.test_keeper import hints, serve
 from tests.support.jobs import TYPE, running, stored
 from tests.support.past import slow_writes

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from esteira import pool_process, stopping
-from esteira.guardian import _PID, _Guardian
-from esteira.stopping import Stop
+from esteira.runner import pool_process
+from esteira.worker import stopping
+from esteira.worker.guardian import _PID, _Guardian
+from esteira.worker.stopping import Stop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and watches process groups")
 

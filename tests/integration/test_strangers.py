@@ -12,12 +12,12 @@ import pytest
 import redis as redis_client
 
 from esteira import Context, job
+from esteira.broker.hint import UNACKED, UNACKED_INDEX, UNACKED_MUTEX, Hint, behind_key, ids_in, list_key
+from esteira.broker.publisher import Publisher, fast
 from esteira.db import Core
-from esteira.feed import Feeder
-from esteira.keeper import Keeper
-from esteira.missing import READ_MAX, Checker
-from esteira.publish import Publisher, fast
-from esteira.wire import UNACKED, UNACKED_INDEX, UNACKED_MUTEX, Hint, behind_key, ids_in, list_key
+from esteira.keeper.publish import Feeder
+from esteira.keeper.reconcile import READ_MAX, Checker
+from esteira.keeper.scheduler import Keeper
 from tests.integration.test_keeper import serve
 from tests.support.jobs import TYPE, look, stored
 

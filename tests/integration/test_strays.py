@@ -11,7 +11,7 @@ from kombu import Connection
 from kombu.message import Message
 
 from esteira.db import Core
-from esteira.strangers import STRAYS_MAX, Strays, surviving
+from esteira.worker.strangers import STRAYS_MAX, Strays, surviving
 from tests.support.jobs import look, stored
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

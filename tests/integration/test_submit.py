@@ -12,7 +12,10 @@ import pytest
 from django.db import transaction
 from pydantic import Field
 
-from esteira import Context, JobType, Secret, job, publish
+from esteira import Context, JobType, Secret, job
+from esteira.broker import publisher as publish
+from esteira.broker.hint import Hint, ids_in, list_key
+from esteira.broker.publisher import Publisher
 from esteira.errors import (
     InvalidOption,
     InvalidParameters,
@@ -22,12 +25,10 @@ from esteira.errors import (
     UnknownJobType,
     UnknownQueue,
 )
+from esteira.job_types.registry import SubmitRequest
 from esteira.models import Job
-from esteira.publish import Publisher
-from esteira.registry import SubmitRequest
 from esteira.submit import submit
-from esteira.wire import Hint, ids_in, list_key
-from project.embedded import free_port
+from project.local.embedded import free_port
 from tests.support.waiting import Stopwatch
 
 pytestmark = pytest.mark.usefixtures("database", "job_types", "fresh_publisher")

@@ -10,8 +10,8 @@ import pytest
 
 from esteira import Context, job
 from esteira.db import Core
+from esteira.keeper.schedules import MOST_A_TURN, write_ticks
 from esteira.models import Job, Schedule, ScheduleSkip
-from esteira.ticks import MOST_A_TURN, write_ticks
 from tests.support.jobs import stored
 from tests.support.waiting import Stopwatch, until
 

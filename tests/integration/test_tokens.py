@@ -11,11 +11,11 @@ from django.db import connection
 from django.test import Client
 
 from esteira.errors import InvalidOption
+from esteira_web.accounts import roles, tokens
+from esteira_web.accounts.roles import Scope
+from esteira_web.accounts.tokens import ApiToken, access_by, create_token
+from esteira_web.server.rarely import Rarely
 from tests.support.http import account
-from web import access, tokens
-from web.access import Scope
-from web.rarely import Rarely
-from web.tokens import ApiToken, access_by, create_token
 
 pytestmark = pytest.mark.django_db
 
@@ -24,7 +24,7 @@ def test_only_the_checksum_of_a_token_is_kept() -> None:
     token, secret = create_token(account("ana", "operator"), "ci", role="operator")
 
     with connection.cursor() as cursor:
-        cursor.execute("SELECT t::text FROM web_apitoken t")
+        cursor.execute("SELECT t::text FROM esteira_web_apitoken t")
         (row,) = cursor.fetchone()
     assert secret not in row
     assert token.sha256 == hashlib.sha256(secret.encode()).hexdigest()
@@ -150,7 +150,11 @@ def test_the_admin_lists_tokens_without_their_checksum_and_can_delete_them() -> 
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name in ("web.tokens", "web.access")]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name in ("esteira_web.accounts", "esteira_web.accounts")
+    ]
 
 
 @pytest.fixture
@@ -158,7 +162,7 @@ def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
     """The log, whatever this minute has had of it."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(tokens, "rarely", Rarely(tokens.log))
-    monkeypatch.setattr(access, "log", Rarely(logging.getLogger("web.access")))
+    monkeypatch.setattr(roles, "log", Rarely(logging.getLogger("esteira_web.accounts")))
     return caplog
 
 
@@ -205,8 +209,8 @@ def test_refusals_do_not_fill_the_disk(told: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_was_left_out_is_counted(told: pytest.LogCaptureFixture) -> None:
-    rarely = Rarely(logging.getLogger("web.tokens"), most=2, span_s=0)
-    slow = Rarely(logging.getLogger("web.tokens"), most=2)
+    rarely = Rarely(logging.getLogger("esteira_web.accounts"), most=2, span_s=0)
+    slow = Rarely(logging.getLogger("esteira_web.accounts"), most=2)
 
     for _ in range(5):
         slow.warning("once more")

@@ -16,11 +16,11 @@ from esteira import Context, FileRef, job
 from esteira.db import Core
 from esteira.errors import InvalidParameters
 from esteira.files import CHUNK_BYTES, open_result, save_upload
+from esteira.files.uploads import may_name
+from esteira.job_types.parameters import check
+from esteira.job_types.registry import registry
 from esteira.models import File, FileChunk, Job
-from esteira.params import check
 from esteira.record.finish import finish
-from esteira.registry import registry
-from esteira.uploads import may_name
 from tests.support.http import account, bearer, get, post, problem
 from tests.support.jobs import outcome, running
 

@@ -8,12 +8,12 @@ from uuid import UUID
 import pytest
 
 from esteira.db import Core, Db
-from esteira.hold import Hold
+from esteira.db.walk import LOST_TRAIL_S, Survey, Trail, Walk
+from esteira.keeper.hold import Hold
+from esteira.keeper.rescue import Expirer, Rescuer
+from esteira.keeper.turns import Turns
 from esteira.record.claim import claim
 from esteira.record.finish import extend
-from esteira.sweep import Expirer, Rescuer
-from esteira.turns import Turns
-from esteira.walk import LOST_TRAIL_S, Survey, Trail, Walk
 from tests.support.jobs import elapse, look, running, stored
 from tests.support.waiting import until
 
@@ -95,7 +95,7 @@ def test_a_walk_over_a_slow_server_takes_longer_slices_at_last(core: Core) -> No
 
 
 def test_a_walk_begins_again_after_a_rest(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esteira.walk.RESTS", 2)
+    monkeypatch.setattr("esteira.db.walk.RESTS", 2)
     visitor = Visitor()
     walk = Walk(visitor)
     until(lambda: walk.step(core, DENSE_TO) or walk.been_through, "the walk is through")

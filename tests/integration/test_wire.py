@@ -13,12 +13,12 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from django.conf import settings
 from kombu import Connection, Consumer, Producer, Queue
 
-from esteira import links
-from esteira.lease import LOCKED_PATIENCE_S
-from esteira.publish import Publisher
-from esteira.run import CLAIM_PATIENCE_S
-from esteira.unacked import spare_hints
-from esteira.wire import LISTS, UNACKED, UNACKED_INDEX, Hint, ids_in, list_key
+from esteira.broker.hint import LISTS, UNACKED, UNACKED_INDEX, Hint, ids_in, list_key
+from esteira.broker.publisher import Publisher
+from esteira.runner.heartbeat import LOCKED_PATIENCE_S
+from esteira.runner.runner import CLAIM_PATIENCE_S
+from esteira.worker import links
+from esteira.worker.acks import spare_hints
 from tests.support.http import declare_types
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from project.cluster_keys import missing_of
+from project.kubernetes.keys import missing_of
 
 Objects = Sequence[dict[str, Any]]
 

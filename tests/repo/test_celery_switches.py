@@ -130,9 +130,9 @@ def test_each_example_does_what_the_page_says(
 )
 def test_workers_refuse_in_their_answers_what_the_page_says(row: Row) -> None:
     """Only what stands before Celery's own command is looked at; it is told of a worker of the queues default and mail."""
-    from esteira import remote
+    from esteira.worker import remote_control
 
-    if not hasattr(remote, row.names[0]):
+    if not hasattr(remote_control, row.names[0]):
         assert not row.sentence, row
         return
     given = shlex.split(row.example)
@@ -145,7 +145,7 @@ def test_workers_refuse_in_their_answers_what_the_page_says(row: Row) -> None:
         zip(names.get(row.names[0], ["n" if "pool" in row.names[0] else "queue"]), given, strict=False)
     )
 
-    said = getattr(remote, row.names[0])(a_worker(), **arguments)
+    said = getattr(remote_control, row.names[0])(a_worker(), **arguments)
 
     assert re.fullmatch(re.escape(row.sentence).replace("…", ".+"), said), said
 

@@ -16,13 +16,16 @@ from tests.repo.tree import dotted, functions, modules, strings, text, tree_of
 OURS = ("esteira", "web", "jobs", "project")
 RECORD = Path("esteira/record")
 #: Where an ended job may be deleted: retention, which writes no state.
-MAY_DELETE = {Path("esteira/retention.py")}
+MAY_DELETE = {Path("esteira/keeper/retention.py")}
 
 #: Who may read a clock that is not the database's, and why no stored time is compared with it.
 OTHER_CLOCKS = {
-    ("esteira/bounds.py", "moment"): "a bound of ten years from now, for which no clock is wrong enough",
-    ("esteira/cadence.py", "Cadence.words"): "only words for people come from it",
-    ("esteira/cadence.py", "cron"): "asks whether an expression ever fires",
+    (
+        "esteira/values/bounds.py",
+        "moment",
+    ): "a bound of ten years from now, for which no clock is wrong enough",
+    ("esteira/job_types/schedule.py", "Cadence.words"): "only words for people come from it",
+    ("esteira/job_types/schedule.py", "cron"): "asks whether an expression ever fires",
     ("esteira/ids.py", "uuid7"): "a UUIDv7 begins with the time, for locality; it never decides",
     ("esteira/ids.py", "many"): "as uuid7",
 }

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 from django.apps import apps
 
-from esteira import declare, lease, publish, states
-from esteira.registry import DEFAULT_TIMEOUT_S, registry
+from esteira import states
+from esteira.broker import publisher
+from esteira.job_types import decorator
+from esteira.job_types.registry import DEFAULT_TIMEOUT_S, registry
+from esteira.runner import heartbeat
 from tests.repo.test_env_example import read_by_settings, shown
 from tests.repo.test_package import targets
 from tests.repo.tree import ROOT, dotted, files, text, tree_of
@@ -202,13 +205,15 @@ def test_the_architecture_states_the_durations_of_the_code() -> None:
 def test_durations_stand_in_their_order() -> None:
     """What must end first is shorter; changing one default must not turn two around."""
     keeper, lease_s, drain = (float(_defaults()[f"{name}_SECONDS"]) for name in ("KEEPER", "LEASE", "DRAIN"))
-    extension = lease_s / lease.EXTENSIONS_PER_LEASE
+    extension = lease_s / heartbeat.EXTENSIONS_PER_LEASE
 
-    assert lease.EXTENSIONS_PER_LEASE >= 2, "one missed extension must not lose a lease"
-    assert lease.LOCK_WAITS_PER_LEASE >= 2 * lease.EXTENSIONS_PER_LEASE, "a wait must not cost an extension"
-    assert publish.FAST_TIMEOUT_S < keeper < extension
-    assert lease.BEAT_S < lease.WAITING_MAX_S < extension
-    assert lease_s < drain < declare.ATOMIC_TIMEOUT_S < DEFAULT_TIMEOUT_S
+    assert heartbeat.EXTENSIONS_PER_LEASE >= 2, "one missed extension must not lose a lease"
+    assert heartbeat.LOCK_WAITS_PER_LEASE >= 2 * heartbeat.EXTENSIONS_PER_LEASE, (
+        "a wait must not cost an extension"
+    )
+    assert publisher.FAST_TIMEOUT_S < keeper < extension
+    assert heartbeat.BEAT_S < heartbeat.WAITING_MAX_S < extension
+    assert lease_s < drain < decorator.ATOMIC_TIMEOUT_S < DEFAULT_TIMEOUT_S
 
 
 def _defaults() -> dict[str, str]:

@@ -18,12 +18,12 @@ from django.urls import resolve
 
 import esteira
 from esteira import Context, JobType, job
-from esteira.params import check
-from esteira.registry import registry
+from esteira.job_types.parameters import check
+from esteira.job_types.registry import registry
+from esteira_web.cli import hints
 from tests.repo.test_docs import DOCS, code, typed
 from tests.repo.tree import ROOT, text
 from tests.support.documents import FENCE
-from web.cli import hints
 
 README = Path("README.md")
 END_OF_COMMAND = {"&", "&&", "|", ";", ">", ")"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from project.cluster_keys import missing_of
+from project.kubernetes.keys import missing_of
 from tests.repo.compose_files import filled
 from tests.repo.test_env_example import shown
 from tests.repo.tree import ROOT, files, text

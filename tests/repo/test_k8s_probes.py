@@ -60,7 +60,7 @@ def test_web_is_asked_where_it_answers_by_a_name_that_it_accepts() -> None:
     alive, ready = (container("web")[probe]["httpGet"] for probe in PROBES[1:])
 
     assert f"GET {ready['path']} " in text("services/web/healthy.py")
-    assert alive["path"] in text("web/health.py")
+    assert alive["path"] in text("esteira_web/server/health.py")
     for asked in (alive, ready):
         assert asked["httpHeaders"] == [{"name": "Host", "value": "localhost"}]
 

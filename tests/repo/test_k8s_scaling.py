@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from project import cluster_api, scale_in
+from project.kubernetes import api, scale_in
 from tests.repo.manifests import overlay
 from tests.repo.tree import text
 
@@ -56,7 +56,7 @@ def test_a_stuck_controller_is_seen_and_a_slow_one_is_not_taken_for_stuck() -> N
     assert sign == f"{scale_in.NAME}.alive"
     # Between two touches: a connection and a statement that both time out, or one request.
     assert int(age) > 2 * scale_in.DATABASE_TIMEOUT_S + scale_in.TURN_S
-    assert int(age) > cluster_api.TIMEOUT_S + scale_in.TURN_S
+    assert int(age) > api.TIMEOUT_S + scale_in.TURN_S
 
 
 def test_keda_asks_for_as_many_pods_as_there_are_jobs_for_them() -> None:

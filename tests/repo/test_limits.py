@@ -6,9 +6,14 @@ import re
 
 import pytest
 
-from esteira import bounds, files, outcomes, params, scan, slot
+from esteira import files
+from esteira.job_types import parameters
+from esteira.runner import held as slot
+from esteira.runner import outcome
+from esteira.search import scan
+from esteira.values import bounds
+from esteira_web.read import find
 from tests.repo.tree import ROOT
-from web.cli import find
 
 KIB, MIB = 1024, 1024**2
 SAID = {
@@ -42,8 +47,8 @@ SAID = {
     "name of a file": bounds.FILE_NAME.words(),
     "name of a token": bounds.TOKEN_NAME.words(),
     "text of progress": f"{bounds.PROGRESS_TEXT} characters",
-    "parameters": f"{params.MAX_PARAMS_BYTES // KIB} KiB",
-    "result": f"{outcomes.RESULT_MAX // KIB} KiB",
+    "parameters": f"{parameters.MAX_PARAMS_BYTES // KIB} KiB",
+    "result": f"{outcome.RESULT_MAX // KIB} KiB",
     "log of an attempt": f"{slot.LOG_MAX // MIB} MiB",
     "file": f"{files.MAX_BYTES // MIB} MiB",
 }

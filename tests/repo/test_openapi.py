@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from esteira.registry import registry
+from esteira.job_types.registry import registry
+from esteira_web.api.openapi import described
+from esteira_web.api.routes import api
 from tests.repo.tree import ROOT
-from web.api import api
-from web.openapi import described
 
 
 def test_the_description_is_the_one_in_the_documents() -> None:

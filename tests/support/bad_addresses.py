@@ -158,8 +158,8 @@ METHODS = [
     _method("GET", f"/jobs/{NOBODY}/cancel/", "POST", who="page"),
     _method("GET", "/logout/", "POST, OPTIONS", who="page"),
     _method("PATCH", "/login/", "GET, POST, PUT, HEAD, OPTIONS", who="page"),
-    _method("POST", "/static/web/style.css", "GET, HEAD", who="page"),
-    _method("DELETE", "/static/web/style.css", "GET, HEAD", who="page"),
+    _method("POST", "/static/esteira_web/style.css", "GET, HEAD", who="page"),
+    _method("DELETE", "/static/esteira_web/style.css", "GET, HEAD", who="page"),
 ]
 
 _MISTYPED = (

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import redis as redis_client
 
-from project.embedded import free_port
-from project.embedded_server import is_alive
+from project.local.embedded import free_port
+from project.local.embedded_server import is_alive
 from tests.support.api import ApiClient
 from tests.support.broken import EMPTIED, Broken
 from tests.support.containers import PARTS, Containers

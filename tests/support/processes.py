@@ -15,8 +15,8 @@ from typing import Any, TextIO
 
 import psutil
 
-from project.embedded_launch import Launch
-from project.embedded_server import end_processes, is_alive
+from project.local.embedded_launch import Launch
+from project.local.embedded_server import end_processes, is_alive
 from tests.support import forks
 from tests.support.forks import ROOT
 from tests.support.waiting import until

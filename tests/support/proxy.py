@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import suppress
 
-from project.embedded import free_port
+from project.local.embedded import free_port
 
 PATIENCE_S = 10.0
 

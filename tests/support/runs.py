@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from django.db import connection
 
 from esteira.models import Job, JobEvent
-from esteira.run import Runner
+from esteira.runner.runner import Runner
 
 
 def run(runner: Runner, *ids: UUID) -> list[Job]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from project.embedded import free_port
+from project.local.embedded import free_port
 from tests.support.processes import Process
 from tests.support.waiting import until
 

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from project.embedded import Postgres, Valkey
+from project.local.embedded import Postgres, Valkey
 
 FAST_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 

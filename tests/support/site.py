@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from project.embedded import Postgres, Valkey, free_port
+from project.local.embedded import Postgres, Valkey, free_port
 from tests.support.http import PASSWORD
 from tests.support.processes import Process
 from tests.support.stack import manage
@@ -98,7 +98,7 @@ def run_site(home: Path, *flags: str, **settings: str) -> Iterator[Site]:
         "gunicorn",
         "project.asgi",
         "-k",
-        "web.connections.Worker",
+        "esteira_web.server.connections.Worker",
         "--no-control-socket",
         "--bind",
         f"127.0.0.1:{port}",
@@ -131,7 +131,7 @@ def run_site(home: Path, *flags: str, **settings: str) -> Iterator[Site]:
 def _token(env: dict[str, str]) -> str:
     """Make a superuser and a token in the site's own database, from a process that uses it."""
     code = (
-        "from django.contrib.auth import get_user_model; from web.tokens import create_token; "
+        "from django.contrib.auth import get_user_model; from esteira_web.accounts.tokens import create_token; "
         f"user = get_user_model().objects.create_superuser('admin', '', '{PASSWORD}'); "
         "print('TOKEN', create_token(user, 'test', role='operator')[1])"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from project.embedded import Postgres
+from project.local.embedded import Postgres
 from tests.support.breakable import as_root
 
 

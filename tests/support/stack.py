@@ -15,7 +15,7 @@ from typing import Any
 
 import redis as redis_client
 
-from project.embedded import Postgres, Valkey, free_port
+from project.local.embedded import Postgres, Valkey, free_port
 from tests.support import forks
 from tests.support.api import ApiClient
 from tests.support.forks import environment
@@ -147,7 +147,7 @@ class Stack(Watch):
             "gunicorn",
             "project.asgi",
             "-k",
-            "web.connections.Worker",
+            "esteira_web.server.connections.Worker",
             "--no-control-socket",
             "--bind",
             f"127.0.0.1:{port}",

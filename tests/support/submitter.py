@@ -81,7 +81,7 @@ def each(asked: dict[str, Any]) -> Any:
 
 
 def chosen(asked: dict[str, Any]) -> Any:
-    from esteira.registry import registry  # after django.setup()
+    from esteira.job_types.registry import registry  # after django.setup()
 
     return registry.get(asked["type"]).options(**asked.get("options", {}))
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from web import bodies
-from web.bodies import Body, Left, Refused, UnderWay
+from esteira_web.server import bodies
+from esteira_web.server.bodies import Body, Left, Refused, UnderWay
 
 PIECE = {"type": "http.request", "body": b"x" * 1024, "more_body": True}
 LAST = {"type": "http.request", "body": b"", "more_body": False}

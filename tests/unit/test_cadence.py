@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esteira import cron, every
-from esteira.cadence import Cadence
 from esteira.errors import DeclarationError
+from esteira.job_types.schedule import Cadence
 
 # Whole hours both ways, half an hour (Lord Howe), summer as the standard time (Dublin), a clock that went
 # back in winter until 2019 (Sao Paulo), one that follows Ramadan (Casablanca), and one without any of this

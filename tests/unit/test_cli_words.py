@@ -15,11 +15,11 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from esteira import Context, FileRef, Secret, job
 from esteira.errors import InvalidParameters
-from esteira.registry import JobType
-from web import words
-from web.cli import hints, moments, values
-from web.cli.errors import Usage
-from web.cli.schemas import parameters
+from esteira.job_types.registry import JobType
+from esteira_web.cli import hints, typed_values
+from esteira_web.cli.errors import Usage
+from esteira_web.read import durations, words
+from esteira_web.read.parameters import parameters
 
 
 class Size(Enum):
@@ -65,7 +65,7 @@ def everything() -> JobType:
 
 
 def read(kind: JobType, *plain: str, files: tuple[str, ...] = ()) -> dict[str, Any]:
-    return values.read(kind, values.words(plain, files), lambda path, _: f"id-of-{path.name}")
+    return typed_values.read(kind, typed_values.words(plain, files), lambda path, _: f"id-of-{path.name}")
 
 
 def mistakes(kind: JobType, *plain: str, files: tuple[str, ...] = ()) -> dict[str, str]:
@@ -160,9 +160,9 @@ def test_nothing_is_uploaded_if_anything_is_wrong(everything: JobType, tmp_path:
     uploaded: list[Path] = []
 
     with pytest.raises(InvalidParameters):
-        values.read(
+        typed_values.read(
             everything,
-            values.words(["n=0"], [f"picture={tmp_path}/a"]),
+            typed_values.words(["n=0"], [f"picture={tmp_path}/a"]),
             lambda path, _: str(uploaded.append(path)),
         )
 
@@ -267,21 +267,21 @@ def test_a_parameter_is_described_in_words(everything: JobType) -> None:
     [("90", 90), ("1.5s", 1.5), ("5m", 300), ("5min", 300), ("1h30m", 5400), ("2d", 172800)],
 )
 def test_a_duration_is_read(text: str, seconds: float) -> None:
-    assert moments.duration(text) == seconds
+    assert durations.duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "x", "5 weeks", "-5", "1h-", "nan"])
 def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="1h30m"):
-        moments.duration(text)
+        durations.duration(text)
 
 
 def test_a_moment_needs_its_zone() -> None:
-    assert moments.moment("2026-11-30T09:00-03:00") == datetime(2026, 11, 30, 12, tzinfo=UTC)
+    assert durations.moment("2026-11-30T09:00-03:00") == datetime(2026, 11, 30, 12, tzinfo=UTC)
     with pytest.raises(argparse.ArgumentTypeError, match="names no time zone: write 2026-11-30T09:00:00Z"):
-        moments.moment("2026-11-30T09:00")
+        durations.moment("2026-11-30T09:00")
     with pytest.raises(argparse.ArgumentTypeError, match="is no date and time"):
-        moments.moment("tomorrow")
+        durations.moment("tomorrow")
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_a_duration_is_said_in_one_unit_or_two(seconds: float, said: str) -> Non
 def test_a_moment_is_said_from_here() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
 
-    assert moments.ago(now - timedelta(minutes=3), now) == "3 min ago"
-    assert moments.ago(now + timedelta(hours=2), now) == "in 2 h"
-    assert moments.ago(now, now) == "now"
-    assert moments.ago(None, now) == ""
+    assert durations.ago(now - timedelta(minutes=3), now) == "3 min ago"
+    assert durations.ago(now + timedelta(hours=2), now) == "in 2 h"
+    assert durations.ago(now, now) == "now"
+    assert durations.ago(None, now) == ""

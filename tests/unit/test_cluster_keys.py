@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from urllib.parse import quote, urlsplit
 
-from project.cluster_keys import missing_of
 from project.keys import SECRETS
+from project.kubernetes.keys import missing_of
 
 ADDRESSES = {"database_url", "database_owner_url", "redis_url", "flower_redis_url"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esteira import discover
+from esteira.job_types import discover
 from tests.support.forks import ROOT, environment
 
 HEAVY = ("reportlab", "xlsxwriter")

@@ -13,11 +13,10 @@ import pytest
 from django.core import mail
 
 from esteira import Cancelled, GiveUp, LocalContext
-from esteira.context import MemoryHost
 from esteira.errors import InvalidParameters
-from esteira.params import check
-from jobs import _letter
-from jobs.email import send, send_to_list
+from esteira.job_types.context import MemoryHost
+from esteira.job_types.parameters import check
+from jobs.email import _letter, send, send_to_list
 
 LETTER = {"subject": "Hello", "text": "Good morning."}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from esteira import job
-from esteira.registry import JobType, registry
+from esteira.job_types.registry import JobType, registry
 from jobs import demo, email, images, reports
 
 GUIDE = Path(__file__).resolve().parent.parent.parent / "docs" / "adding-a-job.md"

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image, ImageCms
 
 from esteira import GiveUp, LocalContext
-from jobs import _gray
 from jobs.images import convert, thumbnails
 
 REF = str(uuid4())

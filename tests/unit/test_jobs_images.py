@@ -13,10 +13,9 @@ import pytest
 from PIL import Image, ImageCms, ImageDraw
 
 from esteira import Cancelled, GiveUp, LocalContext
-from esteira.context import MemoryHost
 from esteira.errors import InvalidParameters
-from jobs import _picture
-from jobs.images import convert, thumbnails
+from esteira.job_types.context import MemoryHost
+from jobs.images import _picture, convert, thumbnails
 
 PHOTO = (Path(__file__).resolve().parent.parent.parent / "jobs" / "samples" / "coffee.jpg").read_bytes()
 FORMATS = {"webp": "WEBP", "avif": "AVIF", "jpeg": "JPEG", "png": "PNG"}

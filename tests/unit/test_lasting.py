@@ -27,7 +27,7 @@ from pydantic import (
 
 from esteira import Context, FileRef, Secret
 from esteira.errors import InvalidParameters
-from esteira.params import Params, _always_lasts, check, model_of
+from esteira.job_types.parameters import Params, _always_lasts, check, model_of
 from tests.support.jobs import UNKNOWN_ID
 
 

@@ -16,7 +16,7 @@ from pydantic_core import core_schema
 
 from esteira import Context, FileRef, Secret
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
-from esteira.params import MAX_PARAMS_BYTES, Params, check, model_of
+from esteira.job_types.parameters import MAX_PARAMS_BYTES, Params, check, model_of
 
 
 class Address(BaseModel):

@@ -10,9 +10,9 @@ import unicodedata
 import pytest
 from rich.text import Text
 
-from esteira.printable import indented, json_line, one_line, printable
-from web.cli import looks
-from web.cli.out import Out
+from esteira.values.printable import indented, json_line, one_line, printable
+from esteira_web.cli import display
+from esteira_web.cli.out import Out
 
 ODD = [
     "\x1b[31m",
@@ -73,8 +73,8 @@ def test_every_character_is_known() -> None:
 
 
 def test_a_cell_of_several_lines_keeps_ours_and_no_other() -> None:
-    table = looks.grid("job", "end")
-    table.add_row(looks.lines(Text("demo.greet", style="bold"), "greets\nsucceeded"), "ends\nhere")
+    table = display.grid("job", "end")
+    table.add_row(display.lines(Text("demo.greet", style="bold"), "greets\nsucceeded"), "ends\nhere")
     out = Out(seen := io.StringIO(), io.StringIO(), color=False)
 
     out.show(table)

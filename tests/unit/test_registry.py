@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 
 from esteira import Context, LocalContext, Secret, cron, every, job
-from esteira.cadence import Cadence
 from esteira.errors import DeclarationError, InvalidParameters, UnknownJobType
-from esteira.registry import JobType, SubmitRequest, Submitted, registry
+from esteira.job_types.registry import JobType, SubmitRequest, Submitted, registry
+from esteira.job_types.schedule import Cadence
 
 pytestmark = pytest.mark.usefixtures("job_types")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from esteira.outcomes import BadResult, BrokenResult, _result
+from esteira.runner.outcome import BadResult, BrokenResult, _result
 
 
 class Shade(enum.Enum):

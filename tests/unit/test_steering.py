@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from celery.worker.control import Panel, control_command, inspect_command
 
-from esteira.steering import allowed, limit_remote_control
+from esteira.worker.steering import allowed, limit_remote_control
 
 #: What Flower and `celery inspect` ask.
 READ = {

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from web.threads import Busy, Few, Lane, Threads
+from esteira_web.server.threads import Busy, Few, Lane, Threads
 
 
 def test_few_leave_the_others_free() -> None:

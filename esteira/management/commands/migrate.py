@@ -1,4 +1,4 @@
-"""`migrate`, as Django has it, but safe to type in several places at once (see `esteira.gate`).
+"""`migrate`, as Django has it, but safe to type in several places at once (see `esteira.migration_lock`).
 
 Where settings name an owner of the tables, it migrates, and the role that works gets its rights (`esteira.owner`).
 """
@@ -14,7 +14,7 @@ from django.db import ProgrammingError, connections
 from psycopg.errors import InsufficientPrivilege
 
 from esteira.db import Gone
-from esteira.gate import NotMigrated, away, migrate_alone
+from esteira.migration_lock import NotMigrated, away, migrate_alone
 from esteira.owner import OwnerMayNot, as_owner, let_work
 
 

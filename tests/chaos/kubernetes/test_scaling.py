@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from project.scale_in import ANNOTATION, IDLE
+from project.kubernetes.scale_in import ANNOTATION, IDLE
 from tests.support.disturbed import Disturbed
 from tests.support.invariants import check
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from project.embedded import free_port
+from project.local.embedded import free_port
 from tests.e2e.kubernetes.conftest import Installed
 from tests.support.browser import Browser
 from tests.support.documents import printed

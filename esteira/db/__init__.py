@@ -1,0 +1,267 @@
+"""How the core talks to PostgreSQL: plain SQL, either on the caller's Django connection or on a private one.
+
+`Orm` runs inside whatever transaction the caller has open (that is how a submit belongs to somebody's `atomic()`).
+`Core` owns one private psycopg connection: leases, flushes and the keeper must not meet a job's own transaction. A
+broken private connection is closed and opened again by the next call; the call that met the break raises `Gone`, and
+only the caller knows whether repeating is safe. A private connection notices a dead peer within one lease; Django's own
+do as `esteira.db.orm` told them.
+
+Only three classes of SQLSTATE blame what was written: 22 (data), 23 (integrity) and 54 (limits). Every other error says
+that the server cannot do its work now: it is read-only, shutting down, or its tables were changed under a prepared
+statement. All of those are `Gone`, and a new private connection is opened.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import psycopg
+from django.conf import settings
+from django.db import InterfaceError as DjangoInterfaceError
+from django.db import InternalError as DjangoInternalError
+from django.db import NotSupportedError as DjangoNotSupportedError
+from django.db import OperationalError as DjangoOperationalError
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from esteira.db.readback import read_any_moment
+
+Row = tuple[Any, ...]
+Params = Sequence[Any] | Mapping[str, Any]
+
+#: What an unavailable server raises, on either kind of connection; the value that was written is not to blame.
+Gone = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    psycopg.NotSupportedError,
+    DjangoOperationalError,
+    DjangoInterfaceError,
+    DjangoInternalError,
+    DjangoNotSupportedError,
+)
+#: Classes of SQLSTATE that blame the value: data exception, integrity violation, program limit exceeded.
+VALUE_CLASSES = ("22", "23", "54")
+#: Somebody holds a lock: the server works, and so does the connection.
+BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+DEADLOCK_TRIES = 5
+#: The server's own limits come first; so much later a client stops waiting for a server that has stopped working.
+SERVER_FIRST_S = 1.0
+#: As often a statement comes before a connection of Django prepares it; Django itself never does.
+PREPARE_AFTER = 5
+
+
+class Unavailable(psycopg.OperationalError):
+    """The server refused a statement although the value is not to blame; the cause is the driver's error."""
+
+
+class LimitExceeded(psycopg.DataError):
+    """A value is larger than PostgreSQL's own limits (SQLSTATE class 54); the cause is the driver's error."""
+
+
+class Db(Protocol):
+    """What `record` needs."""
+
+    def fetch(self, sql: str, params: Params = ()) -> list[Row]: ...
+    def transaction(self) -> AbstractContextManager[None]: ...
+
+
+class Orm:
+    """The caller's Django connection and its transaction."""
+
+    def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run one statement; what comes often is prepared, unless Django is told that a pooler shares connections."""
+        django = _live()
+        django.ensure_connection()
+        django.validate_no_broken_transaction()
+        raw = django.connection
+        if raw.prepare_threshold is None and not django.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
+            raw.prepare_threshold = PREPARE_AFTER
+        with django.wrap_database_errors, psycopg.Cursor(raw) as cursor:
+            try:
+                cursor.execute(sql, params)
+            except psycopg.Error as error:
+                if _class_of(error) == "54":
+                    raise LimitExceeded(str(error)) from error
+                raise
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        _live()
+        with transaction.atomic():
+            yield
+
+
+def _live() -> BaseDatabaseWrapper:
+    """Return Django's connection without a break that is known, or that the first use after a request's start finds.
+
+    Django's own cursor looks at the latter only; a program without requests would meet a broken connection for ever.
+    Inside a transaction it stays: a new one would store half of what belongs together.
+    """
+    django = connections["default"]
+    if django.connection is not None and django.connection.closed and not django.in_atomic_block:
+        django.close()
+    django.close_if_health_check_failed()
+    return django
+
+
+class Core:
+    """One private connection in autocommit, guarded by a lock; opened on first use, in the process that uses it."""
+
+    def __init__(
+        self, name: str, *, timeout_s: float | None = None, lock_timeout_s: float | None = None
+    ) -> None:
+        self.name = name
+        self.lock = threading.RLock()
+        self._timeout_s = timeout_s or settings.LEASE_SECONDS
+        self._lock_timeout_s = lock_timeout_s or self._timeout_s
+        self._connection: psycopg.Connection[Row] | None = None
+
+    def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        """Run one statement; a deadlock is tried again, unless a transaction is open."""
+        with self.lock:
+            for left in range(DEADLOCK_TRIES, -1, -1):
+                try:
+                    return self._once(sql, params)
+                except psycopg.errors.DeadlockDetected:
+                    if not left or self._in_transaction():
+                        raise
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self.lock:
+            connection = self._open()
+            try:
+                with connection.transaction():
+                    yield
+            except psycopg.Error as error:
+                if not self._in_transaction():
+                    self._drop_after(error)
+                raise
+            finally:
+                self._drop_if_broken()
+
+    def connected(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    def close(self) -> None:
+        with self.lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def forget(self) -> None:
+        """Drop an inherited connection without a word to the server: it belongs to the parent process."""
+        self._connection = None
+        self.lock = threading.RLock()
+
+    def _once(self, sql: str, params: Params) -> list[Row]:
+        connection = self._open()
+        try:
+            cursor = connection.execute(sql, params)
+            return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            if not self._in_transaction():
+                self._drop_after(error)
+            if (judged := _judged(error)) is error:
+                raise
+            raise judged from error
+        finally:
+            self._drop_if_broken()
+
+    def _drop_after(self, error: psycopg.Error) -> None:
+        """Leave a connection whose server cannot do its work: the next one may reach another, or a mended one."""
+        if _class_of(error) not in VALUE_CLASSES and not isinstance(error, BUSY):
+            self.close()
+
+    def _in_transaction(self) -> bool:
+        status = self._connection.info.transaction_status if self._connection else None
+        return status is not None and status != psycopg.pq.TransactionStatus.IDLE
+
+    def _drop_if_broken(self) -> None:
+        if self._connection is not None and (self._connection.closed or self._connection.broken):
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> psycopg.Connection[Row]:
+        if self._connection is None:
+            self._connection = connect(
+                self.name, timeout_s=self._timeout_s, lock_timeout_s=self._lock_timeout_s
+            )
+        return self._connection
+
+
+def _class_of(error: psycopg.Error) -> str:
+    return (error.sqlstate or "")[:2]
+
+
+def _judged(error: psycopg.Error) -> psycopg.Error:
+    """Return an error as its class says: one of `Gone` unless the value is to blame, and then none of them."""
+    if _class_of(error) == "54":
+        return LimitExceeded(str(error))
+    if _class_of(error) in VALUE_CLASSES or isinstance(error, Gone):
+        return error
+    return Unavailable(str(error))
+
+
+def connect(name: str, *, timeout_s: float, lock_timeout_s: float | None = None) -> psycopg.Connection[Row]:
+    """Open a private connection with Django's address; statements and a silent peer end after `timeout_s`.
+
+    A statement waits for a lock as long, or `lock_timeout_s`.
+    """
+    asked = dict(connections["default"].get_connection_params())
+    for ours in ("cursor_factory", "context", "prepare_threshold"):
+        asked.pop(ours, None)
+    asked.update(application_name=f"esteira {name}"[:63], connect_timeout=max(2, min(3, int(timeout_s))))
+    asked.update(liveness(timeout_s), autocommit=True)
+    connection: psycopg.Connection[Row] = psycopg.connect(**asked)
+    limit_waits(connection, timeout_s + SERVER_FIRST_S)
+    millis = int(timeout_s * 1000)
+    # The core's statements name rows by key, so one plan is right for all lists, and reading a whole table never is,
+    # however small the planner believes it to be.
+    connection.execute(
+        "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
+        " set_config('tcp_user_timeout', %s, false), set_config('plan_cache_mode', 'force_generic_plan', false),"
+        " set_config('enable_seqscan', 'off', false), set_config('TimeZone', 'UTC', false),"
+        # Every plan above looks expensive with seqscan off, so a stock server would compile each of them anew.
+        " set_config('jit', 'off', false)",
+        [str(millis), str(int((lock_timeout_s or timeout_s) * 1000)), str(millis)],
+    )
+    read_any_moment(connection, keep=False)
+    return connection
+
+
+def limit_waits(connection: psycopg.Connection[Any], patience_s: float) -> None:
+    """Let no call on a connection wait longer for the server; the one that does raises, and the connection is closed.
+
+    A server whose processes are stopped, or whose disk does not answer, keeps its connections alive without a word:
+    neither its own timeouts nor those of TCP end the wait.
+    """
+    wait = connection.wait
+
+    def limited(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return wait(gen, interval, patience_s if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                connection.close()
+            raise
+
+    connection.wait = limited  # type: ignore[method-assign]  # Django makes its connections itself
+
+
+def liveness(timeout_s: float) -> dict[str, int]:
+    """Connection options by which a dead server is noticed within `timeout_s`."""
+    step = max(1, int(timeout_s // 4))
+    return {
+        "keepalives": 1,
+        "keepalives_idle": step,
+        "keepalives_interval": step,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(timeout_s * 1000),
+    }

@@ -1,0 +1,98 @@
+"""What Django's own connections of a process are told when they are opened: how to plan, how to read, how long to wait.
+
+The core's statements run on them inside callers' transactions (`db.Orm`), so they must plan and read as the private
+ones do. How long a wait may last depends on the process: web answers somebody, a job may run a query for an hour.
+A project may have other databases beside ours; one that is not PostgreSQL is left alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections
+from django.db.backends.signals import connection_created
+
+from esteira.db import SERVER_FIRST_S, limit_waits, liveness
+from esteira.db.readback import read_any_moment
+
+
+def settle_orm_connections() -> None:
+    """Let the ORM's connections of this process plan and read as ours do.
+
+    Statements of milliseconds gain nothing from jit, and one odd moment must not fail a whole list.
+    """
+    connection_created.connect(_switch_jit_off, dispatch_uid="esteira.jit")
+    connection_created.connect(_read_any_moment, dispatch_uid="esteira.moments")
+
+
+def _read_any_moment(connection: Any, **_: Any) -> None:
+    if connection.alias == "default":
+        read_any_moment(connection.connection, keep=True)
+
+
+def _switch_jit_off(connection: Any, **_: Any) -> None:
+    if connection.alias == "default" and not _is_settled(connection):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('jit', 'off', false)")
+
+
+def session_settings(connection: Any, timeout_s: float) -> bytes:
+    """Return the statement that gives a session which was reset what the ORM's connections of a pool process have.
+
+    Such a connection bears the attribute `settled`.
+    """
+    wanted = {"TimeZone": connection.timezone_name, "tcp_user_timeout": str(int(timeout_s * 1000))}
+    if connection.alias == "default":
+        wanted["jit"] = "off"
+    quoted = {name: str(value).replace("'", "''") for name, value in wanted.items() if value}
+    calls = [f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in quoted.items()]
+    return f"SELECT {', '.join(calls)}".encode()
+
+
+def watch_orm_connections(timeout_s: float) -> None:
+    """Let the ORM's connections of this process notice a dead peer within `timeout_s`, on both sides."""
+    connections["default"].settings_dict.setdefault("OPTIONS", {}).update(liveness(timeout_s))
+    connection_created.connect(
+        lambda connection, **_: _watch_server_side(connection, timeout_s),
+        weak=False,
+        dispatch_uid="esteira.liveness",
+    )
+
+
+def _watch_server_side(connection: Any, timeout_s: float) -> None:
+    if not _is_postgresql(connection) or _is_settled(connection):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('tcp_user_timeout', %s, false)", [str(int(timeout_s * 1000))])
+
+
+def answer_within(statement_s: float, lock_s: float) -> None:
+    """Let no statement of this process's ORM connections take longer, whatever the server or the network does.
+
+    For processes that answer somebody who waits. Locks have a shorter limit, so that who waits for one is told so.
+    """
+    watch_orm_connections(statement_s)
+    connection_created.connect(
+        lambda connection, **_: _limit_statements(connection, statement_s, lock_s),
+        weak=False,
+        dispatch_uid="esteira.answer",
+    )
+
+
+def _limit_statements(connection: Any, statement_s: float, lock_s: float) -> None:
+    if not _is_postgresql(connection):
+        return
+    limit_waits(connection.connection, statement_s + SERVER_FIRST_S)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
+            [str(int(statement_s * 1000)), str(int(lock_s * 1000))],
+        )
+
+
+def _is_postgresql(connection: Any) -> bool:
+    return bool(connection.vendor == "postgresql")
+
+
+def _is_settled(connection: Any) -> bool:
+    return getattr(connection.connection, "settled", False)

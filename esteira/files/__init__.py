@@ -1,0 +1,287 @@
+"""Files in PostgreSQL, uploads and results alike, so that every process sees them and one backup holds everything.
+
+A file is a row and chunks of 256 KiB, written as the bytes come. It exists for readers once its checksum is there,
+which the last statement of its writer sets; what a dying process leaves behind has none, is never shown, and retention
+removes it. A result file belongs to one attempt: only the attempt that completes its job has its files attached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mimetypes
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, cast
+from uuid import UUID
+
+from esteira.db import Db, Gone, Orm
+from esteira.errors import NotFound, TooLarge
+from esteira.files.space import Space, used
+from esteira.ids import uuid7
+from esteira.models import File
+
+CHUNK_BYTES = 256 * 1024
+MAX_BYTES = 100 * 1024**2
+MAX_NAME = 255
+#: So many chunks, 20 MiB, are deleted by one statement of retention.
+DELETE_CHUNKS = 80
+UNKNOWN_TYPE = "application/octet-stream"
+_CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*(; ?charset=[a-z0-9_-]+)?")
+
+
+def save_upload(name: str, content_type: str | None, chunks: Iterable[bytes]) -> File:
+    """Store an upload in one transaction: all of it, or nothing.
+
+    At most 100 MiB. Raises TooLarge, or FilesFull when the space for all files is used up.
+    """
+    db = Orm()
+    with used.by_open_transaction() as space, db.transaction():
+        safe = safe_name(name)
+        writer = ChunkWriter(db, new_row(db, safe, safe_type(content_type, safe)), space)
+        for chunk in chunks:
+            writer.write(chunk)
+        writer.finish()
+    return File.objects.get(pk=writer.file_id)
+
+
+@contextmanager
+def open_result(
+    job_id: UUID, attempt: int, name: str, content_type: str | None = None, *, db: Db
+) -> Iterator[IO[bytes]]:
+    """Open a result file of an attempt for writing; it replaces one of the same name when the block ends well.
+
+    `db` is best a private connection: the chunks are committed as they come, whatever the job's own transaction does.
+    """
+    safe = safe_name(name)
+    row = new_row(db, None, safe_type(content_type, safe), job_id, attempt)
+    writer = ChunkWriter(db, row)
+    try:
+        yield cast(IO[bytes], writer)
+        with db.transaction():
+            _delete_namesakes(db, job_id, attempt, safe)
+            db.fetch("UPDATE esteira_file SET name = %s WHERE id = %s", [safe, row])
+            writer.finish()
+    except BaseException:
+        with suppress(*Gone):  # without its checksum nobody sees it, and retention removes it
+            _delete(db, [row])
+        raise
+
+
+def result_files(job_id: UUID) -> list[File]:
+    """List the files of the attempt that completed the job, by name."""
+    complete = File.objects.filter(job_id=job_id, attached_at__isnull=False).exclude(sha256="")
+    return list(complete.order_by("name"))
+
+
+def open_file(ref: str | UUID, *, db: Db | None = None) -> IO[bytes]:
+    """Open an upload or an attached result for reading; seekable, chunks are fetched as they are read.
+
+    Its `name` is the stored one. Raises NotFound if there is no such file, or it is gone.
+    """
+    db = db or Orm()
+    try:
+        file_id = ref if isinstance(ref, UUID) else UUID(ref)
+    except ValueError:
+        raise NotFound("file", ref) from None
+    rows = db.fetch(
+        """SELECT size, name FROM esteira_file
+           WHERE id = %s AND sha256 <> '' AND (job_id IS NULL OR attached_at IS NOT NULL)""",
+        [file_id],
+    )
+    if not rows:
+        raise NotFound("file", ref)
+    return io.BufferedReader(ChunkReader(db, file_id, *rows[0]), CHUNK_BYTES)
+
+
+def chunks_of(
+    file: File, *, start: int = 0, stop: int | None = None, db: Db | None = None
+) -> Iterator[bytes]:
+    """Yield a file's bytes, or those from `start` to before `stop`, one chunk and one statement at a time."""
+    db = db or Orm()
+    stop = file.size if stop is None else stop
+    for seq in range(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
+        first = seq * CHUNK_BYTES
+        yield _chunk(db, file.pk, seq)[max(0, start - first) : stop - first]
+
+
+class ChunkWriter(io.RawIOBase):
+    """Cuts what is written into chunks; nothing is readable before `finish`."""
+
+    def __init__(self, db: Db, file_id: UUID, space: Space | None = None) -> None:
+        super().__init__()
+        self.file_id = file_id
+        self._db, self._space = db, space
+        self._buffer = bytearray()
+        self._digest = hashlib.sha256()
+        self._size = self._seq = 0
+
+    @property
+    def unstored(self) -> bytes:
+        """What waits until it fills a chunk."""
+        return bytes(self._buffer)
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any, /) -> int:
+        """Take all of the bytes; raises TooLarge or FilesFull."""
+        if self.closed:
+            raise ValueError("the file is closed")
+        with memoryview(data) as view:
+            length = view.nbytes
+            if self._size + length > MAX_BYTES:
+                raise TooLarge("file", f"{MAX_BYTES // 1024**2} MiB")
+            used.refuse_more_than_fits(self._db, length, self._space)
+            self._buffer += view.cast("B") if length else b""
+        self._size += length
+        while len(self._buffer) >= CHUNK_BYTES:
+            self._store(CHUNK_BYTES)
+        return length
+
+    def finish(self) -> None:
+        """Store the rest, then size and checksum: from here on the file exists."""
+        if self._buffer:
+            self._store(len(self._buffer))
+        self._db.fetch(
+            "UPDATE esteira_file SET size = %s, sha256 = %s WHERE id = %s",
+            [self._size, self._digest.hexdigest(), self.file_id],
+        )
+
+    def _store(self, length: int) -> None:
+        chunk = bytes(self._buffer[:length])
+        # The size grows with the chunks, so that the space of a writer that dies counts until it is removed.
+        self._db.fetch(
+            """WITH grown AS (UPDATE esteira_file SET size = size + %s WHERE id = %s)
+               INSERT INTO esteira_filechunk (file_id, seq, data) VALUES (%s, %s, %s)""",
+            [length, self.file_id, self.file_id, self._seq, chunk],
+        )
+        self._digest.update(chunk)
+        self._seq += 1
+        del self._buffer[:length]
+
+
+class ChunkReader(io.RawIOBase):
+    """Reads a stored file; keeps the one chunk it is in."""
+
+    def __init__(self, db: Db, file_id: UUID, size: int, name: str) -> None:
+        super().__init__()
+        self.name = name  # a buffered reader around it shows the same one
+        self._db, self._id, self._size = db, file_id, size
+        self._at = 0
+        self._held: tuple[int, bytes] = (-1, b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError("cannot seek before the beginning of the file")
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self._at >= self._size:
+            return 0
+        seq, start = divmod(self._at, CHUNK_BYTES)
+        if self._held[0] != seq:
+            self._held = (seq, _chunk(self._db, self._id, seq))
+        piece = self._held[1][start : start + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+def safe_name(name: str) -> str:
+    """Return a name without folders and control characters, at most 255 characters, its ending kept."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    plain = "".join(c for c in last if unicodedata.category(c)[0] != "C").strip()
+    if not plain.strip("."):
+        return "file"
+    if len(plain) <= MAX_NAME:
+        return plain
+    stem, dot, ending = plain.rpartition(".")
+    if not dot or len(ending) > 20:
+        return plain[:MAX_NAME]
+    return stem[: MAX_NAME - len(ending) - 1] + dot + ending
+
+
+def safe_type(content_type: str | None, name: str) -> str:
+    """Return a plain media type: the given one if it is well-formed, else what the name's ending says."""
+    given = (content_type or "").strip().lower()
+    if len(given) <= 120 and _CONTENT_TYPE.fullmatch(given) and given != UNKNOWN_TYPE:
+        return given
+    return mimetypes.guess_type(name)[0] or UNKNOWN_TYPE
+
+
+def new_row(
+    db: Db,
+    name: str | None,
+    content_type: str,
+    job_id: UUID | None = None,
+    attempt: int | None = None,
+    account: str = "",
+) -> UUID:
+    """Make the row of a file that is being written; without a name it has a provisional one of its own."""
+    file_id = uuid7()
+    db.fetch(
+        """INSERT INTO esteira_file (id, job_id, attempt, name, content_type, account, size, sha256)
+           VALUES (%s, %s, %s, %s, %s, %s, 0, '')""",
+        [file_id, job_id, attempt, name or f"{file_id}.part", content_type, account],
+    )
+    return file_id
+
+
+def _delete_namesakes(db: Db, job_id: UUID, attempt: int, name: str) -> None:
+    rows = db.fetch(
+        "SELECT id FROM esteira_file WHERE job_id = %s AND attempt = %s AND name = %s",
+        [job_id, attempt, name],
+    )
+    _delete(db, [row[0] for row in rows])
+
+
+def _delete(db: Db, file_ids: list[UUID]) -> None:
+    db.fetch("DELETE FROM esteira_filechunk WHERE file_id = ANY(%s)", [file_ids])
+    db.fetch("DELETE FROM esteira_file WHERE id = ANY(%s)", [file_ids])
+
+
+def delete_some(db: Db, file_ids: list[Any]) -> bool:
+    """Delete files, at most 20 MiB of them at a time; return whether that was all.
+
+    The first statement hides them, so that nobody reads half a file; whoever deletes holds their locks.
+    """
+    if not file_ids:
+        return True
+    db.fetch(
+        """UPDATE esteira_file SET sha256 = '', attached_at = NULL
+           WHERE id = ANY(%s) AND (sha256 <> '' OR attached_at IS NOT NULL)""",
+        [file_ids],
+    )
+    gone = db.fetch(
+        """DELETE FROM esteira_filechunk WHERE id = ANY(ARRAY(
+             SELECT c.id FROM esteira_filechunk c WHERE c.file_id = ANY(%s) LIMIT %s)) RETURNING 1""",
+        [file_ids, DELETE_CHUNKS],
+    )
+    if len(gone) == DELETE_CHUNKS:
+        return False
+    db.fetch("DELETE FROM esteira_file WHERE id = ANY(%s)", [file_ids])
+    return True
+
+
+def _chunk(db: Db, file_id: UUID, seq: int) -> bytes:
+    rows = db.fetch("SELECT data FROM esteira_filechunk WHERE file_id = %s AND seq = %s", [file_id, seq])
+    if not rows:
+        raise NotFound("file", f"{file_id}: it was removed while it was read")
+    return bytes(rows[0][0])

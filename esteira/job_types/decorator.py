@@ -1,0 +1,208 @@
+"""`@job`: a function becomes a job type with a name, options and checked parameters.
+
+Pure: importable before Django. Declaration mistakes are refused here, at import, with file and line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import string
+import types
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, NoReturn, overload
+
+from esteira.errors import DeclarationError, InvalidOption
+from esteira.job_types.parameters import model_of
+from esteira.job_types.registry import DEFAULT_TIMEOUT_S, PRIORITIES, JobType, registry
+from esteira.job_types.schedule import Cadence, checked
+from esteira.job_types.secret import open_names
+from esteira.values import bounds
+from esteira.values.bounds import Span
+
+#: A transaction that stays open for long holds up everybody's vacuum.
+ATOMIC_TIMEOUT_S = 60.0
+
+
+@overload
+def job(fn: Callable[..., Any]) -> JobType: ...
+@overload
+def job(
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: str = "normal",
+    retries: int = 3,
+    backoff: float | timedelta = 2.0,
+    timeout: float | timedelta | None = None,
+    lease: float | timedelta | None = None,
+    atomic: bool = False,
+    alone: bool | None = None,
+    unique: str | None = None,
+    schedule: Cadence | None = None,
+    overlap: str = "allow",
+    missed: str = "once",
+    grace: float | timedelta = 60.0,
+) -> Callable[[Callable[..., Any]], JobType]: ...
+def job(
+    fn: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: str = "normal",
+    retries: int = 3,
+    backoff: float | timedelta = 2.0,
+    timeout: float | timedelta | None = None,
+    lease: float | timedelta | None = None,
+    atomic: bool = False,
+    alone: bool | None = None,
+    unique: str | None = None,
+    schedule: Cadence | None = None,
+    overlap: str = "allow",
+    missed: str = "once",
+    grace: float | timedelta = 60.0,
+) -> Any:
+    """Make a function a job type; raises DeclarationError with file and line. Durations: seconds or timedelta.
+
+    `retries` counts tries after the first failure. `timeout` is the time limit (600 s; 60 s when atomic).
+    `alone` keeps jobs of this type out of batches; found by itself for functions that use `completing`.
+    """
+
+    def declare(fn: Callable[..., Any]) -> JobType:
+        if not inspect.isfunction(fn):
+            raise DeclarationError(f"@job goes on a plain function, not on {fn!r}.")
+        where = f"{inspect.getsourcefile(fn)}:{fn.__code__.co_firstlineno}"
+        chosen = name or _default_name(fn)
+        _refuse_bad_options(where, chosen, queue, priority, retries, overlap, missed, fn)
+        new = JobType(
+            name=chosen,
+            fn=fn,
+            where=where,
+            model=model_of(fn, where=where, name=fn.__name__),
+            queue=queue,
+            priority=priority,
+            retries=retries,
+            backoff_s=_seconds(where, "backoff", backoff, bounds.BACKOFF),
+            timeout_s=_seconds(
+                where,
+                "timeout",
+                (ATOMIC_TIMEOUT_S if atomic else DEFAULT_TIMEOUT_S) if timeout is None else timeout,
+                bounds.TIMEOUT,
+            ),
+            lease_s=None if lease is None else _seconds(where, "lease", lease, bounds.LEASE),
+            atomic=atomic,
+            alone=_uses(fn.__code__, "completing") if alone is None else alone,
+            unique=unique,
+            schedule=schedule,
+            overlap=overlap,
+            missed=missed,
+            grace_s=_seconds(where, "grace", grace, bounds.GRACE),
+        )
+        _refuse_bad_schedule(new)
+        _refuse_schedule_without_defaults(new)
+        _refuse_bad_unique(new)
+        registry.add(new)
+        return new
+
+    return declare if fn is None else declare(fn)
+
+
+def _default_name(fn: Callable[..., Any]) -> str:
+    """Name a type `module.function` below its package."""
+    return f"{fn.__module__.rsplit('.', 1)[-1]}.{fn.__name__}"
+
+
+def _uses(code: types.CodeType, attribute: str) -> bool:
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return attribute in code.co_names or any(_uses(c, attribute) for c in inner)
+
+
+def _seconds(where: str, field: str, value: float | timedelta, allowed: Span) -> float:
+    try:
+        return allowed.check(field, value)
+    except InvalidOption as error:
+        raise DeclarationError(f"{where}: {str(error).replace(': ', ' ', 1)}") from None
+
+
+def _refuse_bad_options(
+    where: str,
+    name: str,
+    queue: str,
+    priority: str,
+    retries: int,
+    overlap: str,
+    missed: str,
+    fn: Callable[..., Any],
+) -> None:
+    def refuse(sentence: str) -> NoReturn:
+        raise DeclarationError(f"{where}: {sentence}")
+
+    if inspect.iscoroutinefunction(fn):
+        refuse(f"{fn.__name__} is `async def`; job functions are plain `def` for now.")
+    if not _is_text(name, bounds.TYPE_NAME) or any(c.isspace() or not c.isprintable() for c in name):
+        refuse(f"name {bounds.shown(name)} must be 1 to 120 printable characters without spaces.")
+    if not _is_text(queue, bounds.QUEUE_NAME) or not queue.replace("-", "").replace("_", "").isalnum():
+        refuse(f"queue {bounds.shown(queue)} must be letters, digits, '-' and '_', at most 60.")
+    if not isinstance(priority, str) or priority not in PRIORITIES:
+        refuse(f"priority {bounds.shown(priority)} must be one of {', '.join(PRIORITIES)}.")
+    if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= bounds.RETRIES.most:
+        refuse(f"retries must be 0 to {bounds.RETRIES.most}, not {bounds.shown(retries)}.")
+    if overlap not in ("allow", "skip", "queue"):
+        refuse(f"overlap {overlap!r} must be allow, skip or queue.")
+    if missed not in ("skip", "once", "all"):
+        refuse(f"missed {missed!r} must be skip, once or all.")
+
+
+def _is_text(value: Any, allowed: bounds.Text) -> bool:
+    return isinstance(value, str) and allowed.least <= len(value) <= allowed.most
+
+
+def _refuse_bad_schedule(new: JobType) -> None:
+    if not isinstance(new.schedule, Cadence | None):
+        raise DeclarationError(
+            f"{new.where}: schedule must be cron(…) or every(…), not {bounds.shown(new.schedule)}."
+        )
+    if new.schedule is not None:
+        try:
+            checked(new.schedule)  # it may have been made without cron(…) and every(…)
+        except DeclarationError as error:
+            raise DeclarationError(f"{new.where}: {error}") from None
+
+
+def _refuse_schedule_without_defaults(new: JobType) -> None:
+    required = [name for name, field in new.model.model_fields.items() if field.is_required()]
+    if new.schedule and required:
+        raise DeclarationError(
+            f"{new.where}: {new.name} has a schedule, so every parameter needs a default; "
+            f"missing for {', '.join(required)}."
+        )
+
+
+def _refuse_bad_unique(new: JobType) -> None:
+    """The key is made when a job is submitted; what cannot be filled in, or must not be seen, is known now."""
+    if new.unique is None:
+        return
+    said = bounds.shown(new.unique)
+    try:
+        named = set(fields_of(bounds.UNIQUE.check("unique", new.unique)))
+    except (ValueError, InvalidOption) as error:
+        raise DeclarationError(f"{new.where}: unique {said} cannot be read: {error}.") from None
+    if unknown := named - set(new.model.model_fields):
+        raise DeclarationError(
+            f"{new.where}: unique {said} names {', '.join(map(repr, sorted(unknown)))}, "
+            f"which is no parameter of {new.name}."
+        )
+    if hidden := named - open_names(new.model):
+        raise DeclarationError(
+            f"{new.where}: unique {said} names {', '.join(map(repr, sorted(hidden)))}, which holds a secret; "
+            "a secret is written as stars, so all jobs would share one key. Name another parameter."
+        )
+
+
+def fields_of(template: str) -> Iterator[str]:
+    """Yield the parameters that a template names, those inside of a format too: {total:{width}}."""
+    for _, field, form, _ in string.Formatter().parse(template):
+        if field is not None:
+            yield field
+        if form:
+            yield from fields_of(form)

@@ -1,0 +1,151 @@
+"""When a schedule fires: cron expressions in a time zone, or a fixed interval.
+
+Pure arithmetic on wall clocks: the nominal tick times in a span depend on nothing but the schedule, so any number of
+keepers agree on them. Cron follows Debian's rules around daylight saving (the `cronsim` library): a time that the
+clock skips fires right after the gap, a time that comes twice fires once; expressions with `*` hours follow real time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from cronsim.cronsim import RANGES, Field
+
+from esteira.errors import DeclarationError, InvalidOption
+from esteira.values.bounds import CRON, EVERY, ZONE, Span, Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """Either `cron` in zone `tz`, or `every_s` seconds counted from an anchor."""
+
+    cron: str = ""
+    tz: str = "UTC"
+    every_s: float = 0
+
+    def ticks(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
+        """Yield the nominal ticks in (after, until], oldest first, in UTC.
+
+        Each costs the same, however long ago `after` is. Raises DeclarationError if it can never fire.
+        """
+        # Arithmetic on moments of one zone goes by its wall clock, which in autumn shows an hour twice.
+        after, until, anchor = (moment.astimezone(UTC) for moment in (after, until, anchor))
+        return self._every(after, until, anchor) if self.every_s else self._cron(after, until)
+
+    def _every(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
+        checked(self)  # a row's interval may be anything that somebody once stored
+        step = timedelta(seconds=self.every_s)
+        n = max((after - anchor) // step, 0) + 1
+        while (tick := anchor + n * step) <= until:
+            if tick > after:
+                yield tick
+            n += 1
+
+    def _cron(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        zone = ZoneInfo(self.tz)
+        try:
+            times = CronSim(self.cron, after.astimezone(zone))
+        except CronSimError as error:
+            raise DeclarationError(f"schedule: cron {self.cron!r} cannot be read: {error}.") from None
+        _refuse_long_steps(self.cron)
+        for local in times:
+            tick = local.astimezone(UTC)
+            if tick > until:
+                return
+            if tick > after:
+                yield tick
+        raise DeclarationError(f"schedule: cron {self.cron!r} never fires.")
+
+    def words(self) -> str:
+        """Say it in English: "At 06:00 on the first day of every month (America/Sao_Paulo)".
+
+        Raises DeclarationError for a row that cannot be kept.
+        """
+        checked(self)
+        if self.every_s:
+            return f"Every {timedelta(seconds=self.every_s)}"
+        return f"{CronSim(self.cron, datetime.now(UTC)).explain()} ({self.tz})"
+
+    def shown(self) -> str:
+        """Say it for a list, in which one row that cannot be kept must not stop the others."""
+        try:
+            return self.words()
+        except DeclarationError as error:
+            return f"broken: {error}"
+
+
+def cron(expression: str, *, tz: str = "UTC") -> Cadence:
+    """Fire at the times of a five-field cron expression on the wall clocks of `tz`; raises DeclarationError."""
+    _within(CRON, "cron", expression)
+    _within(ZONE, "tz", tz)
+    if len(expression.split()) != 5:  # the library would take a sixth field for seconds
+        raise DeclarationError(f"schedule: cron {expression!r} cannot be read: it needs five fields.")
+    try:
+        next(CronSim(expression, datetime.now(ZoneInfo(tz))))
+    except StopIteration:
+        raise DeclarationError(f"schedule: cron {expression!r} never fires.") from None
+    except CronSimError as error:
+        raise DeclarationError(f"schedule: cron {expression!r} cannot be read: {error}.") from None
+    except (KeyError, ValueError, OSError):
+        raise DeclarationError(
+            f"schedule: there is no time zone {tz!r}; write one like 'America/Sao_Paulo'."
+        ) from None
+    _refuse_long_steps(expression)
+    return Cadence(cron=expression, tz=tz)
+
+
+def _refuse_long_steps(expression: str) -> None:
+    """Refuse `*/61`, which would fire once in its range: whoever wrote it meant something else."""
+    fields = (Field.MINUTE, Field.HOUR, Field.DAY, Field.MONTH, Field.DOW)
+    for field, part in zip(
+        fields, expression.upper().split()[-5:], strict=True
+    ):  # an old row may have seconds
+        for term in part.split(","):
+            span, slash, step = term.partition("/")
+            if slash and int(step) > (most := _length(field, span)):
+                raise DeclarationError(
+                    f"schedule: cron {expression!r} cannot be read: the step of {term!r} is larger than its range is "
+                    f"long; at most {most}."
+                )
+
+
+def _length(field: Field, span: str) -> int:
+    if span == "*":
+        return 7 if field is Field.DOW else len(RANGES[field])  # Sunday is 0 and 7
+    values = field.parse(span)
+    first = min(one for one in values if isinstance(one, int))
+    return len(values) if "-" in span or first < 0 else max(RANGES[field]) - first + 1
+
+
+def every(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> Cadence:
+    """Fire at a fixed interval of one second to ten years; raises DeclarationError."""
+    try:
+        total = timedelta(seconds=seconds, minutes=minutes, hours=hours).total_seconds()
+    except (TypeError, ValueError, OverflowError):
+        raise DeclarationError(
+            f"schedule: an interval must be a number of seconds {EVERY.words()}."
+        ) from None
+    if total < 1:
+        raise DeclarationError(
+            f"schedule: every {total} s is too often; one second is the shortest interval."
+        )
+    return checked(Cadence(every_s=total))
+
+
+def checked(cadence: Cadence) -> Cadence:
+    """Return it if it can be kept; raises DeclarationError."""
+    if cadence.cron:
+        return cron(cadence.cron, tz=cadence.tz)
+    _within(EVERY, "every", cadence.every_s)
+    return cadence
+
+
+def _within(allowed: Span | Text, field: str, value: object) -> None:
+    try:
+        allowed.check(field, value)
+    except InvalidOption as error:
+        raise DeclarationError(f"schedule: {error}") from None

@@ -1,0 +1,120 @@
+"""May leases be judged now? After an absence of the database, or a step of its clock, the living go first.
+
+While the database was away nobody could extend a lease, and after its clock stepped forward every lease looks as if it
+had ended. Rescues are then on hold until each living process had the time to extend: half a lease. A step backward is
+the mirror image: leases of the living are short again after that time, and one that ends later than a whole lease from
+now belongs to a process that is gone.
+
+A hold in force is never extended, and none begins before a whole lease has passed since the last one, so that a keeper
+whose own connection or clock is at fault cannot hold for ever. The same statement tells what became of the keeper's
+last turn. If the process dies here, nothing is lost but a hold that the next keeper's own look begins.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+
+from esteira.db import Db, Row
+from esteira.job_types.registry import registry
+from esteira.keeper.turns import Turns
+
+#: A clock that is further off than this share of a lease has stepped; less harms nobody, because each lease is extended
+#: when a quarter of it has passed.
+STEP_SHARE = 2
+#: What a keeper said about its failing steps is forgotten when it says nothing any more.
+FAILING_S = 60.0
+
+_LOOK = """
+WITH c AS MATERIALIZED (
+  SELECT clock_timestamp() AS now, %(expected)s::timestamptz AS expected, %(lease)s * interval '1 second' AS lease,
+    %(off)s * interval '1 second' AS off)
+UPDATE esteira_keeper k SET
+  hold_until = CASE
+    WHEN k.hold_until > c.now THEN least(k.hold_until, c.now + c.lease / 2)
+    WHEN k.database_started_at <> pg_postmaster_start_time() THEN c.now + c.lease / 2
+    WHEN NOT (%(away)s OR coalesce(c.now NOT BETWEEN c.expected - c.off AND c.expected + c.off, false)
+              OR coalesce(k.last_turn > c.now + c.off, false)) THEN k.hold_until
+    WHEN k.hold_until IS NULL OR k.hold_until < c.now - c.lease OR k.hold_until > c.expected THEN c.now + c.lease / 2
+    ELSE k.hold_until END,
+  database_started_at = pg_postmaster_start_time(), last_turn = c.now,
+  last_sweep = CASE WHEN %(whole)s THEN c.now ELSE k.last_sweep END,
+  failing = (SELECT coalesce(jsonb_object_agg(f.key, f.value), '{}') FROM jsonb_each(k.failing) AS f
+             WHERE f.key <> %(me)s
+               AND (f.value->>'at')::timestamptz > c.now - %(failing_s)s * interval '1 second')
+    || CASE WHEN %(steps)s::text = '{}' THEN '{}'
+       ELSE jsonb_build_object(%(me)s::text, jsonb_build_object('at', c.now, 'steps', %(steps)s::text::jsonb)) END
+FROM c WHERE k.id = 1
+RETURNING c.now, coalesce(extract(epoch FROM c.now - k.hold_until + c.lease / 2), 'infinity')::float8
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calm:
+    """When leases are judged, up to which length, and how far off the clock may have been without a hold."""
+
+    at: datetime
+    longest_lease_s: float
+    slack_s: float
+
+
+class Hold:
+    """One keeper's looks at the clocks."""
+
+    def __init__(self) -> None:
+        self.now: datetime | None = None
+        self._looked = 0.0
+        #: When the first of a series of holds began, in seconds since 1970 by the database's clock.
+        self._began: float | None = None
+
+    def look(self, db: Db, turns: Turns, *, was_away: bool) -> Calm:
+        """Tell what became of the last turn, and say which leases can be judged.
+
+        `was_away`: this keeper could not reach the database since its last look. Leases are to be judged at the moment
+        that is returned: after a pause between this statement and the next one, a later moment would be a wrong one.
+        """
+        looked, lease_s = time.monotonic(), float(settings.LEASE_SECONDS)
+        asked: dict[str, object] = {
+            "expected": self.now + timedelta(seconds=looked - self._looked) if self.now else None,
+            "lease": lease_s,
+            "off": lease_s / STEP_SHARE,
+            "away": was_away,
+            "whole": turns.whole,
+            "me": turns.me,
+            "steps": json.dumps(turns.failing()),
+            "failing_s": FAILING_S,
+        }
+        rows = db.fetch(_LOOK, asked) or self._first(db, asked)
+        self.now, self._looked = rows[0][0], looked
+        longest_s = self._longest_s(rows[0][0].timestamp(), calm_s=rows[0][1])
+        return Calm(at=rows[0][0], longest_lease_s=longest_s, slack_s=lease_s / STEP_SHARE)
+
+    def _longest_s(self, now: float, *, calm_s: float) -> float:
+        """Return up to which length leases are judged, `calm_s` after the last hold began.
+
+        Each has half of its own length to be extended in, because its process extends it every quarter of it. Longer
+        leases than the ordinary one would wait for ever if holds began again and again, so for them the first hold of
+        a series counts, and the next series begins only when the longest of this release's had its time twice.
+        """
+        if math.isinf(calm_s):
+            return math.inf
+        began, longest = now - calm_s, _longest_lease_s()
+        if self._began is None or not 0 <= began - self._began <= 2 * longest:
+            self._began = began
+        if calm_s < settings.LEASE_SECONDS / 2:
+            return 2 * calm_s
+        return math.inf if now - self._began >= longest else 2 * (now - self._began)
+
+    def _first(self, db: Db, asked: dict[str, object]) -> list[Row]:
+        """Somebody deleted the keeper's one row: make it again."""
+        db.fetch("INSERT INTO esteira_keeper (id) VALUES (1) ON CONFLICT DO NOTHING")
+        return db.fetch(_LOOK, asked)
+
+
+def _longest_lease_s() -> float:
+    return max([float(settings.LEASE_SECONDS), *(kind.lease_s or 0.0 for kind in registry.all())])

@@ -1,0 +1,230 @@
+"""The keeper: what keeps the promise while everything else dies. It runs inside `celery beat`, in any number.
+
+A turn every half second: rescue → expire → declarations → schedules → compare Redis with the rows → feed → retention.
+Some steps are due less often. Every step is a compare-and-set or a locked row, so keepers need no leader, and one that
+is killed anywhere leaves nothing half-done. Steps are independent: one that fails is told (`esteira.keeper.turns`), and
+the others go on. Only a database that is away ends a turn early, because nobody can do anything then. Beat is ready
+when every step of a turn went through, and alive as long as steps begin and statements end.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from celery.beat import Scheduler
+from django.conf import settings
+from psycopg.errors import QueryCanceled
+
+from esteira import migration_lock
+from esteira.broker.publisher import Publisher
+from esteira.db import BUSY, Core, Db, Params, Row
+from esteira.db.walk import Clock, Recent
+from esteira.descriptors import Descriptors, words
+from esteira.keeper.declared import keep_declared
+from esteira.keeper.hold import Calm, Hold
+from esteira.keeper.publish import Feeder
+from esteira.keeper.reconcile import Checker
+from esteira.keeper.rescue import Expirer, Rescuer
+from esteira.keeper.retention import Retention
+from esteira.keeper.schedules import write_ticks
+from esteira.keeper.turns import Turns, is_absence, said
+from esteira.record import rescue
+from esteira.worker.identity import touch
+
+log = logging.getLogger("esteira.keeper")
+T = TypeVar("T")
+
+#: Limits of every wait for the database and for Redis.
+DATABASE_TIMEOUT_S, REDIS_TIMEOUT_S, REDIS_PAUSE_S = 3.0, 1.0, 0.5
+#: While jobs are fed without a pause, the other steps still take their turns, no oftener than this.
+SWEEP_S, DECLARE_S, CHECK_S = 0.25, 2.0, 1.0
+#: A file is touched no oftener than this between statements.
+TOUCH_S = 1.0
+#: How soon to look again at a list that was full.
+FULL_S = 0.05
+#: After Redis was full, this share of the window for so long.
+RELIEVED_SHARE, RELIEVED_S = 20, 30.0
+
+
+class Timed(Core):
+    """A connection that adds up how long it waited for its statements.
+
+    A server that stood still answers all of them, but late; and a lock on all jobs ends one after the other.
+    """
+
+    waited_s = 0.0
+    _touched = float("-inf")
+
+    def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        began = time.monotonic()
+        if began - self._touched >= TOUCH_S:  # one step may have many, and each may take seconds
+            self._touched = began
+            touch("beat")
+        try:
+            return super().fetch(sql, params)
+        finally:
+            self.waited_s += time.monotonic() - began
+
+
+class Keeper:
+    """One keeper's turns; holds nothing that another could miss."""
+
+    def __init__(self) -> None:
+        limit_s = min(DATABASE_TIMEOUT_S, max(1.0, settings.LEASE_SECONDS / 3))
+        self._db = Timed("keeper", timeout_s=limit_s)
+        # One slow statement ends by its own limit before it could be taken for a server that stood still.
+        self._still_s = max(settings.LEASE_SECONDS / 2, 1.25 * limit_s)
+        self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
+        self._moment = moment = Recent()
+        self._checker = Checker(self._publisher, Clock(moment))
+        self._feeder = Feeder(self._publisher, Clock(moment))
+        self._rescuer, self._expirer, self._retention = (
+            Rescuer(Clock(moment)),
+            Expirer(Clock(moment)),
+            Retention(),
+        )
+        self._hold, self._turns = Hold(), Turns()
+        self._swept = self._declared = self._checked = float("-inf")
+        self._relieved = float("-inf")
+        self._was_away = False
+
+    def turn(self) -> float:
+        """Do what is due; return the seconds to wait before the next turn."""
+        try:
+            return self._turn()
+        except Exception as error:  # the loop must survive whatever happens in it
+            self._turns.cut_off()
+            if not is_absence(error):
+                log.exception("a turn of the keeper failed; the next one starts afresh")
+            elif not self._was_away:
+                log.warning("the database is away: %s", said(error))
+            self._was_away = self._was_away or is_absence(error)
+            self._db.close()
+        return float(settings.KEEPER_SECONDS)
+
+    def _turn(self) -> float:
+        now, more = time.monotonic(), False
+        self._moment.forget()
+        sweeps = now - self._swept >= SWEEP_S
+        if sweeps:
+            self._swept = now
+            self._step("rescue", self._rescue, 0)
+            self._step("expire", self._expirer.step, 0)
+            if now - self._declared >= DECLARE_S:
+                self._declared = now
+                self._step("declarations", keep_declared, False)
+            more = self._step("schedules", write_ticks, False)
+        if now - self._checked >= CHECK_S:
+            missing = self._step("compare", self._checker.check, False)
+            self._checked = float("-inf") if missing else now
+            more = missing or more
+        self._step("feed", lambda db: self._feed(db, now), None)
+        fed, full = self._feeder.went
+        more = self._step("retention", self._retention.step, False) or more
+        if self._turns.end() and sweeps:
+            touch("beat", "ready")
+        if fed or more:
+            return 0.0
+        return FULL_S if full else float(settings.KEEPER_SECONDS)
+
+    def _step(self, name: str, do: Callable[[Db], T], otherwise: T) -> T:
+        """Take one step; if it fails, say so and go on, unless the database is away."""
+        touch("beat")
+        try:
+            result = do(self._db)
+        except (
+            Exception
+        ) as error:  # a bug, a lock or a bad row of one step must not keep the others from their turn
+            if is_absence(error):
+                raise
+            self._turns.failed(name, error, self._hold.now)
+            return otherwise
+        self._turns.went_through(name)
+        return result
+
+    def _rescue(self, db: Db) -> int:
+        calm = self._look(db)
+        if self._was_away:
+            log.info("the database answers again")
+            self._rescuer.start_over()  # it may be another server, with other rows
+            self._expirer.start_over()
+            self._checker.start_over()
+            self._feeder.start_over()
+        self._was_away = False
+        return self._rescuer.step(db, calm)
+
+    def _look(self, db: Db) -> Calm:
+        """Say which leases can be judged: whether those of the living could be extended since the last look.
+
+        A lock on all jobs is no absence: the hold that follows one begins when it is over, not while it lasts.
+        """
+        try:
+            rescue.could_extend(db)
+        except (QueryCanceled, *BUSY):
+            self._hold.look(db, self._turns, was_away=False)  # tells what became of the last turn
+            raise
+        self._note_standstill()
+        calm = self._hold.look(db, self._turns, was_away=self._was_away)
+        if self._note_standstill():  # under the look itself
+            calm = self._hold.look(db, self._turns, was_away=True)
+        return calm
+
+    def _note_standstill(self) -> bool:
+        waited_s, self._db.waited_s = self._db.waited_s, 0.0
+        if waited_s <= self._still_s:
+            return False
+        log.warning(
+            "leases may have ended for no reason: the database was waited for during %.1f s", waited_s
+        )
+        self._was_away = True
+        return True
+
+    def _feed(self, db: Db, now: float) -> None:
+        self._feeder.went = 0, False
+        self._make_room(now)
+        self._feeder.feed(db)
+
+    def _make_room(self, now: float) -> None:
+        if self._publisher.take_full():
+            self._checker.relieve()
+            self._relieved, self._checked = now, float("-inf")
+        eased = now - self._relieved < RELIEVED_S
+        self._feeder.window = max(1, settings.WINDOW // RELIEVED_SHARE) if eased else settings.WINDOW
+
+
+class KeeperScheduler(Scheduler):
+    """What `celery beat` calls; its own schedule stays empty, ours is in the database."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._keeper: Keeper | None = None
+        self._told_to_stop = False
+        self._descriptors = Descriptors()
+        super().__init__(*args, **kwargs)
+
+    def setup_schedule(self) -> None:
+        touch("beat")
+        migration_lock.wait_until_migrated(turn=lambda: touch("beat"))
+        self._keeper = Keeper()
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        touch("beat")
+        if self._told_to_stop:  # what the signal's handler raised ended in a type's own code
+            raise SystemExit
+        if self._descriptors.exhausted():
+            raise OSError(errno.EMFILE, words())  # Celery logs it and ends with an error
+        assert self._keeper is not None
+        return min(self._keeper.turn(), 0.5)
+
+    def should_sync(self) -> bool:
+        return False
+
+    def sync(self) -> None:
+        """Touch nothing: Celery calls this inside a signal handler."""
+
+    def close(self) -> None:
+        """Note that beat was told to stop, and touch nothing, for the same reason."""
+        self._told_to_stop = True

@@ -1,0 +1,280 @@
+"""Schedules: for every nominal tick exactly one job, or one recorded skip with its reason.
+
+The nominal times follow from the schedule and the database's clock alone, and the schedule's row is locked while its
+ticks are written, so any number of keepers, killed at any point, leave neither a gap nor a double.
+
+Each schedule is tried by itself, in a transaction with short waits. Whatever goes wrong with one (what a type's own
+code raises, a key that somebody's open transaction holds, a row that cannot be read) is stored with it, harms no other
+and loses no tick: its last tick stays where it is, and it is tried again after a growing pause.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+
+from django.conf import settings
+
+from esteira.db import BUSY, Db
+from esteira.errors import EsteiraError, UnknownJobType
+from esteira.ids import uuid7
+from esteira.job_types.parameters import check
+from esteira.job_types.registry import PRIORITIES, JobType, registry
+from esteira.job_types.schedule import Cadence
+from esteira.job_types.unique_key import unique_key
+from esteira.keeper import own_code
+from esteira.keeper.declared import LOCK_WAIT
+from esteira.keeper.turns import is_absence, said
+from esteira.record.insert import NewJob, insert
+
+log = logging.getLogger("esteira.keeper")
+
+MOST_A_TURN = 100
+#: After so long the other steps of the keeper take their turns; what is due longest comes first.
+BOX_S = 1.0
+#: The pause after a failure doubles from a second up to this; a lock is soon free again.
+LONGEST_PAUSE_S, LONGEST_BUSY_S = 300.0, 5.0
+#: A last tick further in the future than this was written by a clock that was ahead; it is not waited for.
+AHEAD_S = 2.0
+#: No grace is longer; a larger number would leave the calendar.
+LONGEST_GRACE_S = 10 * 366 * 86400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """What the keeper reads of each schedule; `astray` says that its moments cannot be, and then they are None."""
+
+    id: int
+    name: str
+    cron: str
+    tz: str
+    every_s: float
+    astray: bool
+    anchor_at: datetime | None
+    last_tick_at: datetime | None
+
+    def ticks(self, now: datetime) -> Iterator[datetime]:
+        assert self.anchor_at is not None
+        assert self.last_tick_at is not None
+        cadence = Cadence(cron=self.cron, tz=self.tz, every_s=self.every_s)
+        return cadence.ticks(self.last_tick_at, now, self.anchor_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduled:
+    """A schedule's row, locked."""
+
+    id: int
+    name: str
+    type: str
+    params: Any
+    cron: str
+    tz: str
+    every_s: float
+    overlap: str
+    missed: str
+    grace_s: float
+    anchor_at: datetime
+    last_tick_at: datetime
+
+    def ticks(self, now: datetime) -> Iterator[datetime]:
+        cadence = Cadence(cron=self.cron, tz=self.tz, every_s=self.every_s)
+        return cadence.ticks(self.last_tick_at, now, self.anchor_at)
+
+
+_COLUMNS = ", ".join(Scheduled.__dataclass_fields__)
+#: Before this moment there was no schedule, and Python cannot hold all of what PostgreSQL can.
+_EARLIEST = "timestamptz '1970-01-01Z'"
+_CAN_BE = f"{{0}} BETWEEN {_EARLIEST} AND c.now + {AHEAD_S} * interval '1 second'"
+_ANCHOR, _LAST = (_CAN_BE.format(f"s.{column}") for column in ("anchor_at", "last_tick_at"))
+_SET_BACK = f"""
+UPDATE esteira_schedule s SET anchor_at = CASE WHEN {_ANCHOR} THEN s.anchor_at ELSE c.now END,
+  last_tick_at = CASE WHEN {_LAST} THEN s.last_tick_at ELSE c.now END,
+  error = '', error_at = NULL, failures = 0, retry_at = NULL
+FROM (SELECT clock_timestamp() AS now) AS c
+WHERE s.id = (SELECT id FROM esteira_schedule WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED)
+  AND NOT ({_ANCHOR} AND {_LAST})
+RETURNING 1
+"""
+# The first that come are those that went well and are due longest: who fails takes the rest of the time.
+_DUE = f"""
+SELECT c.now, s.id, s.name, s.cron, s.tz, s.every_s, NOT ({_ANCHOR} AND {_LAST}),
+  CASE WHEN {_ANCHOR} THEN s.anchor_at END, CASE WHEN {_LAST} THEN s.last_tick_at END
+FROM (SELECT clock_timestamp() AS now) AS c CROSS JOIN esteira_schedule s
+WHERE s.enabled AND s.origin <> 'gone'
+  AND (s.retry_at IS NULL OR s.retry_at NOT BETWEEN c.now AND c.now + {LONGEST_PAUSE_S} * interval '1 second')
+ORDER BY s.retry_at NULLS FIRST, s.last_tick_at, s.id
+"""
+
+
+def write_ticks(db: Db) -> bool:
+    """Write what is due; return whether there is more than one turn's worth."""
+    began, more = time.monotonic(), False
+    for now, *columns in db.fetch(_DUE):
+        if time.monotonic() - began > BOX_S:
+            return True
+        one = Due(**dict(zip(Due.__dataclass_fields__, columns, strict=True)))
+        try:
+            more = _keep(db, one, now) or more
+        except (
+            Exception
+        ) as error:  # a row or a type may be anything, and one schedule must not stop the others
+            if is_absence(error):
+                raise
+            _note(db, one, error)
+    return more
+
+
+def _keep(db: Db, one: Due, now: datetime) -> bool:
+    if one.astray:
+        return _set_back(db, one)
+    return next(one.ticks(now), None) is not None and _write(db, one.id, now)
+
+
+def _set_back(db: Db, one: Due) -> bool:
+    """Let a schedule begin again now whose last tick lies in the future, or at no moment that can be.
+
+    Ticks that were written while the clock was ahead come once more; what is recorded already is left out then.
+    """
+    if db.fetch(_SET_BACK, [one.id]):
+        log.warning(
+            "schedule %s: Its last tick lay in the future: the database's clock was ahead then."
+            " It ticks again from now on.",
+            one.name,
+        )
+    return False
+
+
+def _note(db: Db, one: Due, error: Exception) -> None:
+    """Store why a schedule could not be kept, and when it is tried again."""
+    busy = isinstance(error, BUSY)
+    text = f"Somebody's open transaction holds what it needs ({said(error)})" if busy else said(error)
+    noted = db.fetch(
+        """UPDATE esteira_schedule SET error = %s, error_at = clock_timestamp(), failures = failures + 1,
+             retry_at = clock_timestamp() + least(%s, power(2, least(failures, 16))) * interval '1 second'
+           WHERE id = (SELECT id FROM esteira_schedule WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED)
+           RETURNING failures""",
+        [text, LONGEST_BUSY_S if busy else LONGEST_PAUSE_S, one.id],
+    )
+    if noted:
+        log.error("schedule %s cannot be kept, try %s: %s", one.name, noted[0][0], text)
+
+
+def _write(db: Db, schedule_id: int, now: datetime) -> bool:
+    with db.transaction():
+        rows = db.fetch(
+            f"""SELECT set_config('lock_timeout', %s, true), {_COLUMNS} FROM esteira_schedule
+                WHERE id = %s AND enabled AND origin <> 'gone' FOR NO KEY UPDATE SKIP LOCKED""",
+            [LOCK_WAIT, schedule_id],
+        )
+        if not rows:
+            return False
+        schedule = Scheduled(**dict(zip(Scheduled.__dataclass_fields__, rows[0][1:], strict=True)))
+        try:
+            kind = registry.get(schedule.type)
+        except UnknownJobType:
+            log.debug("schedule %s waits for a keeper that knows %s", schedule.name, schedule.type)
+            return False
+        due = list(islice(schedule.ticks(now), MOST_A_TURN + 1))
+        ticks, following = due[:MOST_A_TURN], due[MOST_A_TURN:]
+        if not ticks:
+            return False
+        refused = _store(db, schedule, kind, dict(_decide(db, schedule, ticks, following, now)))
+        db.fetch(
+            """UPDATE esteira_schedule SET last_tick_at = %s, failures = 0, retry_at = NULL, error = %s,
+                 error_at = CASE WHEN %s <> '' THEN clock_timestamp() END WHERE id = %s""",
+            [ticks[-1], refused, refused, schedule.id],
+        )
+    return bool(following)
+
+
+def _decide(
+    db: Db, schedule: Scheduled, ticks: list[datetime], following: list[datetime], now: datetime
+) -> Iterator[tuple[datetime, str]]:
+    """Pair each tick with the reason to skip it, or with nothing; leave out those that are recorded already."""
+    recorded = _recorded(db, schedule.id, ticks)
+    late = now - timedelta(seconds=min(schedule.grace_s, LONGEST_GRACE_S))
+    busy = schedule.overlap == "skip" and _is_open(db, schedule.id)
+    for tick, after in zip(ticks, [*ticks[1:], *following, now][: len(ticks)], strict=True):
+        if tick in recorded:
+            continue
+        if tick < late and not _runs_late(schedule.missed, after, late):
+            yield tick, "missed"
+        elif busy:
+            yield tick, "overlap"
+        else:
+            busy = schedule.overlap == "skip"
+            yield tick, ""
+
+
+def _recorded(db: Db, schedule_id: int, ticks: list[datetime]) -> set[datetime]:
+    """Find the ticks that have a job or a skip from before a schedule was set back."""
+    rows = db.fetch(
+        """SELECT tick_at FROM esteira_job WHERE schedule_id = %(id)s AND tick_at = ANY(%(ticks)s::timestamptz[])
+           UNION SELECT tick_at FROM esteira_scheduleskip
+           WHERE schedule_id = %(id)s AND tick_at = ANY(%(ticks)s::timestamptz[])""",
+        {"id": schedule_id, "ticks": ticks},
+    )
+    return {row[0] for row in rows}
+
+
+def _runs_late(missed: str, after: datetime, late: datetime) -> bool:
+    """Of the ticks that were missed, "once" runs the last one only."""
+    return missed == "all" or (missed == "once" and after >= late)
+
+
+def _is_open(db: Db, schedule_id: int) -> bool:
+    rows = db.fetch(
+        "SELECT 1 FROM esteira_job WHERE schedule_id = %s AND state IN ('queued', 'running') LIMIT 1",
+        [schedule_id],
+    )
+    return bool(rows)
+
+
+def _store(db: Db, schedule: Scheduled, kind: JobType, decided: dict[datetime, str]) -> str:
+    """Store jobs and skips; return why the type refuses the schedule's parameters, or nothing."""
+    try:
+        params, text = own_code.run(lambda: check(kind.model, schedule.params))
+    except EsteiraError as error:
+        log.error("schedule %s: its parameters are refused: %s", schedule.name, said(error))
+        _skip(db, schedule, {tick: reason or "invalid" for tick, reason in decided.items()})
+        return f"Its parameters are refused. {said(error)}"
+    key = own_code.run(lambda: unique_key(kind, params))
+    jobs = {tick: _job(schedule, kind, text, key, tick) for tick, reason in decided.items() if not reason}
+    stored = insert(db, list(jobs.values())) if jobs else {}
+    left_out = {tick: "unique" for tick, job in jobs.items() if job.id not in stored}
+    _skip(db, schedule, {tick: reason for tick, reason in {**decided, **left_out}.items() if reason})
+    return ""
+
+
+def _job(schedule: Scheduled, kind: JobType, params: str, key: str | None, tick: datetime) -> NewJob:
+    return NewJob(
+        id=uuid7(),
+        type=kind.name,
+        params=params,
+        queue=kind.queue,
+        priority=PRIORITIES[kind.priority],
+        max_failures=kind.retries + 1,
+        backoff_s=kind.backoff_s,
+        lease_s=kind.lease_s or settings.LEASE_SECONDS,
+        timeout_s=kind.timeout_s,
+        unique_key=key,
+        schedule_id=schedule.id,
+        tick_at=tick,
+        in_turn=schedule.overlap == "queue",
+        by=f"schedule {schedule.name}",
+    )
+
+
+def _skip(db: Db, schedule: Scheduled, reasons: dict[datetime, str]) -> None:
+    if reasons:
+        db.fetch(
+            """INSERT INTO esteira_scheduleskip (schedule_id, tick_at, reason)
+               SELECT %s, t, r FROM unnest(%s::timestamptz[], %s::text[]) AS v(t, r) ON CONFLICT DO NOTHING""",
+            [schedule.id, list(reasons), list(reasons.values())],
+        )

@@ -1,0 +1,234 @@
+"""What one job leaves to the next in its process: nothing that can be undone, and otherwise there is no next job.
+
+Jobs run one after the other in one process, so whatever a job changes there, the next one meets: a session of the
+database, the working directory, a signal's handler, the log's. Each job runs in a context of its own, which covers
+Django's language and time zone; after each, everything listed here is compared with how it was when the hint began.
+What differs is put back; if it cannot be, `spoiled` says why, and the process is replaced. Python's audit events tell
+of changes that would cost a system call to look for. If the process dies here, nothing is lost with it.
+
+What a library keeps in its own modules stays as a job has left it, and so do threads and other processes.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # without the conversion to enumerations, which takes far longer
+import contextvars
+import fcntl
+import gc
+import locale
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from esteira.db import sessions
+from esteira.runner import pool_process
+from esteira.runner.interrupt import Interrupt
+from esteira.runner.job_log import Logs
+from esteira.runner.pool_process import handler_of
+from esteira.values.spoken import name_of, said
+
+T = TypeVar("T")
+
+WATCHED = frozenset(("os.chdir", "os.putenv", "os.unsetenv", "resource.setrlimit", "resource.prlimit"))
+SIGNALS = (
+    *pool_process.REFUSED,
+    signal.SIGINT,
+    signal.SIGCHLD,
+    signal.SIGALRM,
+    signal.SIGPIPE,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+)
+TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+LIMITS = tuple(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
+#: A file of this number or the next ones is no job's, unless it opens as many.
+CANARY_FROM = 500
+
+_happened: set[str] = set()
+
+
+def _note(event: str, _: object) -> None:
+    if event in WATCHED:
+        _happened.add(event)
+
+
+class Between:
+    """One per pool process; for its main thread only."""
+
+    def __init__(self, logs: Logs, interrupt: Interrupt) -> None:
+        self._logs, self._interrupt = logs, interrupt
+        self.spoiled = ""
+        #: A job has closed descriptors that were not its own: neither Celery nor the database can be reached over ours.
+        self.is_cut_off = False
+
+    def install(self) -> None:
+        """Take down what belongs to the process; it must have been set up by now."""
+        sys.addaudithook(_note)
+        self._mask = tuple(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        self._umask = os.umask(0o22)
+        os.umask(self._umask)
+        self._limits = {number: resource.getrlimit(number) for number in LIMITS}
+        self._locale = locale.setlocale(locale.LC_ALL)
+        self._directory, self._environment = _folder(), dict(os.environ)
+        room = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        with open(os.devnull, "rb") as nothing:
+            self._canary = fcntl.fcntl(nothing, fcntl.F_DUPFD_CLOEXEC, max(3, min(CANARY_FROM, room // 2)))
+        self._logs.install()
+
+    def begin(self) -> None:
+        """Take down what each job of a hint is to meet; if that cannot be read, there is no next job here either."""
+        try:
+            self._begin()
+        except Exception as error:  # whatever it is, what was claimed must go back
+            self._spoil(error)
+
+    def _begin(self) -> None:
+        if _happened:
+            self._directory, self._environment = _folder(), dict(os.environ)
+            _happened.clear()
+        self._interrupt.install()
+        self._logs.begin()
+        self._handlers = tuple(map(handler_of, SIGNALS))
+        self._filters = list(warnings.filters)
+        self._interpreter = _interpreter()
+        self._context = contextvars.Context()
+        for variable, value in contextvars.copy_context().items():
+            if (
+                variable.name != "decimal_context"
+            ):  # its value changes in place; without one, each job gets its own
+                self._context.run(variable.set, value)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call everything that belongs to one job in a context of its own; a child that it forks does not come back."""
+        return self._context.copy().run(self.guarded, function, *arguments)
+
+    def guarded(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a part of a job; a child that it forks ends where it would return from here."""
+        try:
+            value = function(*arguments)
+        except BaseException as error:
+            pool_process.leave_if_forked(error)
+            raise
+        pool_process.leave_if_forked()
+        return value
+
+    def settle(self) -> None:
+        """Put back what a job has changed."""
+        try:
+            sessions.settle()
+            self._settle_signals()
+            os.umask(self._umask)
+            if _happened:
+                self._settle_noted()
+            if locale.setlocale(locale.LC_ALL) != self._locale:
+                locale.setlocale(locale.LC_ALL, self._locale)
+            if warnings.filters != self._filters:
+                _set_filters(self._filters)
+            if (now := _interpreter()) != self._interpreter:
+                _settle_interpreter(self._interpreter, now)
+            self._logs.settle()
+            self._look_at_descriptors()
+        except Exception as error:  # whatever a job has broken, no other one may meet it
+            self._spoil(error)
+
+    def _spoil(self, error: Exception) -> None:
+        self.spoiled = self.spoiled or f"{name_of(error)}: {said(error)}"
+
+    def _look_at_descriptors(self) -> None:
+        try:
+            os.get_inheritable(self._canary)
+        except OSError:
+            self.is_cut_off = True
+            raise
+
+    def _settle_signals(self) -> None:
+        self._interrupt.install()  # always: a handler that was set in C looks like ours from here
+        if tuple(map(handler_of, SIGNALS)) != self._handlers:
+            for number, handler in zip(SIGNALS, self._handlers, strict=True):
+                if handler is not None:  # it is not Python's, and cannot be set from here
+                    signal.signal(number, handler)
+            for timer in TIMERS:
+                signal.setitimer(timer, 0)
+        signal.alarm(0)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _settle_noted(self) -> None:
+        """Put back what audit events have told of; what an administrator alone may put back raises."""
+        if "os.chdir" in _happened:
+            if self._directory is None:
+                raise FileNotFoundError("the folder that the worker was started in has been removed")
+            os.chdir(self._directory)
+        if dict(os.environ) != self._environment:
+            for name in set(os.environ) - set(self._environment):
+                del os.environ[name]
+            os.environ.update(self._environment)
+            time.tzset()
+        for number, limits in self._limits.items():
+            if resource.getrlimit(number) != limits:
+                resource.setrlimit(number, limits)
+        _happened.clear()
+
+
+def _folder() -> Path | None:
+    """Return the working directory; None if somebody has removed it, as a deploy may."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
+def _interpreter() -> tuple[Any, ...]:
+    return (
+        sys.stdin,
+        sys.stdout,
+        sys.stderr,
+        sys.excepthook,
+        sys.unraisablehook,
+        threading.excepthook,
+        sys.getrecursionlimit(),
+        sys.getswitchinterval(),
+        sys.gettrace(),
+        sys.getprofile(),
+        gc.isenabled(),
+        socket.getdefaulttimeout(),
+    )
+
+
+def _settle_interpreter(before: tuple[Any, ...], now: tuple[Any, ...]) -> None:
+    for put, was, is_now in zip(_PUT, before, now, strict=True):
+        if was is not is_now:
+            put(was)
+
+
+def _set_threads_hook(hook: Any) -> None:
+    threading.excepthook = hook
+
+
+#: One for each value of `_interpreter`.
+_PUT: tuple[Callable[[Any], object], ...] = (
+    *(
+        lambda value, name=name: setattr(sys, name, value)
+        for name in ("stdin", "stdout", "stderr", "excepthook", "unraisablehook")
+    ),
+    _set_threads_hook,
+    sys.setrecursionlimit,
+    sys.setswitchinterval,
+    sys.settrace,
+    sys.setprofile,
+    lambda collects: (gc.enable if collects else gc.disable)(),
+    socket.setdefaulttimeout,
+)
+
+
+def _set_filters(filters: list[Any]) -> None:
+    changed: Any = warnings
+    changed.filters[:] = filters
+    changed._filters_mutated()

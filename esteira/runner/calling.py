@@ -1,0 +1,98 @@
+"""Everything that runs code of a job type's: the check of its parameters, its function, its result.
+
+Whatever that code raises leaves `called`, so that `esteira.runner.runner` counts it: a check that breaks and a
+transaction that is left open fail the try, parameters that the signature refuses count nothing. If the process dies
+here, its lease ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+from pydantic import ValidationError
+
+from esteira.db import sessions
+from esteira.errors import UnknownJobType
+from esteira.job_types.context import Context
+from esteira.job_types.parameters import Params, problems
+from esteira.job_types.registry import JobType, registry
+from esteira.record.finish import Outcome
+from esteira.runner import outcome as outcomes
+from esteira.runner.between import Between
+from esteira.runner.held import Held
+from esteira.runner.runtime import ConnectionLost, WorkerHost
+from esteira.values import spoken
+from esteira.values.bounds import clean
+
+log = logging.getLogger("esteira.runner")
+
+
+class Refused(BaseException):
+    """The stored parameters are not what this release's signature wants; the function was not called."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
+    """Run an attempt and return its outcome; None if its completion has recorded it already.
+
+    Call it by `between.call`: hooks of a commit, a check of parameters and a generator that was returned are the job's
+    own code as well.
+    """
+    kind = _known(held)
+    context = Context(
+        job_id=held.job.id,
+        attempt=held.job.attempt,
+        try_number=held.job.failures + 1,
+        log=logging.getLogger(f"jobs.{kind.name}"),
+        host=host,
+    )
+    value = _call(between, kind, context, _params(held, kind))
+    if not held.completed and held.unsure is None:
+        outcome = outcomes.succeeded(held, value, ended=time.monotonic())
+        if left := sessions.left_open():
+            raise left
+        return outcome
+    if not held.completed:  # the function swallowed what tells of it
+        raise ConnectionLost from held.unsure
+    if value is not None:
+        log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
+    if left := sessions.left_open():
+        log.warning("job %s had completed, and then: %s", held.job.id, left)
+    return None
+
+
+def _known(held: Held) -> JobType:
+    try:
+        return registry.get(held.job.type)
+    except UnknownJobType as error:
+        raise Refused(clean(str(error))) from None
+
+
+def _params(held: Held, kind: JobType) -> Params:
+    try:
+        try:
+            return kind.model.model_validate(json.loads(held.job.params))
+        except ValidationError as error:
+            why = "; ".join(f"{p['pointer']}: {p['detail']}" for p in problems(error)[:5])
+            raise Refused(clean(why)) from None
+    except outcomes.SAID_ON_PURPOSE:
+        raise
+    except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
+        said = f"{spoken.name_of(error)}: {spoken.said(error)}"
+        raise outcomes.BadParameters(f"The check of the stored parameters broke: {said}") from error
+
+
+def _call(between: Between, kind: JobType, context: Context, params: Params) -> Any:
+    if not kind.atomic:
+        return between.guarded(kind.call, context, params)
+    with (
+        context.completing() as done
+    ):  # a child of the function's own leaves before it could complete anything
+        done.result = between.guarded(kind.call, context, params)
+    return None

@@ -1,0 +1,182 @@
+"""Write what a pool process has to tell: ends of attempts, jobs handed back, logs, progress, counts.
+
+Completions go off the job's path: the heart thread writes them while the next job runs, and the main thread writes the
+last ones before it takes another hint. Everything here may be repeated after a lost connection, because each write
+names its attempt. A value that the database refuses harms its own job only, and an end that cannot be written at all
+breaks its attempt off. What belongs to a row that somebody locks is kept for the next time, and holds up nothing else:
+nothing that ended is forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Collection
+from uuid import UUID
+
+from esteira.db import Core, Gone
+from esteira.record import finish, telling
+from esteira.record.finish import Break, Outcome
+from esteira.runner.held import Held, Pending, Slot
+from esteira.stats import Stats
+
+log = logging.getLogger("esteira.runner")
+
+#: What `finish` says of an attempt whose row is locked: it is not over yet.
+RUNNING = "running"
+
+
+class Ledger:
+    """The one way from a slot to the database; calls of both threads take turns on the core's lock."""
+
+    def __init__(self, core: Core, slot: Slot, stats: Stats) -> None:
+        self._core, self._slot, self._stats = core, slot, stats
+
+    def flush(self, *, running_too: bool = False) -> None:
+        """Write all that waits; raises one of `db.Gone`, and then nothing is forgotten.
+
+        What belongs to a locked row waits afterwards still.
+        """
+        with self._core.lock:
+            pending = self._slot.collect(running_too=running_too)
+            if not pending:
+                return
+            try:
+                self._write(pending)
+            finally:
+                self._slot.put_back(pending)
+
+    def _write(self, pending: Pending) -> None:
+        """Logs before ends, so that whoever sees an end sees its log; what is written leaves the list at once."""
+        self._write_logs(pending)
+        self._write_progress(pending)
+        if pending.ended:
+            self._write_ends(pending)
+        if pending.returning:
+            self._hand_back(pending)
+        self._break_off_all(pending)
+
+    def _write_logs(self, pending: Pending) -> None:
+        if not pending.logs:
+            return
+        lines = [(*held.mine, text.replace("\0", "\ufffd")) for held, text in pending.logs]
+        locked: set[UUID] = set()
+        try:
+            locked = telling.log_lines(self._core, lines)
+        except Gone:
+            raise
+        except Exception as error:  # a log is not worth an end
+            log.error("pieces of log of %s jobs cannot be stored: %s", len(lines), error)
+        pending.logs = [(held, text) for held, text in pending.logs if held.job.id in locked]
+
+    def _write_progress(self, pending: Pending) -> None:
+        for told in list(pending.progress):
+            held, (done, total, text) = told
+            try:
+                if not held.completed and not telling.progress(self._core, *held.mine, done, total, text):
+                    continue
+            except Gone:
+                raise
+            except Exception as error:  # nor is progress
+                log.error("the progress of job %s cannot be stored: %s", held.job.id, error)
+            pending.progress.remove(told)
+
+    def _write_ends(self, pending: Pending) -> None:
+        states = self.record([outcome for _, outcome in pending.ended])
+        for end in list(pending.ended):
+            held, outcome = end
+            state = states.get(outcome.id)
+            if state != RUNNING:
+                self.count(held, outcome, state)
+                pending.ended.remove(end)
+
+    def _hand_back(self, pending: Pending) -> None:
+        mine = [held.mine for held in pending.returning]
+        locked: Collection[UUID] = ()
+        if finish.hand_back(self._core, mine) < len(mine):
+            locked = finish.still_mine(self._core, mine)
+        pending.returning = [held for held in pending.returning if held.job.id in locked]
+
+    def _break_off_all(self, pending: Pending) -> None:
+        for one in list(pending.broken):
+            if self._break_off(*one):
+                pending.broken.remove(one)
+
+    def record(self, outcomes: list[Outcome]) -> dict[UUID, str]:
+        """Record ends as `finish` does; a value that cannot be stored turns its own attempt into a failure."""
+        try:
+            return finish.finish(self._core, outcomes)
+        except Gone:
+            raise
+        except Exception as error:  # the driver's own kinds and those of encoding: whatever a value may cause
+            if len(outcomes) > 1:
+                states: dict[UUID, str] = {}
+                for one in outcomes:
+                    states.update(self.record([one]))
+                return states
+            return self._record_refused(outcomes[0], error)
+
+    def _record_refused(self, outcome: Outcome, error: Exception) -> dict[UUID, str]:
+        log.error("job %s: the database refuses its end: %s", outcome.id, error)
+        try:
+            return finish.finish(self._core, [_unwritable(outcome, error)])
+        except Gone:
+            raise
+        except Exception as worse:
+            log.exception("job %s: not even its failure can be written", outcome.id)
+            cause = Break(reason="its end cannot be written", type="Unwritable", message=_plain(worse))
+            state = finish.break_off(self._core, outcome.id, outcome.attempt, cause)
+            return {outcome.id: state} if state else {}
+
+    def _break_off(self, held: Held, cause: Break) -> bool:
+        """Hand back a started attempt that has no outcome; False if its row is locked, and it must wait.
+
+        Its own last transaction may lock it, until the server notices that it is over.
+        """
+        state = finish.break_off(self._core, *held.mine, cause)
+        if state == RUNNING:
+            return False
+        if state is None and telling.state_of(self._core, *held.mine) == "succeeded":
+            log.info("job %s: %s, but its completion had gone through", held.job.id, cause.reason)
+            self._stats.add(held.job.type, held.job.queue, "succeeded", time.monotonic() - held.claimed)
+            return True
+        log.warning(
+            "job %s: %s (%s); it is %s",
+            held.job.id,
+            cause.reason,
+            cause.message,
+            state or "not ours any more",
+        )
+        return True
+
+    def count(self, held: Held, outcome: Outcome, state: str | None) -> None:
+        """Count an end for the statistics, or say loudly that it was refused."""
+        if state is None:
+            log.warning(
+                "refused: attempt %s of job %s (%s) ended %s, but another attempt owns the job by now",
+                held.job.attempt,
+                held.job.id,
+                held.job.type,
+                outcome.kind,
+            )
+            telling.refused(self._core, *held.mine, outcome.kind)
+            return
+        told = "retried" if state == "queued" else state
+        self._stats.add(held.job.type, held.job.queue, told, max(0.0, outcome.ended_s - outcome.started_s))
+
+
+def _unwritable(outcome: Outcome, error: Exception) -> Outcome:
+    message = f"What this attempt returned or raised cannot be stored: {_plain(error)}"
+    return Outcome(
+        id=outcome.id,
+        attempt=outcome.attempt,
+        kind="given_up",
+        started_s=outcome.started_s,
+        ended_s=outcome.ended_s,
+        error=json.dumps({"kind": "unwritable", "type": type(error).__name__, "message": message}),
+    )
+
+
+def _plain(error: Exception) -> str:
+    return str(error).encode("ascii", "replace").decode().replace("\0", "?")[:500]

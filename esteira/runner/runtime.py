@@ -1,0 +1,210 @@
+"""What stands behind a job's context while a worker runs it: files, progress, cancellation, and its completion.
+
+A completion is written last in the transaction of the job's own effects, and only if that transaction is still the one
+that began: a job that ended it by a raw COMMIT or ROLLBACK is refused its success. What has committed stays recorded,
+whatever is raised afterwards. If the answer to a commit is lost, `ConnectionLost` leaves the attempt without an
+outcome, and only the row tells which it was. If the process dies here, the server rolls back and the lease ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from django.conf import settings
+from django.db import DatabaseError, connections, transaction
+from psycopg.errors import LockNotAvailable
+
+from esteira import files
+from esteira.db import Core, Gone, Orm, Params, Row
+from esteira.db.lost import blames_the_writer, is_closed
+from esteira.errors import Cancelled, LeaseLost, TransactionEnded
+from esteira.job_types.context import Done
+from esteira.record import finish
+from esteira.record.finish import Outcome
+from esteira.runner import outcome as outcomes
+from esteira.runner import pool_process
+from esteira.runner.held import Held
+from esteira.runner.interrupt import Interrupt
+from esteira.values.bounds import PROGRESS_TEXT
+
+log = logging.getLogger("esteira.runner")
+
+#: A setting that lives as long as the completion's transaction: a raw COMMIT or ROLLBACK takes it away.
+MARK = "esteira.completing"
+#: Between two tries of a file's statement that somebody's lock stops.
+LOCKED_PAUSE_S = 0.1
+
+
+class ConnectionLost(BaseException):
+    """A job's attempt has no outcome, because its connection was lost; a BaseException, so that no job swallows it."""
+
+
+class WorkerHost:
+    """One attempt's way to the database; everything but the completion travels on the core's private connection."""
+
+    def __init__(
+        self,
+        held: Held,
+        core: Core,
+        interrupt: Interrupt,
+        now: Callable[[], float],
+        recorded: Callable[[Outcome], None],
+    ) -> None:
+        self._held, self._core, self._interrupt = held, core, interrupt
+        self._now, self._recorded = now, recorded
+
+    @property
+    def cancelled(self) -> bool:
+        return self._held.cancelled
+
+    def check(self) -> None:
+        if self._held.lost:
+            raise LeaseLost
+        if self._held.cancelled:
+            raise Cancelled
+
+    def progress(self, done: float, total: float | None, text: str) -> None:
+        self._held.progress = (done, total, self._scrubbed(text)[:PROGRESS_TEXT])
+
+    @contextmanager
+    def file(self, name: str, content_type: str | None) -> Iterator[IO[bytes]]:
+        job = self._held.job
+        name, content_type = self._scrubbed(name), content_type and self._scrubbed(content_type)
+        db = _ShieldedDb(self._core, self._interrupt, self._held)
+        with files.open_result(job.id, job.attempt, name, content_type, db=db) as file:
+            yield file
+        self._held.has_files = True
+
+    def open(self, ref: str) -> IO[bytes]:
+        return files.open_file(ref)
+
+    @contextmanager
+    def completing(self) -> Iterator[Done]:
+        held, done, way = self._held, Done(), _Way()
+        if held.completed:
+            raise RuntimeError("completing: this job has completed already; a job completes once")
+        _refuse_open_transaction()
+        try:
+            with ExitStack() as shield, transaction.atomic(durable=True):
+                # Django replaces a broken one before we can look at it
+                way.raw = connections["default"].connection
+                # Before any of the function's own hooks: whatever they raise, the commit is known.
+                transaction.on_commit(way.note_commit)
+                Orm().fetch("SELECT set_config(%s, %s, true)", [MARK, self._held.job.type])
+                yield done
+                outcome = outcomes.succeeded(held, done.result, ended=self._now())
+                shield.enter_context(self._interrupt.shield())
+                way.stage = "writing"
+                self._complete(outcome)
+                way.stage = "committing"
+                held.completed = True  # until the commit says otherwise: no lease write may meet this row now
+        except BaseException as error:
+            if way.is_unsure(error):
+                held.unsure = error
+                raise ConnectionLost from error
+            raise
+        finally:
+            held.completed = way.committed
+            if way.committed:
+                self._recorded(outcome)
+
+    def _scrubbed(self, text: str) -> str:
+        return self._held.scrub(text) if self._held.scrub else text
+
+    def _complete(self, outcome: Outcome) -> None:
+        """Write the completion as the transaction's last statement; refused means that everything is undone."""
+        pool_process.leave_if_forked()
+        db = Orm()
+        millis = max(1000, int(self._held.job.lease_s * 1000))
+        rows = db.fetch(
+            """SELECT current_setting(%s, true) = %s,
+                 set_config('idle_in_transaction_session_timeout', %s, true)""",
+            [MARK, self._held.job.type, str(millis)],
+        )
+        if not rows[0][0]:
+            raise TransactionEnded
+        if not finish.complete(db, outcome):
+            self._held.lost = True
+            raise LeaseLost
+
+
+@dataclass(slots=True)
+class _Way:
+    """How far a completion has come. What has committed stays so, whatever is raised afterwards."""
+
+    stage: str = "open"
+    committed: bool = False
+    raw: Any = None
+
+    def note_commit(self) -> None:
+        self.committed = True
+
+    def is_unsure(self, error: BaseException) -> bool:
+        """Say whether only the row knows what became of the completion, or the server could not take it.
+
+        A healthy server's own words stay the job's failure: a constraint that the commit checks, a conflict, a lock.
+        """
+        if self.committed or isinstance(error, LeaseLost | TransactionEnded):
+            return False
+        if is_closed(self.raw):
+            return self.stage != "open" or isinstance(error, Gone)
+        if self.stage == "writing":
+            return not (isinstance(error, DatabaseError) and blames_the_writer(error))
+        return self.stage == "committing" and not isinstance(error, DatabaseError)
+
+
+def _refuse_open_transaction() -> None:
+    django = connections["default"]
+    if django.in_atomic_block:
+        raise RuntimeError(
+            "completing: it must be the outermost transaction; leave transaction.atomic() first"
+        )
+    if not django.get_autocommit():
+        raise RuntimeError(
+            "completing: it commits by itself, and autocommit is off; call transaction.set_autocommit(True) first"
+        )
+
+
+class _ShieldedDb:
+    """The core's connection as a job's file uses it: no limit is raised in the middle of a statement.
+
+    What it raises while the database is away is remembered: such an error is not the job's own. It waits for a lock in
+    short pieces, between which the heart can extend leases.
+    """
+
+    def __init__(self, core: Core, interrupt: Interrupt, held: Held) -> None:
+        self._core, self._interrupt, self._held = core, interrupt, held
+        self._in_transaction = False
+
+    def fetch(self, sql: str, params: Params = ()) -> list[Row]:
+        started = time.monotonic()
+        while True:
+            with self._interrupt.shield(), self._remembering():
+                try:
+                    return self._core.fetch(sql, params)
+                except LockNotAvailable:
+                    if self._in_transaction or time.monotonic() - started > settings.LEASE_SECONDS:
+                        raise
+            time.sleep(LOCKED_PAUSE_S)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self._interrupt.shield(), self._remembering(), self._core.transaction():
+            self._in_transaction = True
+            try:
+                yield
+            finally:
+                self._in_transaction = False
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except Gone as error:
+            self._held.core_errors += (error,)
+            raise

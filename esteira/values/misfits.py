@@ -1,0 +1,97 @@
+"""Where in given parameters stands what cannot be stored, or what was taken for something that it is not.
+
+A pointer to the very text lets a caller mend it; the reader of a model, and PostgreSQL, only know that there is one.
+Pure: importable before Django.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+from esteira.values.bounds import NESTED, clean
+from esteira.values.storable import HALF, why_not
+
+Mistake = dict[str, Any]
+#: What is shown in the place of a secret.
+STARS = "**********"
+
+
+def unstorable(value: Any, at: str = "#/params", levels: int = NESTED) -> Iterator[Mistake]:
+    """Find the texts, and the names of fields, that PostgreSQL cannot hold; what is nested deeper is not looked at."""
+    if isinstance(value, str):
+        if detail := why_not(value):
+            yield {"pointer": at, "detail": detail}
+        return
+    for name, one in _inside(value) if levels else ():
+        place = f"{at}/{escaped(clean(str(name)))}"
+        if isinstance(name, str) and (detail := why_not(name)):
+            yield {"pointer": place, "detail": f"has a name that {detail}"}
+        yield from unstorable(one, place, levels - 1)
+
+
+def odd_names(params: Any) -> list[str]:
+    """Name the parameters whose names no model can read, because they hold half of a surrogate pair."""
+    return (
+        [n for n in params if isinstance(n, str) and why_not(n) == HALF]
+        if isinstance(params, Mapping)
+        else []
+    )
+
+
+def taken_for_numbers(params: Any, text: str) -> Iterator[Mistake]:
+    """Find what is true or false and was stored as 1 or 0: nobody means a number by it."""
+    if _holds_bool(params):
+        yield from _taken(params, json.loads(text), "#/params")
+
+
+def starred(value: Any, at: str = "#/params", levels: int = NESTED) -> Iterator[Mistake]:
+    """Find the secrets that are only the stars which stand for one: somebody copied what was shown."""
+    if isinstance(value, SecretStr):
+        if value.get_secret_value() == STARS:
+            detail = "type the secret itself, not the stars that stand for it."
+            yield {"pointer": at, "detail": detail, "type": "stars"}
+        return
+    for name, one in _inside(value.__dict__ if isinstance(value, BaseModel) else value) if levels else ():
+        yield from starred(one, f"{at}/{escaped(name)}", levels - 1)
+
+
+def escaped(part: int | str) -> str:
+    """Write a name as a part of a JSON pointer."""
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _inside(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return iter(value.items())
+    return enumerate(value) if isinstance(value, list | tuple) else iter(())
+
+
+def _holds_bool(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return isinstance(value, bool)
+    return any(
+        one is True or one is False or (isinstance(one, Mapping | list | tuple) and _holds_bool(one))
+        for one in value
+    )
+
+
+def _taken(given: Any, stored: Any, at: str) -> Iterator[Mistake]:
+    if isinstance(given, bool):
+        if isinstance(stored, int | float) and not isinstance(stored, bool):
+            yield {
+                "pointer": at,
+                "detail": f"must be a number, not {str(given).lower()}.",
+                "type": "bool_for_number",
+            }
+        return
+    for name, one in _inside(given):
+        if isinstance(stored, Mapping) and name in stored:
+            yield from _taken(one, stored[name], f"{at}/{escaped(name)}")
+        elif isinstance(stored, Sequence) and isinstance(name, int) and name < len(stored):
+            yield from _taken(one, stored[name], f"{at}/{name}")

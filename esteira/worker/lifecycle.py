@@ -1,0 +1,288 @@
+"""The worker as Celery starts it, made steady: it survives Redis, has a name, says that it lives, and stops in time.
+
+The parent process holds no thread until it stops (`esteira.worker.stopping`), and no connection to the database,
+because it forks all its life. What it writes goes over a connection that lives for one moment, with a limit of a
+second, and is left to the leases if that is not enough. What a worker of its name left behind is rescued at the start
+(`esteira.worker.identity`). If the process dies here, its pool processes end with it, and the leases of what they ran
+end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+from celery import signals
+from celery.bootsteps import StartStopStep
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+from django.conf import settings
+
+from esteira import migration_lock
+from esteira.db import Gone
+from esteira.descriptors import Descriptors, allow_a_few_more, words
+from esteira.runner import pool_process
+from esteira.runner.runner import Runner
+from esteira.worker import guardian, identity, stopping
+from esteira.worker.acks import spare_hints
+from esteira.worker.celery_events import BriefDispatcher
+from esteira.worker.identity import ANNOUNCE_S, Identity, briefly
+from esteira.worker.links import Links
+from esteira.worker.ready import Readiness, slots
+from esteira.worker.remote_control import limited_by_celery
+from esteira.worker.steering import limit_remote_control
+from esteira.worker.stopping import Stop
+from esteira.worker.strangers import STRAYS_S, Strays, surviving
+
+log = logging.getLogger("esteira.worker")
+
+TOUCH_S = 1.0
+#: Celery's own events (what Flower shows) go out together, this often.
+EVENTS_S = 0.1
+#: kombu waits 2, 4, … 30 s between attempts to reconnect; nobody is helped by that.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+
+_me: Identity | None = None
+_runner: Runner | None = None
+
+
+def runner() -> Runner:
+    """Return the pool process's runner."""
+    assert _runner is not None, "hints run in a worker's pool processes only"
+    return _runner
+
+
+class SteadyConsumer(Consumer):
+    """Celery's consumer without gossip and mingle, which no error of Redis ends and no reconnect delays.
+
+    Stock Celery 5.7 can end its process when Redis is killed: cleaning up the broken connection raises errors that its
+    caller does not expect (found by killing Redis 20 times under load; there is a test for it).
+    """
+
+    # Celery's own, which its published types leave out.
+    hub: Any
+    task_consumer: Any
+    connection_errors: Any
+    _cancel_connection_timer_entries: Any
+    _flush_events: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._strays = Strays()
+        self._links, self._descriptors = Links(), Descriptors()
+        self._connected_at = float("-inf")
+        options = {
+            **(kwargs.pop("worker_options", None) or {}),
+            "without_gossip": True,
+            "without_mingle": True,
+        }
+        kwargs["worker_options"] = options
+        super().__init__(*args, **kwargs)
+        self._readiness = Readiness(_queues(self.app))
+        self.app.events.dispatcher_cls = BriefDispatcher  # type: ignore[assignment]  # a class will do as well as its name
+
+    def start(self) -> None:
+        while True:
+            try:
+                return super().start()
+            except (WorkerShutdown, WorkerTerminate) as end:
+                if not isinstance(end.__cause__, OSError):
+                    if isinstance(end, WorkerTerminate):
+                        stopping.current().at_once()
+                    raise
+                self._forget_connection()  # Celery gives up at the first "too many open files", with exit code 0
+                time.sleep(LONGEST_PAUSE_S)
+            except Exception:
+                maybe_shutdown()
+                log.exception("the connection to Redis broke in an unexpected way; connecting anew")
+                self._forget_connection()
+                time.sleep(FIRST_PAUSE_S)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        identity.touch("worker")  # a turn that failed is a turn
+        try:
+            super().on_connection_error_after_connected(exc)
+        except Exception as error:
+            log.warning("cleaning up the broken connection to Redis failed as well: %r", error)
+            self.connection = None
+        self._breathe()
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        super().on_connection_error_before_connected(exc)
+        self._breathe()
+
+    def connect(self) -> Any:
+        return self._links.watch_ticks(self.hub, super().connect)
+
+    def _breathe(self) -> None:
+        """A Redis that connects and refuses what comes next is full, and the attempts themselves take its memory."""
+        self._links.drop(self.hub)
+        self._mind_descriptors()
+        time.sleep(max(0.0, min(LONGEST_PAUSE_S, self._connected_at + LONGEST_PAUSE_S - time.monotonic())))
+
+    def _mind_descriptors(self) -> None:
+        """End with an error if nothing can be opened any more; what runs here goes to others."""
+        if self._descriptors.exhausted():
+            log.critical("%s", words())
+            self._links.drop(self.hub)
+            allow_a_few_more()  # handing over needs a connection
+            if stopping.watched():
+                stopping.current().at_once()
+            os._exit(os.EX_OSERR)
+
+    def _forget_connection(self) -> None:
+        self.connection = None
+        self._links.drop(self.hub)
+        self._mind_descriptors()
+        try:
+            self.on_close()
+            self._cancel_connection_timer_entries()
+            self.blueprint.restart(self)
+        except Exception as error:
+            log.warning("restarting the consumer: %r", error)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes; the process counts as alive meanwhile, because it is."""
+        pause, told = FIRST_PAUSE_S, False
+        self._links.add(conn)
+        while True:
+            maybe_shutdown()
+            self._mind_descriptors()
+            identity.touch("worker")
+            try:
+                conn.ensure_connection(
+                    max_retries=1, interval_start=0, interval_step=0, reraise_as_library_errors=False
+                )
+                self.first_connection_attempt = False
+                self._connected_at = time.monotonic()
+                return conn
+            except (*conn.recoverable_connection_errors, *conn.recoverable_channel_errors, OSError) as error:
+                if not told:
+                    log.warning("Redis is away (%s); trying again every second at most", error)
+                    told = True
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def bucket_for_task(self, type: Any) -> Any:
+        return super().bucket_for_task(type) if limited_by_celery(type.name) else None
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        spare_hints(self.task_consumer.channel.qos)  # each connection has a channel of its own
+        return surviving(super().create_task_handler(*args, **kwargs), self.connection_errors)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        super().register_with_event_loop(hub)
+        identity.touch("worker")
+        self._announce()  # timers begin anew with each connection: a Redis that dies every 4 s must not silence us
+        hub.timer.call_repeatedly(TOUCH_S, self._show_life)
+        hub.timer.call_repeatedly(TOUCH_S, self._mind_descriptors)
+        hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
+        hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
+        hub.timer.call_repeatedly(STRAYS_S, self._strays.settle)
+
+    def on_send_event_buffered(self) -> None:  # type: ignore[override]  # its published type is that of a property
+        """Let Celery's events wait for the timer: sending each at once would make the next job wait for Redis."""
+
+    def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """T14: a type that only another release knows goes back quietly."""
+        self._strays.take(message)
+        message.ack_log_error(log, self.connection_errors)
+
+    def _show_life(self) -> None:
+        """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
+        identity.touch("worker")
+        if not stopping.begun():
+            self._readiness.look(self)
+
+    def _announce(self) -> None:
+        if not stopping.begun():  # whoever stops announces by itself, and says goodbye after that
+            self.announce()
+
+    def announce(self) -> None:
+        """Tell the keepers that this worker lives, and what it serves."""
+        global _me
+        if _me is None:
+            return
+        try:
+            with briefly("worker") as db:
+                _me = identity.stay_known(db, _me, queues=_queues(self.app), slots=slots(self.pool))
+        except Gone as error:
+            log.warning("the database does not know that this worker lives: %s", error)
+
+
+class Name(StartStopStep):
+    """Before the pool forks: wait for migrations, take a name, rescue what an earlier life of it left (T9)."""
+
+    name = "esteira-name"
+
+    def include_if(self, parent: Any) -> bool:
+        return True
+
+    def create(self, parent: Any) -> None:
+        global _me
+        pool_process.remember_parent()
+        guardian.start()
+        identity.touch("worker")
+        migration_lock.wait_until_migrated(turn=lambda: identity.touch("worker"))
+        while _me is None:
+            try:
+                with briefly("worker start") as db:
+                    _me = identity.take_name(
+                        db, parent.hostname, queues=_queues(parent.app), slots=parent.concurrency
+                    )
+            except Gone as error:
+                log.warning("waiting for the database: %s", error)
+                time.sleep(LONGEST_PAUSE_S)
+        announce = lambda: parent.consumer.announce()  # noqa: E731, PLW0108 — Celery makes the consumer later
+        stopping.watch(Stop(parent, me=lambda: _me, announce=announce))
+
+    def start(self, parent: Any) -> None:
+        """Celery has put its signal handlers in place just before."""
+        stopping.current().handle_signals()
+
+    def close(self, parent: Any) -> None:
+        """Celery stops, for whatever reason: remote control and errors of its own come without a signal."""
+        stopping.current().begin()
+
+
+def _queues(app: Any) -> list[str]:
+    return sorted(app.amqp.queues.consume_from)
+
+
+@signals.worker_process_init.connect
+def _start_runner(**_: Any) -> None:
+    """Make this process ready for hints, or end it: Celery logs what a receiver raises, and goes on without it."""
+    global _runner
+    try:
+        assert _me is not None
+        pool_process.lead_group()
+        guardian.watch_me()
+        new = Runner(_me.full)
+        new.start()
+        _runner = new
+    except Exception:  # whatever it is, a process without a heart must take no hint
+        log.critical("a pool process cannot start, and is replaced", exc_info=True)
+        time.sleep(LONGEST_PAUSE_S)  # the next one may fare no better
+        os._exit(os.EX_SOFTWARE)
+
+
+@signals.worker_process_shutdown.connect
+def _keep_counts(**_: Any) -> None:
+    if _runner is not None:
+        try:
+            _runner.stats.flush(_runner.core)
+        except Gone:
+            log.info("the last seconds of statistics are lost with the database")
+
+
+@signals.worker_shutdown.connect
+def _goodbye(**_: Any) -> None:
+    if stopping.watched():
+        stopping.current().goodbye()
+
+
+@signals.worker_init.connect
+def _limit_remote_control(**_: Any) -> None:
+    limit_remote_control(settings.CELERY_CONTROL)

@@ -1,0 +1,61 @@
+"""What *ready* means of a worker: it consumes all the queues that it was started for, with at least one process.
+
+A worker that is not connected to Redis, was steered away from a queue, or has an empty pool, is alive but not ready: it
+takes its sign away at once, and its log says why once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from esteira.worker import identity
+
+log = logging.getLogger("esteira.worker")
+
+#: A pool process that is being replaced is no reason to say anything.
+LOOKS_BEFORE_SAYING = 3
+
+
+class Readiness:
+    """One worker's sign of readiness, looked after by its event loop."""
+
+    def __init__(self, queues: Sequence[str]) -> None:
+        self._queues = queues
+        self._looks, self._said = 0, ""
+
+    def look(self, consumer: Any) -> None:
+        """Renew the sign, or take it away; call it about once a second."""
+        lacks = _lacks(consumer, self._queues)
+        if not lacks:
+            identity.touch("worker", "ready")
+            if self._said:
+                log.info("ready again")
+            self._looks, self._said = 0, ""
+            return
+        identity.untouch("worker", "ready")
+        self._looks += 1
+        if self._looks >= LOOKS_BEFORE_SAYING and lacks != self._said:
+            log.warning("alive but not ready: %s", lacks)
+            self._said = lacks
+
+
+def slots(pool: Any) -> int:
+    """How many jobs a pool can run at a time; none once it has been stopped."""
+    try:
+        return int(pool.num_processes)
+    except AttributeError:  # Celery forgets the inner pool then
+        return 0
+
+
+def _lacks(consumer: Any, queues: Sequence[str]) -> str:
+    if consumer.task_consumer is None:
+        return "it is not connected to Redis"
+    left = [name for name in queues if not consumer.task_consumer.consuming_from(name)]
+    if left:
+        return f"it does not consume {', '.join(left)} any more; restart it, or add the consumer again"
+    processes = getattr(getattr(consumer.pool, "_pool", None), "_pool", None)
+    if slots(consumer.pool) < 1 or (processes is not None and not processes):
+        return "it has no pool process; restart it, or let the pool grow"
+    return ""

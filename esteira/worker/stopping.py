@@ -1,0 +1,260 @@
+"""How a worker stops: it drains or hands back, says goodbye, and is gone within its limit, whoever asked for it.
+
+A warm stop lets running jobs end for DRAIN_SECONDS; what is not over by then goes back to the queue (T10). A cold stop
+hands back at once. Nothing of it counts against a job. While it lasts, one thread shows that the process is alive and
+keeps the time; Celery's own code waits for the pool meanwhile. If the process dies here, its leases end.
+
+Celery's handlers for SIGQUIT and a second Ctrl-C end the pool with SIGTERM, in the midst of its jobs, and wait for it
+without limit inside the handler; its handler for SIGHUP and its remote `shutdown` know no limit. So ours take their
+places.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from billiard import active_children
+from billiard.common import REMAP_SIGTERM
+from celery.platforms import EX_FAILURE, EX_OK, close_open_fds
+from celery.worker import state as celery_state
+from django.conf import settings
+
+from esteira.db import Db, Gone
+from esteira.record import rescue
+from esteira.worker import identity
+from esteira.worker.identity import ANNOUNCE_S, Identity, briefly
+
+log = logging.getLogger("esteira.worker")
+
+TOUCH_S = 1.0
+TURN_S = 0.1
+#: How long killed pool processes are waited for, so that none of them claims a job behind our back.
+REAP_S = 1.0
+#: How long the server may take to notice that a client was killed, and to let go of its rows.
+LOCKED_S = 0.3
+
+
+_current: Stop | None = None
+
+
+def watch(stop: Stop) -> None:
+    """Make this the stop of this process."""
+    global _current
+    _current = stop
+
+
+def watched() -> bool:
+    """Whether this process is a worker that has got so far."""
+    return _current is not None
+
+
+def current() -> Stop:
+    assert _current is not None, "a worker is watched before it starts"
+    return _current
+
+
+def begun() -> bool:
+    return _current is not None and _current.begun
+
+
+def ending() -> bool:
+    """Whether everything that runs here is being handed back: nobody judges a pool process from then on."""
+    return _current is not None and _current.ending
+
+
+class Stop:
+    """One worker's stop. Signal handlers call it, so beginning takes no lock."""
+
+    def __init__(
+        self, controller: Any, *, me: Callable[[], Identity | None], announce: Callable[[], None]
+    ) -> None:
+        self._controller, self._me, self._announce = controller, me, announce
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
+        self._deadline = float("inf")
+        self._why, self._seconds = "", 0.0
+        #: Two words of which each is set once: a signal may come in the midst of another one's handler.
+        self._hung_up = self._for_good = False
+        self._exit_code = EX_OK
+        #: Held by whoever says goodbye: Celery's thread must not leave the process while ours hands over.
+        self._last_word = threading.Lock()
+        self._said_goodbye = False
+        self.ending = False
+
+    @property
+    def begun(self) -> bool:
+        return self._thread is not None
+
+    def handle_signals(self) -> None:
+        """Take the places of Celery's handlers."""
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGQUIT, self._on_quit)
+        signal.signal(signal.SIGHUP, self._on_hang_up)
+
+    def warm(self, why: str) -> None:
+        """Take no more work, and give what runs its time; Celery leaves by itself if everything ends before."""
+        self._begin(why, settings.DRAIN_SECONDS)
+        _let_celery_stop()
+
+    def cold(self, why: str) -> None:
+        """Hand back at once; Celery stops meanwhile, so that it forks nobody in place of those who are killed."""
+        self._begin(why, 0.0)
+        _let_celery_stop()
+
+    def begin(self) -> None:
+        """Keep the time of a stop that Celery has begun by itself."""
+        self._begin("Celery", settings.DRAIN_SECONDS)
+
+    def at_once(self) -> NoReturn:
+        """Hand back and leave, from the main thread: Celery gives up."""
+        self._exit_code = EX_FAILURE
+        self._begin("Celery gives up", 0.0)
+        self._end()
+
+    def goodbye(self) -> None:
+        """Everything has ended in good order; what hands over at the same time is waited for, and ends the process."""
+        with self._last_word:
+            self._said_goodbye = True
+            if (me := self._me()) is not None:
+                identity.say_goodbye(me)
+
+    def _on_term(self, *_: Any) -> None:
+        self._for_good = True
+        if REMAP_SIGTERM == "SIGQUIT":
+            self.cold("SIGTERM, which stands for SIGQUIT")
+        else:
+            self.warm("SIGTERM")
+
+    def _on_quit(self, *_: Any) -> None:
+        self._for_good = True
+        self.cold("SIGQUIT")
+
+    def _on_interrupt(self, *_: Any) -> None:
+        self._for_good = True
+        if self.begun:
+            self.cold("SIGINT while it stops")
+        else:
+            self.warm("SIGINT; a second one hands back at once")
+
+    def _on_hang_up(self, *_: Any) -> None:
+        """Start anew, as Celery does; but a terminal that is closed, or systemd's second signal, means the end."""
+        if not self.begun and not _has_terminal():
+            self._hung_up = True
+            atexit.register(self._start_again)
+        self.warm("SIGHUP")
+
+    def _begin(self, why: str, seconds: float) -> None:
+        if os.getpid() != self._pid:
+            return  # a pool process that was forked a moment ago has these handlers still; its parent ends it
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
+        if self._thread is not None:
+            return
+        self._thread = threading.Thread(target=self._keep_time, name="esteira-stop", daemon=True)
+        self._why, self._seconds = why, seconds
+        with suppress(OSError):
+            identity.untouch("worker", "ready")
+        self._thread.start()
+
+    def _keep_time(self) -> None:
+        # Said here and not in the signal handler, which may have interrupted a line of the log.
+        log.warning("stopping (%s): running jobs have %g s", self._why, self._seconds)
+        signs = {self._touch: TOUCH_S, self._say_alive: ANNOUNCE_S}
+        due = {self._touch: float("-inf"), self._say_alive: time.monotonic() + ANNOUNCE_S}
+        while (now := time.monotonic()) < self._deadline:
+            for sign, pause in signs.items():
+                if now >= due[sign]:
+                    due[sign] = now + pause
+                    try:
+                        sign()
+                    except Exception as error:  # whatever it is, the limit holds
+                        log.warning("stopping: a sign of life failed: %r", error)
+            time.sleep(TURN_S)
+        self._end()
+
+    def _touch(self) -> None:
+        identity.touch("worker")
+
+    def _say_alive(self) -> None:
+        with self._last_word:
+            if not self._said_goodbye:
+                self._announce()
+
+    def _end(self) -> NoReturn:
+        self.ending = True
+        with self._last_word:
+            try:
+                _end_pool()
+                if not self._said_goodbye:
+                    self._hand_over()
+            except Exception:  # whatever it is, the process must end
+                log.exception("handing over failed; the leases of what runs here end by themselves")
+            self._leave()
+
+    def _hand_over(self) -> None:
+        me = self._me()
+        if me is None:
+            return
+        try:
+            with briefly("worker drain") as db:
+                log.warning("drained: %s jobs go to other workers", _hand_back(db, me.full))
+        except Gone as error:
+            log.warning("the database is away (%s); the leases of what runs here end by themselves", error)
+        identity.say_goodbye(me)
+
+    def _leave(self) -> NoReturn:
+        """End this process without Celery, which waits for its pool without limit."""
+        with suppress(Exception):  # whatever is wrong with a pid file, the process must end
+            if self._controller.pidlock:
+                self._controller.pidlock.release()
+        self._start_again()
+        os._exit(self._exit_code)
+
+    def _start_again(self) -> None:
+        """Become a new worker, if that was asked for; the command line is the one that was typed."""
+        if self._hung_up and not self._for_good and os.getpid() == self._pid:
+            close_open_fds({0, 1, 2})
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 — our own command line
+
+
+def _let_celery_stop() -> None:
+    if celery_state.should_stop is None:
+        celery_state.should_stop = EX_OK  # type: ignore[assignment]  # its published type is that of its first value
+
+
+def _hand_back(db: Db, me: str) -> int:
+    """T10, twice: a process that was killed while it wrote an end holds its row for a moment more."""
+    handed = len(rescue.drained(db, me=me))
+    time.sleep(LOCKED_S)
+    return handed + len(rescue.drained(db, me=me))
+
+
+def _end_pool() -> None:
+    """Kill what was forked, and wait a moment: a process that lives could claim a job after the hand-over."""
+    deadline = time.monotonic() + REAP_S
+    pids = [one.pid for one in active_children() if one.pid]
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(pid) == pid:
+                os.killpg(pid, signal.SIGKILL)  # with what its job has started
+            else:
+                os.kill(pid, signal.SIGKILL)
+    while any(map(_runs, pids)) and time.monotonic() < deadline:
+        time.sleep(TURN_S / 10)
+
+
+def _runs(pid: int) -> bool:
+    return bool(identity.start_time(pid).strip("?"))
+
+
+def _has_terminal() -> bool:
+    return sys.__stdout__ is not None and sys.__stdout__.isatty()

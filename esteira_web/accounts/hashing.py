@@ -1,0 +1,78 @@
+"""Passwords are hashed beside the requests: by few threads of their own, which every other thread of web goes before.
+
+A hash takes a third of a second of a core, on purpose. Without a bound, sixteen people who guess passwords would take
+all threads that serve requests. This holds wherever a request meets a password: at both sign-ins, where it is changed,
+and in the admin. A command or a job hashes where it stands.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache, partial
+
+from django.conf import settings
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+from esteira.errors import TooManyRequests
+
+THREADS = 2
+#: So many are hashed or wait for it in one process, and never more than half of what its requests may take.
+MOST = 4
+RETRY_AFTER_S = 2
+
+_serving: ContextVar[bool] = ContextVar("esteira_web.accounts.hashing.serving", default=False)
+
+
+class BesideRequests(PBKDF2PasswordHasher):
+    """Django's own hasher; its hashes are the same."""
+
+    def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
+        work = partial(super().encode, password, salt, iterations)
+        return str(_beside(work) if _serving.get() else work())
+
+
+@contextmanager
+def serving() -> Iterator[None]:
+    """Let what is hashed in here be hashed beside this thread."""
+    token = _serving.set(True)
+    try:
+        yield
+    finally:
+        _serving.reset(token)
+
+
+def _beside(work: partial[str]) -> str:
+    """Do it in the pool and wait; raises TooManyRequests at once if as many wait already as may."""
+    places = _places()
+    if not places.acquire(blocking=False):
+        raise TooManyRequests(
+            f"Too many passwords are being checked at this moment. Try again in {RETRY_AFTER_S} seconds.",
+            retry_after_s=RETRY_AFTER_S,
+        )
+    try:
+        return _pool().submit(work).result()
+    finally:
+        places.release()
+
+
+@cache
+def _places() -> threading.Semaphore:
+    return threading.Semaphore(max(1, min(MOST, settings.WEB_THREADS // 2)))
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="password", initializer=_go_last)
+
+
+def _go_last() -> None:
+    """Let the other threads of this process have the processor first; on Linux each thread has its own niceness."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

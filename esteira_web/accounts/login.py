@@ -1,0 +1,193 @@
+"""Signing in, slowed down for those who guess, so that nobody can lock an account's owner out.
+
+Failures of the last minutes are counted in the database, where all web processes see the same ones:
+
+- of a name from one address: ten in five minutes, and no more is tried for a while;
+- of an address, whatever the names: thirty in five minutes;
+- of a name from everywhere: after fifty in an hour, any one address has two in five minutes instead of ten. So the
+  owner's own tries go through from an address that has not failed, however many others guess.
+
+A try that is refused is no failure, so asking again does not make it longer; it is answered a second later, so that
+programs which guess ask less often. A browser in which the owner has signed in before is counted by itself
+(`esteira_web.accounts.known`). A refusal says how long it lasts, and not whether the name exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.signals import user_logged_in
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from esteira.db import Orm
+from esteira.errors import TooManyRequests
+from esteira.models import ClockTimestamp
+from esteira_web.accounts import hashing, known
+from esteira_web.accounts.addresses import address_of
+from esteira_web.server.rarely import Rarely
+
+WINDOW = timedelta(minutes=5)
+#: Failures in a window, of a name from one address; of one address; of a name under attack from one address.
+MAX_FAILURES, MAX_OF_ADDRESS, MAX_UNDER_ATTACK = 10, 30, 2
+#: So many failures of a name, from everywhere, are an attack.
+LONG_WINDOW, ATTACK = timedelta(hours=1), 50
+BROWSER = "browser:"
+#: A refusal is sent so much later, while no thread waits for that.
+PAUSE_S = 1.0
+
+log = Rarely(logging.getLogger("esteira_web.accounts"))
+
+
+class LoginFailure(models.Model):
+    """Somebody gave a wrong name or password; a try that is being checked counts as one until it succeeds.
+
+    `address` is where it came from; of a browser that is known it is `browser:` and the browser's name.
+    """
+
+    at = models.DateTimeField(db_default=ClockTimestamp(), db_index=True)
+    username = models.CharField(max_length=150)
+    address = models.CharField(max_length=64)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["username", "at"], name="login_of_name"),
+            models.Index(fields=["address", "at"], name="login_of_address"),
+        ]
+
+
+class ThrottledBackend(ModelBackend):
+    """Django's own check of name and password, closed for a while to those who failed too often."""
+
+    def authenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if request is None or username is None or password is None:
+            return super().authenticate(request, username=username, password=password, **kwargs)
+        try:
+            with counted(request, username) as this:
+                user = super().authenticate(request, username=username, password=password, **kwargs)
+                this.failed = user is None
+        except TooManyRequests as refused:
+            request.sign_in_refused = refused  # type: ignore[attr-defined]
+            raise ValidationError(str(refused), code="throttled") from None
+        return user
+
+
+class Try:
+    """One try of a password."""
+
+    failed = False
+
+
+@contextmanager
+def counted(request: HttpRequest, username: str) -> Iterator[Try]:
+    """Check a password in here, and say whether it failed; raises TooManyRequests before it is tried too often."""
+    name, source, this = _short(username), _source(request, username), Try()
+    # Noted before it is checked: many tries at the same moment count each other.
+    mine = _note(name, source)
+    try:
+        _refuse_too_many(name, source, mine)
+        yield this
+    except TooManyRequests as refused:
+        _forget(mine)
+        log.warning("a password from %s was not checked: %s", source, refused)
+        raise
+    except BaseException:  # the database may be away; that is nobody's failure
+        _forget(mine)
+        raise
+    if this.failed:
+        log.warning("a wrong name or password from %s", source)
+    else:
+        _forget(mine)
+
+
+class SignInMiddleware:
+    """What a sign-in needs around it: hashing beside the requests, 429 for a refusal, the cookie of a known browser."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        with hashing.serving():
+            response = self.get_response(request)
+        refused: TooManyRequests | None = getattr(request, "sign_in_refused", None)
+        if refused is not None and response.status_code == 200:
+            response.status_code = refused.status
+            response["Retry-After"] = str(refused.retry_after_s)
+            response.pause_s = PAUSE_S  # type: ignore[attr-defined]  # esteira_web.server.asgi reads it
+        if name := getattr(request, "signed_in", ""):
+            known.remember(response, name)
+        return response
+
+
+def _refuse_too_many(name: str, source: str, mine: int) -> None:
+    """Raise TooManyRequests if the tries beside this one are too many, with the time until one of them is forgotten."""
+    asked = {"name": name, "source": source, "mine": mine}
+    of_pair, of_few, of_address, attacked = Orm().fetch(_WAITS, asked)[0]
+    waits = (of_pair, of_address, of_few if attacked else None)
+    wait_s = max((math.ceil(wait) for wait in waits if wait is not None), default=0)
+    if wait_s > 0:
+        raise TooManyRequests(
+            f"There were too many failed sign-ins from here. Try again in {_words(wait_s)}.",
+            retry_after_s=wait_s,
+        )
+
+
+def _wait(which: str, limit: int) -> str:
+    """Write what asks how long the limit-th failure from the end will count; NULL if there are not so many."""
+    return f"""(SELECT extract(epoch FROM f.at - clock_timestamp())::float8 + {WINDOW.total_seconds()}
+      FROM esteira_web_loginfailure f WHERE {which} AND f.id <> %(mine)s
+        AND f.at > (SELECT clock_timestamp()) - interval '{WINDOW.total_seconds()} s'
+      ORDER BY f.at DESC OFFSET {limit - 1} LIMIT 1)"""
+
+
+_PAIR = "f.username = %(name)s AND f.address = %(source)s"
+_WAITS = f"""SELECT {_wait(_PAIR, MAX_FAILURES)}, {_wait(_PAIR, MAX_UNDER_ATTACK)},
+  {_wait("f.address = %(source)s", MAX_OF_ADDRESS)},
+  EXISTS (SELECT 1 FROM esteira_web_loginfailure f WHERE f.username = %(name)s AND f.id <> %(mine)s
+    AND f.at > (SELECT clock_timestamp()) - interval '{LONG_WINDOW.total_seconds()} s'
+    AND f.address NOT LIKE '{BROWSER}%%' AND %(source)s NOT LIKE '{BROWSER}%%'
+    OFFSET {ATTACK - 1})"""
+
+
+def _words(seconds: int) -> str:
+    minutes = math.ceil(seconds / 60)
+    return f"{seconds} seconds" if seconds < 60 else "1 minute" if minutes == 1 else f"{minutes} minutes"
+
+
+def _note(name: str, source: str) -> int:
+    LoginFailure.objects.filter(at__lt=ClockTimestamp() - LONG_WINDOW).delete()
+    return int(LoginFailure.objects.create(username=name, address=source).pk)
+
+
+def _forget(mine: int) -> None:
+    LoginFailure.objects.filter(pk=mine).delete()
+
+
+def _short(username: str) -> str:
+    return username[:150].replace("\0", "")
+
+
+def _source(request: HttpRequest, username: str) -> str:
+    browser = known.browser_of(request, username)
+    return f"{BROWSER}{browser}" if browser else address_of(request)
+
+
+def _signed_in(request: HttpRequest, user: Any, **_: Any) -> None:
+    request.signed_in = user.get_username()  # type: ignore[attr-defined]
+
+
+user_logged_in.connect(_signed_in, dispatch_uid="esteira_web.accounts")

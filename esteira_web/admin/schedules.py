@@ -1,0 +1,257 @@
+"""Schedules: those from code can be switched on and off, an operator's own can be edited.
+
+Only the fields that somebody changed are written, so a keeper's `last_tick_at` is never overwritten. A schedule that is
+switched on, or gets another cadence, begins now: the ticks of the time before are nobody's wish.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Model, QuerySet
+from django.forms.fields import InvalidJSONInput
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from esteira.errors import EsteiraError
+from esteira.files.uploads import may_name
+from esteira.job_types.parameters import check
+from esteira.job_types.registry import registry
+from esteira.job_types.schedule import Cadence, cron, every
+from esteira.job_types.unique_key import unique_key
+from esteira.models import ClockTimestamp, Schedule
+from esteira.redact import HIDDEN, shown_params
+from esteira.values import json_text
+from esteira.values.bounds import EVERY, GRACE
+from esteira.values.readable import as_json
+from esteira_web.admin.asked import OnlyWhatIsOffered
+from esteira_web.admin.readonly import CappedPaginator, moment, pretty
+
+WRITABLE = ("name", "type", "params", "cron", "tz", "every_s", "overlap", "missed", "grace_s", "enabled")
+CADENCE = {"cron", "tz", "every_s"}
+#: Whoever changes a schedule has looked at its error, and wants to see at once whether it is mended.
+TRIED_ANEW: dict[str, Any] = {"error": "", "error_at": None, "failures": 0, "retry_at": None}
+
+
+class SwitchForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What can be changed about a schedule that is declared in code."""
+
+    class Meta:
+        model = Schedule
+        fields = ("enabled",)
+
+
+class ParamsField(forms.JSONField):
+    """JSON that can be shown again, whatever was typed: half of a surrogate pair cannot be sent to a browser."""
+
+    def to_python(self, value: Any) -> Any:
+        """Read it as every door does; Django's own reader fails at long numbers and at what is nested deeply."""
+        if not isinstance(value, str) or value in self.empty_values:
+            return super().to_python(value)
+        try:
+            document, twice = json_text.read(value)
+        except ValueError as error:
+            raise forms.ValidationError(f"This is not JSON: {error}.") from None
+        if twice:
+            raise forms.ValidationError(
+                f"{', '.join(at.removeprefix('/') for at in twice)}: {json_text.TWICE}"
+            )
+        return document
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except (ValueError, RecursionError):
+            return InvalidJSONInput(data)
+
+    def prepare_value(self, value: Any) -> Any:
+        return value if isinstance(value, InvalidJSONInput) else as_json(value)
+
+
+class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A schedule of an operator's own."""
+
+    type = forms.ChoiceField(help_text="What is submitted.")
+    params = ParamsField(required=False)
+    cron = forms.CharField(
+        required=False, help_text="Five fields, such as 0 6 1 * *; or leave it and say every."
+    )
+    every_s = forms.FloatField(
+        required=False,
+        min_value=EVERY.least,
+        max_value=EVERY.most,
+        initial=None,
+        label="Every",
+        help_text="Seconds between two ticks.",
+    )
+    grace_s = forms.FloatField(
+        min_value=GRACE.least,
+        max_value=GRACE.most,
+        initial=60,
+        label="Grace",
+        help_text="Seconds that a tick may be late before it counts as missed.",
+    )
+    overlap = forms.ChoiceField(
+        choices=[
+            ("allow", "allow: submit all the same"),
+            ("skip", "skip: no new job while one waits or runs"),
+            ("queue", "queue: submit, but run one after the other"),
+        ]
+    )
+    missed = forms.ChoiceField(
+        choices=[
+            ("once", "once: one job for all ticks that were missed"),
+            ("skip", "skip: none"),
+            ("all", "all: one job for each"),
+        ]
+    )
+
+    class Meta:
+        model = Schedule
+        fields = WRITABLE
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["type"].choices = [(k.name, f"{k.name}: {k.title}") for k in registry.all()]  # type: ignore[attr-defined]
+        if self.instance.pk:
+            self.initial["params"] = shown_params(self.instance.type, self.instance.params)
+            self.initial["every_s"] = self.instance.every_s or None
+
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"])
+        if name != self.instance.name and name in registry.names():
+            raise forms.ValidationError(
+                f"{name} is a job type: its name is kept for a schedule that its code declares. Choose another one."
+            )
+        return name
+
+    def clean_every_s(self) -> float:
+        return self.cleaned_data["every_s"] or 0.0
+
+    def clean(self) -> None:
+        """Check what the core would refuse: the cadence and the job's parameters."""
+        super().clean()
+        self._check_cadence()
+        if not self.errors.keys() & {"type", "params"}:
+            self._check_params()
+
+    def _check_cadence(self) -> None:
+        data = self.cleaned_data
+        if bool(data.get("cron")) == bool(data.get("every_s")):
+            if not self.errors.keys() & CADENCE:
+                self.add_error("cron", "Give either a cron expression or seconds, not both.")
+            return
+        try:
+            cron(data["cron"], tz=data.get("tz") or "UTC") if data.get("cron") else every(data["every_s"])
+        except EsteiraError as error:
+            self.add_error("cron" if data.get("cron") else "every_s", str(error))
+
+    def _check_params(self) -> None:
+        given = self.cleaned_data.get("params") or {}
+        # Stars stand for what is kept, in the same type only: another one may show what this one hides.
+        same = self.instance.pk and self.cleaned_data["type"] == self.instance.type
+        kept = self.instance.params if same else {}
+        if not isinstance(given, dict):
+            self.add_error("params", 'Give a JSON object, such as {"name": "Ana"}.')
+            return
+        whole = {name: kept.get(name, v) if v == HIDDEN else v for name, v in given.items()}
+        try:
+            kind = registry.get(self.cleaned_data["type"])
+            checked, _ = check(kind.model, whole, may_name=may_name(None))
+            unique_key(kind, checked)
+            json.dumps(whole, allow_nan=False).encode()
+        except EsteiraError as error:
+            self.add_error("params", str(error))
+        except ValueError as error:  # NaN, which JSON as Python reads it may hold and PostgreSQL refuses
+            self.add_error("params", f"This is not JSON: {error}.")
+        self.cleaned_data["params"] = whole
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(OnlyWhatIsOffered):
+    list_display = ("name", "type", "cadence", "enabled", "origin", "last_tick", "trouble")
+    list_filter = ("enabled", "origin")
+    ordering = ("name",)
+    search_fields = ("name", "type")
+    sortable_by = ("name", "type", "enabled", "origin")
+    actions = ("enable", "disable")
+    paginator = CappedPaginator
+    told = ("last_tick", "trouble")
+    from_code = ("name", "type", "cadence", "overlap", "missed", "grace_s", "origin", *told)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        kwargs["form"] = SwitchForm if obj and not _is_own(obj) else ScheduleForm
+        return super().get_form(request, obj, change, **kwargs)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj and not self.has_change_permission(request, obj):
+            return ("enabled", *self.from_code, "given")
+        if obj is None:
+            return WRITABLE
+        return (*WRITABLE, *self.told) if _is_own(obj) else ("enabled", *self.from_code)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj and not self.has_change_permission(request, obj):
+            return ("enabled", *self.from_code, "given")
+        if obj is None:
+            return ()
+        return self.told if _is_own(obj) else self.from_code
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """A schedule from code would come back with the next `migrate`."""
+        return (obj is None or _is_own(obj)) and super().has_delete_permission(request, obj)
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)  # it does not ask about each
+        return actions
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Name the schedule alone: its skips go with it, and there may be a great many."""
+        return [str(one) for one in objs], {}, set(), []
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if not change:
+            obj.origin = "database"
+            obj.save()
+            return
+        obj.save(update_fields=form.changed_data)
+        mine = Schedule.objects.filter(pk=obj.pk)
+        if CADENCE & set(form.changed_data):
+            mine.update(anchor_at=ClockTimestamp(), last_tick_at=ClockTimestamp())
+        elif "enabled" in form.changed_data and obj.enabled:
+            mine.update(last_tick_at=ClockTimestamp())
+        mine.update(**TRIED_ANEW)
+
+    @admin.action(description="Enable, from now on", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        n = queryset.filter(enabled=False).update(enabled=True, last_tick_at=ClockTimestamp(), **TRIED_ANEW)
+        self.message_user(request, f"{n} enabled.")
+
+    @admin.action(description="Disable", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        n = queryset.filter(enabled=True).update(enabled=False)
+        self.message_user(request, f"{n} disabled.")
+
+    @admin.display(description="when")
+    def cadence(self, schedule: Schedule) -> str:
+        return Cadence(cron=schedule.cron, tz=schedule.tz, every_s=schedule.every_s).shown()
+
+    @admin.display(description="last tick")
+    def last_tick(self, schedule: Schedule) -> str:
+        return moment(schedule.last_tick_at)
+
+    @admin.display(description="trouble")
+    def trouble(self, schedule: Schedule) -> str:
+        return schedule.trouble(registry.names()) or "-"
+
+    @admin.display(description="parameters")
+    def given(self, schedule: Schedule) -> SafeString:
+        return pretty(shown_params(schedule.type, schedule.params))
+
+
+def _is_own(schedule: Any) -> bool:
+    return bool(schedule.origin == "database")

@@ -1,0 +1,171 @@
+"""How the API speaks: JSON answers, problem documents for whatever goes wrong, repeats under an Idempotency-Key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import Http404, HttpRequest, HttpResponse, RawPostDataException
+from django.views.decorators.csrf import csrf_exempt
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+
+from esteira.db import Gone
+from esteira.errors import EsteiraError
+from esteira.idempotency import Answer
+from esteira.values.misfits import escaped
+from esteira.values.readable import as_json
+from esteira_web.accounts.roles import Access
+from esteira_web.api.reading import JsonParser, known_only, noted, read_json, refuse_mistakes
+from esteira_web.api.submit import MAX_ERRORS, also_wrong, with_key
+from esteira_web.read.as_json import BATCH, JOBS
+from esteira_web.server import problems
+from esteira_web.server.problems import Problem, Told
+
+api = NinjaAPI(
+    title="Esteira",
+    version="1",
+    description="Background jobs that survive anything. Errors are problem documents (RFC 9457); ids are UUIDs; "
+    "times are RFC 3339 in UTC. Send `Authorization: Bearer …`, and an `Idempotency-Key` with what must happen once.",
+    openapi_url=None,
+    docs_url=None,
+    urls_namespace="api",
+    parser=JsonParser(),
+)
+api.add_decorator(known_only, mode="view")
+api.add_decorator(refuse_mistakes, mode="operation")
+
+
+def reads(path: str, **how: Any) -> Callable[[Any], Any]:
+    """Declare an operation that reads: HEAD gets the headers of the answer that GET gets."""
+    return api.api_operation(["GET", "HEAD"], path, by_alias=True, **how)
+
+
+def caller(request: HttpRequest) -> Access:
+    """Return who asks; `esteira_web.api.auth` has put it there."""
+    access = request.auth  # type: ignore[attr-defined]
+    assert isinstance(access, Access)
+    return access
+
+
+def answer(body: Mapping[str, Any], status: int = 200) -> HttpResponse:
+    return HttpResponse(as_json(body), status=status, content_type="application/json")
+
+
+def once(request: HttpRequest, work: Callable[[Access], Answer]) -> HttpResponse:
+    """Do the work and answer 202; a repeat under the same Idempotency-Key gets the first answer."""
+    access = caller(request)
+    asked = f"{request.method} {request.path}\n".encode() + request.body
+    said, replayed = with_key(access, request.headers.get("Idempotency-Key"), asked, lambda: work(access))
+    response = told(said, replayed, status=202)
+    if "location" in said:
+        response["Retry-After"] = "1"
+    return response
+
+
+def told(said: Answer, replayed: bool, *, status: int) -> HttpResponse:
+    """Answer with what was done, now or under the same Idempotency-Key before."""
+    response = answer(said["body"], status=status)
+    if "location" in said:
+        response["Location"] = said["location"]
+    if replayed:
+        response["Idempotency-Replayed"] = "true"
+    return response
+
+
+def linked(request: HttpRequest, response: HttpResponse, cursors: Mapping[str, str | None]) -> HttpResponse:
+    """Name the other pages of a list in the header Link."""
+    if links := [_link(request, rel, cursor) for rel, cursor in cursors.items() if cursor]:
+        response["Link"] = ", ".join(links)
+    return response
+
+
+def _link(request: HttpRequest, rel: str, cursor: str) -> str:
+    """Return a member of the header Link: this list with another cursor."""
+    query = [(name, value) for name, values in request.GET.lists() for value in values if name != "cursor"]
+    return f'<{request.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="{rel}"'
+
+
+@csrf_exempt  # nothing is done here, and whoever mistyped an address must be told so
+def not_found(request: HttpRequest) -> HttpResponse:
+    """Answer for any other address below /api/."""
+    return Problem(code="not-found", status=404).response(request)
+
+
+def _tell(request: HttpRequest, error: Exception | type[Exception]) -> HttpResponse:
+    problem = problems.of(error) if isinstance(error, Exception) else None
+    if problem is None:
+        raise error
+    return problem.response(request)
+
+
+for kind in (EsteiraError, Told, *Gone):
+    api.add_exception_handler(kind, _tell)
+
+
+@api.exception_handler(AuthenticationError)
+def _unauthenticated(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    return Problem(code="unauthenticated", status=401, headers={"WWW-Authenticate": "Bearer"}).response(
+        request
+    )
+
+
+@api.exception_handler(RequestDataTooBig)
+def _too_large(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    limit = f"The body is larger than the limit of {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024**2} MiB."
+    return Problem(code="too-large", status=413, detail=limit).response(request)
+
+
+@api.exception_handler(Http404)
+def _nothing_there(request: HttpRequest, error: Http404) -> HttpResponse:
+    return not_found(request)
+
+
+@api.exception_handler(RawPostDataException)
+def _not_json(request: HttpRequest, error: RawPostDataException) -> HttpResponse:
+    """A form with files was read already, by who looked for the CSRF token of a session in it."""
+    return Problem(code="unsupported-media-type", status=415).response(request)
+
+
+@api.exception_handler(HttpError)
+def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
+    if isinstance(error.__cause__, Told):  # what the parser said of a body
+        return error.__cause__.problem.response(request)
+    code = problems.BY_STATUS.get(error.status_code, "bad-request")
+    return Problem(code=code, status=error.status_code).response(request)
+
+
+@api.exception_handler(ValidationError)
+def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    """Tell all mistakes at once, also those that only the core sees."""
+    errors = [*noted(request)]
+    said = {one["parameter"] for one in errors}
+    errors += [one for one in map(_field_error, error.errors) if one.get("parameter") not in said]
+    if request.path in (JOBS, BATCH) and request.body:
+        refused = {tuple(one["loc"][2:]) for one in error.errors if one["loc"][0] == "body"}
+        also = also_wrong(
+            caller(request), read_json(request.body)[0], refused, in_a_batch=request.path == BATCH
+        )
+        errors += islice(also, MAX_ERRORS)
+    return problems.invalid(errors).response(request)
+
+
+def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn pydantic's words into ours: body fields by pointer, query parameters by name."""
+    source, *loc = error["loc"]
+    if source != "body":
+        return {"parameter": str(loc[0] if loc else source), "detail": _sentence(error)}
+    path = "".join(f"/{escaped(part)}" for part in loc[1:])
+    return {"pointer": f"#{path}", "detail": _sentence(error)}
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "is not a field of this request; remove it or check its spelling."
+    if error["type"] == "missing":
+        return "is required."
+    return f"{str(error['msg']).removeprefix('Value error, ').rstrip('.')}."

@@ -1,0 +1,250 @@
+"""The API's description (OpenAPI 3.1), with every job type's parameters in it, so that clients can be made from it.
+
+Names, statuses, headers and bounds are those of the answers; what the server refuses by a rule that a JSON Schema
+cannot say (a cursor that is none of ours, parameters over 64 KiB) stands in the words beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from django.conf import settings
+from ninja import NinjaAPI
+
+from esteira.broker.batching import known_queues
+from esteira.job_types.registry import JobType
+from esteira_web.api.requests import STORABLE
+from esteira_web.server.problems import CONTENT_TYPE
+
+Schema = dict[str, Any]
+REF = "#/components/schemas/"
+UPLOAD_BODY: Schema = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "required": ["file"],
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+_BYTES: Schema = {
+    one: {"schema": {"type": "string", "format": "binary"}}
+    for one in ("application/octet-stream", "*/*")  # not every generator knows the second
+}
+FILE_ANSWER: Schema = {
+    "responses": {
+        200: {"description": "The file, under its own type.", "content": _BYTES},
+        206: {"description": "The part of the file that was asked for.", "content": _BYTES},
+    }
+}
+RANGE: Schema = {
+    "name": "Range",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "One range of bytes, as in bytes=0-1023; anything else is answered with the whole file.",
+}
+KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": '^([!#-~][!-~]{0,254}|"[ -~]{1,255}")$'},
+    "description": "1 to 255 printable ASCII characters, in quotes if a blank is among them. Repeats with the same key "
+    "and request get the first answer, and nothing happens again.",
+}
+IF_NONE_MATCH: Schema = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "The ETag of an earlier answer; 304 if nothing has changed since.",
+}
+
+_TEXT: Schema = {"type": "string"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+HEADERS: Schema = {
+    "Request-ID": {
+        "description": "What the server's log calls this request; the caller's own X-Request-ID if that is safe.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=-]{1,64}$"},
+    },
+    "Location": {"description": "Where to look at what was made.", "required": True, "schema": _TEXT},
+    "Poll": {
+        "description": "Look again after so many seconds; not when the job has ended.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "Retry-After": {
+        "description": "Try again after so many seconds.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "Replayed": {
+        "description": "This is the answer to an earlier request with this key.",
+        "schema": {"const": "true"},
+    },
+    "ETag": {"description": "For If-None-Match.", "required": True, "schema": _TEXT},
+    "Link": {"description": "The next and the previous page (RFC 8288).", "schema": _TEXT},
+    "Challenge": {"description": "How to say who asks.", "required": True, "schema": {"type": "string"}},
+    "Encodings": {"description": "What a body may be encoded with.", "schema": _TEXT},
+    "Ranges": {"description": "That a part of the file can be asked for.", "schema": {"const": "bytes"}},
+    "Range": {"description": "Which bytes these are, of how many.", "required": True, "schema": _TEXT},
+    "Disposition": {"description": "The file's name.", "required": True, "schema": _TEXT},
+}
+OF_A_FILE = {"ETag": "ETag", "Content-Disposition": "Disposition", "Accept-Ranges": "Ranges"}
+#: Which headers an operation's good answer has, beside the one that all have.
+OF_OPERATION: dict[str, dict[str, str]] = {
+    "submit_job": {"Location": "Location", "Retry-After": "Poll", "Idempotency-Replayed": "Replayed"},
+    "submit_jobs": {"Idempotency-Replayed": "Replayed"},
+    "cancel_job": {"Idempotency-Replayed": "Replayed"},
+    "retry_job": {"Location": "Location", "Retry-After": "Poll", "Idempotency-Replayed": "Replayed"},
+    "list_jobs": {"Link": "Link"},
+    "get_job": {"ETag": "ETag", "Retry-After": "Poll"},
+    "upload_file": {"Location": "Location", "Idempotency-Replayed": "Replayed"},
+    "list_uploads": {"Link": "Link"},
+    "get_file": OF_A_FILE,
+    "get_upload_content": OF_A_FILE,
+}
+OF_STATUS: dict[str, dict[str, str]] = {
+    "206": {**OF_A_FILE, "Content-Range": "Range"},
+    "304": {"ETag": "ETag"},
+    "401": {"WWW-Authenticate": "Challenge"},
+    "409": {"Retry-After": "Retry-After"},
+    "415": {"Accept-Encoding": "Encodings"},
+    "416": {"Content-Range": "Range", "Accept-Ranges": "Ranges"},
+    "429": {"Retry-After": "Retry-After"},
+    "503": {"Retry-After": "Retry-After"},
+}
+SECURITY: Schema = {
+    "BearerToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token that `manage.py jobs token` made, with the rights of its role.",
+    },
+    "Session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": settings.SESSION_COOKIE_NAME,
+        "description": "The session of somebody who signed in on the pages. What changes something needs the header "
+        "X-CSRFToken as well.",
+    },
+}
+
+
+def described(api: NinjaAPI, kinds: Iterable[JobType]) -> Schema:
+    """Return the description of the API with these job types."""
+    told: Schema = json.loads(json.dumps(api.get_openapi_schema()))
+    parts = told["components"]["schemas"]
+    known = list(kinds)
+    parts["SubmitOptions"]["properties"]["queue"]["anyOf"][0]["enum"] = known_queues()
+    for kind in known:
+        parts.update(_parts(kind))
+    if known:
+        parts["SubmitJob"] = _any_of(known)
+    for path, operations in told["paths"].items():
+        told["paths"][path] = {method: _told(one) for method, one in operations.items() if method != "head"}
+    told["components"]["headers"] = HEADERS
+    told["components"]["securitySchemes"] = SECURITY
+    told["servers"] = [{"url": settings.WEB_URL or "/"}]
+    return told
+
+
+def _parts(kind: JobType) -> Schema:
+    """Return a request of this type as a schema, and the ones it refers to, under names of its own."""
+    params = {
+        **kind.model.model_json_schema(ref_template=f"{REF}{kind.name}.{{model}}"),
+        "title": f"{kind.name} parameters",
+    }
+    inner = {f"{kind.name}.{name}": part for name, part in params.pop("$defs", {}).items()}
+    for one in (params, *inner.values()):
+        _keep_out_nul(one)
+    request: Schema = {
+        "title": kind.name,
+        "description": f"{kind.title}.\n\n{kind.help}".strip(),
+        "type": "object",
+        "properties": {
+            "type": {"const": kind.name, "type": "string"},
+            "params": {"$ref": f"{REF}{kind.name}.params"},
+            "options": {"$ref": f"{REF}SubmitOptions"},
+        },
+        "required": ["type", "params"] if params.get("required") else ["type"],
+        "additionalProperties": False,
+    }
+    if (example := _example(kind, params)) is not None:
+        request["examples"] = [{"type": kind.name, "params": example}]
+    return {kind.name: request, f"{kind.name}.params": params, **inner}
+
+
+def _any_of(known: list[JobType]) -> Schema:
+    where = {kind.name: f"{REF}{kind.name}" for kind in known}
+    return {
+        "title": "SubmitJob",
+        "description": "A request to run a job type once.",
+        "oneOf": [{"$ref": one} for one in where.values()],
+        "discriminator": {"propertyName": "type", "mapping": where},
+    }
+
+
+def _example(kind: JobType, params: Schema) -> Schema | None:
+    """Return parameters that the type takes; None if its author gave no example of one that is required."""
+    named = {name: params["properties"][name] for name in params.get("required", [])}
+    if not all(one.get("examples") for one in named.values()):
+        return None
+    return {name: one["examples"][0] for name, one in named.items()}
+
+
+def _keep_out_nul(node: Any) -> None:
+    """Say of every text that it holds no NUL, unless its own schema says more."""
+    if isinstance(node, dict):
+        if node.get("type") == "string" and not node.keys() & {"pattern", "format", "enum", "const"}:
+            node["pattern"] = STORABLE["pattern"]
+        for key, value in node.items():
+            if key not in ("default", "examples", "const", "enum"):
+                _keep_out_nul(value)
+    elif isinstance(node, list):
+        for value in node:
+            _keep_out_nul(value)
+
+
+def _told(operation: Schema) -> Schema:
+    name = (
+        operation["operationId"]
+        .removeprefix("esteira_web_api_")
+        .removeprefix("routes_")
+        .removeprefix("files_")
+    )
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "query":
+            parameter["schema"] = _in_an_address(parameter["schema"])
+    return {**operation, "operationId": name, "responses": dict(_answers(name, operation["responses"]))}
+
+
+def _in_an_address(schema: Schema) -> Schema:
+    """An address has no null: what may be null may be left out. Nor has it a NUL."""
+    told = dict(schema)
+    while some := [one for one in told.pop("anyOf", []) if one != {"type": "null"}]:
+        told |= some[0]
+    _keep_out_nul(told)
+    return told
+
+
+def _answers(name: str, answers: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
+    for status, answer in sorted(answers.items()):
+        special = OF_STATUS.get(status, {}) or (OF_OPERATION.get(name, {}) if status < "300" else {})
+        content = answer.get("content", {})
+        body = content.get("application/json", {})
+        if body.get("schema", {}).get("$ref", "").endswith("/ProblemBody"):
+            content = {CONTENT_TYPE: body}
+        headers = {"X-Request-ID": "Request-ID", **special}
+        told = {
+            **answer,
+            "headers": {one: {"$ref": f"#/components/headers/{part}"} for one, part in headers.items()},
+            "content": content,
+        }
+        yield status, told if content else {key: value for key, value in told.items() if key != "content"}

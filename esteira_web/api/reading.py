@@ -1,0 +1,159 @@
+"""How the API reads requests: JSON in UTF-8 and nothing else, no field twice, no query parameter that means nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from uuid import UUID
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import register_converter
+from ninja.parser import Parser
+
+from esteira.values import json_text
+from esteira_web.server.problems import Problem, Told, invalid
+
+NOT_UTF8 = "is not UTF-8."
+Mistakes = list[dict[str, Any]]
+
+
+class JsonParser(Parser):
+    """Reads a body, and says what is wrong with one that cannot be read; all it raises is told as it is."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        _refuse_other_content(request)
+        document, twice = read_json(request.body)
+        if twice:
+            raise Told(invalid([{"pointer": f"#{at}", "detail": json_text.TWICE} for at in twice]))
+        return document
+
+
+def read_json(content: bytes) -> tuple[Any, list[str]]:
+    """Return a document, and where in it a field stands more than once; raises Told for what is no JSON."""
+    try:
+        return json_text.read(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _unreadable(f"The body is not UTF-8: byte {error.start} begins no character.") from None
+    except json_text.TooDeep:
+        raise _unreadable("The body is nested too deeply to be read.") from None
+    except ValueError as error:
+        raise _unreadable(f"The body is not JSON: {error}.") from None
+
+
+class AnyId:
+    """A UUID in an address, in small letters or capitals: they are the same one."""
+
+    regex = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+
+    def to_python(self, value: str) -> UUID:
+        return UUID(value)
+
+    def to_url(self, value: UUID | str) -> str:
+        return str(value)
+
+
+register_converter(AnyId, "id")
+
+
+def _unreadable(detail: str) -> Told:
+    return Told(Problem(code="bad-request", status=400, detail=detail))
+
+
+def _refuse_other_content(request: HttpRequest) -> None:
+    """A body may leave out its type; what it says it is must be JSON in UTF-8."""
+    kind, charset = (request.content_type or "").lower(), request.content_params or {}
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise _other(
+            f"Content-Encoding: {coding} is not read; send the body as it is.",
+            {"Accept-Encoding": "identity"},
+        )
+    is_json = kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json"))
+    if not is_json:
+        raise _other(f"Content-Type: {kind} is not read; send application/json.")
+    if (said := charset.get("charset", "utf-8").lower()) not in ("utf-8", "utf8"):
+        raise _other(f"The charset {said} is not read; send JSON in UTF-8.")
+
+
+def _other(detail: str, headers: Mapping[str, str] | None = None) -> Told:
+    return Told(Problem(code="unsupported-media-type", status=415, detail=detail, headers=headers or {}))
+
+
+# --- Query strings ----------------------------------------------------------------------------------------------------
+
+
+def not_text(query: str) -> Mistakes:
+    """Find what in a query string is no text that can be stored: bytes that are not UTF-8, and NUL."""
+    if "%" not in query and query.isascii():
+        return []
+    found: Mistakes = []
+    for pair in query.split("&"):
+        name, _, value = (_decoded(part) for part in pair.partition("="))
+        parts = [part for part in (name, value) if part]
+        if any("\ufffd" in part and "%EF%BF%BD" not in pair.upper() for part in parts):
+            found.append({"parameter": name, "detail": NOT_UTF8})
+        elif any("\0" in part for part in parts):
+            found.append(
+                {"parameter": name.replace("\0", "\ufffd"), "detail": "holds a NUL character; remove it."}
+            )
+    return found
+
+
+def _decoded(part: str) -> str:
+    return unquote_to_bytes(part.replace("+", " ")).decode("utf-8", "replace")
+
+
+def known_only(run: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Decorate an operation's `run`: note which query parameters it does not know, or would read only one of."""
+    models = [one for one in run.__self__.models if one.__ninja_param_source__ == "query"]  # type: ignore[attr-defined]
+    fields = {name: one for model in models for name, one in _fields(model)}
+
+    @wraps(run)
+    def noted(request: HttpRequest, **values: Any) -> HttpResponseBase:
+        if query := request.META.get("QUERY_STRING", ""):
+            found = not_text(query)
+            said = {one["parameter"] for one in found}
+            found += [one for one in _query_mistakes(request, fields) if one["parameter"] not in said]
+            request.query_mistakes = found  # type: ignore[attr-defined]
+        return run(request, **values)
+
+    return noted
+
+
+def _fields(model: Any) -> Iterator[tuple[str, bool]]:
+    many = getattr(model, "__ninja_collection_fields__", ())
+    return ((name, name in many) for name in model.__ninja_flatten_map__)
+
+
+def _query_mistakes(request: HttpRequest, known: Mapping[str, bool]) -> Iterator[dict[str, Any]]:
+    for name, values in request.GET.lists():
+        if name not in known:
+            said = (
+                f"is not one of {', '.join(known)}."
+                if known
+                else "is nothing that this address takes; remove it."
+            )
+            yield {"parameter": name, "detail": said}
+        elif len(values) > 1 and not known[name]:
+            yield {"parameter": name, "detail": f"is given {len(values)} times, but takes one value."}
+
+
+def refuse_mistakes(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate an operation's function: refuse what was noted, now that it is known who asks."""
+
+    @wraps(view)
+    def refusing(request: HttpRequest, **values: Any) -> Any:
+        if found := noted(request):
+            raise Told(invalid(found))
+        return view(request, **values)
+
+    return refusing
+
+
+def noted(request: HttpRequest) -> Mistakes:
+    """Return what was noted about a request's query."""
+    found: Mistakes = getattr(request, "query_mistakes", [])
+    return found

@@ -1,0 +1,229 @@
+"""What the API answers, as OpenAPI shows it. Within a version fields are only added; clients ignore new ones."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from ninja import Schema
+from pydantic import ConfigDict, Field
+
+from esteira_web.server.problems import TITLES
+
+Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+A_JOB: dict[str, Any] = {
+    "id": "01a22658-1474-7199-9517-8323e614fd11",
+    "type": "demo.greet",
+    "state": "succeeded",
+    "queue": "default",
+    "priority": "normal",
+    "try_number": 1,
+    "tries": 4,
+    "attempt": 1,
+    "progress": None,
+    "error": None,
+    "cancel_requested": False,
+    "submitted_by": "ana / reports",
+    "schedule": None,
+    "created_at": "2026-01-31T09:00:00.000Z",
+    "run_at": "2026-01-31T09:00:00.000Z",
+    "expires_at": None,
+    "started_at": "2026-01-31T09:00:00.012Z",
+    "finished_at": "2026-01-31T09:00:00.040Z",
+    "broken": [],
+    "params": {"name": "Ana"},
+    "result": {"text": "Hello Ana"},
+    "unique": None,
+}
+A_PROBLEM: dict[str, Any] = {
+    "type": "/problems/invalid-parameters",
+    "title": TITLES["invalid-parameters"],
+    "status": 422,
+    "detail": "#/params/nme: is not a parameter of this job type; remove it or check its spelling.",
+    "errors": [
+        {
+            "pointer": "#/params/nme",
+            "detail": "is not a parameter of this job type; remove it or check its spelling.",
+            "type": "extra_forbidden",
+        }
+    ],
+    "request_id": "0ef0ff38af67430f862a3f0c1335838a",
+}
+
+
+class Progress(Schema):
+    done: float
+    total: float | None
+    text: str | None
+
+
+class JobError(Schema):
+    kind: str = Field(
+        description="exception, timeout, retry, given up, parameters, result, unwritable, lost, refused; broken if it "
+        "cannot be read"
+    )
+    type: str
+    message: str | None
+    traceback: str | None = None
+
+
+class JobLine(Schema):
+    """A job in a list."""
+
+    id: Id
+    type: str
+    state: Literal[
+        "scheduled", "queued", "retrying", "running", "succeeded", "failed", "dead", "cancelled", "expired"
+    ]
+    queue: str
+    priority: Literal["high", "normal", "low"]
+    try_number: int = Field(description="Failures so far + 1.")
+    tries: int = Field(description="How many tries it has in all.")
+    attempt: int = Field(description="Rises with every start, also after a lost process.")
+    progress: Progress | None
+    error: JobError | None
+    cancel_requested: bool
+    submitted_by: str
+    schedule: str | None
+    created_at: Time
+    run_at: Time
+    expires_at: Time | None
+    started_at: Time | None
+    finished_at: Time | None
+    broken: list[str] = Field(
+        description="Stored fields that cannot be shown as they are; empty unless somebody wrote the row by hand."
+    )
+
+
+class JobBody(JobLine):
+    """A job. What it was given and gave back is null for who may not read it; secrets are stars, and go at its end."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [A_JOB]})
+
+    params: dict[str, Any] | None
+    result: Any
+    unique: str | None
+    deduplicated: bool | None = Field(
+        default=None, description="Whether an existing job stands in; only after a submit."
+    )
+
+
+class JobPage(Schema):
+    """Newest first; `next` and `prev` are cursors, as in the Link header."""
+
+    items: list[JobLine]
+    next: str | None
+    prev: str | None
+    searched_to: str | None = Field(
+        description="Null if the page is whole. Else the search reached its bounds before it was: up to this moment "
+        "all that match are here, maybe none; what lies beyond was not looked at, and `next` (or `prev`) goes on there."
+    )
+
+
+class Accepted(Schema):
+    id: Id
+    deduplicated: bool
+
+
+class AcceptedJobs(Schema):
+    """In the order of the request."""
+
+    jobs: list[Accepted]
+
+
+class FileBody(Schema):
+    """A stored file; an upload's id is what a parameter of format esteira-file takes."""
+
+    id: str
+    name: str
+    content_type: str
+    size: int
+    sha256: str
+    created_at: str
+    url: str = Field(description="Where its bytes are read.")
+
+
+class Files(Schema):
+    items: list[FileBody]
+
+
+class UploadBody(FileBody):
+    account: str = Field(
+        description="Whose upload it is, as user:1; empty for one from the command line or Python."
+    )
+
+
+class UploadPage(Schema):
+    """Newest first; `next` and `prev` are cursors, as in the header Link."""
+
+    items: list[UploadBody]
+    next: str | None
+    prev: str | None
+
+
+class TypeBody(Schema):
+    """A job type; `schema` is the JSON Schema (2020-12) of its parameters."""
+
+    name: str
+    title: str
+    help: str
+    queue: str
+    priority: str
+    tries: int
+    timeout_s: float
+    schedule: str | None
+    params_schema: dict[str, Any] = Field(alias="schema")
+
+
+class Types(Schema):
+    items: list[TypeBody]
+
+
+class ScheduleBody(Schema):
+    """When to submit what. What it submits and why it fails is null without the right payloads:read."""
+
+    name: str
+    type: str
+    when: str = Field(description="In words.")
+    overlap: Literal["allow", "skip", "queue"]
+    missed: Literal["skip", "once", "all"]
+    grace_s: float
+    enabled: bool
+    origin: Literal["code", "database", "gone"] = Field(
+        description="Declared in code, an operator's own, or declared by no code any more."
+    )
+    last_tick_at: Time
+    failing: bool = Field(description="Whether it makes no jobs although it is enabled; `error` says why.")
+    failures: int = Field(description="How often its ticks could not be written since they last could.")
+    error: str | None
+    error_at: Time | None
+    retry_at: Time | None = Field(description="When a schedule that fails is tried again.")
+    params: dict[str, Any] | None
+
+
+class Schedules(Schema):
+    items: list[ScheduleBody]
+
+
+class FieldError(Schema):
+    """One mistake; `pointer` or `parameter` says where it is."""
+
+    pointer: str | None = Field(default=None, description="A JSON Pointer into the body (RFC 6901).")
+    parameter: str | None = Field(default=None, description="A parameter of the address.")
+    detail: str = Field(description="What is wrong, and what would be right.")
+    type: str | None = Field(default=None, description="The kind of mistake, for programs.")
+
+
+class ProblemBody(Schema):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [A_PROBLEM]})
+
+    type: str = Field(json_schema_extra={"enum": [f"/problems/{code}" for code in TITLES]})
+    title: str
+    status: int = Field(json_schema_extra={"minimum": 400, "maximum": 599})
+    detail: str
+    errors: list[FieldError] | None = Field(
+        default=None, description="All mistakes, of a request that is wrong."
+    )
+    request_id: str | None = Field(default=None, description="As in X-Request-ID; the server's log has more.")

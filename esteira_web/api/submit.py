@@ -1,0 +1,218 @@
+"""From the body of a submit to accepted jobs: one statement for good ones, a closer look only when one is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from django.db import transaction
+
+from esteira.broker.batching import known_queues
+from esteira.errors import EsteiraError, NotFound, UniqueConflict, mistakes
+from esteira.files.uploads import may_name
+from esteira.idempotency import Answer, once
+from esteira.job_types.parameters import MayName, check
+from esteira.job_types.registry import SubmitRequest, Submitted, registry
+from esteira.job_types.unique_key import unique_key
+from esteira.models import Job
+from esteira.submit import Known, refusals, submit
+from esteira_web.accounts.roles import Access, Scope
+from esteira_web.api.requests import SubmitJob, SubmitOptions
+from esteira_web.read.as_json import job_body, job_url, jobs
+from esteira_web.server.problems import Told, invalid
+
+#: So many mistakes are told in one answer.
+MAX_ERRORS = 100
+#: Where a field stands in a body: its names and numbers from the outside in.
+Place = tuple[Any, ...]
+#: What of a job is a right of its own.
+PAYLOADS = ("params", "result", "unique", "progress", "error")
+_KEY = re.compile(r'[!#-~][!-~]{0,254}|"[ -~]{1,255}"')
+
+
+class BadKey(EsteiraError):
+    """The header Idempotency-Key must be 1 to 255 printable ASCII characters."""
+
+    code = "bad-request"
+
+    def __init__(self) -> None:
+        super().__init__(str(self.__doc__))
+
+
+def submit_one(access: Access, body: SubmitJob) -> Answer:
+    """Accept one job; the answer is what the API says."""
+    access.need_type(body.type)
+    try:
+        accepted = submit([_request(body)], by=access.by, account=access.account, files=files_of(access))[0]
+    except EsteiraError as error:
+        raise _told(access, _without_others(access, error), [body], in_a_batch=False) from None
+    job = jobs().get(pk=accepted.id)
+    if not access.sees(job):
+        raise _held_by_another(body)
+    return {
+        "location": job_url(accepted.id),
+        "body": {**job_body(job, access), "deduplicated": accepted.deduplicated},
+    }
+
+
+def submit_all(access: Access, bodies: Sequence[SubmitJob]) -> Answer:
+    """Accept all jobs or none."""
+    for body in bodies:
+        access.need_type(body.type)
+    try:
+        with transaction.atomic():
+            accepted = submit(
+                map(_request, bodies), by=access.by, account=access.account, files=files_of(access)
+            )
+            _refuse_others(access, bodies, accepted)
+    except EsteiraError as error:
+        raise _told(access, _without_others(access, error), bodies, in_a_batch=True) from None
+    return {"body": {"jobs": [_said(one) for one in accepted]}}
+
+
+def files_of(access: Access) -> MayName:
+    """Return what says which files this caller's parameters may name: an operator's any, others their own."""
+    if access.may(Scope.OPERATE):
+        return may_name(None)
+    return may_name(access.account)
+
+
+def with_key(
+    access: Access, given: str | None, request: bytes, work: Callable[[], Answer]
+) -> tuple[Answer, bool]:
+    """Do the work, once if the request carries an Idempotency-Key; True says that the answer is a repeated one."""
+    if given is None:
+        return work(), False
+    answer, replayed = once(access.key, key_of(given), request, work)
+    if replayed and "state" in answer["body"]:
+        answer = {**answer, "body": _as_they_may_see_it(access, answer["body"])}
+    return answer, replayed
+
+
+def key_of(given: str) -> str:
+    """Return an Idempotency-Key without its quotes; raises BadKey."""
+    if not _KEY.fullmatch(given):
+        raise BadKey
+    return given[1:-1] if given.startswith('"') else given
+
+
+def _as_they_may_see_it(access: Access, body: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a first answer what rights have gone since; it stays if retention has removed its job."""
+    job = jobs().filter(pk=body["id"]).first()
+    if job is None or access.reads(job):
+        return body
+    if not access.sees(job):
+        raise NotFound("job", body["id"])
+    shown = job_body(job, access)
+    return {**body, **{name: shown[name] for name in PAYLOADS if name in body}}
+
+
+def _refuse_others(access: Access, bodies: Sequence[SubmitJob], accepted: Sequence[Submitted]) -> None:
+    """Refuse a batch in which another account's job stands in for one of its own: they may not know that job."""
+    stand_ins = [one.id for one in accepted if one.deduplicated]
+    if access.only_account is None or not stand_ins:
+        return
+    own = set(Job.objects.filter(pk__in=stand_ins, account=access.account).values_list("pk", flat=True))
+    for one, body in zip(accepted, bodies, strict=True):
+        if one.deduplicated and one.id not in own:
+            raise _held_by_another(body)
+
+
+def _without_others(access: Access, error: EsteiraError) -> EsteiraError:
+    """Leave out of an error the id of a job that they may not see."""
+    if not isinstance(error, UniqueConflict) or error.job_id is None or access.only_account is None:
+        return error
+    if Job.objects.filter(pk=str(error.job_id), account=access.account).exists():
+        return error
+    return UniqueConflict(error.key)
+
+
+def _held_by_another(body: SubmitJob) -> UniqueConflict:
+    key = body.options.unique
+    if key is None:
+        kind = registry.get(body.type)
+        key = (unique_key(kind, check(kind.model, body.params)[0]) or "").split(":", 1)[-1]
+    return UniqueConflict(key)
+
+
+def _request(body: SubmitJob) -> SubmitRequest:
+    options = body.options
+    return SubmitRequest(
+        type=body.type,
+        params=body.params,
+        queue=options.queue,
+        priority=options.priority,
+        delay_s=options.delay,
+        run_at=options.run_at,
+        expires_in_s=options.expires_in,
+        unique=options.unique,
+        on_conflict=options.on_conflict,
+    )
+
+
+def _said(accepted: Submitted) -> dict[str, Any]:
+    return {"id": str(accepted.id), "deduplicated": accepted.deduplicated}
+
+
+def also_wrong(
+    access: Access, body: Any, refused: Collection[Place], *, in_a_batch: bool
+) -> Iterator[dict[str, Any]]:
+    """Find what else the core would refuse in a body whose fields at these places are refused already."""
+    known = _known_to(access)
+    if not in_a_batch:
+        yield from _also_wrong(known, "#", body, refused)
+    elif isinstance(body, dict) and isinstance(body.get("jobs"), list):
+        for n, one in enumerate(body["jobs"]):
+            inside = {place[2:] for place in refused if place[:2] == ("jobs", n)}
+            yield from _also_wrong(known, f"#/jobs/{n}", one, inside)
+
+
+def _known_to(access: Access) -> Known:
+    return Known(queues=set(known_queues()), files=files_of(access))
+
+
+def _also_wrong(known: Known, base: str, job: Any, refused: Collection[Place]) -> Iterator[dict[str, Any]]:
+    if not isinstance(job, dict):
+        return
+    tops = {place[0] for place in refused if place}
+    bad_options = {place[1] for place in refused if place[:1] == ("options",) and len(place) > 1}
+    given = job.get("options")
+    good = SubmitOptions.model_fields.keys() - bad_options
+    options = {name: one for name, one in given.items() if name in good} if isinstance(given, dict) else {}
+    kept = {name: job[name] for name in ("type", "params") if name in job and name not in tops}
+    whole = {"type": "", "params": {}, **kept, "options": options}
+    for mistake in _mistakes(base, refusals(_request(SubmitJob.model_validate(whole)), known)):
+        if mistake["pointer"].removeprefix(f"{base}/").split("/")[0] not in tops - {"options"}:
+            yield mistake
+
+
+def _told(access: Access, error: EsteiraError, bodies: Sequence[SubmitJob], *, in_a_batch: bool) -> Exception:
+    """Say an error about a request with all mistakes in it; other errors stay as they are."""
+    if error.status not in (413, 422):
+        return error
+    known = _known_to(access)
+    found = (
+        (f"#/jobs/{n}" if in_a_batch else "#", one)
+        for n, body in enumerate(bodies)
+        for one in refusals(_request(body), known)
+    )
+    some = list(islice(found, MAX_ERRORS))
+    codes = {one.code: one.status for _, one in some}
+    code, status = codes.popitem() if len(codes) == 1 else ("invalid-request", 422)
+    return Told(invalid([m for base, one in some for m in _mistakes(base, [one])], code=code, status=status))
+
+
+def _mistakes(base: str, errors: Iterable[EsteiraError]) -> Iterator[dict[str, Any]]:
+    """Let each mistake point into the body."""
+    for error in errors:
+        for mistake in mistakes(error):
+            yield {**mistake, "pointer": base + _place(str(mistake["pointer"]))}
+
+
+def _place(pointer: str) -> str:
+    """Say where a field of a SubmitRequest stands in the body: options are in an object there, without their units."""
+    path = pointer.removeprefix("#")
+    field = path.split("/")[1]
+    return path if field in ("params", "type") else f"/options/{field.removesuffix('_s')}"

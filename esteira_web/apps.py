@@ -1,0 +1,10 @@
+"""The Django app of everything that speaks HTTP."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class WebConfig(AppConfig):
+    name = "esteira_web"
+    default_auto_field = "django.db.models.BigAutoField"

@@ -1,0 +1,121 @@
+"""`jobs token NAME`: a bearer token for the API, shown this once."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser
+
+from esteira.errors import InvalidOption, NotFound
+from esteira.job_types.registry import registry
+from esteira.values.bounds import BY, TOKEN_LIFE
+from esteira_web.accounts.roles import SCOPES, Role, Scope, matches, scopes_of
+from esteira_web.accounts.tokens import LIFE, ApiToken, create_token
+from esteira_web.cli.caller import who
+from esteira_web.cli.errors import OK
+from esteira_web.cli.hints import typed
+from esteira_web.cli.out import Out
+from esteira_web.read.durations import duration
+
+HELP = "make a token for the API"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="what it is for; people see it where it was used")
+    parser.add_argument("--role", choices=[str(role) for role in Role], default=str(Role.SUBMITTER))
+    parser.add_argument("--user", metavar="NAME", help="whose it is; needed if there are several superusers")
+    parser.add_argument(
+        "--expires",
+        type=_life,
+        default=LIFE.total_seconds(),
+        metavar="TIME",
+        help="not valid after 12h, 30d (90d); `never` makes one for good",
+    )
+    parser.add_argument(
+        "--types",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="submit jobs of this type only, or of types like email.*; again for several",
+    )
+    parser.add_argument(
+        "--sees-all", action="store_true", help="see the jobs of all accounts, as a viewer does"
+    )
+    parser.add_argument(
+        "--sees-payloads",
+        action="store_true",
+        help="read parameters, results, logs and files of all that it sees",
+    )
+
+
+def _life(text: str) -> float | None:
+    return None if text == "never" else duration(text)
+
+
+def run(out: Out, options: dict[str, Any]) -> int:
+    user = _named(options["user"]) if options["user"] else _the_superuser()
+    expires = options["expires"]
+    if expires is not None:
+        expires = timedelta(seconds=TOKEN_LIFE.check("expires", expires))
+    token, secret = create_token(
+        user,
+        options["name"],
+        role=options["role"],
+        expires_in=expires,
+        types=options["types"],
+        sees_all=options["sees_all"],
+        sees_payloads=options["sees_payloads"],
+        by=who(),
+    )
+    if out.as_json:
+        out.data({"name": token.name, "role": token.role, "user": user.get_username(), "token": secret})
+    else:
+        out.page.print(secret, soft_wrap=True)
+        whose = f"For {token.name}, as {user.get_username()} with the role {token.role}"
+        until = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "for good"
+        out.say(f"{whose}, {until}. It is not shown again.", "dim")
+    _warn_if_useless(out, user, token)
+    return OK
+
+
+def _named(name: str) -> AbstractBaseUser:
+    BY.check("user", name)
+    users = get_user_model()
+    user = users._default_manager.filter(**{users.USERNAME_FIELD: name, "is_active": True}).first()
+    if user is None:
+        raise NotFound("active user", name)
+    return user
+
+
+def _the_superuser() -> AbstractBaseUser:
+    """Return the one superuser of a small installation; raises InvalidOption if there is none, or a choice."""
+    found = list(get_user_model()._default_manager.filter(is_superuser=True, is_active=True)[:2])
+    if not found:
+        raise InvalidOption(
+            "user",
+            f"there is no superuser yet; name somebody, or run `{settings.MANAGE_COMMAND} createsuperuser`.",
+        )
+    if len(found) > 1:
+        raise InvalidOption("user", "there are several superusers; say whose it is: --user NAME.")
+    return found[0]
+
+
+def _warn_if_useless(out: Out, user: Any, token: ApiToken) -> None:
+    """A token is never mightier than its account."""
+    role, names = Role(token.role), registry.names()
+    for pattern in token.types:
+        if not any(matches(name, [pattern]) for name in names):
+            out.say(f"No job type is called {pattern}, or like it: see {typed('types')}.", "yellow")
+    groups = list(user.groups.values_list("name", flat=True))
+    wanted = SCOPES[role] | ({Scope.READ} if token.sees_all else set())
+    lacking = wanted - scopes_of(user.is_superuser, groups)
+    if lacking:
+        said = ", ".join(sorted(lacking))
+        out.say(
+            f"{user.get_username()} lacks {said}, and so does this token: see the group esteira-{role}.",
+            "yellow",
+        )

@@ -1,0 +1,113 @@
+"""Where a command's words go: data to stdout, messages to stderr; JSON lines instead of tables when asked.
+
+All that is printed goes through here, and nothing that a submitter wrote reaches the terminal as it is (see
+`esteira.values.printable`): colours and cursor moves are ours alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from django.core.serializers.json import DjangoJSONEncoder
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from esteira.errors import EsteiraError, UnknownJobType, mistakes
+from esteira.values.bounds import clean
+from esteira.values.printable import indented, json_line, printable
+from esteira.values.readable import as_json
+
+#: A pipe has no width; tables are cut to this one unless COLUMNS says otherwise.
+PIPE_WIDTH = 160
+#: How the fields of a submit are typed.
+OPTIONS = {
+    "type": "type",
+    "queue": "--queue",
+    "priority": "--priority",
+    "delay_s": "--delay",
+    "run_at": "--at",
+    "expires_in_s": "--expires",
+    "unique": "--unique",
+}
+
+
+class Out:
+    """The two streams of one command."""
+
+    def __init__(self, stdout: TextIO, stderr: TextIO, *, as_json: bool = False, color: bool = True) -> None:
+        self.as_json = as_json
+        self.page = _console(stdout, color)
+        self.aside = _console(stderr, color)
+
+    def data(self, value: Mapping[str, Any]) -> None:
+        """Print one JSON object on a line."""
+        self.page.file.write(json_line(as_json(value, default=DjangoJSONEncoder().default)) + "\n")
+
+    def show(self, *what: RenderableType) -> None:
+        """Print something for people."""
+        for one in what:
+            self.page.print(one)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a message; scripts that read stdout never see it."""
+        self.aside.print(indented(clean(text)), style=style, soft_wrap=True)
+
+    def refuse(self, error: EsteiraError) -> None:
+        """Say why something was refused: every parameter that needs attention, on a line of its own."""
+        errors = _mistakes(error)
+        if self.as_json:
+            problem = {"code": error.code, "detail": str(error), "errors": errors}
+            self.aside.file.write(json_line(as_json(problem)) + "\n")
+        elif _are_of_a_submit(error, errors):
+            what = "parameter" if error.code == "invalid-parameters" else "thing"
+            several = f"1 {what} needs" if len(errors) == 1 else f"{len(errors)} {what}s need"
+            self.say(f"{several} attention:", "red")
+            names = [_name(e["pointer"]) for e in errors]
+            width = max(len(name) for name in names)
+            for name, mistake in zip(names, errors, strict=True):
+                self.say(f"  {name:<{width}}  {mistake['detail']}")
+        else:
+            self.say(str(error), "red")
+
+
+class SafeConsole(Console):
+    """Shows text, and lets none of it steer the terminal; all that is printed comes through `render`, cells too."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, str):
+            renderable = printable(renderable)
+        elif isinstance(renderable, Text):
+            renderable = renderable.copy()
+            renderable.plain = printable(renderable.plain)
+        return super().render(renderable, options)
+
+
+def _console(stream: TextIO, color: bool) -> Console:
+    is_terminal = hasattr(stream, "isatty") and stream.isatty()
+    width = None if is_terminal or "COLUMNS" in os.environ else PIPE_WIDTH
+    return SafeConsole(
+        file=stream, width=width, no_color=not color or None, markup=False, highlight=False, emoji=False
+    )
+
+
+def _mistakes(error: EsteiraError) -> list[dict[str, Any]]:
+    return mistakes(error) if error.status in (413, 422) else getattr(error, "errors", [])
+
+
+def _are_of_a_submit(error: EsteiraError, errors: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each mistake is in a word of `jobs submit`; a type alone is told in a sentence."""
+    tops = {str(one.get("pointer", "")).removeprefix("#/").split("/")[0] for one in errors}
+    return bool(tops) and tops <= {*OPTIONS, "params"} and not isinstance(error, UnknownJobType)
+
+
+def _name(pointer: str) -> str:
+    """Turn "#/params/to/0" into "to 1", because people count from one, and "#/delay_s" into "--delay"."""
+    option = pointer.removeprefix("#/")
+    if option in OPTIONS:
+        return OPTIONS[option]
+    parts = pointer.removeprefix("#/params").strip("/").split("/")
+    said = [str(int(part) + 1) if part.isdigit() else part for part in parts]
+    return " ".join(part.replace("~1", "/").replace("~0", "~") for part in said) or "parameters"

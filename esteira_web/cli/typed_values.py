@@ -1,0 +1,176 @@
+"""`k=text`, `k:=json`, `--file k=path`: from words on a command line to the parameters of a job type.
+
+All mistakes are found before anything is uploaded or stored, and shown together.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+
+from esteira.errors import InvalidParameters
+from esteira.job_types.parameters import check
+from esteira.job_types.registry import JobType
+from esteira.values import json_text
+from esteira_web.cli import hints
+from esteira_web.cli.errors import Usage
+from esteira_web.read.parameters import Parameter, parameters
+
+#: Stands for a file that is uploaded once everything else is known to be right.
+NOT_YET = str(UUID(int=0))
+Mistake = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """One thing that was typed for a parameter."""
+
+    name: str
+    how: str  # text, json or file
+    value: str
+
+
+def words(plain: Sequence[str], files: Sequence[str]) -> list[Word]:
+    """Take the words apart; raises Usage for one that has no name or no sign."""
+    return [_word(word) for word in plain] + [_file_word(word) for word in files]
+
+
+def _word(word: str) -> Word:
+    name, sign, value = word.partition("=")
+    if not sign or not name.rstrip(":"):
+        raise Usage(f"{word!r} is no parameter: write name=text, name:=JSON, or --file name=path.")
+    if name.endswith(":"):
+        return Word(name=name[:-1], how="json", value=value)
+    return Word(name=name, how="text", value=value)
+
+
+def _file_word(word: str) -> Word:
+    name, sign, value = word.partition("=")
+    if not sign or not name or not value:
+        raise Usage(f"--file {word!r}: write --file name=path.")
+    return Word(name=name, how="file", value=value)
+
+
+Upload = Callable[[Path, str], str]
+
+
+def _where(name: str, path: Path) -> str:
+    """Say how a file of theirs gets to where this command runs, if that is in a container."""
+    line = hints.brought(path)
+    return f" in this container; `{line}` brings it, then --file {name}={hints.inside(path)}" if line else ""
+
+
+def read(kind: JobType, given: Sequence[Word], upload: Upload) -> dict[str, Any]:
+    """Return the parameters, with files uploaded by `upload(path, content_type)`; raises InvalidParameters."""
+    refuse(kind, given)
+    return _Reading(kind).values(given, upload)
+
+
+def refuse(kind: JobType, given: Sequence[Word]) -> None:
+    """Raise InvalidParameters with all mistakes, if there is one; nothing is uploaded."""
+    reading = _Reading(kind)
+    trial = reading.values(given, lambda path, _: NOT_YET)
+    mistakes = reading.mistakes + _refused(kind, trial, known=reading.wrong)
+    if mistakes:
+        raise InvalidParameters([reading.with_help(m, given) for m in mistakes])
+
+
+def _refused(kind: JobType, trial: dict[str, Any], *, known: set[str]) -> list[Mistake]:
+    try:
+        check(kind.model, trial)
+    except InvalidParameters as error:
+        return [e for e in error.errors if _top(e) not in known]
+    return []
+
+
+def _top(mistake: Mistake) -> str:
+    return str(mistake["pointer"]).removeprefix("#/params").lstrip("/").split("/")[0]
+
+
+class _Reading:
+    """One pass over what was typed, collecting mistakes."""
+
+    def __init__(self, kind: JobType) -> None:
+        self.kind = kind
+        self.known = parameters(kind)
+        self.mistakes: list[Mistake] = []
+        self.wrong: set[str] = set()
+
+    def values(self, given: Sequence[Word], upload: Upload) -> dict[str, Any]:
+        by_name: dict[str, list[Word]] = {}
+        for word in given:
+            by_name.setdefault(word.name, []).append(word)
+        return {name: self._value(name, some, upload) for name, some in by_name.items()}
+
+    def _value(self, name: str, some: list[Word], upload: Upload) -> Any:
+        parameter = self.known.get(name) or Parameter(name, {}, {}, required=False)
+        if len(some) == 1 and some[0].how != "file":
+            return self._one(parameter, some[0], upload)
+        items = parameter.items
+        if items is None and len(some) == 1:
+            return self._one(parameter, some[0], upload)
+        if items is None:
+            return self._mistake(name, f"is given {len(some)} times, but takes one value.")
+        return [self._one(items, word, upload) for word in some]
+
+    def _one(self, parameter: Parameter, word: Word, upload: Upload) -> Any:
+        if word.how == "file":
+            return self._upload(parameter, Path(word.value).expanduser(), upload)
+        try:
+            if word.how == "json":
+                return self._json(word)
+            return word.value if self._splits(parameter, word.value) else parameter.read(word.value)
+        except ValueError as error:
+            return self._mistake(word.name, f"is not JSON: {error}.")
+
+    def _json(self, word: Word) -> Any:
+        document, twice = json_text.read(word.value)
+        for at in twice:
+            self._mistake(f"{word.name}{at}", json_text.TWICE)
+            self.wrong.add(word.name)
+        return document
+
+    def _splits(self, parameter: Parameter, text: str) -> bool:
+        """Tell whether the job type itself makes a list of a text, such as addresses with commas between them."""
+        if parameter.items is None or text.lstrip().startswith("["):
+            return False
+        field = self.kind.model.model_fields[parameter.name]
+        if not field.metadata:
+            return False
+        try:
+            whole: Any = Annotated[field.annotation, *field.metadata]
+            TypeAdapter(whole).validate_python(text)
+        except ValidationError:
+            return False
+        return True
+
+    def _upload(self, parameter: Parameter, path: Path, upload: Upload) -> Any:
+        if parameter.schema and not parameter.takes_file:
+            return self._mistake(parameter.name, f"takes no file: write {parameter.name}=…")
+        if not path.is_file():
+            return self._mistake(parameter.name, f"there is no file {path}{_where(parameter.name, path)}.")
+        if not os.access(path, os.R_OK):
+            return self._mistake(parameter.name, f"{path} is there, but user {os.getuid()} may not read it.")
+        return upload(path, mimetypes.guess_type(path.name)[0] or "application/octet-stream")
+
+    def _mistake(self, name: str, detail: str) -> None:
+        self.mistakes.append({"pointer": f"#/params/{name}", "detail": detail, "type": "command_line"})
+        self.wrong.add(name)
+
+    def with_help(self, mistake: Mistake, given: Sequence[Word]) -> Mistake:
+        """Add what only the command line can know: a name that is near, a path where a file's id belongs."""
+        name = _top(mistake)
+        if mistake.get("type") == "extra_forbidden" and (near := get_close_matches(name, self.known, 1)):
+            return {**mistake, "detail": f"is not a parameter of this job type; did you mean {near[0]!r}?"}
+        typed = next((w for w in given if w.name == name and w.how == "text"), None)
+        if typed and name in self.known and self.known[name].takes_file:
+            return {**mistake, "detail": f"takes a file: --file {name}={typed.value}"}
+        return mistake

@@ -1,0 +1,185 @@
+"""The pages for people: server-rendered, complete without JavaScript. Whoever may only look sees no buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.views import LoginView, LogoutView
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from esteira import operate
+from esteira.errors import EsteiraError, Held, StateConflict, UniqueConflict
+from esteira.files import result_files
+from esteira.job_types.registry import registry
+from esteira.models import Job, JobEvent
+from esteira.models.jobs import newest_log
+from esteira.redact import HIDDEN, shown_params
+from esteira.states import ENDED, RETRYABLE, SHOWN_STATES
+from esteira.values.readable import as_json
+from esteira_web.accounts.roles import Access, Forbidden, Scope, of_session
+from esteira_web.read.as_json import file_url, job_for
+from esteira_web.read.listing import Filters, page
+from esteira_web.server.problems import TITLES
+
+PAGE = 50
+#: The newest part of a log that a page shows; the API and the command line have all of it.
+LOG_SHOWN = 100_000
+EVENTS_SHOWN = 200
+
+
+class LogIn(LoginView):
+    """Sign in; the address asked for comes back afterwards."""
+
+    template_name = "esteira_web/login.html"
+
+
+class LogOut(LogoutView):
+    """Sign out, by POST only."""
+
+
+@require_safe
+def job_list(request: HttpRequest) -> HttpResponse:
+    """Show jobs, newest first, filtered by what the address says."""
+    access = _access(request).need(Scope.OWN)
+    asked = {name: request.GET.get(name, "").strip() for name in ("state", "type", "queue")}
+    filters = Filters(
+        states=[asked["state"]] if asked["state"] else [],
+        type=asked["type"],
+        queue=asked["queue"],
+        account=access.only_account,
+    )
+    found = page(filters, cursor=request.GET.get("cursor", ""), limit=PAGE)
+    older, newer = (to and _address(asked, cursor=to) for to in (found.next, found.prev))
+    return _render(
+        request,
+        access,
+        "esteira_web/jobs.html",
+        jobs=found.items,
+        sees=access.may(Scope.PAYLOADS),
+        asked=asked,
+        filtered=any(asked.values()),
+        tabs=[("", "all", _address(asked, state=""))]
+        + [(s, s, _address(asked, state=s)) for s in SHOWN_STATES],
+        types=registry.names(),
+        queues=registry.queues(),
+        older=older,
+        newer=newer,
+        first=_address(asked) if request.GET.get("cursor") else "",
+        told=found.told,
+        onward=(older if found.older else newer) if found.told else "",
+        onward_is_older=found.older,
+    )
+
+
+@require_safe
+def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Show one job: what it is, how far it is, what went wrong, what it made."""
+    access = _access(request).need(Scope.OWN)
+    job = job_for(access, job_id)
+    sees = access.reads(job)
+    ended = job.state in ENDED
+    events, logs = _events(job), newest_log(job, LOG_SHOWN + 1) if sees else []
+    params = shown_params(job.type, job.params) if sees else {}
+    return _render(
+        request,
+        access,
+        "esteira_web/job.html",
+        job=job,
+        sees=sees,
+        params=_pretty(params) if params else "",
+        hidden=HIDDEN in params.values(),
+        result=_pretty(job.result) if sees and job.result is not None else "",
+        files=[(file, file_url(file)) for file in result_files(job.pk)] if sees else [],
+        events=events[-EVENTS_SHOWN:],
+        more_events=len(events) > EVENTS_SHOWN,
+        logs=logs,
+        log_is_cut=sum(len(text) for _, text in logs) > LOG_SHOWN,
+        log_shown=f"{LOG_SHOWN:,}",
+        may_cancel=not ended and access.cancels(job),
+        may_force=job.state == "running" and job.cancel_requested_at and access.may(Scope.OPERATE),
+        may_retry=job.state in RETRYABLE and not job.forgot_secrets and access.may(Scope.OPERATE),
+    )
+
+
+@require_POST
+def cancel_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    force = "force" in request.POST
+    access = _access(request).need(Scope.OPERATE if force else Scope.SUBMIT)
+    if not access.cancels(job_for(access, job_id)):
+        raise Forbidden(Scope.OPERATE)
+
+    def work() -> str:
+        if operate.cancel(job_id, by=access.by, force=force) == "cancelled":
+            return "Cancelled."
+        return "Its process is being ended." if force else "Stop requested. The job stops at its next check."
+
+    return _act(request, job_id, work)
+
+
+@require_POST
+def retry_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    access = _access(request).need(Scope.OPERATE)
+
+    def work() -> str:
+        operate.retry(job_id, by=access.by)
+        return "Sent back to its queue."
+
+    return _act(request, job_id, work)
+
+
+@require_safe
+def problem_type(request: HttpRequest, code: str) -> HttpResponse:
+    """Say what an error's type means; errors of the API lead here."""
+    if code not in TITLES:
+        raise Http404
+    return _render(request, _access(request), "esteira_web/problem_type.html", code=code, title=TITLES[code])
+
+
+def _act(request: HttpRequest, job_id: UUID, work: Callable[[], str]) -> HttpResponse:
+    """Do what a button says and go back to the job; a job that moved meanwhile is told, not an error page."""
+    try:
+        messages.success(request, work())
+    except (StateConflict, UniqueConflict, Held) as conflict:
+        messages.error(request, f"Nothing was changed: {_sentence(conflict)}")
+    return redirect("job", job_id=job_id)
+
+
+def _access(request: HttpRequest) -> Access:
+    access = of_session(request.user)
+    if access is None:  # the middleware has sent everybody else to the login
+        raise Http404
+    return access
+
+
+def _render(request: HttpRequest, access: Access, template: str, **context: Any) -> HttpResponse:
+    common = {
+        "access": access,
+        "flower_url": settings.FLOWER_URL,
+        "manage": settings.MANAGE_COMMAND,
+        "staff": getattr(request.user, "is_staff", False),
+    }
+    return render(request, template, {**common, **context})
+
+
+def _address(asked: dict[str, str], **changed: str) -> str:
+    query = {name: value for name, value in {**asked, **changed}.items() if value}
+    return f"/?{urlencode(query)}" if query else "/"
+
+
+def _pretty(value: Any) -> str:
+    return as_json(value, indent=2)
+
+
+def _events(job: Job) -> list[JobEvent]:
+    return list(JobEvent.objects.filter(job=job).order_by("-id")[: EVENTS_SHOWN + 1])[::-1]
+
+
+def _sentence(error: EsteiraError) -> str:
+    return str(error)[:500]

@@ -1,0 +1,56 @@
+"""Durations and moments: as people type them, and as people read them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import UTC, datetime, timedelta
+
+from esteira.values.bounds import shown
+from esteira_web.read import words
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?\s*")
+
+
+def duration(text: str) -> float:
+    """Read "90", "90s", "5m", "1h30m" or "2d" as seconds; for argparse."""
+    at, seconds = 0, 0.0
+    while part := _PART.match(text, at):
+        seconds, at = seconds + float(part[1]) * _UNITS[part[2] or ""], part.end()
+        if at == len(text):
+            return seconds
+    raise argparse.ArgumentTypeError(f"{shown(text)} is no duration: write 90, 90s, 5m, 1h30m or 2d.")
+
+
+def moment(text: str) -> datetime:
+    """Read a date and time with its zone; for argparse."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no date and time: write {_example()}.") from None
+    if when.tzinfo is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names no time zone: write {when.isoformat()}Z or {_example()}."
+        )
+    return when
+
+
+def _example() -> str:
+    """An example in the zone of whoever types."""
+    tomorrow = datetime.now(UTC).astimezone() + timedelta(days=1)
+    return tomorrow.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes")
+
+
+def ago(when: datetime | None, now: datetime) -> str:
+    """Say how far a moment is away: "3 min ago", "in 2 h"."""
+    if when is None:
+        return ""
+    seconds = (now - when).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"{words.span(seconds)} ago" if seconds > 0 else f"in {words.span(-seconds)}"
+
+
+def span(start: datetime | None, end: datetime | None) -> str:
+    return words.span(max(0.0, (end - start).total_seconds())) if start and end else ""

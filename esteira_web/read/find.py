@@ -1,0 +1,71 @@
+"""Which job or upload somebody means: by its whole id, or by how it ends.
+
+Ids begin with the time, so jobs of one minute begin alike; their ends are random. Tables show the last twelve digits,
+and eight are enough to name a job among the newest.
+"""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+from esteira.db import Orm
+from esteira.errors import EsteiraError, NotFound, TooSlow
+from esteira.models import Job
+from esteira.search.scan import LIMIT_S, within
+from esteira_web.cli.errors import Usage
+from esteira_web.read.as_json import jobs
+
+SHORTEST = 8
+#: Only the newest jobs are searched by the end of an id: it is a walk along an index, not a look-up.
+AMONG = 10_000
+_ENDING = """
+SELECT id FROM (SELECT id FROM {among} ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
+WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4"""
+
+
+class Ambiguous(EsteiraError):
+    """Several ids end like this."""
+
+    code = "ambiguous"
+    status = 409
+
+
+def job_id(ref: str) -> UUID:
+    """Return the id that `ref` means; raises Usage, NotFound or Ambiguous."""
+    return _id_of("job", ref, "esteira_job")
+
+
+def upload_id(ref: str) -> UUID:
+    """Return the id of the upload that `ref` means; raises as `job_id` does."""
+    return _id_of("file", ref, "esteira_file WHERE job_id IS NULL")
+
+
+def _id_of(kind: str, ref: str, among: str) -> UUID:
+    digits = ref.replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{8,32}", digits):
+        raise Usage(f"{ref!r} is no {kind}'s id: give the whole id, or its last {SHORTEST} digits or more.")
+    return UUID(digits) if len(digits) == 32 else _ending_in(kind, ref, digits, among)
+
+
+def _ending_in(kind: str, ref: str, digits: str, among: str) -> UUID:
+    db = Orm()
+    asked = [AMONG, len(digits), digits]
+    rows = within(db, LIMIT_S, lambda: db.fetch(_ENDING.format(among=among), asked))
+    if rows is None:
+        raise TooSlow
+    if not rows:
+        raise NotFound(kind, f"that ends in {ref} among the newest {AMONG:,}; give the whole id")
+    if len(rows) > 1:
+        raise Ambiguous(f"{ref} is the end of several ids: {', '.join(str(row[0]) for row in rows)}.")
+    found: UUID = rows[0][0]
+    return found
+
+
+def job(ref: str | UUID) -> Job:
+    """Return the job, seen at the database's time (`db_now`); raises as `job_id` does."""
+    wanted = ref if isinstance(ref, UUID) else job_id(ref)
+    found = jobs().filter(pk=wanted).first()
+    if found is None:
+        raise NotFound("job", wanted)
+    return found

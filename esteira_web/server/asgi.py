@@ -1,0 +1,266 @@
+"""Django under ASGI, with threads that are kept: what this changes is where synchronous code runs, nothing else.
+
+Django gives each ASGI request a new thread, and with it a new database connection, which costs more than most requests
+do. Here a fixed number of threads serve, and each keeps its connection (CONN_MAX_AGE). A request borrows one from the
+moment its body has arrived until its answer is ready, so slow senders and readers hold none; a streamed answer borrows
+one for each piece. A body that does not come with its head is waited for only when Django has been asked without it,
+and had to read it: who may not send it is told so at once (`esteira_web.server.bodies`). Health is answered before
+Django, by path alone: it needs no thread of a request, no host name and no account. What arrives at METRICS_PORT gets
+metrics and nothing else, and nobody gets them elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, suppress
+from contextvars import ContextVar
+from io import BytesIO
+from typing import IO, Any, cast
+
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.conf import settings
+from django.core import signals
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
+from servestatic.asgi import FileServerASGI
+from servestatic.middleware import ServeStaticMiddleware
+
+from esteira.db import Gone
+from esteira.db.orm import answer_within
+from esteira.files import CHUNK_BYTES
+from esteira_web.accounts.roles import Access
+from esteira_web.api.uploads import SINK
+from esteira_web.server import health, metrics, problems, request_id
+from esteira_web.server.bodies import (
+    UPLOAD_BYTES,
+    Body,
+    Left,
+    NeedsBody,
+    NotYet,
+    Refused,
+    Sink,
+    UnderWay,
+    limit_for,
+)
+from esteira_web.server.problems import RETRY_AFTER_S, Problem
+from esteira_web.server.sending import Receive, Scope, Send, refuse, send_bytes, send_json, with_request_id
+from esteira_web.server.threads import Busy, Few, Lane, Threads
+
+LIVEZ, READYZ = "/livez", "/readyz"
+SIGN_INS = ("/login/", "/admin/login/")
+#: A request that finds no free thread for this long is told to come again.
+PATIENCE_S = 5.0
+#: One in so many threads, at most, serves those who have shown neither a token nor a session, and those who sign in.
+STRANGERS = 4
+#: What a request may wait for the database in one statement, and in it for somebody's lock.
+STATEMENT_S, LOCK_S = 5.0, 2.0
+BUSY = Problem(code="busy", status=503, headers={"Retry-After": str(RETRY_AFTER_S)})
+NO_UPGRADE = Problem(
+    code="bad-request",
+    status=400,
+    detail="This server speaks plain HTTP and no WebSocket: send the request without the header Upgrade.",
+    headers={"Connection": "close"},
+)
+
+_lane: ContextVar[Lane] = ContextVar("esteira_web.server.asgi.lane")
+
+
+class Handler(ASGIHandler):
+    """Django's handler on kept threads; middleware and view run in one go, in one thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        answer_within(STATEMENT_S, LOCK_S)
+        self._threads = Threads(settings.WEB_THREADS)
+        self._for_strangers = Few(self._threads, max(1, settings.WEB_THREADS // STRANGERS))
+        self._under_way = UnderWay()
+        self._ready = health.Readiness()
+        self._assets = ServeStaticMiddleware(
+            _unused
+        )  # reads its settings; as middleware it would cost two threads
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        super().load_middleware(is_async=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await super().__call__(scope, receive, send)
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin1")
+        request_id.current.set(request_id.request_id_of(given))
+        send = with_request_id(send)
+        if _port(scope) == settings.METRICS_PORT:
+            return await _measured(scope, send)
+        if scope["path"] in (LIVEZ, READYZ):
+            health_of = self._ready if scope["path"] == READYZ else _alive
+            return await send_json(scope, send, *await health_of())
+        if b"websocket" in dict(scope["headers"]).get(b"upgrade", b"").lower():
+            return await refuse(scope, send, NO_UPGRADE)
+        return await self._find(scope, receive, send)
+
+    async def _find(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send one of our files, or let Django answer."""
+        is_asset = scope["path"].startswith(settings.STATIC_URL)
+        if is_asset and (asset := await self._asset(scope["path"])):
+            await FileServerASGI(asset)(scope, receive, send)
+        else:
+            await self._answer(scope, Body(scope, receive), send)
+
+    async def _asset(self, path: str) -> Any:
+        if self._assets.autorefresh:
+            return await self._threads.run(lambda: self._assets.find_file(path))
+        return self._assets.files.get(path)
+
+    async def _answer(self, scope: Scope, body: Body, send: Send) -> None:
+        """Answer a request of Django's; a body that is refused is read for a while after the answer."""
+        async with AsyncExitStack() as afterwards:
+            try:
+                if await body.came_at_once():
+                    return await self._serve(scope, body, send)
+                needed = await self._ask_first(scope, send)
+                if needed is not None:
+                    afterwards.push_async_callback(self._close, needed.sink)
+                    return await self._serve_later(scope, body, send, needed)
+            except Left:
+                return None
+            except Refused as refused:
+                await refuse(scope, send, refused.problem)
+            except Busy:
+                await refuse(scope, send, BUSY)
+            return await body.drain()
+
+    async def _serve(self, scope: Scope, body: Body, send: Send) -> None:
+        """Let Django answer a request whose body is here."""
+        async with ThreadSensitiveContext(executor=self._new_lane(scope)):
+            try:
+                await self.handle(scope, body.receive, send)
+            finally:
+                _lane.get().give_back()
+
+    async def _ask_first(self, scope: Scope, send: Send) -> NeedsBody | None:
+        """Let Django answer without the body; return what it says if it would have to read it, None if it answered."""
+        lane = self._new_lane(scope)
+        async with ThreadSensitiveContext(executor=lane):
+            try:
+                await lane.take(patience_s=PATIENCE_S)
+                set_script_prefix(get_script_prefix(scope))
+                await signals.request_started.asend(sender=self.__class__, scope=scope)
+                request, refusal = self.create_request(scope, cast(IO[bytes], NotYet()))
+                said = refusal or await sync_to_async(self._look)(cast(HttpRequest, request))
+                if isinstance(said, NeedsBody):
+                    return said
+                said["Connection"] = "close"
+                await self.send_response(said, send)
+                await sync_to_async(said.close)()
+                return None
+            finally:
+                lane.give_back()
+
+    def _look(self, request: HttpRequest) -> HttpResponseBase | NeedsBody:
+        try:
+            return self.get_response(request)
+        except NeedsBody as needed:
+            with suppress(*Gone):  # the next statement says so again
+                needed.caller = _caller(request)
+            return needed
+
+    async def _serve_later(self, scope: Scope, body: Body, send: Send, needed: NeedsBody) -> None:
+        """Take the body that Django asked for, then let it answer."""
+        if needed.sink is None:
+            limit = limit_for(needed.caller)
+            with self._under_way.room(needed.caller, min(body.said or limit, limit)):
+                await body.take(limit)
+                return await self._serve(scope, body, send)
+        with self._under_way.room(needed.caller, UPLOAD_BYTES):
+            await self._pour(body, needed.sink)
+            scope[SINK] = needed.sink
+            return await self._serve(scope, body, send)
+
+    async def _close(self, sink: Sink | None) -> None:
+        if sink is not None:
+            with suppress(Busy, *Gone):  # retention removes what is left
+                await self._threads.run(sink.close, patience_s=PATIENCE_S)
+
+    async def _pour(self, body: Body, sink: Sink) -> None:
+        async for piece in body.pieces(CHUNK_BYTES):
+            try:
+                await self._threads.run(lambda: sink.feed(piece), patience_s=PATIENCE_S)  # noqa: B023
+            except Exception as error:  # as at the edge of Django: what has a sentence for it is told
+                problem = problems.of(error)
+                if problem is None:
+                    raise
+                raise Refused(problem) from None
+
+    def _new_lane(self, scope: Scope) -> Lane:
+        lane = Lane(self._for_strangers if _is_of_a_stranger(scope) else self._threads)
+        _lane.set(lane)
+        return lane
+
+    async def read_body(self, receive: Receive) -> Any:
+        body = await receive()
+        await _lane.get().take(patience_s=PATIENCE_S)
+        return BytesIO(body["body"])
+
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        return await sync_to_async(self.get_response)(request)
+
+    async def send_response(self, response: HttpResponseBase, send: Send) -> None:
+        lane = _lane.get()
+        lane.give_back()
+        try:
+            await asyncio.sleep(getattr(response, "pause_s", 0))
+            if isinstance(response, StreamingHttpResponse) and not response.is_async:
+                response.streaming_content = self._pieces(cast(Iterator[bytes], response.streaming_content))
+            await super().send_response(response, send)
+        finally:
+            await lane.take_again()
+
+    async def _pieces(self, content: Iterator[bytes]) -> AsyncIterator[bytes]:
+        while (piece := await self._threads.run(lambda: next(content, None))) is not None:
+            yield piece
+
+
+async def _alive() -> tuple[int, health.Body]:
+    return health.livez()
+
+
+def _caller(request: HttpRequest) -> str:
+    """Return the account that asks, as far as the request got before its body was needed."""
+    access = getattr(request, "auth", None)
+    if isinstance(access, Access):
+        return access.account
+    user = getattr(request, "user", None)
+    return f"user:{user.pk}" if user is not None and user.is_authenticated else ""
+
+
+def _port(scope: Scope) -> int | None:
+    """Return the port that the connection came in by, whatever the request says; a socket file has none."""
+    port: int | None = (scope.get("server") or (None, None))[1]
+    return port
+
+
+def _is_of_a_stranger(scope: Scope) -> bool:
+    """Whether a request says nothing of who sends it; what it says is not looked up here, and may be wrong."""
+    headers = dict(scope["headers"])
+    session = f"{settings.SESSION_COOKIE_NAME}=".encode()
+    return scope["path"] in SIGN_INS or not (
+        b"authorization" in headers or session in headers.get(b"cookie", b"")
+    )
+
+
+async def _measured(scope: Scope, send: Send) -> None:
+    """Answer at the port for metrics: it asks for no account, so there is nothing but numbers."""
+    if scope["path"] == metrics.PATH:
+        status, text = await metrics.answer()
+        content_type = metrics.CONTENT_TYPE if status == 200 else "text/plain; charset=utf-8"
+        return await send_bytes(scope, send, status, text.encode(), content_type)
+    if scope["path"] == LIVEZ:
+        return await send_json(scope, send, *health.livez())
+    there = f"This port has {metrics.PATH} and {LIVEZ} only."
+    return await refuse(scope, send, Problem(code="not-found", status=404, detail=there))
+
+
+async def _unused(request: HttpRequest) -> HttpResponseBase:
+    raise AssertionError("only its table of files is used")

@@ -1,0 +1,84 @@
+"""gunicorn's worker with limits for which it has no setting: how many connect, and when a request's head must be there.
+
+An idle connection after a request, and the head of the next one, end with gunicorn's own `keepalive`. Bodies have their
+limits in `esteira_web.server.bodies`, because there an answer can say more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.workers import gasgi
+
+#: From the beginning of a connection until the head of its first request is there.
+HEAD_S = 10.0
+#: A client that takes none of its answer for so long is cut off, by the kernel (Linux).
+UNREAD_S = 60.0
+#: What is read from a connection at once, and held of a body that nobody has asked for.
+READ_BYTES = 64 * 1024
+TOO_MANY = "This process has all the connections that it takes. Try again in a few seconds."
+TOO_SLOW = f"The head of the request did not arrive within {HEAD_S:g} s."
+
+
+class Protocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn is not typed
+    """One connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._heard = False
+        self._late: asyncio.TimerHandle | None = None
+        super().connection_made(transport)
+        self._max_buffer_size = READ_BYTES
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]
+        _cut_off_after(transport.get_extra_info("socket"), UNREAD_S)
+        if self.worker.nr_conns > self.worker.worker_connections:
+            self._end(503, TOO_MANY, (("Retry-After", "2"),))
+        else:
+            self._late = self.worker.loop.call_later(HEAD_S, self._head_is_late)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._in_time()
+        super().connection_lost(exc)
+
+    def _on_headers_complete(self) -> Any:
+        self._in_time()
+        return super()._on_headers_complete()
+
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        """Treat it as the request that it is: the application answers what it does not speak."""
+        return False
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _head_is_late(self) -> None:
+        self._late = None
+        self._end(408 if self._heard else 0, TOO_SLOW)
+
+    def _end(self, status: int, said: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        if status:
+            self._send_error_response(status, said, headers)
+        self._close_transport()
+        if self._request_ready is not None:
+            self._request_ready.set()  # whoever waits for the head sees that the connection is closed
+
+
+class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
+    """gunicorn's own worker with these connections: `gunicorn -k esteira_web.server.connections.Worker`."""
+
+    def init_process(self) -> None:
+        gasgi.ASGIProtocol = Protocol  # where it looks for the class when somebody connects
+        super().init_process()
+
+
+def _cut_off_after(connection: socket.socket | None, seconds: float) -> None:
+    if connection is not None and connection.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))

@@ -1,0 +1,139 @@
+"""`/livez`: this process serves. `/readyz`: it can accept jobs, so send it requests.
+
+Ready means that the database answers and no migration of this release is pending. Redis is not needed to accept: when
+it is away the answer is 200 with a warning. Each check has a second; one that hangs keeps a thread of its own, not the
+next probe's, and never a request's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, JsonResponse
+
+from esteira import migration_lock
+from esteira.db import Core, Gone
+
+TIMEOUT_S = 1.0
+REDIS_TIMEOUT_S = 0.5
+#: An answer is given to whoever asks for so long.
+KEPT_S = 0.5
+NO_ANSWER = "fail: no answer within a second"
+
+Body = dict[str, Any]
+
+
+def livez() -> tuple[int, Body]:
+    return 200, {"status": "pass"}
+
+
+def readyz() -> tuple[int, Body]:
+    """Check what accepting a job needs; returns within about a second."""
+    running = {check.name: check.begin() for check in CHECKS}
+    wait(running.values(), timeout=TIMEOUT_S)
+    return _told(running)
+
+
+class Readiness:
+    """The same in an event loop, without a thread of its own: all who ask at once share one check and its answer."""
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Task[tuple[int, Body]] | None = None
+        self._made = 0.0
+
+    async def __call__(self) -> tuple[int, Body]:
+        answer = self._answer
+        if answer is None or (answer.done() and time.monotonic() - self._made > KEPT_S):
+            answer = self._answer = asyncio.create_task(self._ask())
+        return await asyncio.shield(answer)
+
+    async def _ask(self) -> tuple[int, Body]:
+        running = {check.name: check.begin() for check in CHECKS}
+        await within(TIMEOUT_S, *running.values())
+        self._made = time.monotonic()
+        return _told(running)
+
+
+async def within(seconds: float, *running: Future[Any]) -> None:
+    """Wait for what threads do, no longer than that."""
+    await asyncio.wait([asyncio.wrap_future(one) for one in running], timeout=seconds)
+
+
+def _told(running: dict[str, Future[str]]) -> tuple[int, Body]:
+    checks = {name: future.result() if future.done() else NO_ANSWER for name, future in running.items()}
+    failed = checks["database"] != "pass"
+    status = "fail" if failed else "pass" if checks["redis"] == "pass" else "warn"
+    return 503 if failed else 200, {"status": status, "checks": checks}
+
+
+class Check:
+    """One check in one thread; a probe that finds it still busy waits for that answer instead of asking again."""
+
+    def __init__(self, name: str, ask: Callable[[], str]) -> None:
+        self.name, self._ask = name, ask
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"readyz-{name}")
+        self._running: Future[str] | None = None
+
+    def begin(self) -> Future[str]:
+        if self._running is None or self._running.done():
+            self._running = self._thread.submit(self._ask)
+        return self._running
+
+
+class Database:
+    """Keeps a private connection; asks about migrations until none is pending."""
+
+    def __init__(self) -> None:
+        self._core = Core("readyz", timeout_s=TIMEOUT_S)
+        self._migrated = False
+
+    def __call__(self) -> str:
+        try:
+            return self._look()
+        except Gone:
+            pass  # the kept connection may have died long ago
+        try:
+            return self._look()
+        except Gone:
+            return "fail: does not answer"
+
+    def _look(self) -> str:
+        if self._migrated:
+            self._core.fetch("SELECT 1")
+            return "pass"
+        pending = migration_lock.pending(self._core)
+        self._migrated = not pending
+        return f"fail: {len(pending)} migrations are pending" if pending else "pass"
+
+
+def _redis() -> str:
+    try:
+        with redis.Redis.from_url(
+            settings.REDIS_URL,
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=REDIS_TIMEOUT_S,
+            retry=None,
+        ) as client:
+            client.ping()
+    except redis.RedisError:
+        return "warn: does not answer; jobs are accepted and wait"
+    return "pass"
+
+
+REDIS = Check("redis", _redis)
+CHECKS = (Check("database", Database()), REDIS)
+ANSWERS: dict[str, Callable[[], tuple[int, Body]]] = {"/livez": livez, "/readyz": readyz}
+
+
+@login_not_required
+def view(request: HttpRequest) -> JsonResponse:
+    """Answer under a server that is not `esteira_web.server.asgi`; that one answers before Django does."""
+    status, body = ANSWERS[request.path_info]()
+    return JsonResponse(body, status=status)

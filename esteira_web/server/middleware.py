@@ -1,0 +1,217 @@
+"""The outermost middleware: what every answer carries, whoever made it.
+
+A request id (the caller's, if it is safe, else a new one), a strict Content-Security-Policy, no caching of what an
+account sees, and under /api/ a problem document in place of any other error page. A database that does not answer
+is 503 with Retry-After everywhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.core.exceptions import DisallowedHost, RequestDataTooBig, ValidationError
+from django.db.models import Field
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+
+from esteira.values.bounds import clean
+from esteira_web.api.reading import not_text
+from esteira_web.server import problems
+from esteira_web.server.problems import BY_STATUS, CONTENT_TYPE, Problem
+from esteira_web.server.request_id import HEADER, current, request_id_of
+
+API = "/api/"
+STATIC = "/static/"
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+_UNKNOWN_NAME = (
+    "This installation is not known under the name or address that was asked for. Whoever runs it can set WEB_URL to"
+    " the address that people use, or add the name to ALLOWED_HOSTS."
+)
+
+Next = Callable[[HttpRequest], HttpResponseBase]
+
+
+class EdgeMiddleware:
+    """Put it first: it also dresses what other middleware answers, and what Django makes of an exception."""
+
+    def __init__(self, get_response: Next) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        request_id = current.get() or request_id_of(request.headers.get(HEADER, ""))
+        before = current.set(request_id)
+        try:
+            return self._answer(request, request_id)
+        finally:
+            current.reset(before)
+
+    def _answer(self, request: HttpRequest, request_id: str) -> HttpResponseBase:
+        request.id = request_id  # type: ignore[attr-defined]
+        _drop_odd_cookies(request)
+        head = request.method == "HEAD"
+        if head:
+            request.method = "GET"  # what knows GET answers HEAD, with the same head
+        response = _refused_query(request) or self.get_response(request)
+        if response.status_code >= 400 and is_api(request):
+            response = _as_problem(request, response)
+        response[HEADER] = request_id
+        response.headers.setdefault("Content-Security-Policy", POLICY)
+        if not request.path.startswith(STATIC):
+            response.headers.setdefault("Cache-Control", "private, no-store")
+        return _without_body(request, response) if head else response
+
+    def process_view(
+        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], *rest: object
+    ) -> HttpResponse | None:
+        """Refuse rows that no page of the admin offers: Django would look them up, and fail."""
+        model_admin = getattr(view_func, "model_admin", None)
+        if model_admin is None or request.method != "POST":
+            return None
+        key = model_admin.model._meta.pk
+        if all(_could_be(key, chosen) for chosen in request.POST.getlist("_selected_action")):
+            return None
+        detail = "_selected_action: names a row that cannot be. Load the list again, and choose from it."
+        return tell(request, Problem(code="bad-request", status=400, detail=detail))
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Answer for what a view raised; what middleware raised comes to `server_error`."""
+        problem = problems.of(error)
+        return None if problem is None else tell(request, problem)
+
+
+class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
+    """Django's "every page needs a login"; the API recognises its callers itself, and answers 401."""
+
+    def process_view(
+        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], *rest: object
+    ) -> HttpResponseBase | None:
+        if is_api(request):
+            return None
+        return super().process_view(request, view_func, *rest)  # type: ignore[arg-type]
+
+
+def is_api(request: HttpRequest) -> bool:
+    """Whether a program asks: all below /api, however it was mistyped."""
+    return f"/{request.path.lstrip('/')}/".startswith(API)
+
+
+def _refused_query(request: HttpRequest) -> HttpResponse | None:
+    """Refuse a page's query that is no text, before somebody looks it up; the API tells such mistakes with others."""
+    if is_api(request) or not (found := not_text(request.META.get("QUERY_STRING", ""))):
+        return None
+    return tell(request, problems.invalid(found))
+
+
+def _could_be(key: Field[Any, Any], chosen: str) -> bool:
+    try:
+        key.to_python(chosen)
+    except ValidationError:
+        return False
+    return clean(chosen) == chosen
+
+
+def _drop_odd_cookies(request: HttpRequest) -> None:
+    """A quoted cookie may hold a NUL, which Django's sessions would look up in PostgreSQL, and fail."""
+    for name in [name for name, value in request.COOKIES.items() if clean(value) != value]:
+        del request.COOKIES[name]
+
+
+def is_head(request: HttpRequest) -> bool:
+    """Whether the caller asked for the head alone; a view sees GET either way."""
+    return bool(request.META["REQUEST_METHOD"] == "HEAD")
+
+
+def _without_body(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Keep the head of an answer, the length of the body that GET would bring included."""
+    request.method = "HEAD"
+    if isinstance(response, StreamingHttpResponse):
+        response.streaming_content = iter(())
+    elif isinstance(response, HttpResponse):
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+        response.content = b""
+    return response
+
+
+def tell(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """Answer with a problem: a document for the API, a page for people."""
+    if is_api(request):
+        return problem.response(request)
+    # Under a name that is refused every link of ours is refused as well.
+    shown = {"problem": problem, "title": _heading(problem), "links": problem.code != "unknown-host"}
+    response = render(request, "esteira_web/problem.html", shown, status=problem.status)
+    for name, value in problem.headers.items():
+        response[name] = value
+    return response
+
+
+def _heading(problem: Problem) -> str:
+    headings = {
+        403: "Not allowed",
+        404: "Not found",
+        409: "Not possible now",
+        429: "Too often",
+        503: "Not available",
+    }
+    return headings.get(problem.status, "That did not work")
+
+
+def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    if response.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
+        return response
+    kept = {
+        name: response[name]
+        for name in ("Retry-After", "WWW-Authenticate", "ETag")
+        if response.has_header(name)
+    }
+    if response.has_header("Allow"):
+        kept["Allow"] = ", ".join(sorted(response["Allow"].split(", ")))
+    response.close()
+    code = BY_STATUS.get(response.status_code, "internal" if response.status_code >= 500 else "bad-request")
+    return Problem(code=code, status=response.status_code, headers=kept).response(request)
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if isinstance(exception, DisallowedHost):
+        return tell(request, Problem(code="unknown-host", status=400, detail=_UNKNOWN_NAME))
+    if isinstance(exception, RequestDataTooBig):
+        limit = f"The body is larger than the limit of {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024**2} MiB."
+        return tell(request, Problem(code="too-large", status=413, detail=limit))
+    return tell(request, Problem(code="bad-request", status=400))
+
+
+def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return tell(request, Problem(code="forbidden", status=403))
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    detail = "This form is too old, or came from another site. Go back, load the page again and repeat."
+    return tell(request, Problem(code="csrf", status=403, detail=detail))
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return tell(request, Problem(code="not-found", status=404))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer for an exception that no view raised: sessions and accounts are in the database too."""
+    error = sys.exc_info()[1]
+    problem = problems.of(error) if error is not None else None
+    return tell(request, problem or Problem(code="internal", status=500))

@@ -1,0 +1,148 @@
+"""Counts what is in each queue, each part within a limit of its own.
+
+Waiting jobs are counted up to 10,000 a queue. Waiting rows are found by the index that feeds Redis: from each kind of
+row (queue, priority, type) to the next, then one index range each, in which what is due comes first.
+
+While somebody holds an old snapshot, these indexes keep the entries of all that ran since, and to read them takes
+longer and longer. A part that takes too long is left out, and is not asked again for a while: the other numbers, and
+the alerts on them, must not go with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from esteira.db import Db, Row
+from esteira.db.walk import within
+
+#: So many waiting jobs are counted in one queue; more are told as this many.
+MOST = 10_000
+#: What is measured within a limit: all parts together, and what else is asked, fit into a page's second.
+PARTS = ("waiting", "hinted", "running", "files")
+LIMIT_S = 0.2
+#: A part that took too long is asked for again after the first time; that doubles up to the second one.
+AGAIN_S, LONGEST_S = 2.0, 30.0
+
+# Each queue, priority, type and "in turn or not" is a range of the index job_feed.
+# The clock is read once, because only a value that stands still can be the end of an index range.
+_UNFED = f"""
+WITH RECURSIVE clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
+kinds AS (
+  (SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
+   ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1)
+  UNION ALL
+  SELECT next.queue, next.priority, next.type, next.in_turn FROM kinds k CROSS JOIN LATERAL (
+    SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
+      AND (j.queue, j.priority, j.type, j.in_turn) > (k.queue, k.priority, k.type, k.in_turn)
+    ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1) AS next),
+queues AS (SELECT DISTINCT queue FROM kinds)
+SELECT q.queue,
+  (SELECT count(*) FROM (
+     SELECT 1 FROM kinds k CROSS JOIN LATERAL (
+       SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
+         AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
+         AND j.run_at <= (SELECT now FROM clock)
+       LIMIT {MOST}) AS due
+     WHERE k.queue = q.queue LIMIT {MOST}) AS all_due),
+  (SELECT count(*) FROM (
+     SELECT 1 FROM kinds k CROSS JOIN LATERAL (
+       SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
+         AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
+         AND j.run_at > (SELECT now FROM clock)
+       LIMIT {MOST}) AS later
+     WHERE k.queue = q.queue LIMIT {MOST}) AS all_later),
+  (SELECT extract(epoch FROM (SELECT now FROM clock) - min(first.run_at))::float8 FROM kinds k CROSS JOIN LATERAL (
+     SELECT j.run_at FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
+       AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
+     ORDER BY j.run_at, j.id LIMIT 1) AS first
+   WHERE k.queue = q.queue)
+FROM queues q"""
+
+_FED = f"""
+SELECT f.queue, count(*), extract(epoch FROM clock_timestamp() - min(f.run_at))::float8 FROM (
+  SELECT j.queue, j.run_at FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NOT NULL
+  ORDER BY j.published_at, j.id LIMIT {MOST}) AS f
+GROUP BY f.queue"""
+
+_RUNNING = f"""
+SELECT r.queue, count(*) FROM (
+  SELECT j.queue FROM esteira_job j WHERE j.state = 'running' ORDER BY j.claimed_at LIMIT {MOST}) AS r
+GROUP BY r.queue"""
+
+
+class Limited:
+    """Asks for parts of a page, each within its limit."""
+
+    def __init__(self, core: Db) -> None:
+        self._core = core
+        #: Until when each part that took too long is left alone, and for how long that is.
+        self._left_out: dict[str, tuple[float, float]] = {}
+
+    @property
+    def left_out(self) -> set[str]:
+        """The parts that took too long when they were last asked for."""
+        return set(self._left_out)
+
+    def fetch(self, part: str, sql: str, **planner: str) -> list[Row] | None:
+        """Return the rows of a part; None if they take too long, or did a moment ago. `planner`: what it may use."""
+        until, pause_s = self._left_out.get(part, (float("-inf"), AGAIN_S / 2))
+        if time.monotonic() < until:
+            return None
+
+        def ask() -> list[Row]:
+            for name, value in planner.items():
+                self._core.fetch("SELECT set_config(%s, %s, true)", [f"enable_{name}", value])
+            return self._core.fetch(sql)
+
+        rows = within(self._core, LIMIT_S, ask)
+        if rows is None:
+            pause_s = min(LONGEST_S, pause_s * 2)
+            self._left_out[part] = time.monotonic() + pause_s, pause_s
+        else:
+            self._left_out.pop(part, None)
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class InQueues:
+    """What is in each queue now; a queue that is not named has nothing, and None was not measured."""
+
+    waiting: Mapping[str, int] | None
+    later: Mapping[str, int] | None
+    oldest_s: Mapping[str, float] | None
+    running: Mapping[str, int] | None
+
+    def names(self) -> set[str]:
+        return {queue for part in (self.waiting, self.later, self.running) for queue in part or ()}
+
+
+class Queued:
+    """Counts what is in the queues."""
+
+    def __init__(self, limited: Limited) -> None:
+        self._limited = limited
+
+    def count(self) -> InQueues:
+        # A bitmap reads the whole range of an index before it gives the first row, and a range may hold millions.
+        unfed, fed, running = (
+            self._limited.fetch(part, sql, bitmapscan="off")
+            for part, sql in (("waiting", _UNFED), ("hinted", _FED), ("running", _RUNNING))
+        )
+        waiting: dict[str, int] = defaultdict(int)
+        oldest_s: dict[str, float] = defaultdict(float)
+        for queue, due, _, first_s in unfed or ():
+            waiting[queue], oldest_s[queue] = due, max(0.0, first_s)
+        for queue, due, first_s in fed or ():
+            waiting[queue] = min(MOST, waiting[queue] + due)
+            oldest_s[queue] = max(oldest_s[queue], first_s)
+        # Half of what waits would look like all of it.
+        whole = unfed is not None and fed is not None
+        return InQueues(
+            waiting=waiting if whole else None,
+            later=None if unfed is None else {queue: later for queue, _, later, _ in unfed},
+            oldest_s=oldest_s if whole else None,
+            running=None if running is None else dict(running),
+        )

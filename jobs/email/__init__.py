@@ -1,0 +1,217 @@
+"""Mail: one message to a few people, or the same message to each address of a list.
+
+SMTP comes from EMAIL_URL, through Django's mail. A mail server has no transactions: a job whose worker died between the
+server's "accepted" and our record sends again, with the same Message-ID, by which servers and mailboxes drop repeats.
+What the server refuses for good (5xx) is not tried again; what it puts off (4xx) is, alone, by a follow-up job if
+others were accepted, so that nobody gets a second copy because of somebody else's full mailbox. A message that the
+server got whole and said nothing about may have been taken: it is sent again a quarter of an hour later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from esteira import Context, FileRef, GiveUp, Retry, job
+from jobs.email._addresses import bare, checked_address, split_addresses, without_repeats
+from jobs.email._headers import one_line
+from jobs.email._letter import Letter
+from jobs.email._post import MOST_BREAKS, PERMANENT, UNCLEAR_PAUSE_S, PerhapsTaken, Post
+from jobs.email._transaction import Refusal
+
+#: When a list hands what is left to a follow-up job, in seconds: its time limit less what one message may take.
+LIST_ENOUGH_S = 6000
+
+Address = Annotated[str, Field(min_length=3, max_length=320), AfterValidator(checked_address)]
+Subject = Annotated[
+    str,
+    Field(min_length=1, max_length=200, title="Subject", description="One line."),
+    AfterValidator(one_line),
+]
+Text = Annotated[
+    str, Field(min_length=1, max_length=50_000, title="Text", description="The message as plain text.")
+]
+Html = Annotated[
+    str,
+    Field(
+        max_length=50_000, title="HTML", description="The same message as HTML, for programs that show it."
+    ),
+]
+ReplyTo = Annotated[
+    Address | None, Field(title="Reply to", description="Where answers go, if not to the sender.")
+]
+Attachments = Annotated[
+    tuple[FileRef, ...],
+    Field(max_length=20, title="Attachments", description="Uploaded files, at most 25 MiB together."),
+]
+FirstJob = Annotated[
+    UUID | None,
+    Field(
+        title="Follow-up of",
+        description="Follow-up jobs set it: their mail keeps the Message-ID of that job.",
+    ),
+]
+
+
+# A server may take ten minutes for its answer to a whole message, and the limit of a command for each address.
+@job(retries=8, backoff=5, timeout=1800)
+def send(
+    ctx: Context,
+    to: Annotated[
+        list[Address],
+        BeforeValidator(split_addresses),
+        Field(min_length=1, max_length=50, title="To", description="All of them see each other's address."),
+    ],
+    subject: Subject,
+    text: Text,
+    html: Html = "",
+    reply_to: ReplyTo = None,
+    attachments: Attachments = (),
+    first_job: FirstJob = None,
+) -> dict[str, Any] | None:
+    """Send an e-mail.
+
+    One message to everybody in "To". It has succeeded when the mail server took it for at least one of them; the result
+    names whom it refused. If it refused all of them the job fails, and if it put all of them off the job tries again.
+    """
+    letter = Letter(
+        ctx,
+        first_job=first_job or ctx.job_id,
+        subject=subject,
+        text=text,
+        html=html,
+        reply_to=reply_to,
+        attachments=attachments,
+    )
+    people = without_repeats(to)
+    ctx.progress(0, len(people), "Sending")
+    with Post() as post:
+        refused = post.deliver(letter.addressed(people), _turned(ctx, people))
+    said = Said(accepted=[a for a in people if bare(a) not in refused], refused=refused)
+    return _conclude(
+        ctx,
+        said,
+        to=people,
+        again=lambda later, pause: send.after(seconds=pause).submit(to=later, **letter.params),
+    )
+
+
+@job(retries=8, backoff=5, timeout=7200)
+def send_to_list(
+    ctx: Context,
+    to: Annotated[
+        list[Address],
+        BeforeValidator(split_addresses),
+        Field(
+            min_length=1,
+            max_length=1000,
+            title="Address list",
+            description="Nobody sees the other addresses.",
+        ),
+    ],
+    subject: Subject,
+    text: Text,
+    html: Html = "",
+    reply_to: ReplyTo = None,
+    attachments: Attachments = (),
+    first_job: FirstJob = None,
+) -> dict[str, Any] | None:
+    """Send an e-mail to a list.
+
+    One message to each address, one after the other; an address that stands there twice gets one. The result names who
+    was refused. Whoever the server puts off, or was not reached when it went away, gets the mail from a follow-up job.
+    """
+    letter = Letter(
+        ctx,
+        first_job=first_job or ctx.job_id,
+        subject=subject,
+        text=text,
+        html=html,
+        reply_to=reply_to,
+        attachments=attachments,
+    )
+    people = without_repeats(to)
+    said = Said()
+    until = time.monotonic() + LIST_ENOUGH_S
+    with Post() as post:
+        for address in ctx.each(_turned(ctx, people), "Sending"):
+            try:
+                refused = post.deliver(letter.addressed([address], apart=True), [address])
+            except PerhapsTaken as trouble:
+                ctx.log.warning("%s: %s", address, trouble)
+                said.unclear.append(address)
+                said.last = trouble
+            except (Retry, GiveUp) as trouble:
+                if not said.accepted:
+                    raise
+                ctx.log.warning("%s The addresses that are left go to a follow-up job.", trouble)
+                break
+            else:
+                said.refused.update(refused)
+                if not refused:
+                    said.accepted.append(address)
+            if post.in_vain or (said.accepted and time.monotonic() > until):
+                ctx.log.warning("The addresses that are left go to a follow-up job.")
+                break
+    return _conclude(
+        ctx,
+        said,
+        to=people,
+        again=lambda later, pause: send_to_list.after(seconds=pause).submit(to=later, **letter.params),
+    )
+
+
+def _turned(ctx: Context, people: Sequence[str]) -> list[str]:
+    """Begin each try with others, so that those at whom the server breaks never stand before everybody else."""
+    first = (ctx.try_number - 1) * MOST_BREAKS % len(people)
+    return [*people[first:], *people[:first]]
+
+
+@dataclass
+class Said:
+    """Whom the server accepted, whom not (the bare address), and for whom it took a message without a word."""
+
+    accepted: list[str] = field(default_factory=list)
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    unclear: list[str] = field(default_factory=list)
+    last: PerhapsTaken | None = None
+
+
+def _conclude(
+    ctx: Context, said: Said, *, to: Sequence[str], again: Callable[[list[str], float], Any]
+) -> dict[str, Any] | None:
+    """Turn the server's answers into the job's result; a follow-up job is stored together with it, or not at all."""
+    refused = {
+        address: str(refusal) for address, refusal in said.refused.items() if refusal.code >= PERMANENT
+    }
+    done = set(said.accepted)
+    later = [a for a in to if a not in done and bare(a) not in refused]
+    if not said.accepted:
+        if said.last:
+            raise said.last
+        raise _nobody(said.refused, put_off=bool(later))
+    for address, answer in refused.items():
+        ctx.log.warning("%s was refused: %s", address, answer)
+    result: dict[str, Any] = {"accepted": len(said.accepted), "refused": refused}
+    if not later:
+        return result
+    later.sort(
+        key=lambda a: bare(a) in said.refused or a in said.unclear
+    )  # those who were not reached go first
+    pause = UNCLEAR_PAUSE_S if said.unclear else 60
+    with ctx.completing() as completion:
+        result["follow_up"] = {"addresses": len(later), "job": str(again(later, pause).id)}
+        completion.result = result
+    return None
+
+
+def _nobody(refused: dict[str, Refusal], *, put_off: bool) -> Exception:
+    answers = "; ".join(f"{address}: {refusal}" for address, refusal in list(refused.items())[:5])
+    if put_off:
+        return Retry(f"The mail server put the message off for everybody ({answers}).")
+    return GiveUp(f"The mail server refused every address ({answers}). Correct them, then submit a new job.")

@@ -1,0 +1,137 @@
+"""Reports about the jobs themselves, for people who do not open the dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import IO, Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from esteira import Context, GiveUp, job
+from esteira.errors import TooLarge
+from jobs._lists import split_list
+from jobs.reports._history import History, Period, database_clock
+from jobs.reports._sheets import Xlsx, write_csv
+
+MOST_DAYS = 366
+#: More than a person reads, and what stays far below the largest file.
+MOST_ROWS = 100_000
+MOST_FAILURES = 50
+CONTENT_TYPES = {
+    "pdf": "application/pdf",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "csv": "text/csv; charset=utf-8",
+}
+
+
+def _zone(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is not a time zone; write a name such as UTC or America/Sao_Paulo.") from None
+
+
+Day = Annotated[date, Field(ge=date(2000, 1, 1), le=date(2999, 12, 31))]
+
+
+@job(retries=3, timeout=1800)
+def job_history(
+    ctx: Context,
+    first_day: Annotated[
+        Day | None, Field(title="First day", description="Empty: a week before the last day.")
+    ] = None,
+    last_day: Annotated[Day | None, Field(title="Last day", description="Empty: today.")] = None,
+    time_zone: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            title="Time zone",
+            description="Where a day begins, and of all times.",
+        ),
+        AfterValidator(_zone),
+    ] = "UTC",
+    job_type: Annotated[
+        str,
+        Field(max_length=120, title="Job type", description="Only this one, such as email.send. Empty: all."),
+    ] = "",
+    formats: Annotated[
+        tuple[Literal["pdf", "xlsx", "csv"], ...],
+        BeforeValidator(split_list),
+        Field(min_length=1, max_length=3, title="Formats"),
+    ] = ("pdf", "xlsx", "csv"),
+) -> dict[str, Any]:
+    """Report the job history.
+
+    Counts the jobs that were submitted in a period by type, day and state, lists them, and says what failed. PDF for
+    reading, XLSX and CSV with a line per job, the newest 100,000.
+    """
+    history = History(_period(first_day, last_day, time_zone), job_type)
+    report = _Report(ctx, history)
+    writers: dict[str, Callable[[IO[bytes]], None]] = {
+        "pdf": report.pdf,
+        "xlsx": report.xlsx,
+        "csv": report.csv,
+    }
+    files = []
+    for kind in dict.fromkeys(formats):
+        name = f"job-history-{history.period.first}-to-{history.period.last}.{kind}"
+        try:
+            with ctx.file(name, CONTENT_TYPES[kind]) as out:
+                writers[kind](out)
+        except TooLarge as error:
+            raise GiveUp(f"{kind}: {error} Choose a shorter period or one job type.") from error
+        files.append(name)
+    return {"jobs": report.jobs, "listed": report.listed, "period": str(history.period), "files": files}
+
+
+def _period(first: date | None, last: date | None, zone_name: str) -> Period:
+    zone, now = ZoneInfo(zone_name), database_clock()
+    last = last or now.astimezone(zone).date()
+    first = first or last - timedelta(days=6)
+    if first > last:
+        raise GiveUp(f"first_day: {first} is after the last day, {last}; swap them.")
+    if (last - first).days >= MOST_DAYS:
+        raise GiveUp(f"first_day: {first} to {last} is more than {MOST_DAYS} days; choose a shorter period.")
+    return Period(first=first, last=last, zone=zone, now=now)
+
+
+class _Report:
+    """What the three formats share: the counts, asked once, and the rows, read again for each."""
+
+    def __init__(self, ctx: Context, history: History) -> None:
+        ctx.progress(0, None, "Counting")
+        self._ctx, self._history, self._period = ctx, history, history.period
+        self._types = history.by_type()
+        self._buckets = history.over_time()
+        self.jobs = sum(line.jobs for line in self._types)
+        self.listed = min(self.jobs, MOST_ROWS)
+
+    def pdf(self, out: IO[bytes]) -> None:
+        from jobs.reports._pages import write_pdf
+
+        self._ctx.progress(0, None, "Writing PDF")
+        failures = self._history.failures(most=MOST_FAILURES)
+        write_pdf(out, self._period, self._note(), self._types, self._buckets, failures)
+
+    def xlsx(self, out: IO[bytes]) -> None:
+        book = Xlsx(out)
+        book.summary(self._period, self._note(), self._types)
+        book.over_time(self._buckets)
+        book.jobs(self._rows("Writing XLSX"))
+        book.close()
+
+    def csv(self, out: IO[bytes]) -> None:
+        write_csv(out, self._rows("Writing CSV"))
+
+    def _rows(self, text: str) -> Any:
+        return self._ctx.each(self._history.rows(most=MOST_ROWS), text, total=self.listed)
+
+    def _note(self) -> str:
+        what = f"of type {self._history.job_type} " if self._history.job_type else ""
+        if not self.jobs:
+            return f"No job {what}was submitted in this period."
+        listed = f" The newest {self.listed:,} are listed." if self.listed < self.jobs else ""
+        return f"{self.jobs:,} jobs {what}were submitted in this period.{listed}"

@@ -1,0 +1,177 @@
+"""Scaling in takes idle workers first: keeps the deletion cost of each worker's pod in step with what it runs.
+
+Who lowers the number of replicas (a person, an HPA, KEDA) does not choose the pods that go; the ReplicaSet takes those
+with the lowest annotation `controller.kubernetes.io/pod-deletion-cost`. Every second this process asks PostgreSQL who
+runs what, and patches the pods whose cost changed. It decides nothing else and holds nothing that matters: while it is
+away, costs are old and scaling in may take a busy worker, which drains as ever. Two of them are harmless.
+
+    0                  idle for ten seconds, or never busy
+    1                  idle for less: between two short jobs
+    1000 × jobs + age  busy; with equal numbers the longest running job decides, so that young work is moved first
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import django
+from django.conf import settings
+
+from esteira import migration_lock
+from esteira.db import Core, Db, Gone
+from esteira.worker import identity
+from project import logging as project_logging
+from project.kubernetes.api import Api, NotAnswered
+
+log = logging.getLogger("project.kubernetes.scale_in")
+
+NAME = "scale-in"
+ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
+WORKERS = "app.kubernetes.io/name=worker,app.kubernetes.io/part-of=esteira"
+#: Names and annotations are enough; whole pods are fifty times as much to send every second.
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+TURN_S, DATABASE_TIMEOUT_S = 1.0, 3.0
+IDLE_S = 10.0
+IDLE, RESTING, A_JOB = 0, 1, 1000
+#: Ages count in steps of a twentieth: exact while a job is young, and an hour of it is some 150 patches, not 3600.
+STEP = 1.05
+#: Kubernetes reads an int32.
+HIGHEST = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What one pod runs: how many jobs at a time, and for how long the oldest of them already."""
+
+    jobs: int
+    oldest_s: float
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, _end)
+    django.setup()
+    project_logging.configure(settings.LOG_LEVEL, settings.LOG_FORMAT)
+    identity.touch(NAME)
+    migration_lock.wait_until_migrated(turn=lambda: identity.touch(NAME))
+    try:
+        scale_in = ScaleIn(Api(), Core(NAME, timeout_s=DATABASE_TIMEOUT_S))
+    except NotAnswered as error:
+        sys.exit(str(error))
+    while True:
+        began = time.monotonic()
+        scale_in.turn()
+        time.sleep(max(0.0, TURN_S - (time.monotonic() - began)))
+
+
+def _end(*_: object) -> NoReturn:
+    """As the first process of a container, Python is deaf to SIGTERM until it has a handler."""
+    sys.exit(0)
+
+
+class ScaleIn:
+    """One turn after the other; remembers when it saw each pod busy, and which trouble it has told of."""
+
+    def __init__(self, api: Api, db: Core) -> None:
+        self._api, self._db = api, db
+        self._busy_at: dict[str, float] = {}
+        self._told = ""
+
+    def turn(self) -> None:
+        """Put the costs right; what fails is told once, and the next turn tries again."""
+        trouble, unexpected = "", None
+        identity.touch(NAME)
+        try:
+            self._settle(loads(self._db))
+        except Gone as error:
+            self._db.close()
+            trouble = f"{migration_lock.away(error)} Costs stay as they are until it does."
+        except NotAnswered as error:
+            trouble = str(error)
+        except Exception as error:  # whatever an API may say, the next turn is a second away
+            trouble, unexpected = f"a turn failed in an unexpected way: {error!r}", error
+        self._tell(trouble, unexpected)
+
+    def _settle(self, busy: Mapping[str, Load]) -> None:
+        identity.touch(NAME)
+        failed: NotAnswered | None = None
+        for pod in self._pods():
+            wanted = str(self._cost(pod, busy.get(pod["name"])))
+            if _annotation(pod) == wanted:
+                continue
+            identity.touch(NAME)
+            try:
+                self._api.patch(f"pods/{pod['name']}", {"metadata": {"annotations": {ANNOTATION: wanted}}})
+            except NotAnswered as error:
+                if error.status == HTTPStatus.NOT_FOUND:  # it has ended since it was listed
+                    continue
+                failed = error
+                if not error.status:  # the others would wait as long, for as little
+                    break
+        if failed:
+            raise failed
+
+    def _pods(self) -> list[dict[str, Any]]:
+        """Return name and annotations of the pods that may be chosen; those that end already are not among them."""
+        items = self._api.get(f"pods?labelSelector={quote(WORKERS)}", accept=METADATA)["items"]
+        # An empty list of metadata is a null, as Go writes it.
+        pods = [item["metadata"] for item in items or () if not item["metadata"].get("deletionTimestamp")]
+        names = {pod["name"] for pod in pods}
+        self._busy_at = {name: at for name, at in self._busy_at.items() if name in names}
+        return pods
+
+    def _cost(self, pod: Mapping[str, Any], load: Load | None) -> int:
+        name, now = pod["name"], time.monotonic()
+        if load:
+            self._busy_at[name] = now
+            return cost(load)
+        if name not in self._busy_at:
+            # A new pod was never busy. One with a cost was, before this process began: it counts from now on.
+            self._busy_at[name] = float("-inf") if _annotation(pod) in (None, str(IDLE)) else now
+        return RESTING if now - self._busy_at[name] < IDLE_S else IDLE
+
+    def _tell(self, trouble: str, unexpected: Exception | None) -> None:
+        if trouble == self._told:
+            return
+        if trouble:
+            log.warning(trouble, exc_info=unexpected)
+        else:
+            log.info("PostgreSQL and Kubernetes answer again")
+        self._told = trouble
+
+
+def loads(db: Db) -> dict[str, Load]:
+    """Return what each pod runs that runs anything.
+
+    A batch counts as one job: its jobs run one after the other in one process, and all are short.
+    """
+    rows = db.fetch(
+        """SELECT coalesce(w.host, split_part(split_part(j.worker, '/', 1), '@', 2)),
+             count(DISTINCT coalesce(j.delivery, j.id::text)),
+             extract(epoch FROM clock_timestamp() - min(coalesce(j.started_at, j.claimed_at)))::float8
+           FROM esteira_job j LEFT JOIN esteira_worker w ON w.name = split_part(j.worker, '/', 1)
+           WHERE j.state = 'running' GROUP BY 1"""
+    )
+    return {pod: Load(jobs=jobs, oldest_s=oldest_s) for pod, jobs, oldest_s in rows}
+
+
+def cost(load: Load) -> int:
+    """Return the cost of ending a busy pod."""
+    age = min(int(math.log1p(max(0.0, load.oldest_s)) / math.log(STEP)), A_JOB - 1)
+    return min(load.jobs * A_JOB + age, HIGHEST)
+
+
+def _annotation(pod: Mapping[str, Any]) -> str | None:
+    return (pod.get("annotations") or {}).get(ANNOTATION)
+
+
+if __name__ == "__main__":
+    main()
