@@ -48,6 +48,8 @@ VALUE_CLASSES = ("22", "23", "54")
 #: Somebody holds a lock: the server works, and so does the connection.
 BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 DEADLOCK_TRIES = 5
+#: A worker's parent forks all its life, so it holds no connection: it opens one, for at most a second.
+PARENT_TIMEOUT_S = 1.0
 #: The server's own limits come first; so much later a client stops waiting for a server that has stopped working.
 SERVER_FIRST_S = 1.0
 #: As often a statement comes before a connection of Django prepares it; Django itself never does.
@@ -253,6 +255,16 @@ def limit_waits(connection: psycopg.Connection[Any], patience_s: float) -> None:
             raise
 
     connection.wait = limited  # type: ignore[method-assign]  # Django makes its connections itself
+
+
+@contextmanager
+def briefly(purpose: str) -> Iterator[Core]:
+    """Open a connection for a few statements, and close it."""
+    core = Core(purpose, timeout_s=PARENT_TIMEOUT_S)
+    try:
+        yield core
+    finally:
+        core.close()
 
 
 def liveness(timeout_s: float) -> dict[str, int]:

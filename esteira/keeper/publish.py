@@ -38,9 +38,9 @@ from esteira.db.walk import RESTS, Clock
 from esteira.job_types.registry import PRIORITIES
 from esteira.keeper.due import MARKING_S, SLOW_S, Due
 from esteira.keeper.slices import Slice
+from esteira.liveness import SILENT_S
 from esteira.record import insert
 from esteira.record.insert import SLICE
-from esteira.worker.identity import SILENT_S
 
 #: A list is fed again once this share of it is free: feeding one by one would make hints of one.
 REFILL_SHARE = 4

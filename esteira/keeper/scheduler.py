@@ -32,8 +32,8 @@ from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.retention import Retention
 from esteira.keeper.schedules import write_ticks
 from esteira.keeper.turns import Turns, is_absence, said
+from esteira.liveness import touch
 from esteira.record import rescue
-from esteira.worker.identity import touch
 
 log = logging.getLogger("esteira.keeper")
 T = TypeVar("T")

@@ -12,27 +12,20 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
-
 from esteira import releases
-from esteira.db import Core, Db, Gone
+from esteira.db import Db, Gone, briefly
 from esteira.job_types.registry import registry
+from esteira.liveness import SILENT_S
 from esteira.record import rescue
 
 log = logging.getLogger("esteira.worker")
 
-#: A worker's parent forks all its life, so it holds no connection: it opens one, for at most a second.
-PARENT_TIMEOUT_S = 1.0
-ANNOUNCE_S = 5.0
-#: A worker that was silent this long is not counted on.
-SILENT_S = 3 * ANNOUNCE_S
 _PROC = Path("/proc")
 
 
@@ -68,16 +61,6 @@ class Identity:
     def full(self) -> str:
         """What stands in a running job's row."""
         return f"{self.name}/{self.incarnation}"
-
-
-@contextmanager
-def briefly(purpose: str) -> Iterator[Core]:
-    """Open a connection for a few statements, and close it."""
-    core = Core(purpose, timeout_s=PARENT_TIMEOUT_S)
-    try:
-        yield core
-    finally:
-        core.close()
 
 
 def incarnation(pid: int) -> str:
@@ -179,21 +162,6 @@ def say_goodbye(identity: Identity) -> None:
             "UPDATE esteira_worker SET state = 'gone' WHERE name = %s AND incarnation = %s",
             [identity.name, identity.incarnation],
         )
-
-
-def touch(name: str, sign: str = "alive") -> None:
-    """Show that a loop turns (alive) or does its work (ready): checks look at the age of these files in RUN_DIR."""
-    file = Path(settings.RUN_DIR) / f"{name}.{sign}"
-    try:
-        file.touch()
-    except FileNotFoundError:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-
-
-def untouch(name: str, sign: str) -> None:
-    """Take a sign away at once, instead of letting it grow old."""
-    (Path(settings.RUN_DIR) / f"{name}.{sign}").unlink(missing_ok=True)
 
 
 def _holder(db: Db, name: str) -> Holder | None:

@@ -21,15 +21,16 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from django.conf import settings
 
-from esteira import migration_lock
-from esteira.db import Gone
+from esteira import liveness, migration_lock
+from esteira.db import Gone, briefly
 from esteira.descriptors import Descriptors, allow_a_few_more, words
+from esteira.liveness import ANNOUNCE_S
 from esteira.runner import pool_process
 from esteira.runner.runner import Runner
 from esteira.worker import guardian, identity, stopping
 from esteira.worker.acks import spare_hints
 from esteira.worker.celery_events import BriefDispatcher
-from esteira.worker.identity import ANNOUNCE_S, Identity, briefly
+from esteira.worker.identity import Identity
 from esteira.worker.links import Links
 from esteira.worker.ready import Readiness, slots
 from esteira.worker.remote_control import limited_by_celery
@@ -101,7 +102,7 @@ class SteadyConsumer(Consumer):
                 time.sleep(FIRST_PAUSE_S)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        identity.touch("worker")  # a turn that failed is a turn
+        liveness.touch("worker")  # a turn that failed is a turn
         try:
             super().on_connection_error_after_connected(exc)
         except Exception as error:
@@ -150,7 +151,7 @@ class SteadyConsumer(Consumer):
         while True:
             maybe_shutdown()
             self._mind_descriptors()
-            identity.touch("worker")
+            liveness.touch("worker")
             try:
                 conn.ensure_connection(
                     max_retries=1, interval_start=0, interval_step=0, reraise_as_library_errors=False
@@ -174,7 +175,7 @@ class SteadyConsumer(Consumer):
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
-        identity.touch("worker")
+        liveness.touch("worker")
         self._announce()  # timers begin anew with each connection: a Redis that dies every 4 s must not silence us
         hub.timer.call_repeatedly(TOUCH_S, self._show_life)
         hub.timer.call_repeatedly(TOUCH_S, self._mind_descriptors)
@@ -192,7 +193,7 @@ class SteadyConsumer(Consumer):
 
     def _show_life(self) -> None:
         """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
-        identity.touch("worker")
+        liveness.touch("worker")
         if not stopping.begun():
             self._readiness.look(self)
 
@@ -224,8 +225,8 @@ class Name(StartStopStep):
         global _me
         pool_process.remember_parent()
         guardian.start()
-        identity.touch("worker")
-        migration_lock.wait_until_migrated(turn=lambda: identity.touch("worker"))
+        liveness.touch("worker")
+        migration_lock.wait_until_migrated(turn=lambda: liveness.touch("worker"))
         while _me is None:
             try:
                 with briefly("worker start") as db:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from esteira.worker import identity
+from esteira import liveness
 
 log = logging.getLogger("esteira.worker")
 
@@ -29,12 +29,12 @@ class Readiness:
         """Renew the sign, or take it away; call it about once a second."""
         lacks = _lacks(consumer, self._queues)
         if not lacks:
-            identity.touch("worker", "ready")
+            liveness.touch("worker", "ready")
             if self._said:
                 log.info("ready again")
             self._looks, self._said = 0, ""
             return
-        identity.untouch("worker", "ready")
+        liveness.untouch("worker", "ready")
         self._looks += 1
         if self._looks >= LOOKS_BEFORE_SAYING and lacks != self._said:
             log.warning("alive but not ready: %s", lacks)

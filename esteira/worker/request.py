@@ -11,11 +11,10 @@ from billiard.exceptions import Terminated
 from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
 
-from esteira.db import Gone
+from esteira.db import Gone, briefly
 from esteira.record import rescue
 from esteira.runner import pool_process
 from esteira.worker import stopping
-from esteira.worker.identity import briefly
 
 log = logging.getLogger("esteira.worker")
 

@@ -28,10 +28,12 @@ from celery.platforms import EX_FAILURE, EX_OK, close_open_fds
 from celery.worker import state as celery_state
 from django.conf import settings
 
-from esteira.db import Db, Gone
+from esteira import liveness
+from esteira.db import Db, Gone, briefly
+from esteira.liveness import ANNOUNCE_S
 from esteira.record import rescue
 from esteira.worker import identity
-from esteira.worker.identity import ANNOUNCE_S, Identity, briefly
+from esteira.worker.identity import Identity
 
 log = logging.getLogger("esteira.worker")
 
@@ -162,7 +164,7 @@ class Stop:
         self._thread = threading.Thread(target=self._keep_time, name="esteira-stop", daemon=True)
         self._why, self._seconds = why, seconds
         with suppress(OSError):
-            identity.untouch("worker", "ready")
+            liveness.untouch("worker", "ready")
         self._thread.start()
 
     def _keep_time(self) -> None:
@@ -182,7 +184,7 @@ class Stop:
         self._end()
 
     def _touch(self) -> None:
-        identity.touch("worker")
+        liveness.touch("worker")
 
     def _say_alive(self) -> None:
         with self._last_word:

@@ -13,8 +13,8 @@ from typing import Any
 from uuid import UUID
 
 from esteira.broker.hint import ids_of
+from esteira.db import briefly
 from esteira.record.claim import settle
-from esteira.worker.identity import briefly
 
 log = logging.getLogger("esteira.worker")
 

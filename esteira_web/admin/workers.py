@@ -9,8 +9,8 @@ from django.contrib import admin
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.http import HttpRequest
 
+from esteira.liveness import SILENT_S
 from esteira.models import ClockTimestamp, Worker
-from esteira.worker.identity import SILENT_S
 from esteira_web.admin.readonly import ReadOnly, moment
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Any
-from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -15,9 +14,7 @@ from ninja.parser import Parser
 
 from esteira.values import json_text
 from esteira_web.server.problems import Problem, Told, invalid
-
-NOT_UTF8 = "is not UTF-8."
-Mistakes = list[dict[str, Any]]
+from esteira_web.server.query_strings import Mistakes, not_text
 
 
 class JsonParser(Parser):
@@ -83,27 +80,6 @@ def _other(detail: str, headers: Mapping[str, str] | None = None) -> Told:
 
 
 # --- Query strings ----------------------------------------------------------------------------------------------------
-
-
-def not_text(query: str) -> Mistakes:
-    """Find what in a query string is no text that can be stored: bytes that are not UTF-8, and NUL."""
-    if "%" not in query and query.isascii():
-        return []
-    found: Mistakes = []
-    for pair in query.split("&"):
-        name, _, value = (_decoded(part) for part in pair.partition("="))
-        parts = [part for part in (name, value) if part]
-        if any("\ufffd" in part and "%EF%BF%BD" not in pair.upper() for part in parts):
-            found.append({"parameter": name, "detail": NOT_UTF8})
-        elif any("\0" in part for part in parts):
-            found.append(
-                {"parameter": name.replace("\0", "\ufffd"), "detail": "holds a NUL character; remove it."}
-            )
-    return found
-
-
-def _decoded(part: str) -> str:
-    return unquote_to_bytes(part.replace("+", " ")).decode("utf-8", "replace")
 
 
 def known_only(run: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

@@ -22,11 +22,9 @@ from esteira.idempotency import is_kept
 from esteira.models import File
 from esteira_web.accounts.roles import Access
 from esteira_web.api.submit import key_of
-from esteira_web.server.bodies import NeedsBody, NotYet
+from esteira_web.server.bodies import SINK, NeedsBody, NotYet
 from esteira_web.server.problems import Problem, Told
 
-#: Where `esteira_web.server.asgi` puts what it has stored already.
-SINK = "esteira.sink"
 #: What multipart adds around a file, and other fields beside it, which are read and forgotten.
 MULTIPART_BYTES, MULTIPART_PARTS = 64 * 1024, 20
 #: What curl says about bytes that it knows nothing about.

@@ -11,7 +11,7 @@ from esteira import operate
 from esteira.errors import EsteiraError
 from esteira_web.cli.caller import who
 from esteira_web.cli.display import short_id
-from esteira_web.cli.errors import OK, REFUSED, Usage
+from esteira_web.cli.errors import OK, REFUSED
 from esteira_web.cli.out import Out
 from esteira_web.read import find
 
@@ -56,7 +56,7 @@ def each(
         try:
             job_id = which(ref)
             state = act(job_id)
-        except Usage:
+        except find.NotAnId:
             raise
         except EsteiraError as error:
             out.refuse(error)

@@ -13,10 +13,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from esteira.db import Gone, Orm
 from esteira.errors import NotFound
+from esteira.liveness import SILENT_S
 from esteira.states import ENDED, SHOWN_STATE_SQL
 from esteira.values.printable import one_line
 from esteira.values.readable import number
-from esteira.worker.identity import SILENT_S
 from esteira_web.cli.display import short_id
 from esteira_web.read import words
 

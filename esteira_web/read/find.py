@@ -13,7 +13,6 @@ from esteira.db import Orm
 from esteira.errors import EsteiraError, NotFound, TooSlow
 from esteira.models import Job
 from esteira.search.scan import LIMIT_S, within
-from esteira_web.cli.errors import Usage
 from esteira_web.read.as_json import jobs
 
 SHORTEST = 8
@@ -24,6 +23,13 @@ SELECT id FROM (SELECT id FROM {among} ORDER BY created_at DESC, id DESC LIMIT %
 WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4"""
 
 
+class NotAnId(EsteiraError):
+    """No id looks like this."""
+
+    code = "usage"
+    status = 422
+
+
 class Ambiguous(EsteiraError):
     """Several ids end like this."""
 
@@ -32,7 +38,7 @@ class Ambiguous(EsteiraError):
 
 
 def job_id(ref: str) -> UUID:
-    """Return the id that `ref` means; raises Usage, NotFound or Ambiguous."""
+    """Return the id that `ref` means; raises NotAnId, NotFound or Ambiguous."""
     return _id_of("job", ref, "esteira_job")
 
 
@@ -44,7 +50,7 @@ def upload_id(ref: str) -> UUID:
 def _id_of(kind: str, ref: str, among: str) -> UUID:
     digits = ref.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{8,32}", digits):
-        raise Usage(f"{ref!r} is no {kind}'s id: give the whole id, or its last {SHORTEST} digits or more.")
+        raise NotAnId(f"{ref!r} is no {kind}'s id: give the whole id, or its last {SHORTEST} digits or more.")
     return UUID(digits) if len(digits) == 32 else _ending_in(kind, ref, digits, among)
 
 

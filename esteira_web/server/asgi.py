@@ -31,10 +31,9 @@ from servestatic.middleware import ServeStaticMiddleware
 from esteira.db import Gone
 from esteira.db.orm import answer_within
 from esteira.files import CHUNK_BYTES
-from esteira_web.accounts.roles import Access
-from esteira_web.api.uploads import SINK
 from esteira_web.server import health, metrics, problems, request_id
 from esteira_web.server.bodies import (
+    SINK,
     UPLOAD_BYTES,
     Body,
     Left,
@@ -228,9 +227,8 @@ async def _alive() -> tuple[int, health.Body]:
 
 def _caller(request: HttpRequest) -> str:
     """Return the account that asks, as far as the request got before its body was needed."""
-    access = getattr(request, "auth", None)
-    if isinstance(access, Access):
-        return access.account
+    if account := getattr(getattr(request, "auth", None), "account", ""):  # see `esteira_web.api.auth`
+        return str(account)
     user = getattr(request, "user", None)
     return f"user:{user.pk}" if user is not None and user.is_authenticated else ""
 
@@ -245,9 +243,8 @@ def _is_of_a_stranger(scope: Scope) -> bool:
     """Whether a request says nothing of who sends it; what it says is not looked up here, and may be wrong."""
     headers = dict(scope["headers"])
     session = f"{settings.SESSION_COOKIE_NAME}=".encode()
-    return scope["path"] in SIGN_INS or not (
-        b"authorization" in headers or session in headers.get(b"cookie", b"")
-    )
+    shows = headers.get(b"authorization") or session in headers.get(b"cookie", b"")
+    return scope["path"] in SIGN_INS or not shows
 
 
 async def _measured(scope: Scope, send: Send) -> None:

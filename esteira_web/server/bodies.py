@@ -48,6 +48,10 @@ class Left(Exception):
     """The client has gone."""
 
 
+#: Where the server puts what has taken a body already, in the scope of its request.
+SINK = "esteira.sink"
+
+
 class Sink(Protocol):
     """Takes a body piece by piece, on a thread."""
 

@@ -27,9 +27,9 @@ from esteira.db import Db
 from esteira.job_types.registry import registry
 from esteira.keeper.hold import FAILING_S
 from esteira.keeper.turns import STEPS
+from esteira.liveness import SILENT_S
 from esteira.states import ENDED
 from esteira.stats import BOUNDS_S
-from esteira.worker.identity import SILENT_S
 from esteira_web.server import health
 from esteira_web.server.queued import MOST, PARTS, Limited, Queued
 

@@ -20,9 +20,9 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
 from esteira.values.bounds import clean
-from esteira_web.api.reading import not_text
 from esteira_web.server import problems
 from esteira_web.server.problems import BY_STATUS, CONTENT_TYPE, Problem
+from esteira_web.server.query_strings import not_text
 from esteira_web.server.request_id import HEADER, current, request_id_of
 
 API = "/api/"

@@ -26,9 +26,8 @@ from urllib.parse import quote
 import django
 from django.conf import settings
 
-from esteira import migration_lock
+from esteira import liveness, migration_lock
 from esteira.db import Core, Db, Gone
-from esteira.worker import identity
 from project import logging as project_logging
 from project.kubernetes.api import Api, NotAnswered
 
@@ -60,8 +59,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     django.setup()
     project_logging.configure(settings.LOG_LEVEL, settings.LOG_FORMAT)
-    identity.touch(NAME)
-    migration_lock.wait_until_migrated(turn=lambda: identity.touch(NAME))
+    liveness.touch(NAME)
+    migration_lock.wait_until_migrated(turn=lambda: liveness.touch(NAME))
     try:
         scale_in = ScaleIn(Api(), Core(NAME, timeout_s=DATABASE_TIMEOUT_S))
     except NotAnswered as error:
@@ -88,7 +87,7 @@ class ScaleIn:
     def turn(self) -> None:
         """Put the costs right; what fails is told once, and the next turn tries again."""
         trouble, unexpected = "", None
-        identity.touch(NAME)
+        liveness.touch(NAME)
         try:
             self._settle(loads(self._db))
         except Gone as error:
@@ -101,13 +100,13 @@ class ScaleIn:
         self._tell(trouble, unexpected)
 
     def _settle(self, busy: Mapping[str, Load]) -> None:
-        identity.touch(NAME)
+        liveness.touch(NAME)
         failed: NotAnswered | None = None
         for pod in self._pods():
             wanted = str(self._cost(pod, busy.get(pod["name"])))
             if _annotation(pod) == wanted:
                 continue
-            identity.touch(NAME)
+            liveness.touch(NAME)
             try:
                 self._api.patch(f"pods/{pod['name']}", {"metadata": {"annotations": {ANNOTATION: wanted}}})
             except NotAnswered as error:

@@ -19,7 +19,7 @@ from esteira import GiveUp, LocalContext, Retry
 from esteira.files import open_file, save_upload
 from esteira.job_types.context import MemoryHost
 from esteira.models import Job
-from jobs.email import send, send_to_list
+from jobs.email import _transaction, send, send_to_list
 from jobs.email._post import MOST_BREAKS
 from project.local.embedded import free_port
 

@@ -23,7 +23,7 @@ from esteira.files import open_file, open_result
 from esteira.job_types.context import MemoryHost
 from esteira.models import File, Job
 from jobs import reports
-from jobs.reports import job_history
+from jobs.reports import _history, job_history
 from jobs.reports._sheets import looks_like_formula
 
 DAY = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)

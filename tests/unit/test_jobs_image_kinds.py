@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from esteira import GiveUp, LocalContext
-from jobs.images import convert, thumbnails
+from jobs.images import _gray, convert, thumbnails
 
 REF = str(uuid4())
 SIDE = 32

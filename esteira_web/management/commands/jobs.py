@@ -31,6 +31,7 @@ from esteira_web.cli import (
 from esteira_web.cli.errors import INTERRUPTED, OK, REFUSED, UNAVAILABLE, USAGE, Usage
 from esteira_web.cli.hints import typed
 from esteira_web.cli.out import Out
+from esteira_web.read.find import NotAnId
 
 NOT_MIGRATED = "The database lacks tables of this release: run `{} migrate`."
 
@@ -109,7 +110,7 @@ def run(action: Action, out: Out, options: dict[str, Any]) -> int:
         return action.run(out, options)
     except EsteiraError as error:
         out.refuse(error)
-        return USAGE if isinstance(error, Usage) else REFUSED
+        return USAGE if isinstance(error, Usage | NotAnId) else REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
     except Gone as error:
