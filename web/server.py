@@ -235,9 +235,8 @@ def _is_of_a_stranger(scope: Scope) -> bool:
     """Whether a request says nothing of who sends it; what it says is not looked up here, and may be wrong."""
     headers = dict(scope["headers"])
     session = f"{settings.SESSION_COOKIE_NAME}=".encode()
-    return scope["path"] in SIGN_INS or not (
-        b"authorization" in headers or session in headers.get(b"cookie", b"")
-    )
+    shows = headers.get(b"authorization") or session in headers.get(b"cookie", b"")
+    return scope["path"] in SIGN_INS or not shows
 
 
 async def _measured(scope: Scope, send: Send) -> None:
