@@ -48,9 +48,9 @@ def test_a_client_who_leaves_breaks_off_no_closing_of_its_answer() -> None:
         await other.take()
 
         closing = asyncio.create_task(lane.take_again())
-        await asyncio.sleep(0)
+        await asyncio.wait({closing}, timeout=0.01)
         closing.cancel()
-        await asyncio.sleep(0)
+        await asyncio.wait({closing}, timeout=0.01)
         other.give_back()
         with pytest.raises(asyncio.CancelledError):
             await closing
