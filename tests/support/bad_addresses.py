@@ -345,7 +345,7 @@ FORMS: list[tuple[str, bytes, set[int]]] = [
             ("esteira/job", "cancel", ["%00", "abc", "9" * 50]),
             ("esteira/queue", "pause", ["%00", "a%00"]),
             ("esteira/schedule", "enable", ["%00", "abc", "1.5"]),
-            ("web/apitoken", "delete_selected", ["%00", "abc"]),
+            ("esteira_web/apitoken", "delete_selected", ["%00", "abc"]),
             ("auth/user", "delete_selected", ["%00", "abc"]),
             ("auth/group", "delete_selected", ["%00", "abc"]),
         )
