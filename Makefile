@@ -98,37 +98,37 @@ fmt: .venv/.synced ## Format the code and mend what can be mended
 
 ##@ Containers
 up: ## The whole stack in containers, ready when this returns; STACK=dev for work on the code
-	@compose/up
+	@bin/up
 
 down: ## Stop and remove the containers; the data stays in its volumes
-	@compose/down
+	@bin/down
 
 logs: ## Follow what all parts say; ARGS=worker for one
 	@docker compose logs -f --tail 50 $(ARGS)
 
 scale: ## Run this many workers: make scale WORKERS=4
-	@compose/scale $(WORKERS)
+	@bin/scale $(WORKERS)
 
 password: ## Show addresses, and the passwords that this installation made or was given
-	@compose/addresses passwords
+	@bin/addresses passwords
 
 backup: ## Everything that PostgreSQL holds, in one file below backups/
-	@compose/backup
+	@bin/backup
 
 backups: ## The dumps that the timer has made, and which of them the bucket holds
-	@compose/backups
+	@bin/backups
 
 restore: ## Put a backup back, in place or into a new volume: make restore FILE=backups/esteira-….dump
-	@compose/restore $(FILE)
+	@bin/restore $(FILE)
 
 upgrade: ## Build the images, back up, migrate, replace one container after the other; IMAGES=pull BACKUP=no
-	@compose/upgrade
+	@bin/upgrade
 
 rollback: ## Go back to the images that ran before the last upgrade
-	@VERSION=previous IMAGES=there BACKUP=no compose/upgrade
+	@VERSION=previous IMAGES=there BACKUP=no bin/upgrade
 
 rotate: ## A new password: make rotate WHAT=postgres, redis, flower, admin or secret_key
-	@compose/rotate $(WHAT)
+	@bin/rotate $(WHAT)
 
 ##@ Ship
 lock: $(UV) ## Move the locked dependencies to the newest that pyproject.toml allows

@@ -285,7 +285,7 @@ def test_another_folder_of_the_same_name_is_refused_before_anything_happens(
 ) -> None:
     before = containers(stack)
 
-    refused = [stack.typed(line, second) for line in ("compose/up", "compose/down", "compose/upgrade")]
+    refused = [stack.typed(line, second) for line in ("bin/up", "bin/down", "bin/upgrade")]
 
     for each in refused:
         assert each.returncode != 0
@@ -315,7 +315,7 @@ def test_a_port_of_somebody_else_is_refused_before_anything_is_replaced(stack: C
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         port = somebody.getsockname()[1]
         name = {"web": "PORT", "flower": "FLOWER_PORT"}[part]
-        refused = stack.typed("compose/up", **{name: str(port)})
+        refused = stack.typed("bin/up", **{name: str(port)})
 
     assert refused.returncode != 0
     assert f"Docker cannot publish 127.0.0.1:{port}, so nothing was changed" in refused.stderr

@@ -46,5 +46,5 @@ def test_a_saved_file_is_a_job_type_that_runs(make_stack: Callable[..., Containe
     greeted = done(api, submit(api, "greetings.greet", name="Ana"))
     assert greeted["result"] == {"text": "Hello Ana"}
 
-    subprocess.run(["compose/down"], cwd=code, env=stack.environment(STACK="prod"), check=True)
+    subprocess.run(["bin/down"], cwd=code, env=stack.environment(STACK="prod"), check=True)
     assert {left.split()[0] for left in stack.leftovers()} == {"volume"}, "the mail catcher is of dev alone"

@@ -138,9 +138,9 @@ def test_the_admin_lists_tokens_without_their_checksum_and_can_delete_them() -> 
     client = Client()
     client.force_login(account("root", superuser=True, staff=True))
 
-    pages = [client.get("/admin/web/apitoken/"), client.get(f"/admin/web/apitoken/{token.pk}/change/")]
-    refused = client.get("/admin/web/apitoken/add/")
-    client.post(f"/admin/web/apitoken/{token.pk}/delete/", {"post": "yes"})
+    pages = [client.get("/admin/esteira_web/apitoken/"), client.get(f"/admin/esteira_web/apitoken/{token.pk}/change/")]
+    refused = client.get("/admin/esteira_web/apitoken/add/")
+    client.post(f"/admin/esteira_web/apitoken/{token.pk}/delete/", {"post": "yes"})
 
     assert [page.status_code for page in pages] == [200, 200]
     assert token.prefix in pages[0].content.decode()

@@ -15,18 +15,18 @@ from tests.repo.tree import ROOT
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The scripts alone, on a machine without Docker."""
-    shutil.copytree(ROOT / "compose", tmp_path / "compose")
-    (tmp_path / "bin").mkdir()
+    shutil.copytree(ROOT / "bin", tmp_path / "bin")
+    (tmp_path / "tools").mkdir()
     for tool in ("sh", "dirname", "sed", "tail", "grep", "cat"):
-        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or tool)
+        (tmp_path / "tools" / tool).symlink_to(shutil.which(tool) or tool)
     return tmp_path
 
 
 def said(folder: Path, script: str, *words: str, **env: str) -> str:
     done = subprocess.run(
-        [folder / "compose" / script, *words],
+        [folder / "bin" / script, *words],
         cwd=folder,
-        env={"PATH": str(folder / "bin"), "HOME": os.environ.get("HOME", "/"), **env},
+        env={"PATH": str(folder / "tools"), "HOME": os.environ.get("HOME", "/"), **env},
         capture_output=True,
         text=True,
         check=False,

@@ -13,7 +13,7 @@ from esteira.checks import REQUIRED
 from esteira.states import TRANSITIONS
 from tests.repo.tree import dotted, functions, modules, strings, text, tree_of
 
-OURS = ("esteira", "web", "jobs", "project")
+OURS = ("esteira", "esteira_web", "jobs", "project")
 RECORD = Path("esteira/record")
 #: Where an ended job may be deleted: retention, which writes no state.
 MAY_DELETE = {Path("esteira/keeper/retention.py")}
@@ -150,7 +150,7 @@ def test_a_project_without_a_setting_that_the_core_reads_is_told_by_the_checks()
 
 def test_whoever_catches_everything_says_why() -> None:
     silent = []
-    for path in modules("esteira", "web", "project"):
+    for path in modules("esteira", "esteira_web", "project"):
         lines = text(path).splitlines()
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ExceptHandler) and _swallows_everything(node):

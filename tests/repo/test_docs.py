@@ -38,7 +38,7 @@ MADE_BY_RUNNING = (
     "jobs/shop/",
 )
 SUFFIXES = (".env", ".example", ".lock", ".md", ".pid", ".py", ".toml", ".yaml")
-OURS = ("esteira", "web", "jobs", "project", "tests")
+OURS = ("esteira", "esteira_web", "jobs", "project", "tests")
 
 
 def code(path: Path) -> list[str]:

@@ -224,7 +224,7 @@ def test_the_environment_is_read_in_the_settings_only() -> None:
     known = names | {f"{name}_FILE" for name in names} | NOT_OURS
     found = {
         f"{path}: {name}"
-        for path in modules("esteira", "web", "jobs", "project", "services")
+        for path in modules("esteira", "esteira_web", "jobs", "project", "services")
         for node in ast.walk(tree_of(path))
         if (name := _environ_name(node)) and name not in known
     }

@@ -42,7 +42,7 @@ def jobs_commands(doc: Path) -> list[list[str]]:
 
 
 def parser() -> CommandParser:
-    return load_command_class("web", "jobs").create_parser("manage.py", "jobs")
+    return load_command_class("esteira_web", "jobs").create_parser("manage.py", "jobs")
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=str)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.repo.tree import ROOT, dotted, files, functions, modules, texts, tree_of
 
 ME = Path("tests/repo/test_style.py")
-PYTHON = ("esteira", "web", "jobs", "project", "tests", "bench")
+PYTHON = ("esteira", "esteira_web", "jobs", "project", "tests", "bench")
 MOST_LINES, MOST_LINES_OF_TESTS = 300, 450
 LARGEST_FILE = 512 * 1024
 BINARIES = {".gif", ".ico", ".jpg", ".jpeg", ".mo", ".pdf", ".png", ".ttf", ".webp", ".woff2"}
