@@ -87,7 +87,7 @@ chaos-k8s: .venv/.synced ## The same on Kubernetes: pods, roll-outs, scaling, dr
 	@$(PY) -m pytest tests/chaos/kubernetes tests/e2e/kubernetes -s $(ARGS)
 
 bench: .venv/.synced ## Jobs per second and latency, with plain Celery beside it as the yardstick
-	@$(PY) bench/run.py $(ARGS)
+	@$(PY) -m bench $(ARGS)
 
 sizes: .venv/.synced ## Images, memory and starts of a container stack of its own: the tables of docs/images.md
 	@$(PY) -m bench.images

@@ -16,11 +16,11 @@ import django
 from django.core.management import call_command
 
 from bench import table
+from bench.amounts import QUICK, USUAL, Amounts
 from bench.celery_side import CelerySide
 from bench.database import Database
 from bench.esteira_side import EsteiraSide
 from bench.parts import Machine
-from bench.sizes import QUICK, USUAL, Sizes
 
 CONCURRENCY = 2
 
@@ -44,14 +44,14 @@ def main() -> None:
         _say("This was --quick: it shows that the benchmark runs, and its numbers mean nothing.")
 
 
-def measure(machine: Machine, sizes: Sizes, rounds: int) -> dict[str, Any]:
+def measure(machine: Machine, amounts: Amounts, rounds: int) -> dict[str, Any]:
     """Take turns; return all figures, their medians and the goals."""
     from bench import keeper_side  # noqa: PLC0415 — it imports models, for which Django must be set up
 
     began = time.monotonic()
     database = Database(machine.postgres.url)
-    esteira = EsteiraSide(machine, database, sizes, CONCURRENCY)
-    celery = CelerySide(machine, sizes, CONCURRENCY)
+    esteira = EsteiraSide(machine, database, amounts, CONCURRENCY)
+    celery = CelerySide(machine, amounts, CONCURRENCY)
     _say("warming up: Esteira's run times become known")
     esteira.warm_up()
     found = []
@@ -60,10 +60,10 @@ def measure(machine: Machine, sizes: Sizes, rounds: int) -> dict[str, Any]:
         found.append({"esteira": esteira.round(), "celery": celery.round()})
     _say("once: a job type that was never measured")
     once = {"unseen": esteira.unseen()}
-    _say(f"once: the keeper before {sizes.waiting:,} waiting jobs")
-    once["keeper"] = keeper_side.measure(machine, database, sizes)
-    _say(f"once: the keeper after {sizes.ended:,} jobs that ran under somebody's snapshot")
-    once["keeper"] |= keeper_side.after_what_ran(machine, database, sizes)
+    _say(f"once: the keeper before {amounts.waiting:,} waiting jobs")
+    once["keeper"] = keeper_side.measure(machine, database, amounts)
+    _say(f"once: the keeper after {amounts.ended:,} jobs that ran under somebody's snapshot")
+    once["keeper"] |= keeper_side.after_what_ran(machine, database, amounts)
     database.close()
     return {
         **table.summary(found, once),

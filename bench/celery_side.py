@@ -6,17 +6,17 @@ import time
 
 import redis
 
+from bench.amounts import Amounts
 from bench.parts import Machine, Meter, Part, until
 from bench.plain_celery import QUEUE, app, noop, one_ms, probe
 from bench.probes import Figures, latencies
-from bench.sizes import Sizes
 
 
 class CelerySide:
     """Starts a plain worker when it is wanted, and measures."""
 
-    def __init__(self, machine: Machine, sizes: Sizes, concurrency: int) -> None:
-        self._machine, self._sizes = machine, sizes
+    def __init__(self, machine: Machine, amounts: Amounts, concurrency: int) -> None:
+        self._machine, self._amounts = machine, amounts
         self._url = machine.valkey.url.removesuffix("/0") + "/1"
         self._command = ["-A", "bench.plain_celery", "worker", "-c", str(concurrency), "-l", "warning"]
         self._redis = redis.Redis.from_url(self._url)
@@ -30,9 +30,9 @@ class CelerySide:
         worker = Part("plain", self._command, self._machine.home, env)
         try:
             until(lambda: worker.alive() and app.control.ping(timeout=0.3), "the plain worker answers")
-            found: Figures = {**latencies(self._machine.probes, probe.delay, self._sizes.probes)}
-            found |= self._backlog(worker, "no-op", noop, self._sizes.plain)
-            found |= self._backlog(worker, "1 ms", one_ms, self._sizes.plain_ms)
+            found: Figures = {**latencies(self._machine.probes, probe.delay, self._amounts.probes)}
+            found |= self._backlog(worker, "no-op", noop, self._amounts.plain)
+            found |= self._backlog(worker, "1 ms", one_ms, self._amounts.plain_ms)
             return found
         finally:
             worker.stop()

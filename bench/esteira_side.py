@@ -10,11 +10,11 @@ from functools import partial
 from itertools import repeat
 
 from bench import bare
+from bench.amounts import Amounts
 from bench.bench_jobs import timed
 from bench.database import Database, Ended
 from bench.parts import Machine, Meter, Part, until
 from bench.probes import Figures, latencies
-from bench.sizes import Sizes
 from esteira.broker.batching import CACHE_S
 from esteira.job_types.registry import JobType
 from esteira.stats import MEASURED
@@ -23,19 +23,19 @@ from esteira.stats import MEASURED
 class EsteiraSide:
     """Starts Esteira's processes when they are wanted, and measures."""
 
-    def __init__(self, machine: Machine, database: Database, sizes: Sizes, concurrency: int) -> None:
-        self._machine, self._db, self._sizes, self._concurrency = machine, database, sizes, concurrency
+    def __init__(self, machine: Machine, database: Database, amounts: Amounts, concurrency: int) -> None:
+        self._machine, self._db, self._amounts, self._concurrency = machine, database, amounts, concurrency
         self._beat: Part | None = None
         self._worker: Part | None = None
 
     def warm_up(self) -> None:
         """Let run times become known, as they are in a system that has run for a minute."""
-        if not self._sizes.warm:
+        if not self._amounts.warm:
             return
         with self.running():
             for kind in (timed.noop, timed.one_ms, timed.probe):
                 params = {"number": 0} if kind is timed.probe else {}
-                kind.submit_many(repeat(params, self._sizes.warm))
+                kind.submit_many(repeat(params, self._amounts.warm))
                 until(partial(self._is_measured, kind), f"{kind.name} is measured")
             self._settle()
         time.sleep(CACHE_S)  # this process, too, reads the run times every 10 s
@@ -63,12 +63,12 @@ class EsteiraSide:
         """Measure everything of a round; figures by name."""
         with self.running():
             found = self._latency()
-            found |= self._short("no-op, short backlog", timed.noop, self._sizes.short)
-            found |= self._fresh("no-op, fresh rows", timed.noop, self._sizes.fresh)
+            found |= self._short("no-op, short backlog", timed.noop, self._amounts.short)
+            found |= self._fresh("no-op, fresh rows", timed.noop, self._amounts.fresh)
             alone = [self._bare()]
-            found |= self._short("1 ms, short backlog", timed.one_ms, self._sizes.short_ms)
+            found |= self._short("1 ms, short backlog", timed.one_ms, self._amounts.short_ms)
             alone.append(self._bare())
-            found |= self._fresh("1 ms, fresh rows", timed.one_ms, self._sizes.watched_ms)
+            found |= self._fresh("1 ms, fresh rows", timed.one_ms, self._amounts.watched_ms)
             self._stop_worker()  # most of these rows still wait
             alone.append(self._bare())
             return {**found, "bare loop": statistics.mean(alone)}
@@ -76,15 +76,15 @@ class EsteiraSide:
     def unseen(self) -> Figures:
         """Run a backlog of a type that nobody has measured: its first jobs travel one by one."""
         with self.running():
-            return self._short("no-op, type never seen", timed.unseen, self._sizes.unseen)
+            return self._short("no-op, type never seen", timed.unseen, self._amounts.unseen)
 
     def _bare(self) -> float:
         """Measure the bare loop, while Esteira has nothing to run."""
-        return bare.rate(processes=self._concurrency, seconds=self._sizes.bare_s)
+        return bare.rate(processes=self._concurrency, seconds=self._amounts.bare_s)
 
     def _latency(self) -> Figures:
         submit = timed.probe.submit
-        return latencies(self._machine.probes, lambda number: submit(number=number), self._sizes.probes)
+        return latencies(self._machine.probes, lambda number: submit(number=number), self._amounts.probes)
 
     def _short(self, name: str, kind: JobType, jobs: int) -> Figures:
         """A backlog laid before a living worker that is held still meanwhile."""
@@ -102,7 +102,7 @@ class EsteiraSide:
         self._settle()
         self._stop_worker()
         self._db.empty()
-        jobs, began = self._sizes.fresh, time.monotonic()
+        jobs, began = self._amounts.fresh, time.monotonic()
         kind.submit_many(repeat({}, jobs))
         submitted = jobs / (time.monotonic() - began)
         self._start_worker()

@@ -11,11 +11,11 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from bench.amounts import Amounts
 from bench.bench_jobs import timed
 from bench.database import Database
 from bench.parts import Machine
 from bench.probes import Figures
-from bench.sizes import Sizes
 from esteira.db import Core, Params, Row
 from esteira.keeper.hold import Hold
 from esteira.keeper.rescue import Expirer, Rescuer
@@ -50,40 +50,40 @@ class _Clock:
         Core.fetch = self._fetch  # type: ignore[method-assign, assignment]
 
 
-def measure(machine: Machine, database: Database, sizes: Sizes) -> Figures:
+def measure(machine: Machine, database: Database, amounts: Amounts) -> Figures:
     """Fill the table, then turn: without any worker, while feeding, with all lists full."""
     machine.empty_redis()
     database.empty()
     database.forget_workers()
-    database.fill(timed.noop.name, sizes.waiting)
+    database.fill(timed.noop.name, amounts.waiting)
     keeper = Keeper()
     with _Clock() as clock:
-        nobody = _turns(keeper, clock, sizes.turns)
+        nobody = _turns(keeper, clock, amounts.turns)
         database.announce_worker(timed.noop.name)
         feeding = _feed(keeper, clock, database)
-        full = _turns(keeper, clock, sizes.turns)
+        full = _turns(keeper, clock, amounts.turns)
     database.empty()
     database.forget_workers()
     return {**_figures("no worker", nobody), **_figures("lists full", full), **feeding}
 
 
-def after_what_ran(machine: Machine, database: Database, sizes: Sizes) -> Figures:
+def after_what_ran(machine: Machine, database: Database, amounts: Amounts) -> Figures:
     """Sweep, then turn, while nobody may clean up after what ran; return the ms of sweeps and of turns."""
     machine.empty_redis()
     database.empty()
     sweeper, core = _Sweeper(), Core("keeper", timeout_s=DATABASE_TIMEOUT_S)
     walk = sweeper.rescuer.walk
     with database.old_snapshot(), _Clock() as clock:
-        database.run_through(timed.noop.name, sizes.ended)
+        database.run_through(timed.noop.name, amounts.ended)
         first, began = [], time.monotonic()
         while not walk.been_through and time.monotonic() - began < LONGEST_WALK_S:
             first += _sweeps(sweeper, core, clock, 1)
-        later = _sweeps(sweeper, core, clock, sizes.turns)
+        later = _sweeps(sweeper, core, clock, amounts.turns)
         database.announce_worker(timed.noop.name)
         keeper = Keeper()
-        _turns(keeper, clock, sizes.turns)
+        _turns(keeper, clock, amounts.turns)
         database.keep_worker()
-        whole = _turns(keeper, clock, sizes.turns)
+        whole = _turns(keeper, clock, amounts.turns)
     core.close()
     database.empty()
     database.forget_workers()

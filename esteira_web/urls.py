@@ -9,7 +9,7 @@ from django.views.generic import RedirectView
 
 from esteira_web.api.answers import not_found
 from esteira_web.api.routes import api as api_v1
-from esteira_web.pages import jobs
+from esteira_web.pages import account, jobs
 from esteira_web.server import health
 
 urlpatterns = [
@@ -19,8 +19,8 @@ urlpatterns = [
     path("api/v1/", api_v1.urls),
     re_path(r"^api(?:/|$)", not_found),
     path("favicon.ico", login_not_required(RedirectView.as_view(url=static("esteira_web/icon.svg")))),
-    path("login/", jobs.LogIn.as_view(), name="login"),
-    path("logout/", jobs.LogOut.as_view(), name="logout"),
+    path("login/", account.LogIn.as_view(), name="login"),
+    path("logout/", account.LogOut.as_view(), name="logout"),
     path("", jobs.job_list, name="jobs"),
     path("jobs/<id:job_id>/", jobs.job_detail, name="job"),
     path("jobs/<id:job_id>/cancel/", jobs.cancel_job, name="job-cancel"),

@@ -13,12 +13,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from esteira.db import Gone, Orm
 from esteira.errors import NotFound
-from esteira.liveness import SILENT_S
 from esteira.states import ENDED, SHOWN_STATE_SQL
 from esteira.values.printable import one_line
 from esteira.values.readable import number
 from esteira_web.cli.display import short_id
 from esteira_web.read import words
+from esteira_web.read.why_waiting import why_waiting
 
 LOOK_S = 0.2
 #: A job that starts soon needs no explanation.
@@ -140,7 +140,7 @@ class Lines:
             self._progress.update(task, description=reason)
 
     def _explain(self, seen: Sequence[Seen]) -> None:
-        reasons = {one.id: why_waiting(one) for one in seen if one.state == "queued"}
+        reasons = {one.id: why_waiting(one.queue, one.type) for one in seen if one.state == "queued"}
         new = {r for i, r in reasons.items() if r and r != self._reasons.get(i)}
         if self._progress.disable:
             for reason in sorted(new):
@@ -171,26 +171,3 @@ def _words(one: Seen) -> str:
         of = f" of {one.total:g}" if one.total is not None else ""
         return f"running: {one.text} {one.done:g}{of}".replace(":  ", ": ")
     return one.state
-
-
-def why_waiting(one: Seen) -> str:
-    """Say why a due job has not started, if it is for something that a person can mend."""
-    paused = Orm().fetch(
-        "SELECT paused_by, reason FROM esteira_queue WHERE name = %s AND paused_at IS NOT NULL", [one.queue]
-    )
-    if paused:
-        by, reason = paused[0]
-        return f"the queue {one.queue} is paused by {by}{f' ({reason})' if reason else ''}"
-    rows = Orm().fetch(
-        """SELECT count(*), count(*) FILTER (WHERE jsonb_exists(queues, %(queue)s)),
-             count(*) FILTER (WHERE jsonb_exists(queues, %(queue)s) AND jsonb_exists(types, %(type)s))
-           FROM esteira_worker
-           WHERE state = 'up' AND last_seen > clock_timestamp() - %(silent)s * interval '1 second'""",
-        {"queue": one.queue, "type": one.type, "silent": SILENT_S},
-    )
-    up, reading, knowing = rows[0]
-    if not up:
-        return "no worker is up"
-    if not reading:
-        return f"no worker reads the queue {one.queue}"
-    return "" if knowing else f"no worker that is up knows {one.type}; it waits for a newer one"

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.views import LoginView, LogoutView
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
@@ -32,16 +31,6 @@ PAGE = 50
 #: The newest part of a log that a page shows; the API and the command line have all of it.
 LOG_SHOWN = 100_000
 EVENTS_SHOWN = 200
-
-
-class LogIn(LoginView):
-    """Sign in; the address asked for comes back afterwards."""
-
-    template_name = "esteira_web/login.html"
-
-
-class LogOut(LogoutView):
-    """Sign out, by POST only."""
 
 
 @require_safe

@@ -138,7 +138,10 @@ def test_the_admin_lists_tokens_without_their_checksum_and_can_delete_them() -> 
     client = Client()
     client.force_login(account("root", superuser=True, staff=True))
 
-    pages = [client.get("/admin/esteira_web/apitoken/"), client.get(f"/admin/esteira_web/apitoken/{token.pk}/change/")]
+    pages = [
+        client.get("/admin/esteira_web/apitoken/"),
+        client.get(f"/admin/esteira_web/apitoken/{token.pk}/change/"),
+    ]
     refused = client.get("/admin/esteira_web/apitoken/add/")
     client.post(f"/admin/esteira_web/apitoken/{token.pk}/delete/", {"post": "yes"})
 

@@ -17,7 +17,9 @@ from esteira.errors import InvalidParameters
 from esteira.job_types.context import MemoryHost
 from jobs.images import _picture, convert, thumbnails
 
-PHOTO = (Path(__file__).resolve().parent.parent.parent / "jobs" / "images" / "samples" / "coffee.jpg").read_bytes()
+PHOTO = (
+    Path(__file__).resolve().parent.parent.parent / "jobs" / "images" / "samples" / "coffee.jpg"
+).read_bytes()
 FORMATS = {"webp": "WEBP", "avif": "AVIF", "jpeg": "JPEG", "png": "PNG"}
 REF = str(uuid4())
 
@@ -462,7 +464,9 @@ def test_every_parameter_has_a_title():
 
 
 def test_the_sample_is_free_and_says_so():
-    note = (Path(__file__).resolve().parent.parent.parent / "jobs" / "images" / "samples" / "coffee.txt").read_text()
+    note = (
+        Path(__file__).resolve().parent.parent.parent / "jobs" / "images" / "samples" / "coffee.txt"
+    ).read_text()
 
     assert "CC0" in note
     assert len(PHOTO) < 200_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
+class Amounts:
     """Numbers of jobs; `watched_ms` is how many of the fresh 1 ms jobs are waited for."""
 
     short: int = 10_000
@@ -24,8 +24,8 @@ class Sizes:
     warm: int = 200
 
 
-USUAL = Sizes()
-QUICK = Sizes(
+USUAL = Amounts()
+QUICK = Amounts(
     short=400, short_ms=100, fresh=1_000, watched_ms=200, unseen=60, plain=200, plain_ms=100, probes=8, waiting=2_000,
     ended=2_000,
     turns=3, bare_s=0.2, warm=0,

@@ -1,0 +1,15 @@
+"""Signing in and out."""
+
+from __future__ import annotations
+
+from django.contrib.auth.views import LoginView, LogoutView
+
+
+class LogIn(LoginView):
+    """Sign in; the address asked for comes back afterwards."""
+
+    template_name = "esteira_web/login.html"
+
+
+class LogOut(LogoutView):
+    """Sign out, by POST only."""
