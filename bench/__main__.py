@@ -78,7 +78,7 @@ def measure(machine: Machine, amounts: Amounts, rounds: int) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (3)")
     parser.add_argument(
         "--quick", action="store_true", help="tiny numbers: shows that it runs, measures nothing"
