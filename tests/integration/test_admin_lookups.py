@@ -29,7 +29,7 @@ DECLARED = {
     "esteira.Queue": set(),
     "esteira.Schedule": {"enabled__exact", "origin"},
     "esteira.Worker": set(),
-    "web.ApiToken": {"role__exact"},
+    "esteira_web.ApiToken": {"role__exact"},
 }
 #: How a value is read bit by bit, or by what it compares with.
 READING = ("", "__startswith", "__contains", "__regex", "__gt", "__lte", "__in", "__range", "__length__gt")
