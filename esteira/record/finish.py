@@ -72,7 +72,7 @@ moved AS (
   RETURNING j.id, j.attempt, locked.next, locked.kind, locked.error, locked.delay_s),
 noted AS (
   INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
-  SELECT id, clock_timestamp(), CASE next WHEN 'queued' THEN 'retry' ELSE next END, attempt, '', '',
+  SELECT id, clock_timestamp(), CASE next WHEN 'queued' THEN 'retry_scheduled' ELSE next END, attempt, '', '',
     jsonb_build_object('error', error::jsonb) ||
     CASE next WHEN 'queued' THEN jsonb_build_object('delay_s', round(delay_s::numeric, 3)) ELSE '{{}}'::jsonb END
   FROM moved WHERE kind <> 'succeeded')
@@ -144,7 +144,7 @@ def what_became(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
              AND ({RUNNING} OR (v.kind = 'succeeded' AND j.state = 'succeeded')
              OR (v.kind IN ('failed', 'given_up') AND j.state IN ('failed', 'queued') AND EXISTS (
                SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = v.attempt
-               AND e.kind IN ('failed', 'retry')))
+               AND e.kind IN ('failed', 'retry_scheduled')))
              OR (v.kind <> 'succeeded' AND j.state = 'cancelled'))""",
         {
             "ids": [o.id for o in outcomes],

@@ -38,12 +38,12 @@ def progress(db: Db, job_id: UUID, attempt: int, done: float, total: float | Non
     return bool(rows)
 
 
-def refused(db: Db, job_id: UUID, attempt: int, kind: str) -> None:
+def late_result(db: Db, job_id: UUID, attempt: int, kind: str) -> None:
     """Note that an attempt ended after another had taken its job over; its outcome changed nothing."""
     db.fetch(
         """INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
-           SELECT j.id, clock_timestamp(), 'refused', %s, '', '',
-             jsonb_build_object('reason', 'late result', 'outcome', %s::text)
+           SELECT j.id, clock_timestamp(), 'late_result', %s, '', '',
+             jsonb_build_object('outcome', %s::text)
            FROM esteira_job j WHERE j.id = %s""",
         [attempt, kind, job_id],
     )

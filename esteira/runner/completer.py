@@ -160,7 +160,7 @@ class Ledger:
                 held.job.type,
                 outcome.kind,
             )
-            telling.refused(self._core, *held.mine, outcome.kind)
+            telling.late_result(self._core, *held.mine, outcome.kind)
             return
         told = "retried" if state == "queued" else state
         self._stats.add(held.job.type, held.job.queue, told, max(0.0, outcome.ended_s - outcome.started_s))

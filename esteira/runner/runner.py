@@ -26,7 +26,7 @@ from esteira.db.orm import watch_orm_connections
 from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
 from esteira.record.claim import claim, refuse
 from esteira.record.finish import Break, Outcome
-from esteira.record.telling import refused
+from esteira.record.telling import late_result
 from esteira.runner import outcome as outcomes
 from esteira.runner import pool_process
 from esteira.runner.between import Between
@@ -164,7 +164,7 @@ class Runner:
             )
             self.slot.end(held, None)
             with suppress(*Gone):  # the log has told it
-                refused(self.core, *held.mine, "lease lost")
+                late_result(self.core, *held.mine, "lease lost")
         except ConnectionLost as error:
             sessions.close()
             self.slot.break_off(held, _lost(error.__cause__ or error))

@@ -114,7 +114,7 @@ def test_the_server_takes_no_writes_for_a_while(stack: Stack, measured: Measured
     assert stack.db.fetch(again) == [], "jobs without effects ran again although their workers lived"
     # A job's own write may fail meanwhile, and so may its completion.
     rescued = """SELECT kind, detail FROM esteira_jobevent
-                 WHERE kind <> 'retry' AND detail->>'reason' IS DISTINCT FROM 'connection lost'"""
+                 WHERE kind <> 'retry_scheduled' AND detail->>'reason' IS DISTINCT FROM 'connection lost'"""
     assert stack.db.fetch(rescued) == []
 
 

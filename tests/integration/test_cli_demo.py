@@ -105,7 +105,7 @@ def test_the_demo_ends_as_it_says(stack: dict[str, str]) -> None:
     assert "Jobs" in openpyxl.load_workbook(xlsx).sheetnames
 
     flaky = Job.objects.get(pk=scenes["demo.flaky"]["id"])
-    assert (flaky.failures, JobEvent.objects.filter(job=flaky, kind="retry").count()) == (2, 2)
+    assert (flaky.failures, JobEvent.objects.filter(job=flaky, kind="retry_scheduled").count()) == (2, 2)
     assert "The account 4711 is closed" in scenes["demo.failing"]["details"][0]
     assert Job.objects.get(pk=scenes["demo.slow"]["id"]).started_at
 

@@ -60,7 +60,7 @@ def test_a_failure_waits_for_its_next_try_by_the_databases_clock(core: Core) -> 
     assert (row.failures, row.attempt, row.error["message"]) == (1, 1, "no")
     assert (row.finished_at, row.worker, row.published_at) == (None, None, None)
     assert 28 < row.run_in <= 30
-    assert kinds(core, job.id) == ["retry"]
+    assert kinds(core, job.id) == ["retry_scheduled"]
 
 
 def test_the_last_failure_fails_the_job(core: Core) -> None:
@@ -73,7 +73,7 @@ def test_the_last_failure_fails_the_job(core: Core) -> None:
     row = look(core, job.id)
     assert (row.failures, row.attempt, row.error["message"]) == (2, 2, "no")
     assert row.finished_at
-    assert kinds(core, job.id) == ["retry", "failed"]
+    assert kinds(core, job.id) == ["retry_scheduled", "failed"]
 
 
 def test_a_job_without_retries_fails_at_once(core: Core) -> None:

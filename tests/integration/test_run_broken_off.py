@@ -268,7 +268,7 @@ def test_a_job_that_asks_for_a_pause_after_a_lost_connection_gets_it(runner: Run
 
     (row,) = run(runner, asks.submit().id)
 
-    assert (row.state, row.failures, row.suspicion, events(row)) == ("queued", 1, 0, ["retry"])
+    assert (row.state, row.failures, row.suspicion, events(row)) == ("queued", 1, 0, ["retry_scheduled"])
 
 
 def end_of(runner: Runner, core: Core, job_id: UUID) -> tuple[Job, list[float]]:

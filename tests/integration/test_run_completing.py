@@ -97,7 +97,7 @@ def test_a_zombies_result_is_refused_and_its_effects_are_undone(runner: Runner, 
 
     assert (row.state, row.attempt, row.worker, row.result) == ("running", 2, "w2/x", None)
     assert effects() == []
-    assert events(row) == ["refused"]
+    assert events(row) == ["late_result"]
 
 
 def test_a_broken_connection_inside_a_completion_counts_no_failure(runner: Runner) -> None:

@@ -31,7 +31,7 @@ def counted(runner: Runner, job_id: UUID, kind: str) -> Job:
     assert (row.state, row.attempt, row.failures, row.suspicion) == ("queued", 1, 1, 0)
     assert row.error["kind"] == kind  # type: ignore[index]
     assert row.run_at > row.claimed_at  # type: ignore[operator]
-    assert events(row) == ["retry"]
+    assert events(row) == ["retry_scheduled"]
     assert not runner.slot.held()
     return row
 
@@ -357,7 +357,7 @@ def test_a_refusal_that_cannot_be_told_fails_the_try(runner: Runner) -> None:
     doing.append(lambda: raise_(Mute()))
     (row,) = run(runner, answer.id)
 
-    assert (row.failures, events(row)) in [(1, ["retry"]), (0, ["refused"])]
+    assert (row.failures, events(row)) in [(1, ["retry_scheduled"]), (0, ["refused"])]
 
 
 def test_a_type_that_this_process_does_not_know_is_refused(runner: Runner) -> None:
@@ -403,4 +403,4 @@ def test_tries_that_fail_around_the_function_are_used_up(runner: Runner) -> None
 
     row = Job.objects.get()
     assert (row.attempt, row.failures) == (3, 3)
-    assert events(row) == ["retry", "retry", "failed"]
+    assert events(row) == ["retry_scheduled", "retry_scheduled", "failed"]

@@ -15,7 +15,7 @@ from tests.support.observer import Observer
 
 SHOWN = 5
 #: Events that end an attempt, or take it from its owner; an attempt has at most one of them.
-ENDS_OF_AN_ATTEMPT = ["retry", "rescued", "failed", "dead", "cancelled"]
+ENDS_OF_AN_ATTEMPT = ["retry_scheduled", "rescued", "failed", "dead", "cancelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def _findings(
         "an event of an attempt that never was, or attempts that fall [5]",
         db.fetch(
             """SELECT job_id FROM (
-                 SELECT e.job_id, e.attempt, j.attempt AS last, coalesce(e.detail->>'reason', '') = 'late result' AS late,
+                 SELECT e.job_id, e.attempt, j.attempt AS last, e.kind = 'late_result' AS late,
                    max(e.attempt) OVER (PARTITION BY e.job_id ORDER BY e.id) AS so_far
                  FROM esteira_jobevent e JOIN esteira_job j ON j.id = e.job_id) x
                WHERE attempt > last OR attempt < so_far AND NOT late"""
