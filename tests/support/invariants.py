@@ -1,4 +1,4 @@
-"""What must hold after every run, whatever was killed: the promise, as queries.
+"""What must hold after every run, whatever was killed: `esteira.promise`, and what only the tests' own jobs can show.
 
 Numbers in brackets are those of the list that the chaos tests promise to check. Each finding is said with up
 to five jobs, so that a failure can be followed in the logs.
@@ -10,12 +10,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from esteira.record.rescue import MAX_SUSPICION
+from esteira import promise
 from tests.support.observer import Observer
 
 SHOWN = 5
-#: Events that end an attempt, or take it from its owner; an attempt has at most one of them.
-ENDS_OF_AN_ATTEMPT = ["retry_scheduled", "rescued", "failed", "dead", "cancelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,46 +88,7 @@ def _findings(
                WHERE e.attempt <> j.attempt OR (j.result->>'attempt')::int <> j.attempt"""
         ),
     )
-    yield (
-        "one attempt ended twice [5]",
-        db.fetch(
-            """SELECT e.job_id FROM esteira_jobevent e JOIN esteira_job j ON j.id = e.job_id
-               WHERE e.kind = ANY(%s) AND e.attempt > 0 GROUP BY e.job_id, e.attempt, j.state, j.attempt
-               HAVING count(*) + (j.state = 'succeeded' AND j.attempt = e.attempt)::int > 1""",
-            [ENDS_OF_AN_ATTEMPT],
-        ),
-    )
-    yield (
-        "an event of an attempt that never was, or attempts that fall [5]",
-        db.fetch(
-            """SELECT job_id FROM (
-                 SELECT e.job_id, e.attempt, j.attempt AS last, e.kind = 'late_result' AS late,
-                   max(e.attempt) OVER (PARTITION BY e.job_id ORDER BY e.id) AS so_far
-                 FROM esteira_jobevent e JOIN esteira_job j ON j.id = e.job_id) x
-               WHERE attempt > last OR attempt < so_far AND NOT late"""
-        ),
-    )
-    yield (
-        "an end was left without an operator's retry [6]",
-        db.fetch(
-            """SELECT job_id FROM esteira_jobevent GROUP BY job_id
-               HAVING count(*) FILTER (WHERE kind IN ('failed', 'dead', 'cancelled'))
-                 > count(*) FILTER (WHERE kind = 'retried') + 1"""
-        ),
-    )
-    yield (
-        "a tick with two jobs, or with a job and a skip [7]",
-        db.fetch(
-            """SELECT schedule_id, tick_at FROM (
-                 SELECT schedule_id, tick_at FROM esteira_job WHERE tick_at IS NOT NULL
-                 UNION ALL SELECT schedule_id, tick_at FROM esteira_scheduleskip) t
-               GROUP BY schedule_id, tick_at HAVING count(*) > 1"""
-        ),
-    )
-    yield (
-        f"suspicion above {MAX_SUSPICION} [10]",
-        db.fetch("SELECT id FROM esteira_job WHERE suspicion > %s + 1", [MAX_SUSPICION]),
-    )
+    yield from ((one.rule, rows) for one, rows in promise.broken(db))
     for state, allowed in (
         ("dead", may_die),
         ("failed", may_fail),
@@ -142,20 +101,6 @@ def _findings(
                 "SELECT id FROM esteira_job WHERE state = %s AND type <> ALL(%s)", [state, list(allowed)]
             ),
         )
-    yield (
-        "a file of an attempt that did not succeed is attached [11]",
-        db.fetch(
-            """SELECT f.job_id FROM esteira_file f JOIN esteira_job j ON j.id = f.job_id
-               WHERE f.attached_at IS NOT NULL AND (f.attempt <> j.attempt OR j.state <> 'succeeded')"""
-        ),
-    )
-    yield (
-        "times that run backwards",
-        db.fetch(
-            """SELECT id FROM esteira_job WHERE finished_at < started_at OR started_at < claimed_at
-                 OR claimed_at < created_at"""
-        ),
-    )
 
 
 def _tally(db: Observer, acknowledged: list[str]) -> Tally:

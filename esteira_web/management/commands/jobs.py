@@ -17,6 +17,7 @@ from esteira.db import Gone
 from esteira.errors import EsteiraError
 from esteira.migration_lock import away
 from esteira_web.cli import (
+    check,
     demo,
     files,
     job_types,
@@ -59,6 +60,7 @@ ACTIONS = {
     "schedules": Action(help=schedules.HELP, arguments=schedules.arguments, run=schedules.run),
     "files": Action(help=files.HELP, arguments=files.arguments, run=files.run),
     "delete-files": Action(help=files.DELETE_HELP, arguments=files.delete_arguments, run=files.run_delete),
+    "check": Action(help=check.HELP, arguments=check.arguments, run=check.run),
     "demo": Action(help=demo.HELP, arguments=demo.arguments, run=demo.run),
     "token": Action(help=make_token.HELP, arguments=make_token.arguments, run=make_token.run),
     "tokens": Action(help=tokens.HELP, arguments=tokens.arguments, run=tokens.run),
