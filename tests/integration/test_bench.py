@@ -32,7 +32,7 @@ FIGURES = {
 
 def test_the_benchmark_measures_both_sides_and_judges_its_goals(tmp_path: Path) -> None:
     wrote = tmp_path / "bench.json"
-    command = [sys.executable, "bench/run.py", "--quick", "--rounds", "1", "--json", str(wrote)]
+    command = [sys.executable, "-m", "bench", "--quick", "--rounds", "1", "--json", str(wrote)]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
 
