@@ -17,7 +17,8 @@ from typing import IO, Any, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 from esteira import bounds
-from esteira.errors import Cancelled, NotFound
+from esteira.bounds import FILES_OF_A_JOB
+from esteira.errors import Cancelled, NotFound, TooManyFiles
 
 T = TypeVar("T")
 PROGRESS_SECONDS = 0.25
@@ -123,6 +124,8 @@ class MemoryHost:
 
     @contextmanager
     def file(self, name: str, content_type: str | None) -> Iterator[IO[bytes]]:
+        if name not in self.written and len(self.written) >= FILES_OF_A_JOB:
+            raise TooManyFiles(FILES_OF_A_JOB)
         buffer = io.BytesIO()
         yield buffer
         self.written[name] = buffer.getvalue()

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from esteira.db import Db
 from esteira.disposal import BATCH, Disposal
-from esteira.files import delete_some
+from esteira.erasing import delete_some
 from esteira.walk import clock
 
 BOX_S = 0.05

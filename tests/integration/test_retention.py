@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from esteira import Context, FileRef, disposal, files, job, migrations
 from esteira.db import Core
 from esteira.disposal import BATCH
-from esteira.files import DELETE_CHUNKS
+from esteira.erasing import DELETE_CHUNKS
 from esteira.models import File, FileChunk, FileUse, Job, JobLog, Schedule
 from esteira.online import in_batches
 from esteira.retention import Retention
