@@ -158,7 +158,8 @@ def _scrape(measured: Measured) -> str:
 def _end_of_id(measured: Measured) -> str:
     from esteira_web.read.find import _ENDING, AMONG  # noqa: PLC0415
 
-    return f"{len(measured.fetch(_ENDING, [AMONG, 8, '00000000']))} jobs"
+    found = measured.fetch(_ENDING.format(among="esteira_job"), [AMONG, 8, "00000000"])
+    return f"{len(found)} jobs"
 
 
 def _told(found: Any) -> str:

@@ -94,6 +94,16 @@ class TooLarge(EsteiraError):
         self.field = field
 
 
+class TooManyFiles(TooLarge):
+    """A job stores more result files than one may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__("files", f"{most:,} files")
+        self.args = (
+            f"files: a job stores at most {most:,} result files; put what belongs together into one archive.",
+        )
+
+
 class StateConflict(EsteiraError):
     code = "state-conflict"
     status = 409

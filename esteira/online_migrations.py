@@ -10,7 +10,7 @@ meet.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -20,9 +20,9 @@ from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndex
 from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
-from django.db.migrations.operations import AddField, CreateModel
+from django.db.migrations.operations import AddField, AlterField, CreateModel
 from django.db.migrations.state import ProjectState
-from django.db.models import Index, Model
+from django.db.models import ForeignKey, Index, Model
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from esteira.migration_lock import PATIENCE_S, NotMigrated
@@ -57,6 +57,37 @@ class AddColumn(AddField):
                 "SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s AND NOT attisdropped",
                 [model._meta.db_table, column],
             )
+        )
+
+
+class LooseForeignKey(AlterField):
+    """Drop a foreign key's constraint; the other way `mend`, a function, is given the rows that point nowhere first."""
+
+    def __init__(
+        self,
+        model_name: str,
+        name: str,
+        field: ForeignKey[Any, Any],
+        *,
+        mend: Callable[[BaseDatabaseWrapper], None],
+    ) -> None:
+        super().__init__(model_name, name, field)
+        self._mend = mend
+
+    def database_backwards(
+        self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        model = to_state.apps.get_model(app_label, self.model_name)
+        field: Any = model._meta.get_field(self.name)
+        target = field.remote_field.model._meta.db_table
+        name = schema_editor._create_index_name(
+            model._meta.db_table, [field.column], suffix=f"_fk_{target}_{field.target_field.column}"
+        )
+        add_foreign_key(
+            *(schema_editor, model._meta.db_table, name, field.column),
+            references=target,
+            how="DEFERRABLE INITIALLY DEFERRED",
+            mend=lambda: self._mend(schema_editor.connection),
         )
 
 
@@ -146,9 +177,16 @@ def drop_index(editor: DatabaseSchemaEditor, model: type[Model], index: Index) -
 
 
 def add_foreign_key(
-    editor: DatabaseSchemaEditor, table: str, name: str, column: str, *, references: str
+    editor: DatabaseSchemaEditor,
+    table: str,
+    name: str,
+    column: str,
+    *,
+    references: str,
+    how: str = "ON DELETE CASCADE",
+    mend: Callable[[], None] | None = None,
 ) -> None:
-    """Add a foreign key that deletes with what it points to; rows that are there are looked at in a step of its own."""
+    """Add a foreign key; rows that are there are looked at in a step of its own, and before it `mend` is called."""
     quoted = {key: editor.quote_name(value) for key, value in {"t": table, "n": name, "c": column}.items()}
     if not _ask(
         editor.connection,
@@ -156,10 +194,12 @@ def add_foreign_key(
         [name, table],
     ):
         editor.execute(
-            "ALTER TABLE {t} ADD CONSTRAINT {n} FOREIGN KEY ({c}) REFERENCES {r} ON DELETE CASCADE NOT VALID".format(
-                **quoted, r=editor.quote_name(references)
+            "ALTER TABLE {t} ADD CONSTRAINT {n} FOREIGN KEY ({c}) REFERENCES {r} {how} NOT VALID".format(
+                **quoted, r=editor.quote_name(references), how=how
             )
         )
+    if mend:
+        mend()
     editor.execute("ALTER TABLE {t} VALIDATE CONSTRAINT {n}".format(**quoted))
 
 

@@ -231,7 +231,7 @@ def connect(name: str, *, timeout_s: float, lock_timeout_s: float | None = None)
         " set_config('tcp_user_timeout', %s, false), set_config('plan_cache_mode', 'force_generic_plan', false),"
         " set_config('enable_seqscan', 'off', false), set_config('TimeZone', 'UTC', false),"
         # Every plan above looks expensive with seqscan off, so a stock server would compile each of them anew.
-        " set_config('jit', 'off', false)",
+        " set_config('jit', 'off', false), set_config('log_parameter_max_length_on_error', '0', false)",
         [str(millis), str(int((lock_timeout_s or timeout_s) * 1000)), str(millis)],
     )
     read_any_moment(connection, keep=False)

@@ -1,4 +1,4 @@
-"""What Django's own connections of a process are told when they are opened: how to plan, how to read, how long to wait.
+"""What Django's own connections of a process are told when they are opened: how to plan, read, log and wait.
 
 The core's statements run on them inside callers' transactions (`db.Orm`), so they must plan and read as the private
 ones do. How long a wait may last depends on the process: web answers somebody, a job may run a query for an hour.
@@ -15,13 +15,24 @@ from django.db.backends.signals import connection_created
 from esteira.db import SERVER_FIRST_S, limit_waits, liveness
 from esteira.db.readback import read_any_moment
 
+#: Statements of milliseconds gain nothing from jit, and values do not belong into the server's log.
+SESSION = {"jit": "off", "log_parameter_max_length_on_error": "0"}
+
+
+#: What an address says is text, and Django takes any text for a no.
+YES = ("true", "1", "yes", "on")
+
 
 def settle_orm_connections() -> None:
-    """Let the ORM's connections of this process plan and read as ours do.
+    """Let the ORM's connections of this process plan, read and log as ours do.
 
-    Statements of milliseconds gain nothing from jit, and one odd moment must not fail a whole list.
+    One odd moment must not fail a whole list. PostgreSQL logs the text of a statement that fails. An installation may
+    let values go beside that text; by itself nothing does, because it bounds what `bulk_create` takes at once.
     """
-    connection_created.connect(_switch_jit_off, dispatch_uid="esteira.jit")
+    options = connections["default"].settings_dict.setdefault("OPTIONS", {})
+    if isinstance(said := options.get("server_side_binding"), str):
+        options["server_side_binding"] = said.lower() in YES
+    connection_created.connect(_settle, dispatch_uid="esteira.session")
     connection_created.connect(_read_any_moment, dispatch_uid="esteira.moments")
 
 
@@ -30,10 +41,11 @@ def _read_any_moment(connection: Any, **_: Any) -> None:
         read_any_moment(connection.connection, keep=True)
 
 
-def _switch_jit_off(connection: Any, **_: Any) -> None:
+def _settle(connection: Any, **_: Any) -> None:
     if connection.alias == "default" and not _is_settled(connection):
+        calls = [f"set_config('{name}', '{value}', false)" for name, value in SESSION.items()]
         with connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('jit', 'off', false)")
+            cursor.execute(f"SELECT {', '.join(calls)}")
 
 
 def session_settings(connection: Any, timeout_s: float) -> bytes:
@@ -43,7 +55,7 @@ def session_settings(connection: Any, timeout_s: float) -> bytes:
     """
     wanted = {"TimeZone": connection.timezone_name, "tcp_user_timeout": str(int(timeout_s * 1000))}
     if connection.alias == "default":
-        wanted["jit"] = "off"
+        wanted.update(SESSION)
     quoted = {name: str(value).replace("'", "''") for name, value in wanted.items() if value}
     calls = [f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in quoted.items()]
     return f"SELECT {', '.join(calls)}".encode()

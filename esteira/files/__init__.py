@@ -17,17 +17,18 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, cast
 from uuid import UUID
 
-from esteira.db import Db, Gone, Orm
-from esteira.errors import NotFound, TooLarge
+from django.db.models import QuerySet
+
+from esteira.db import Db, Gone, Orm, erasing
+from esteira.errors import NotFound, TooLarge, TooManyFiles
 from esteira.files.space import Space, used
 from esteira.ids import uuid7
 from esteira.models import File
+from esteira.values.bounds import FILES_OF_A_JOB
 
 CHUNK_BYTES = 256 * 1024
 MAX_BYTES = 100 * 1024**2
 MAX_NAME = 255
-#: So many chunks, 20 MiB, are deleted by one statement of retention.
-DELETE_CHUNKS = 80
 UNKNOWN_TYPE = "application/octet-stream"
 _CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*(; ?charset=[a-z0-9_-]+)?")
 
@@ -54,9 +55,10 @@ def open_result(
     """Open a result file of an attempt for writing; it replaces one of the same name when the block ends well.
 
     `db` is best a private connection: the chunks are committed as they come, whatever the job's own transaction does.
+    Raises TooManyFiles, which counts those that are being written.
     """
     safe = safe_name(name)
-    row = new_row(db, None, safe_type(content_type, safe), job_id, attempt)
+    row = new_row(db, None, safe_type(content_type, safe), job_id, attempt, replaces=safe)
     writer = ChunkWriter(db, row)
     try:
         yield cast(IO[bytes], writer)
@@ -66,14 +68,25 @@ def open_result(
             writer.finish()
     except BaseException:
         with suppress(*Gone):  # without its checksum nobody sees it, and retention removes it
-            _delete(db, [row])
+            erasing.delete(db, [row])
         raise
 
 
 def result_files(job_id: UUID) -> list[File]:
-    """List the files of the attempt that completed the job, by name."""
-    complete = File.objects.filter(job_id=job_id, attached_at__isnull=False).exclude(sha256="")
-    return list(complete.order_by("name"))
+    """List the files of the attempt that completed the job, by name: all that it may store."""
+    return list(_of_the_job(job_id)[:FILES_OF_A_JOB])
+
+
+def result_file(job_id: UUID, name: str) -> File:
+    """Find the one of these files that bears a name; raises NotFound."""
+    file = _of_the_job(job_id).filter(name=name).first()
+    if file is None:
+        raise NotFound("file", f"{name!r} of job {job_id}")
+    return file
+
+
+def _of_the_job(job_id: UUID) -> QuerySet[File]:
+    return File.objects.filter(job_id=job_id, attached_at__isnull=False).exclude(sha256="").order_by("name")
 
 
 def open_file(ref: str | UUID, *, db: Db | None = None) -> IO[bytes]:
@@ -233,14 +246,32 @@ def new_row(
     job_id: UUID | None = None,
     attempt: int | None = None,
     account: str = "",
+    replaces: str = "",
 ) -> UUID:
-    """Make the row of a file that is being written; without a name it has a provisional one of its own."""
+    """Make the row of a file that is being written; without a name it has a provisional one of its own.
+
+    One statement counts and inserts, so that threads of a job store no more files than it may.
+    """
     file_id = uuid7()
-    db.fetch(
+    stored = db.fetch(
         """INSERT INTO esteira_file (id, job_id, attempt, name, content_type, account, size, sha256)
-           VALUES (%s, %s, %s, %s, %s, %s, 0, '')""",
-        [file_id, job_id, attempt, name or f"{file_id}.part", content_type, account],
+           SELECT %(id)s::uuid, %(job)s::uuid, %(attempt)s::int, %(name)s, %(type)s, %(account)s, 0, ''
+           WHERE (SELECT count(*) FROM (SELECT 1 FROM esteira_file WHERE job_id = %(job)s::uuid
+             AND attempt = %(attempt)s::int AND name <> %(replaces)s LIMIT %(most)s) AS others) < %(most)s
+           RETURNING 1""",
+        {
+            "id": file_id,
+            "job": job_id,
+            "attempt": attempt,
+            "name": name or f"{file_id}.part",
+            "type": content_type,
+            "account": account,
+            "replaces": replaces,
+            "most": FILES_OF_A_JOB,
+        },
     )
+    if not stored:
+        raise TooManyFiles(FILES_OF_A_JOB)
     return file_id
 
 
@@ -249,35 +280,7 @@ def _delete_namesakes(db: Db, job_id: UUID, attempt: int, name: str) -> None:
         "SELECT id FROM esteira_file WHERE job_id = %s AND attempt = %s AND name = %s",
         [job_id, attempt, name],
     )
-    _delete(db, [row[0] for row in rows])
-
-
-def _delete(db: Db, file_ids: list[UUID]) -> None:
-    db.fetch("DELETE FROM esteira_filechunk WHERE file_id = ANY(%s)", [file_ids])
-    db.fetch("DELETE FROM esteira_file WHERE id = ANY(%s)", [file_ids])
-
-
-def delete_some(db: Db, file_ids: list[Any]) -> bool:
-    """Delete files, at most 20 MiB of them at a time; return whether that was all.
-
-    The first statement hides them, so that nobody reads half a file; whoever deletes holds their locks.
-    """
-    if not file_ids:
-        return True
-    db.fetch(
-        """UPDATE esteira_file SET sha256 = '', attached_at = NULL
-           WHERE id = ANY(%s) AND (sha256 <> '' OR attached_at IS NOT NULL)""",
-        [file_ids],
-    )
-    gone = db.fetch(
-        """DELETE FROM esteira_filechunk WHERE id = ANY(ARRAY(
-             SELECT c.id FROM esteira_filechunk c WHERE c.file_id = ANY(%s) LIMIT %s)) RETURNING 1""",
-        [file_ids, DELETE_CHUNKS],
-    )
-    if len(gone) == DELETE_CHUNKS:
-        return False
-    db.fetch("DELETE FROM esteira_file WHERE id = ANY(%s)", [file_ids])
-    return True
+    erasing.delete(db, [row[0] for row in rows])
 
 
 def _chunk(db: Db, file_id: UUID, seq: int) -> bytes:

@@ -15,8 +15,9 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from esteira.db import Db, Orm
+from esteira.db.erasing import delete_some
 from esteira.errors import FileInUse, NotFound, TooLarge
-from esteira.files import MAX_BYTES, ChunkWriter, delete_some, new_row, safe_name, safe_type
+from esteira.files import MAX_BYTES, ChunkWriter, new_row, safe_name, safe_type
 from esteira.files.space import refuse_over_quota, used
 from esteira.models import File
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Protocol, TypeVar
 from uuid import UUID, uuid4
 
-from esteira.errors import Cancelled, NotFound
+from esteira.errors import Cancelled, NotFound, TooManyFiles
 from esteira.values import bounds
+from esteira.values.bounds import FILES_OF_A_JOB
 
 T = TypeVar("T")
 PROGRESS_SECONDS = 0.25
@@ -123,6 +124,8 @@ class MemoryHost:
 
     @contextmanager
     def file(self, name: str, content_type: str | None) -> Iterator[IO[bytes]]:
+        if name not in self.written and len(self.written) >= FILES_OF_A_JOB:
+            raise TooManyFiles(FILES_OF_A_JOB)
         buffer = io.BytesIO()
         yield buffer
         self.written[name] = buffer.getvalue()

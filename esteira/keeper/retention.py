@@ -13,8 +13,8 @@ import time
 from django.conf import settings
 
 from esteira.db import Db
+from esteira.db.erasing import delete_some
 from esteira.db.walk import clock
-from esteira.files import delete_some
 from esteira.keeper.disposal import BATCH, Disposal
 
 BOX_S = 0.05

@@ -81,7 +81,11 @@ class Job(models.Model):
     progress_total = models.FloatField(null=True)
     progress_text = models.TextField(db_default="")
     unique_key = models.TextField(null=True)
-    schedule = models.ForeignKey(Schedule, null=True, on_delete=models.SET_NULL, db_index=False)
+    # A schedule may have made millions of jobs, so its deletion looks nothing up here: they go on naming it, and are
+    # read as having none. A trigger takes it from those only that wait or run in turn.
+    schedule = models.ForeignKey(
+        Schedule, null=True, on_delete=models.DO_NOTHING, db_index=False, db_constraint=False
+    )
     tick_at = models.DateTimeField(null=True)
     # Only one job of its schedule may run at a time (overlap "queue").
     in_turn = models.BooleanField(db_default=False)

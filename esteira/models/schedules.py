@@ -88,7 +88,8 @@ class ScheduleSkip(models.Model):
     """A tick for which no job was made, and why."""
 
     id = models.BigAutoField(primary_key=True)
-    schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, db_index=False)
+    # Retention deletes them by their age, whether or not their schedule is still there.
+    schedule = models.ForeignKey(Schedule, on_delete=models.DO_NOTHING, db_index=False, db_constraint=False)
     tick_at = models.DateTimeField(db_index=True)
     reason = models.CharField(max_length=16)
 

@@ -36,19 +36,24 @@ def retry(db: Db, job_id: UUID, *, by: str) -> str | None:
 
     Return the state that it was in (queued again if that was failed, dead, cancelled or expired, see `forgot_secrets`
     for the last two), None if there is no such job. Raises the driver's UniqueViolation if another job holds its unique
-    key by now.
+    key by now. A job that runs in turn keeps its schedule only if that is still there: the lock makes its deletion come
+    before this, or find the job waiting.
     """
     with db.transaction():
         db.fetch("SELECT set_config('esteira.transition', 'T13', true)")
         rows = db.fetch(
             """
             WITH locked AS MATERIALIZED (SELECT j.id, j.state FROM esteira_job j WHERE j.id = %(id)s FOR NO KEY UPDATE),
+            turn AS MATERIALIZED (
+              SELECT s.id FROM esteira_schedule s
+              WHERE s.id = (SELECT o.schedule_id FROM esteira_job o WHERE o.id = %(id)s) FOR KEY SHARE),
             moved AS (
               UPDATE esteira_job j SET state = 'queued', run_at = clock_timestamp(), finished_at = NULL,
                 started_at = NULL, claimed_at = NULL, failures = 0, suspicion = 0, solo = false, interrupted = false,
                 error = NULL, cancel_requested_at = NULL, cancel_by = '', cancel_force = false, expires_at = NULL,
                 published_at = NULL, hold_until = NULL, refused_since = NULL,
-                progress_done = NULL, progress_total = NULL, progress_text = ''
+                progress_done = NULL, progress_total = NULL, progress_text = '',
+                schedule_id = CASE WHEN NOT j.in_turn OR EXISTS (SELECT 1 FROM turn) THEN j.schedule_id END
               FROM locked WHERE j.id = %(id)s AND locked.state IN ('failed', 'dead', 'cancelled', 'expired')
                 AND NOT (locked.state IN ('cancelled', 'expired') AND j.secret_names IS NOT NULL)
               RETURNING j.id, j.attempt, locked.state AS was),

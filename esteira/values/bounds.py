@@ -25,6 +25,8 @@ END_OF_MOMENTS = datetime(2200, 1, 1, tzinfo=UTC)
 #: Progress is a double in the database, which counts exactly up to here.
 MOST_PROGRESS = 1e15
 PROGRESS_TEXT = 200
+#: Whoever looks at a job reads the rows of all its files.
+FILES_OF_A_JOB = 1000
 #: What is nested deeper cannot be written as JSON by every Python that may have to show it.
 NESTED = 200
 

@@ -9,7 +9,7 @@ from django.http.response import HttpResponseBase
 from ninja import Path
 
 from esteira.errors import NotFound
-from esteira.files import result_files
+from esteira.files import result_file, result_files
 from esteira.files.uploads import delete_upload, uploads
 from esteira.idempotency import Answer
 from esteira.models import File
@@ -33,7 +33,7 @@ from esteira_web.read.listing import cut
     tags=["files"],
 )
 def list_files(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
-    """List a job's result files; they are there once it has succeeded."""
+    """List a job's result files, at most 1,000, by name; they are there once it has succeeded."""
     _for_files(caller(request), job_id)
     return answer({"items": [file_body(file) for file in result_files(job_id)]})
 
@@ -48,10 +48,7 @@ def list_files(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
 def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpResponseBase:
     """Download a result file."""
     _for_files(caller(request), job_id)
-    for file in result_files(job_id):
-        if file.name == name:
-            return download(request, file)
-    raise NotFound("file", f"{name!r} of job {job_id}")
+    return download(request, result_file(job_id, name))
 
 
 @api.post(

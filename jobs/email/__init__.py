@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from esteira import Context, FileRef, GiveUp, Retry, job
 from jobs.email._addresses import bare, checked_address, split_addresses, without_repeats
@@ -26,6 +26,14 @@ from jobs.email._transaction import Refusal
 
 #: When a list hands what is left to a follow-up job, in seconds: its time limit less what one message may take.
 LIST_ENOUGH_S = 6000
+
+
+def _says_something(html: str, info: ValidationInfo) -> str:
+    """Refuse a message whose two forms are blank."""
+    if not html.strip() and not info.data.get("text", "-").strip():
+        raise ValueError("is empty, and so is text; write one of them.")
+    return html
+
 
 Address = Annotated[str, Field(min_length=3, max_length=320), AfterValidator(checked_address)]
 Subject = Annotated[
@@ -41,6 +49,7 @@ Html = Annotated[
     Field(
         max_length=50_000, title="HTML", description="The same message as HTML, for programs that show it."
     ),
+    AfterValidator(_says_something),
 ]
 ReplyTo = Annotated[
     Address | None, Field(title="Reply to", description="Where answers go, if not to the sender.")

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from typing import IO, Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from esteira import Context, GiveUp, job
 from esteira.errors import TooLarge
@@ -33,6 +33,18 @@ def _zone(name: str) -> str:
         raise ValueError("is not a time zone; write a name such as UTC or America/Sao_Paulo.") from None
 
 
+def _makes_a_period(last: date | None, info: ValidationInfo) -> date | None:
+    """Refuse two days that contradict each other; what is left empty is known when the job runs."""
+    first = info.data.get("first_day")
+    if first is None or last is None:
+        return last
+    if first > last:
+        raise ValueError(f"is before first_day, {first}; swap them.")
+    if (last - first).days >= MOST_DAYS:
+        raise ValueError(f"is more than {MOST_DAYS} days from first_day, {first}; choose a shorter period.")
+    return last
+
+
 Day = Annotated[date, Field(ge=date(2000, 1, 1), le=date(2999, 12, 31))]
 
 
@@ -42,7 +54,11 @@ def job_history(
     first_day: Annotated[
         Day | None, Field(title="First day", description="Empty: a week before the last day.")
     ] = None,
-    last_day: Annotated[Day | None, Field(title="Last day", description="Empty: today.")] = None,
+    last_day: Annotated[
+        Day | None,
+        Field(title="Last day", description="Empty: the day on which the job runs."),
+        AfterValidator(_makes_a_period),
+    ] = None,
     time_zone: Annotated[
         str,
         Field(
@@ -66,7 +82,8 @@ def job_history(
     """Report the job history.
 
     Counts the jobs that were submitted in a period by type, day and state, lists them, and says what failed. PDF for
-    reading, XLSX and CSV with a line per job, the newest 100,000.
+    reading, XLSX and CSV with a line per job, the newest 100,000. Whoever may submit this type sees the jobs of
+    everybody: their types, states, times, submitters and errors.
     """
     history = History(_period(first_day, last_day, time_zone), job_type)
     report = _Report(ctx, history)
@@ -92,7 +109,7 @@ def _period(first: date | None, last: date | None, zone_name: str) -> Period:
     last = last or now.astimezone(zone).date()
     first = first or last - timedelta(days=6)
     if first > last:
-        raise GiveUp(f"first_day: {first} is after the last day, {last}; swap them.")
+        raise GiveUp(f"first_day: {first} is after the last day, {last}; choose an earlier one.")
     if (last - first).days >= MOST_DAYS:
         raise GiveUp(f"first_day: {first} to {last} is more than {MOST_DAYS} days; choose a shorter period.")
     return Period(first=first, last=last, zone=zone, now=now)

@@ -43,3 +43,12 @@ def test_the_benchmark_measures_both_sides_and_judges_its_goals(tmp_path: Path) 
     assert len(result["goals"]) == 9
     assert all(goal["value"] > 0 for goal in result["goals"])
     assert "bulk submit" in done.stdout
+
+
+def test_the_measure_of_lists_runs_from_end_to_end() -> None:
+    command = [sys.executable, "-m", "bench.lists", "2000"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("the end of an id") == 3

@@ -7,18 +7,30 @@ import io
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 from zipfile import ZipFile
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
-from esteira import files
+from esteira import LocalContext, files
 from esteira.db import Core, Orm
-from esteira.errors import FilesFull, NotFound, TooLarge
-from esteira.files import CHUNK_BYTES, chunks_of, open_file, open_result, result_files, save_upload
+from esteira.errors import FilesFull, NotFound, TooLarge, TooManyFiles
+from esteira.files import (
+    CHUNK_BYTES,
+    chunks_of,
+    open_file,
+    open_result,
+    result_file,
+    result_files,
+    save_upload,
+)
 from esteira.files.space import used
+from esteira.job_types import context
 from esteira.models import File, FileChunk, Job
+from esteira.values.bounds import FILES_OF_A_JOB
 from tests.support.jobs import UNKNOWN_ID
 
 pytestmark = pytest.mark.django_db
@@ -226,6 +238,70 @@ def test_a_result_file_is_stored_although_the_jobs_own_transaction_rolls_back(jo
     transaction.set_autocommit(True)
 
     assert File.objects.get().name == "out.txt"
+
+
+def test_a_job_stores_so_many_files_and_no_more(
+    job: Job, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FILES_OF_A_JOB", 3)
+    for n in range(3):
+        write(core, job, b"x", name=f"{n}.txt")
+
+    with pytest.raises(TooManyFiles, match=r"files: .* at most 3 .* archive"):
+        write(core, job, b"x", name="one-too-many.txt")
+    write(core, job, b"again", name="1.txt")  # it takes the place of its namesake
+    write(core, job, b"x", name="0.txt", attempt=2)  # and another attempt begins anew
+
+    attach(job)
+    assert [file.name for file in result_files(job.pk)] == ["0.txt", "1.txt", "2.txt"]
+
+
+def test_threads_of_a_job_store_no_more_files_than_it_may(
+    job: Job, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FILES_OF_A_JOB", 5)
+
+    def store(n: int) -> bool:
+        try:
+            write(core, job, b"x", name=f"{n}.txt")
+        except TooManyFiles:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        stored = sum(pool.map(store, range(40)))
+
+    attach(job)
+    assert stored == len(result_files(job.pk)) == 5
+
+
+def test_a_test_of_a_job_meets_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "FILES_OF_A_JOB", 1)
+    ctx = LocalContext()
+    for _ in range(2):
+        with ctx.file("a.txt") as out:
+            out.write(b"x")
+
+    with pytest.raises(TooManyFiles), ctx.file("b.txt"):
+        pass
+
+    assert list(ctx.files) == ["a.txt"]
+
+
+def test_reading_a_jobs_files_ends_at_their_bound_whoever_wrote_them(job: Job, core: Core) -> None:
+    core.fetch(
+        """INSERT INTO esteira_file (id, job_id, attempt, name, content_type, account, size, sha256, attached_at)
+           SELECT gen_random_uuid(), %s, 1, to_char(n, 'FM000000'), 'text/plain', '', 0, 'x', clock_timestamp()
+           FROM generate_series(1, 20000) n""",
+        [job.pk],
+    )
+
+    with CaptureQueriesContext(connection) as asked:
+        listed, one = result_files(job.pk), result_file(job.pk, "019999")
+    plan = "\n".join(query["sql"] for query in asked)
+
+    assert (len(listed), listed[0].name, one.name) == (FILES_OF_A_JOB, "000001", "019999")
+    assert len(asked) == 2, plan
 
 
 def test_files_of_another_attempt_stay_unseen(job: Job, core: Core) -> None:

@@ -446,14 +446,45 @@ def test_wrong_parameters_are_refused_and_named(params, field):
         job_history.run(**params)
 
 
-def test_days_in_the_wrong_order_are_refused_with_the_way_out(database):
-    with pytest.raises(GiveUp, match="first_day: 2026-03-11 is after the last day, 2026-03-09; swap them"):
-        report(first_day="2026-03-11", last_day="2026-03-09")
+@pytest.mark.parametrize(
+    ("first", "last", "detail"),
+    [
+        ("2026-03-11", "2026-03-09", "is before first_day, 2026-03-11; swap them."),
+        (
+            "2025-01-01",
+            "2026-03-09",
+            "is more than 366 days from first_day, 2025-01-01; choose a shorter period.",
+        ),
+    ],
+)
+def test_days_that_make_no_period_are_refused_at_the_submit(database, first, last, detail):
+    with pytest.raises(InvalidParameters) as refused:
+        job_history.submit(first_day=first, last_day=last)
+
+    assert [(one["pointer"], one["detail"]) for one in refused.value.errors] == [
+        ("#/params/last_day", detail)
+    ]
+    assert not Job.objects.exists()
 
 
-def test_a_period_of_more_than_a_year_is_refused(database):
+def test_a_longest_period_and_a_single_day_are_fine(database):
+    longest = report(first_day="2025-03-10", last_day="2026-03-10", formats=["csv"])[0]
+    shortest = report(first_day="2026-03-10", last_day="2026-03-10", formats=["csv"])[0]
+
+    assert (longest["jobs"], shortest["jobs"]) == (0, 0)
+
+
+def test_a_first_day_that_has_not_come_when_the_job_runs_fails_with_the_way_out(database):
+    """An empty last day is the day of the run, which no submit knows."""
+    with pytest.raises(
+        GiveUp, match="first_day: 2999-01-01 is after the last day, .*; choose an earlier one"
+    ):
+        report(first_day="2999-01-01", last_day=None)
+
+
+def test_a_first_day_long_ago_without_a_last_one_fails_with_the_way_out(database):
     with pytest.raises(GiveUp, match="more than 366 days"):
-        report(first_day="2025-01-01", last_day="2026-03-09")
+        report(first_day="2001-01-01", last_day=None)
 
 
 def test_the_days_of_a_clock_change_are_whole_days(database):

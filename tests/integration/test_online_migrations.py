@@ -25,6 +25,9 @@ JOB = """INSERT INTO esteira_job
   (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, attempt, failures, started_at)
 VALUES (%s, 't', %s, 'default', 6, 4, 2, 10, 60, %s, %s, %s)"""
 FILE = """INSERT INTO esteira_file (id, name, content_type, size, sha256) VALUES (%s, 'f', 'text/plain', 1, 'a')"""
+SCHEDULE = """INSERT INTO esteira_schedule
+  (name, type, params, cron, tz, every_s, overlap, missed, grace_s, enabled, origin)
+VALUES (%s, 't', '{}', '', 'UTC', 60, 'allow', 'once', 60, true, 'database') RETURNING id"""
 CLAIM = """UPDATE esteira_job SET state = 'running', attempt = attempt + 1, worker = 'w', claimed_at = clock_timestamp(),
   lease_until = clock_timestamp() + interval '10 s' WHERE id = %s"""
 FINISH = """UPDATE esteira_job SET state = 'succeeded', worker = NULL, lease_until = NULL,
@@ -250,6 +253,36 @@ def test_migrating_back_and_forth_ends_with_the_same_tables(
     assert {row for row in schema(db) if row[0] == "index"} == before
     migrate(name)
     assert without_places(schema(db)) == without_places(newest)
+
+
+def test_the_way_back_mends_what_names_a_deleted_schedule(name: str, db: psycopg.Connection) -> None:
+    migrate(name)
+    kept, gone = [
+        db.execute(SCHEDULE, [said]).fetchone()[0]  # type: ignore[index]
+        for said in ("kept", "gone")
+    ]
+    jobs = {}
+    for number in (kept, gone):
+        jobs[number] = uuid7()
+        db.execute(JOB, [jobs[number], "{}", 0, 0, None])
+        db.execute("UPDATE esteira_job SET schedule_id = %s WHERE id = %s", [number, jobs[number]])
+        db.execute(
+            "INSERT INTO esteira_scheduleskip (schedule_id, tick_at, reason) VALUES (%s, now(), 'overlap')",
+            [number],
+        )
+    db.execute("DELETE FROM esteira_schedule WHERE id = %s", [gone])
+
+    migrate(name, "esteira", "0012_secrets")
+
+    found = dict(db.execute("SELECT id, schedule_id FROM esteira_job").fetchall())
+    assert found == {jobs[kept]: kept, jobs[gone]: None}
+    assert db.execute("SELECT schedule_id FROM esteira_scheduleskip").fetchall() == [(kept,)]
+    validated = db.execute(
+        """SELECT count(*) FROM pg_constraint WHERE confrelid = 'esteira_schedule'::regclass
+           AND convalidated AND condeferred"""
+    )
+    assert validated.fetchone() == (2,)
+    migrate(name)
 
 
 def test_every_row_is_in_one_batch(name: str, db: psycopg.Connection) -> None:

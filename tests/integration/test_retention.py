@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from esteira import Context, FileRef, files, job, migrations
 from esteira.db import Core
-from esteira.files import DELETE_CHUNKS
+from esteira.db.erasing import DELETE_CHUNKS
 from esteira.keeper import disposal
 from esteira.keeper.disposal import BATCH
 from esteira.keeper.retention import Retention

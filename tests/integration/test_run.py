@@ -239,6 +239,23 @@ def test_a_file_that_is_gone_or_too_large_is_not_tried_again(runner: Runner) -> 
     assert files.result_files(large.pk) == []
 
 
+def test_a_job_with_too_many_files_fails_at_once_and_says_so(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FILES_OF_A_JOB", 3)
+
+    @job(name="test.many")
+    def write_many(ctx: Context) -> None:
+        for n in range(10):
+            with ctx.file(f"{n}.txt") as file:
+                file.write(b"x")
+
+    (row,) = run(runner, write_many.submit().id)
+
+    assert (row.state, row.failures, row.error["type"]) == ("failed", 1, "TooManyFiles")  # type: ignore[index]
+    assert "at most 3 result files" in row.error["message"]  # type: ignore[index]
+
+
 def test_an_upload_is_read_by_its_reference(runner: Runner) -> None:
     @job(name="test.read")
     def read(ctx: Context, source: FileRef) -> int:

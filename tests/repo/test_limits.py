@@ -33,6 +33,7 @@ SAID = {
     "jobs in one list": bounds.TERMINAL_PAGE.words(),
     "jobs that one search looks at": f"{scan.MOST_ROWS:,}, which take a server some 25 ms from memory",
     "newest jobs among which": f"{find.AMONG:,}",
+    "result files of a job": f"{bounds.FILES_OF_A_JOB:,}",
     "levels of nesting": f"{bounds.NESTED}",
     "`done` and `total`": f"from 0 to {bounds.MOST_PROGRESS:.0e}".replace("+", ""),
     "unique key": bounds.UNIQUE.words(),

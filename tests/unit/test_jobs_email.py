@@ -193,6 +193,26 @@ def test_a_list_that_can_be_read_in_two_ways_is_refused_as_a_whole(job_type, pas
     assert not mail.outbox
 
 
+@pytest.mark.parametrize("job_type", [send, send_to_list])
+@pytest.mark.parametrize(("text", "html"), [(" ", ""), ("\n\t \u00a0\n", " \n")])
+def test_a_mail_that_says_nothing_is_refused(job_type, text, html):
+    with pytest.raises(InvalidParameters, match="#/params/html: is empty, and so is text; write one of them"):
+        check(job_type.model, {"to": ["ana@example.org"], "subject": "Hello", "text": text, "html": html})
+
+
+@pytest.mark.parametrize("job_type", [send, send_to_list])
+@pytest.mark.parametrize(("text", "html"), [(" ", "<p>Hi</p>"), ("Hi", ""), ("Hi", " ")])
+def test_a_text_or_html_is_enough(job_type, text, html):
+    check(job_type.model, {"to": ["ana@example.org"], "subject": "Hello", "text": text, "html": html})
+
+
+@pytest.mark.parametrize("to", [[], "", " ; \n,"])
+@pytest.mark.parametrize("job_type", [send, send_to_list])
+def test_a_mail_to_nobody_is_refused(job_type, to):
+    with pytest.raises(InvalidParameters, match="#/params/to: "):
+        check(job_type.model, {"to": to, **LETTER})
+
+
 @pytest.mark.parametrize(
     ("domain", "ascii_domain"),
     [
