@@ -25,6 +25,8 @@ END_OF_MOMENTS = datetime(2200, 1, 1, tzinfo=UTC)
 #: Progress is a double in the database, which counts exactly up to here.
 MOST_PROGRESS = 1e15
 PROGRESS_TEXT = 200
+#: A whole number in an address or on a command line has no more digits: 64 bits hold it.
+LONGEST_NUMBER = 18
 #: What is nested deeper cannot be written as JSON by every Python that may have to show it.
 NESTED = 200
 
@@ -59,6 +61,11 @@ class Count:
         if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= self.most:
             raise InvalidOption(field, f"must be a whole number {self.words()}, not {shown(value)}.")
         return value
+
+    def typed(self, field: str, text: str) -> int:
+        """Return the number that somebody wrote into an address or a terminal; raises InvalidOption."""
+        readable = is_digits(text) and len(text) <= LONGEST_NUMBER
+        return self.check(field, int(text) if readable else text)
 
     def words(self) -> str:
         return f"from {self.least:,} to {self.most:,}"
@@ -117,6 +124,11 @@ REASON = Text(most=500)
 IDEMPOTENCY_KEY = Text(least=1, most=255)
 FILE_NAME = Text(least=1, most=255)
 TOKEN_NAME = Text(least=1, most=80)
+
+
+def is_digits(text: str) -> bool:
+    """Whether a text is a whole number in plain digits; `int` takes `1_0`, ` 5`, `+5` and other scripts too."""
+    return text.isascii() and text.isdigit()
 
 
 def moment(field: str, value: Any) -> datetime:

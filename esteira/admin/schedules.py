@@ -170,10 +170,22 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
         self.cleaned_data["params"] = whole
 
 
+class OriginFilter(admin.SimpleListFilter):
+    """By who declared it."""
+
+    title = parameter_name = "origin"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in ("code", "database", "gone")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> QuerySet[Schedule]:
+        return queryset.filter(origin=self.value()) if self.value() else queryset
+
+
 @admin.register(Schedule)
 class ScheduleAdmin(OnlyWhatIsOffered):
     list_display = ("name", "type", "cadence", "enabled", "origin", "last_tick", "trouble")
-    list_filter = ("enabled", "origin")
+    list_filter = ("enabled", OriginFilter)
     ordering = ("name",)
     search_fields = ("name", "type")
     sortable_by = ("name", "type", "enabled", "origin")

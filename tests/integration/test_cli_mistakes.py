@@ -7,7 +7,8 @@ from io import StringIO
 from typing import NamedTuple
 
 import pytest
-from django.core.management import call_command
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 
 from esteira import Context, FileRef, job
 from esteira.models import Job
@@ -52,6 +53,19 @@ def test_all_mistakes_are_shown_at_once_and_nothing_is_stored() -> None:
         "  more  is not a parameter of this job type; remove it or check its spelling.",
     ]
     assert not Job.objects.exists()
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name() -> None:
+    @job(name="cli.count")
+    def count(ctx: Context, of: dict[str, list[int]]) -> None:
+        """Count things."""
+
+    said = jobs(
+        "submit", "cli.count", 'of:={"\u00b2": [0, "x"], "\u0663": [0, "x"], "' + "9" * 5000 + '": ["x"]}'
+    )
+
+    assert said.code == 1
+    assert [line.split("  ")[1] for line in said.err.splitlines()[1:3]] == ["of \u00b2 2", "of \u0663 2"]
 
 
 def test_true_is_no_number() -> None:
@@ -108,6 +122,53 @@ def test_mistakes_as_json_are_for_scripts() -> None:
     assert problem["code"] == "invalid-parameters"
     assert problem["errors"][0]["pointer"] == "#/params/nam"
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "also_odd"),
+    [
+        (["list", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
+        (["files", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
+        (["submit", "cli.greet", "--delay"], "is no duration", "1h "),
+        (["submit", "cli.greet", "--expires"], "is no duration", "\n5"),
+        (["token", "x", "--expires"], "is no duration", "\u0665h"),
+    ],
+)
+def test_a_number_is_plain_digits(words: list[str], sentence: str, also_odd: str) -> None:
+    """Python reads more than that: `1_0` as ten, and the digits of every script."""
+    User.objects.create_superuser("boss")
+    *before, option = words
+
+    def said(number: str) -> str:
+        try:
+            answer = jobs(*before, f"{option}={number}")
+        except CommandError as error:  # argparse refuses it before there is a command
+            return str(error)
+        return answer.err if answer.code == 2 else f"exit {answer.code}"
+
+    for number in ("1_0", " 5", "5 ", "+5", "\u0665", "\uff15", "5e0", "", "9" * 5000 + "x", also_odd):
+        assert sentence in said(number), number
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["list", "--type="], "--type: must be 1 to 120 characters."),
+        (["list", "--queue="], "--queue: must be 1 to 60 characters."),
+        (["files", "--user="], "--user: must be 1 to 300 characters."),
+        (["token", "x", "--user="], "--user: must be 1 to 300 characters."),
+        (["types", ""], "There is no job type ''."),
+    ],
+)
+def test_an_empty_word_is_never_taken_for_none(words: list[str], sentence: str) -> None:
+    """A script whose variable is empty would list everything, or make a token for a superuser."""
+    User.objects.create_superuser("boss")
+
+    said = jobs(*words)
+
+    assert said.code in (1, 2)
+    assert sentence in said.err
+    assert not said.out
 
 
 @pytest.mark.parametrize(
