@@ -73,10 +73,14 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
-    """A text; PostgreSQL stores neither NUL nor half of a surrogate pair."""
+    """A text; PostgreSQL stores neither NUL nor half of a surrogate pair.
+
+    One that is `seen` is what people call a thing: one line, in which each character is seen as what it is.
+    """
 
     most: int
     least: int = 0
+    seen: bool = False
 
     def check(self, field: str, value: Any) -> str:
         """Return the text as it was given; raises InvalidOption."""
@@ -88,6 +92,11 @@ class Text:
             raise InvalidOption(field, "holds a NUL character, which cannot be stored; remove it.")
         if not encodes(value):
             raise InvalidOption(field, "holds half of a surrogate pair, which is no character; remove it.")
+        if self.seen and not value.isprintable():
+            odd = next(c for c in value if not c.isprintable())
+            raise InvalidOption(field, f"holds a character that is not seen, U+{ord(odd):04X}; remove it.")
+        if self.least and self.seen and not value.strip():
+            raise InvalidOption(field, f"must be {self.words()}, not blanks alone.")
         return value
 
     def fit(self, value: str) -> str:
@@ -116,14 +125,14 @@ TERMINAL_PAGE = Count(least=1, most=100_000)
 UNIQUE = Text(least=1, most=200)
 TYPE_NAME = Text(least=1, most=120)
 QUEUE_NAME = Text(least=1, most=60)
-SCHEDULE_NAME = Text(least=1, most=120)
+SCHEDULE_NAME = Text(least=1, most=120, seen=True)
 CRON = Text(most=120)
 ZONE = Text(most=64)
 BY = Text(most=300)
-REASON = Text(most=500)
+REASON = Text(most=500, seen=True)
 IDEMPOTENCY_KEY = Text(least=1, most=255)
 FILE_NAME = Text(least=1, most=255)
-TOKEN_NAME = Text(least=1, most=80)
+TOKEN_NAME = Text(least=1, most=80, seen=True)
 
 
 def is_digits(text: str) -> bool:

@@ -84,8 +84,7 @@ def create_token(
     """
     if role not in set(Role):
         raise InvalidOption("role", f"must be one of {', '.join(Role)}, not {role!r}.")
-    if not name.strip() or len(name) > bounds.TOKEN_NAME.most or not name.isprintable():
-        raise InvalidOption("name", "must be 1 to 80 printable characters.")
+    bounds.TOKEN_NAME.check("name", name)
     _check_types(types, role)
     if expires_in is not None:
         bounds.TOKEN_LIFE.check("expires_in", expires_in)
