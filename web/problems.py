@@ -56,6 +56,8 @@ TITLES: dict[str, str] = {
     "unique-in-progress": "Another transaction is submitting a job with the same unique key. Try again.",
     "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
+    "removed": "What the first request with this Idempotency-Key made was removed since. Nothing was made again; to "
+    "make a new one, use another key.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
     "search-too-slow": "The database took too long to search the jobs. Narrow the list, or try again.",
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
