@@ -42,7 +42,8 @@ class Span:
         """Return the seconds; raises InvalidOption."""
         seconds = _seconds(value)
         if not self.least <= seconds <= self.most:  # not true of NaN either
-            raise InvalidOption(field, f"must be a number of seconds {self.words()}, not {shown(value)}.")
+            said = "one that is infinite or as long" if math.isinf(seconds) else shown(value)
+            raise InvalidOption(field, f"must be a number of seconds {self.words()}, not {said}.")
         return seconds
 
     def words(self) -> str:

@@ -184,10 +184,13 @@ def _look_up() -> str:
 def _check_types(types: Sequence[str], role: str) -> None:
     if types and role != Role.SUBMITTER:
         raise InvalidOption("types", f"only a submitter's token can be limited to job types, not a {role}'s.")
-    if len(types) > MOST_TYPES or not all(_PATTERN.fullmatch(one) for one in types):
+    if len(types) > MOST_TYPES:
         raise InvalidOption(
-            "types", f"must be at most {MOST_TYPES} names of job types, or patterns such as email.* of them."
+            "types", f"names {len(types)} job types or patterns of them; at most {MOST_TYPES}."
         )
+    if odd := [one for one in types if not _PATTERN.fullmatch(one)]:
+        detail = f"{bounds.shown(odd[0])} is no name of a job type, and no pattern of them such as email.*."
+        raise InvalidOption("types", detail)
 
 
 def _checksum(secret: str) -> str:

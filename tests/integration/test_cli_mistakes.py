@@ -55,6 +55,44 @@ def test_all_mistakes_are_shown_at_once_and_nothing_is_stored() -> None:
     assert not Job.objects.exists()
 
 
+LONG = "1" + "0" * 4300
+TOO_LONG = "is no finite number, or has more than 4,300 digits."
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (f"n={LONG}", f"n  {TOO_LONG}"),
+        (f"n=-{LONG}", f"n  {TOO_LONG}"),
+        (f"n:={LONG}", f"n  {TOO_LONG}"),
+        (f"many={LONG}", f"many 1  {TOO_LONG}"),
+        (f"many=[{LONG}]", f"many 1  {TOO_LONG}"),
+        (f"many:=[1, {LONG}]", f"many 2  {TOO_LONG}"),
+        ('box={"a": ' + LONG + "}", f"box a  {TOO_LONG}"),
+        ('box={"a": 1, "a": 2}', "box a  stands there twice; remove one."),
+        (
+            f"--delay={LONG}",
+            "must be a number of seconds from 0 to ten years, not one that is infinite or as long.",
+        ),
+    ],
+)
+def test_a_number_of_more_digits_than_python_reads_is_told_in_our_words(word: str, said: str) -> None:
+    @job(name="cli.long")
+    def long(ctx: Context, n: int = 1, many: list[int] = [], box: dict[str, int] = {}) -> None:  # noqa: B006
+        """Count far."""
+
+    assert said in jobs("submit", "cli.long", word).err
+
+
+def test_a_word_that_is_no_id_and_no_type_is_quoted_in_short() -> None:
+    User.objects.create_superuser("boss")
+
+    by_id, by_type = jobs("show", LONG), jobs("token", "x", "--types=", "--types=a b")
+
+    assert by_id.err.endswith("… is no job's id: give the whole id, or its last 8 digits or more.\n")
+    assert "types: '' is no name of a job type, and no pattern of them such as email.*." in by_type.err
+
+
 def test_a_name_that_looks_like_a_number_stays_a_name() -> None:
     @job(name="cli.count")
     def count(ctx: Context, of: dict[str, list[int]]) -> None:
