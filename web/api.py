@@ -66,8 +66,8 @@ def submit_jobs(request: HttpRequest, body: asked.SubmitJobs) -> HttpResponse:
 def list_jobs(
     request: HttpRequest,
     state: list[asked.States] = ANY_STATE,
-    type: asked.TypeFilter = "",
-    queue: asked.QueueFilter = "",
+    type: asked.TypeFilter = None,
+    queue: asked.QueueFilter = None,
     created_after: asked.MomentFilter = None,
     created_before: asked.MomentFilter = None,
     limit: asked.Limit = 50,
@@ -77,12 +77,12 @@ def list_jobs(
 
     A search is bounded: a page that it could not fill says how far it came (`searched_to`), and `next` goes on there.
     """
-    states = [one for part in state for one in part.split(",") if one]
+    states = [one for part in state for one in part.split(",")]
     access = caller(request)
     filters = Filters(
         states=states,
-        type=type,
-        queue=queue,
+        type=type or "",
+        queue=queue or "",
         created_after=created_after,
         created_before=created_before,
         account=access.only_account,

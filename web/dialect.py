@@ -23,8 +23,9 @@ from web import problems
 from web.access import Access
 from web.problems import Problem, Told
 from web.reading import JsonParser, known_only, noted, read_json, refuse_mistakes
+from web.repeats import with_key
 from web.shapes import BATCH, JOBS
-from web.submitting import MAX_ERRORS, also_wrong, with_key
+from web.submitting import MAX_ERRORS, also_wrong
 
 api = NinjaAPI(
     title="Esteira",

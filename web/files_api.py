@@ -20,9 +20,9 @@ from web.dialect import answer, api, caller, linked, reads, told
 from web.downloads import download
 from web.listing import cut
 from web.openapi import FILE_ANSWER, UPLOAD_BODY
+from web.repeats import with_key
 from web.shapes import UPLOADS, file_body, job_for, upload_body
 from web.statuses import LOOK_ERRORS, OF_A_FILE, READ_ERRORS, REPEATABLE, UPLOAD_ERRORS
-from web.submitting import with_key
 from web.uploads import received
 
 

@@ -24,7 +24,7 @@ from esteira.redact import HIDDEN, shown_params
 from esteira.registry import registry
 from esteira.states import ENDED, RETRYABLE, SHOWN_STATES
 from web.access import Access, Forbidden, Scope, of_session
-from web.listing import Filters, page
+from web.listing import BadFilter, Filters, page
 from web.problems import TITLES
 from web.shapes import file_url, job_for
 
@@ -48,7 +48,7 @@ class LogOut(LogoutView):
 def job_list(request: HttpRequest) -> HttpResponse:
     """Show jobs, newest first, filtered by what the address says."""
     access = _access(request).need(Scope.OWN)
-    asked = {name: request.GET.get(name, "").strip() for name in ("state", "type", "queue")}
+    asked = {name: _asked(request, name) for name in ("state", "type", "queue")}
     filters = Filters(
         states=[asked["state"]] if asked["state"] else [],
         type=asked["type"],
@@ -149,6 +149,16 @@ def _act(request: HttpRequest, job_id: UUID, work: Callable[[], str]) -> HttpRes
     except (StateConflict, UniqueConflict, Held) as conflict:
         messages.error(request, f"Nothing was changed: {_sentence(conflict)}")
     return redirect("job", job_id=job_id)
+
+
+def _asked(request: HttpRequest, name: str) -> str:
+    """Return a filter; the page's form sends an empty one for none."""
+    given = request.GET.getlist(name)
+    if len(given) > 1:
+        raise BadFilter(name, f"is given {len(given)} times, but takes one value.")
+    if given and given[0].isspace():
+        raise BadFilter(name, "holds nothing but blanks; remove them.")
+    return given[0].strip() if given else ""
 
 
 def _access(request: HttpRequest) -> Access:

@@ -31,7 +31,7 @@ from servestatic.middleware import ServeStaticMiddleware
 from esteira.db import Gone
 from esteira.files import CHUNK_BYTES
 from esteira.orm import answer_within
-from web import health, metrics, problems, request_id
+from web import framing, health, metrics, problems, request_id
 from web.access import Access
 from web.bodies import UPLOAD_BYTES, Body, Left, NeedsBody, NotYet, Refused, Sink, UnderWay, limit_for
 from web.problems import RETRY_AFTER_S, Problem
@@ -81,6 +81,8 @@ class Handler(ASGIHandler):
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin1")
         request_id.current.set(request_id.request_id_of(given))
         send = with_request_id(send)
+        if found := framing.fault(scope["headers"], scope["http_version"]):
+            return await refuse(scope, send, problems.of_status(*found))
         if _port(scope) == settings.METRICS_PORT:
             return await _measured(scope, send)
         if scope["path"] in (LIVEZ, READYZ):

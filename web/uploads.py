@@ -23,7 +23,7 @@ from esteira.uploads import Upload
 from web.access import Access
 from web.bodies import NeedsBody, NotYet
 from web.problems import Problem, Told
-from web.submitting import key_of
+from web.repeats import key_of
 
 #: Where `web.server` puts what it has stored already.
 SINK = "esteira.sink"

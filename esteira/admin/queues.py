@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 
 from esteira import operate
 from esteira.admin.readonly import ReadOnly, Tally, moment, who
+from esteira.admin.typed import checked
 from esteira.bounds import REASON
 from esteira.depth import known_queues
 from esteira.errors import EsteiraError
@@ -32,6 +33,9 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         paused = set(Queue.objects.filter(paused_at__isnull=False).values_list("name", flat=True))
         self.fields["name"].choices = [(q, q) for q in known_queues() if q not in paused]  # type: ignore[attr-defined]
+
+    def clean_reason(self) -> str:
+        return checked(REASON, self.cleaned_data["reason"])
 
     def validate_unique(self) -> None:
         """A queue that was paused before has a row already; pausing it again is no mistake."""

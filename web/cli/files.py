@@ -14,7 +14,7 @@ from esteira.uploads import delete_upload, uploads
 from web import words
 from web.cli import find, looks
 from web.cli.errors import OK
-from web.cli.listing import count
+from web.cli.listing import ACCOUNT, count, given
 from web.cli.moments import ago
 from web.cli.out import Out
 from web.cli.steering import each, retry_arguments
@@ -35,7 +35,8 @@ def delete_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
-    wanted = uploads(_account(options["user"]) if options["user"] else None)
+    user = given("user", ACCOUNT, options)
+    wanted = uploads(_account(user) if user else None)
     found = cut(wanted.annotate(db_now=ClockTimestamp()), limit=options["limit"])
     if out.as_json:
         for file in found.items:

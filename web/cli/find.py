@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
+from esteira.bounds import shown
 from esteira.db import Orm
 from esteira.errors import EsteiraError, NotFound, TooSlow
 from esteira.models import Job
@@ -44,7 +45,9 @@ def upload_id(ref: str) -> UUID:
 def _id_of(kind: str, ref: str, among: str) -> UUID:
     digits = ref.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{8,32}", digits):
-        raise Usage(f"{ref!r} is no {kind}'s id: give the whole id, or its last {SHORTEST} digits or more.")
+        raise Usage(
+            f"{shown(ref)} is no {kind}'s id: give the whole id, or its last {SHORTEST} digits or more."
+        )
     return UUID(digits) if len(digits) == 32 else _ending_in(kind, ref, digits, among)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from esteira.bounds import clean
+from esteira.bounds import LONGEST_NUMBER, clean, is_digits
 from esteira.errors import EsteiraError, UnknownJobType, mistakes
 from esteira.printable import indented, json_line, printable
 from esteira.readable import as_json
@@ -109,5 +109,5 @@ def _name(pointer: str) -> str:
     if option in OPTIONS:
         return OPTIONS[option]
     parts = pointer.removeprefix("#/params").strip("/").split("/")
-    said = [str(int(part) + 1) if part.isdigit() else part for part in parts]
+    said = [str(int(part) + 1) if is_digits(part) and len(part) <= LONGEST_NUMBER else part for part in parts]
     return " ".join(part.replace("~1", "/").replace("~0", "~") for part in said) or "parameters"

@@ -10,12 +10,13 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 
-from esteira.bounds import BY, TOKEN_LIFE
+from esteira.bounds import TOKEN_LIFE
 from esteira.errors import InvalidOption, NotFound
 from esteira.registry import registry
 from web.access import SCOPES, Role, Scope, matches, scopes_of
 from web.cli.errors import OK
 from web.cli.hints import typed
+from web.cli.listing import ACCOUNT, given
 from web.cli.moments import duration
 from web.cli.operator import who
 from web.cli.out import Out
@@ -57,7 +58,7 @@ def _life(text: str) -> float | None:
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
-    user = _named(options["user"]) if options["user"] else _the_superuser()
+    user = _named(given("user", ACCOUNT, options)) if options["user"] is not None else _the_superuser()
     expires = options["expires"]
     if expires is not None:
         expires = timedelta(seconds=TOKEN_LIFE.check("expires", expires))
@@ -83,7 +84,6 @@ def run(out: Out, options: dict[str, Any]) -> int:
 
 
 def _named(name: str) -> AbstractBaseUser:
-    BY.check("user", name)
     users = get_user_model()
     user = users._default_manager.filter(**{users.USERNAME_FIELD: name, "is_active": True}).first()
     if user is None:
