@@ -349,5 +349,10 @@ def _sentence(kind: str, message: str) -> str:
         return "is not a parameter of this job type; remove it or check its spelling."
     if kind == "missing":
         return "is required."
+    if kind in (
+        "finite_number",
+        "int_parsing_size",
+    ):  # what Python cannot read as a number is infinite (`json_text`)
+        return "is no finite number, or has more than 4,300 digits."
     message = message.removeprefix("Value error, ")
     return message if message.endswith(".") else f"{message}."

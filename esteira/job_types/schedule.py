@@ -7,6 +7,7 @@ clock skips fires right after the gap, a time that comes twice fires once; expre
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,9 @@ from cronsim.cronsim import RANGES, Field
 
 from esteira.errors import DeclarationError, InvalidOption
 from esteira.values.bounds import CRON, EVERY, ZONE, Span, Text
+
+#: The library reads the digits of every script, and 1_0.
+_PLAIN = re.compile(r"[A-Za-z0-9*/,# -]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class Cadence:
         return self._every(after, until, anchor) if self.every_s else self._cron(after, until)
 
     def _every(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
-        checked(self)  # a row's interval may be anything that somebody once stored
+        _within(EVERY, "every", self.every_s)  # a row's interval may be anything that somebody once stored
         step = timedelta(seconds=self.every_s)
         n = max((after - anchor) // step, 0) + 1
         while (tick := anchor + n * step) <= until:
@@ -65,9 +69,10 @@ class Cadence:
 
         Raises DeclarationError for a row that cannot be kept.
         """
-        checked(self)
         if self.every_s:
+            _within(EVERY, "every", self.every_s)
             return f"Every {timedelta(seconds=self.every_s)}"
+        checked(self)
         return f"{CronSim(self.cron, datetime.now(UTC)).explain()} ({self.tz})"
 
     def shown(self) -> str:
@@ -81,21 +86,31 @@ class Cadence:
 def cron(expression: str, *, tz: str = "UTC") -> Cadence:
     """Fire at the times of a five-field cron expression on the wall clocks of `tz`; raises DeclarationError."""
     _within(CRON, "cron", expression)
-    _within(ZONE, "tz", tz)
+    zone = _zone(tz)
+    if not _PLAIN.fullmatch(expression):
+        raise DeclarationError(
+            f"schedule: cron {expression!r} cannot be read: it may hold letters, digits, * / , # - and spaces."
+        )
     if len(expression.split()) != 5:  # the library would take a sixth field for seconds
         raise DeclarationError(f"schedule: cron {expression!r} cannot be read: it needs five fields.")
     try:
-        next(CronSim(expression, datetime.now(ZoneInfo(tz))))
+        next(CronSim(expression, datetime.now(zone)))
     except StopIteration:
         raise DeclarationError(f"schedule: cron {expression!r} never fires.") from None
     except CronSimError as error:
         raise DeclarationError(f"schedule: cron {expression!r} cannot be read: {error}.") from None
+    _refuse_long_steps(expression)
+    return Cadence(cron=expression, tz=tz)
+
+
+def _zone(tz: str) -> ZoneInfo:
+    _within(ZONE, "tz", tz)
+    try:
+        return ZoneInfo(tz)
     except (KeyError, ValueError, OSError):
         raise DeclarationError(
             f"schedule: there is no time zone {tz!r}; write one like 'America/Sao_Paulo'."
         ) from None
-    _refuse_long_steps(expression)
-    return Cadence(cron=expression, tz=tz)
 
 
 def _refuse_long_steps(expression: str) -> None:
@@ -138,9 +153,14 @@ def every(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> Cadenc
 
 def checked(cadence: Cadence) -> Cadence:
     """Return it if it can be kept; raises DeclarationError."""
+    if cadence.cron and cadence.every_s:
+        raise DeclarationError(
+            f"schedule: cron is {cadence.cron!r} and every is {cadence.every_s!r} seconds; leave out one of the two."
+        )
     if cadence.cron:
         return cron(cadence.cron, tz=cadence.tz)
     _within(EVERY, "every", cadence.every_s)
+    _zone(cadence.tz)  # an interval needs none; one that is none would be found when somebody makes it a cron
     return cadence
 
 

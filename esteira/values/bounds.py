@@ -27,6 +27,8 @@ MOST_PROGRESS = 1e15
 PROGRESS_TEXT = 200
 #: Whoever looks at a job reads the rows of all its files.
 FILES_OF_A_JOB = 1000
+#: A whole number in an address or on a command line has no more digits: 64 bits hold it.
+LONGEST_NUMBER = 18
 #: What is nested deeper cannot be written as JSON by every Python that may have to show it.
 NESTED = 200
 
@@ -42,7 +44,8 @@ class Span:
         """Return the seconds; raises InvalidOption."""
         seconds = _seconds(value)
         if not self.least <= seconds <= self.most:  # not true of NaN either
-            raise InvalidOption(field, f"must be a number of seconds {self.words()}, not {shown(value)}.")
+            said = "one that is infinite or as long" if math.isinf(seconds) else shown(value)
+            raise InvalidOption(field, f"must be a number of seconds {self.words()}, not {said}.")
         return seconds
 
     def words(self) -> str:
@@ -62,16 +65,25 @@ class Count:
             raise InvalidOption(field, f"must be a whole number {self.words()}, not {shown(value)}.")
         return value
 
+    def typed(self, field: str, text: str) -> int:
+        """Return the number that somebody wrote into an address or a terminal; raises InvalidOption."""
+        readable = is_digits(text) and len(text) <= LONGEST_NUMBER
+        return self.check(field, int(text) if readable else text)
+
     def words(self) -> str:
         return f"from {self.least:,} to {self.most:,}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
-    """A text; PostgreSQL stores neither NUL nor half of a surrogate pair."""
+    """A text; PostgreSQL stores neither NUL nor half of a surrogate pair.
+
+    One that is `seen` is what people call a thing: one line, in which each character is seen as what it is.
+    """
 
     most: int
     least: int = 0
+    seen: bool = False
 
     def check(self, field: str, value: Any) -> str:
         """Return the text as it was given; raises InvalidOption."""
@@ -83,6 +95,11 @@ class Text:
             raise InvalidOption(field, "holds a NUL character, which cannot be stored; remove it.")
         if not encodes(value):
             raise InvalidOption(field, "holds half of a surrogate pair, which is no character; remove it.")
+        if self.seen and not value.isprintable():
+            odd = next(c for c in value if not c.isprintable())
+            raise InvalidOption(field, f"holds a character that is not seen, U+{ord(odd):04X}; remove it.")
+        if self.least and self.seen and not value.strip():
+            raise InvalidOption(field, f"must be {self.words()}, not blanks alone.")
         return value
 
     def fit(self, value: str) -> str:
@@ -111,14 +128,19 @@ TERMINAL_PAGE = Count(least=1, most=100_000)
 UNIQUE = Text(least=1, most=200)
 TYPE_NAME = Text(least=1, most=120)
 QUEUE_NAME = Text(least=1, most=60)
-SCHEDULE_NAME = Text(least=1, most=120)
+SCHEDULE_NAME = Text(least=1, most=120, seen=True)
 CRON = Text(most=120)
 ZONE = Text(most=64)
 BY = Text(most=300)
-REASON = Text(most=500)
+REASON = Text(most=500, seen=True)
 IDEMPOTENCY_KEY = Text(least=1, most=255)
 FILE_NAME = Text(least=1, most=255)
-TOKEN_NAME = Text(least=1, most=80)
+TOKEN_NAME = Text(least=1, most=80, seen=True)
+
+
+def is_digits(text: str) -> bool:
+    """Whether a text is a whole number in plain digits; `int` takes `1_0`, ` 5`, `+5` and other scripts too."""
+    return text.isascii() and text.isdigit()
 
 
 def moment(field: str, value: Any) -> datetime:

@@ -84,8 +84,7 @@ def create_token(
     """
     if role not in set(Role):
         raise InvalidOption("role", f"must be one of {', '.join(Role)}, not {role!r}.")
-    if not name.strip() or len(name) > bounds.TOKEN_NAME.most or not name.isprintable():
-        raise InvalidOption("name", "must be 1 to 80 printable characters.")
+    bounds.TOKEN_NAME.check("name", name)
     _check_types(types, role)
     if expires_in is not None:
         bounds.TOKEN_LIFE.check("expires_in", expires_in)
@@ -185,10 +184,13 @@ def _look_up() -> str:
 def _check_types(types: Sequence[str], role: str) -> None:
     if types and role != Role.SUBMITTER:
         raise InvalidOption("types", f"only a submitter's token can be limited to job types, not a {role}'s.")
-    if len(types) > MOST_TYPES or not all(_PATTERN.fullmatch(one) for one in types):
+    if len(types) > MOST_TYPES:
         raise InvalidOption(
-            "types", f"must be at most {MOST_TYPES} names of job types, or patterns such as email.* of them."
+            "types", f"names {len(types)} job types or patterns of them; at most {MOST_TYPES}."
         )
+    if odd := [one for one in types if not _PATTERN.fullmatch(one)]:
+        detail = f"{bounds.shown(odd[0])} is no name of a job type, and no pattern of them such as email.*."
+        raise InvalidOption("types", detail)
 
 
 def _checksum(secret: str) -> str:

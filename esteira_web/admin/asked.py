@@ -1,29 +1,84 @@
 """What a list in the admin may be asked by its address: its own filters, and an order that it offers.
 
 Django answers any question about any column to whoever may see a list, `params__token__startswith=a` too, and so one
-question after another reads what no page shows. It sorts by columns that offer no sorting as well.
+question after another reads what no page shows. It sorts by columns that offer no sorting as well. And what it cannot
+read it leaves out: a state that is none showed all jobs, and an action is about what is shown.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import get_fields_from_path
-from django.contrib.admin.views.main import ChangeList
-from django.db.models import Model
-from django.http import HttpRequest
+from django.contrib.admin.views.main import ORDER_VAR, PAGE_VAR, ChangeList
+from django.core.exceptions import SuspiciousOperation, ValidationError
+from django.db.models import BooleanField, Field, IntegerField, Model
+from django.http import HttpRequest, QueryDict
+
+from esteira.errors import EsteiraError
+from esteira.values.bounds import LONGEST_NUMBER, is_digits, shown
 
 #: What Django's filters of a field ask.
 BY_A_FIELD = ("", "__exact", "__isnull", "__gte", "__lt")
 BY_A_DATE = ("__year", "__month", "__day")
+_ORDER = re.compile(r"(-?[0-9]{1,3}(\.-?[0-9]{1,3})*)?")
+
+
+class Unanswerable(EsteiraError, SuspiciousOperation):
+    """A list was asked for in a way that means nothing (400, whoever serves the page)."""
+
+    code = "bad-request"
+    status = 400
+
+    def __init__(self, parameter: str, detail: str) -> None:
+        super().__init__(f"{parameter}: {detail}")
 
 
 class OfferedOrder(ChangeList):
-    """Sorts by those columns that have a link for it."""
+    """Sorts by those columns that have a link for it, and answers 400 to what it cannot read."""
+
+    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        _refuse_odd_numbers(request.GET)
+        super().__init__(request, *args, **kwargs)
 
     def get_ordering_field(self, field_name: Any) -> Any:
         return super().get_ordering_field(field_name) if field_name in (self.sortable_by or ()) else None
+
+    def get_filters(self, request: HttpRequest) -> Any:
+        for name, values in self.get_filters_params().items():
+            if not self.model_admin.lookup_allowed(name, values[-1], request):
+                raise Unanswerable(name, "is not asked by any filter of this list; remove it.")
+            if len(values) > 1:
+                raise Unanswerable(name, f"is given {len(values)} times, but takes one value.")
+            self._refuse_unknown(name, values[0], request)
+        return super().get_filters(request)
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Show the last page in place of one behind it: an action on the last page may have emptied it."""
+        try:
+            super().get_results(request)
+        except IncorrectLookupParameters:
+            pages = self.model_admin.get_paginator(request, self.queryset, self.list_per_page)
+            self.page_num = pages.num_pages
+            super().get_results(request)
+
+    def _refuse_unknown(self, name: str, value: str, request: HttpRequest) -> None:
+        own: Any = next((one for one in self.list_filter if getattr(one, "parameter_name", "") == name), None)
+        if own:
+            spec = own(request, {name: [value]}, self.model, self.model_admin)
+            offered = (
+                None if getattr(spec, "takes_others", False) else [str(one) for one, _ in spec.lookup_choices]
+            )
+        else:
+            offered = _offered_by(self.model, name, value)
+        if not value or (offered is not None and value not in offered):
+            one_of = (
+                f"must be one of {', '.join(offered)}" if offered else "must be a value that the list offers"
+            )
+            raise Unanswerable(name, f"{one_of}, not {shown(value)}.")
 
 
 class OnlyWhatIsOffered(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -31,6 +86,20 @@ class OnlyWhatIsOffered(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return OfferedOrder
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Refuse what Django would answer with a list of everything."""
+        try:
+            return super().get_changelist_instance(request)
+        except IncorrectLookupParameters as error:
+            detail = f"this list cannot be asked so ({error}); begin again from the list without a filter."
+            raise Unanswerable("filter", detail) from None
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Find no row by a number that is not written in plain digits."""
+        if isinstance(self.model._meta.pk, IntegerField) and not is_digits(object_id):
+            return None
+        return super().get_object(request, object_id, from_field)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         offered = self.get_list_filter(request) if request else self.list_filter
@@ -48,3 +117,36 @@ def _asked_by(model: type[Model], offered: Any) -> list[str]:
     names = [f"{path}{how}" for how in BY_A_FIELD]
     field: Any = get_fields_from_path(model, path)[-1]
     return [*names, f"{path}__{field.target_field.name}__exact"] if field.is_relation else names
+
+
+def _refuse_odd_numbers(query: QueryDict) -> None:
+    for page in query.getlist(PAGE_VAR):
+        if not is_digits(page) or len(page) > LONGEST_NUMBER or not int(page):
+            raise Unanswerable(PAGE_VAR, f"must be the number of a page, from 1, not {shown(page)}.")
+    for order in query.getlist(ORDER_VAR):
+        if not _ORDER.fullmatch(order):
+            detail = f"must be numbers of columns with dots between them, such as 1.-2, not {shown(order)}."
+            raise Unanswerable(ORDER_VAR, detail)
+
+
+def _offered_by(model: type[Model], name: str, value: str) -> list[str] | None:
+    """Return the values that a filter of a field offers; None if it takes this one among others."""
+    how = next((how for how in sorted(BY_A_FIELD, key=len, reverse=True) if name.endswith(how)), "")
+    field: Any = get_fields_from_path(model, name.removesuffix(how))[-1]
+    if how == "__isnull":
+        return ["True", "False"]
+    if isinstance(field, BooleanField):
+        return ["1", "0"]
+    if field.flatchoices:
+        return [str(one) for one, _ in field.flatchoices]
+    return None if _is_a_value_of(field, value) else []
+
+
+def _is_a_value_of(field: Field[Any, Any], value: str) -> bool:
+    if isinstance(field, IntegerField) and (not is_digits(value) or len(value) > LONGEST_NUMBER):
+        return False
+    try:
+        wanted = field.to_python(value)
+    except (ValidationError, OverflowError):
+        return False
+    return not field.primary_key or field.model._default_manager.filter(pk=wanted).exists()

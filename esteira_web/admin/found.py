@@ -10,8 +10,6 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -24,7 +22,8 @@ from esteira.job_types.registry import registry
 from esteira.models import Job
 from esteira.search import Found, Wanted, search
 from esteira.states import SHOWN_STATES
-from esteira.values.bounds import QUEUE_NAME, TYPE_NAME, moment
+from esteira.values.bounds import QUEUE_NAME, TYPE_NAME, moment, shown
+from esteira_web.admin.asked import OfferedOrder, Unanswerable
 
 #: As many as an action may be about.
 MOST_LISTED = 1000
@@ -51,6 +50,7 @@ class StateFilter(_Filter):
 class TypeFilter(_Filter):
     """By type, of those that this release knows: asking the table for its distinct types would read all of it."""
 
+    takes_others = True  # jobs of other releases are there too
     title = parameter_name = "type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Lookups:
@@ -60,13 +60,14 @@ class TypeFilter(_Filter):
 class QueueFilter(_Filter):
     """By queue, of those that this release reads."""
 
+    takes_others = True
     title = parameter_name = "queue"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Lookups:
         return [(name, name) for name in known_queues()]
 
 
-class JobList(ChangeList):
+class JobList(OfferedOrder):
     """The list, its filters and its search: by a whole id, else by the types that the word is a part of."""
 
     def get_queryset(
@@ -101,15 +102,17 @@ class JobList(ChangeList):
             types = [TYPE_NAME.check("type", asked["type"])] if "type" in asked else []
             queue = QUEUE_NAME.check("queue", asked["queue"]) if "queue" in asked else ""
         except InvalidOption as error:
-            raise IncorrectLookupParameters(error) from None
+            raise Unanswerable(error.field, str(error.errors[0]["detail"])) from None
         if word:
             named = [name for name in registry.names() if word.lower() in name.lower()] or [word]
             types = [name for name in named if not types or name in types]
             if not types:
                 return None
-        since, until = (_moment(asked.get(f"created_at__{end}")) for end in ("gte", "lt"))
+        since, until = (
+            _moment(f"created_at__{end}", asked.get(f"created_at__{end}")) for end in ("gte", "lt")
+        )
         return Wanted(
-            states=[asked["state"]] if asked.get("state") in SHOWN_STATES else [],
+            states=[asked["state"]] if "state" in asked else [],
             types=types,
             queue=queue,
             after=since and since - _TICK,
@@ -134,11 +137,14 @@ def _id(word: str) -> UUID | None:
         return None
 
 
-def _moment(text: str | None) -> datetime | None:
+def _moment(name: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
         at: datetime | None = Job._meta.get_field("created_at").to_python(text)
-        return at and moment("created_at", at)
-    except (ValidationError, InvalidOption, OverflowError) as error:
-        raise IncorrectLookupParameters(error) from None
+        return at and moment(name, at)
+    except (ValidationError, InvalidOption, OverflowError):
+        detail = (
+            f"must be a date and time with a time zone, such as 2026-01-31 09:00:00+00:00, not {shown(text)}."
+        )
+        raise Unanswerable(name, detail) from None

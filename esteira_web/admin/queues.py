@@ -16,6 +16,7 @@ from esteira.errors import EsteiraError
 from esteira.models import Queue
 from esteira.values.bounds import REASON
 from esteira_web.admin.readonly import ReadOnly, Tally, moment, who
+from esteira_web.admin.typed import checked
 
 
 class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -32,6 +33,9 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         paused = set(Queue.objects.filter(paused_at__isnull=False).values_list("name", flat=True))
         self.fields["name"].choices = [(q, q) for q in known_queues() if q not in paused]  # type: ignore[attr-defined]
+
+    def clean_reason(self) -> str:
+        return checked(REASON, self.cleaned_data["reason"])
 
     def validate_unique(self) -> None:
         """A queue that was paused before has a row already; pausing it again is no mistake."""

@@ -20,15 +20,17 @@ from esteira.errors import EsteiraError
 from esteira.files.uploads import may_name
 from esteira.job_types.parameters import check
 from esteira.job_types.registry import registry
-from esteira.job_types.schedule import Cadence, cron, every
+from esteira.job_types.schedule import Cadence, checked
 from esteira.job_types.unique_key import unique_key
 from esteira.models import ClockTimestamp, Schedule
 from esteira.redact import HIDDEN, shown_params
 from esteira.values import json_text
-from esteira.values.bounds import EVERY, GRACE
+from esteira.values.bounds import EVERY, GRACE, SCHEDULE_NAME
 from esteira.values.readable import as_json
 from esteira_web.admin.asked import OnlyWhatIsOffered
 from esteira_web.admin.readonly import CappedPaginator, moment, pretty
+from esteira_web.admin.typed import NumberField
+from esteira_web.admin.typed import checked as checked_text
 
 WRITABLE = ("name", "type", "params", "cron", "tz", "every_s", "overlap", "missed", "grace_s", "enabled")
 CADENCE = {"cron", "tz", "every_s"}
@@ -79,7 +81,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
     cron = forms.CharField(
         required=False, help_text="Five fields, such as 0 6 1 * *; or leave it and say every."
     )
-    every_s = forms.FloatField(
+    every_s = NumberField(
         required=False,
         min_value=EVERY.least,
         max_value=EVERY.most,
@@ -87,7 +89,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
         label="Every",
         help_text="Seconds between two ticks.",
     )
-    grace_s = forms.FloatField(
+    grace_s = NumberField(
         min_value=GRACE.least,
         max_value=GRACE.most,
         initial=60,
@@ -121,7 +123,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
             self.initial["every_s"] = self.instance.every_s or None
 
     def clean_name(self) -> str:
-        name = str(self.cleaned_data["name"])
+        name = checked_text(SCHEDULE_NAME, self.cleaned_data["name"])
         if name != self.instance.name and name in registry.names():
             raise forms.ValidationError(
                 f"{name} is a job type: its name is kept for a schedule that its code declares. Choose another one."
@@ -140,14 +142,20 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def _check_cadence(self) -> None:
         data = self.cleaned_data
-        if bool(data.get("cron")) == bool(data.get("every_s")):
-            if not self.errors.keys() & CADENCE:
-                self.add_error("cron", "Give either a cron expression or seconds, not both.")
+        if self.errors.keys() & CADENCE:
             return
-        try:
-            cron(data["cron"], tz=data.get("tz") or "UTC") if data.get("cron") else every(data["every_s"])
-        except EsteiraError as error:
-            self.add_error("cron" if data.get("cron") else "every_s", str(error))
+        expression, seconds = data["cron"], data["every_s"]
+        if expression and seconds:
+            said = f"Cron is {expression} and Every is {seconds:g} seconds: clear one of the two."
+            self.add_error("cron", said)
+        elif not expression and not seconds:
+            said = "Give a cron expression here, such as 0 6 1 * *, or a number of seconds in Every."
+            self.add_error("cron", said)
+        else:
+            try:
+                checked(Cadence(cron=expression, tz=data["tz"], every_s=seconds))
+            except EsteiraError as error:
+                self.add_error(_guilty(data), str(error))
 
     def _check_params(self) -> None:
         given = self.cleaned_data.get("params") or {}
@@ -170,10 +178,31 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
         self.cleaned_data["params"] = whole
 
 
+def _guilty(data: dict[str, Any]) -> str:
+    """Name the field of a cadence that cannot be kept."""
+    try:
+        checked(Cadence(every_s=1, tz=data["tz"]))
+    except EsteiraError:
+        return "tz"
+    return "cron" if data["cron"] else "every_s"
+
+
+class OriginFilter(admin.SimpleListFilter):
+    """By who declared it."""
+
+    title = parameter_name = "origin"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in ("code", "database", "gone")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> QuerySet[Schedule]:
+        return queryset.filter(origin=self.value()) if self.value() else queryset
+
+
 @admin.register(Schedule)
 class ScheduleAdmin(OnlyWhatIsOffered):
     list_display = ("name", "type", "cadence", "enabled", "origin", "last_tick", "trouble")
-    list_filter = ("enabled", "origin")
+    list_filter = ("enabled", OriginFilter)
     ordering = ("name",)
     search_fields = ("name", "type")
     sortable_by = ("name", "type", "enabled", "origin")

@@ -21,7 +21,8 @@ from esteira.values.misfits import escaped
 from esteira.values.readable import as_json
 from esteira_web.accounts.roles import Access
 from esteira_web.api.reading import JsonParser, known_only, noted, read_json, refuse_mistakes
-from esteira_web.api.submit import MAX_ERRORS, also_wrong, with_key
+from esteira_web.api.repeats import with_key
+from esteira_web.api.submit import MAX_ERRORS, also_wrong
 from esteira_web.read.as_json import BATCH, JOBS
 from esteira_web.server import problems
 from esteira_web.server.problems import Problem, Told

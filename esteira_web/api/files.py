@@ -19,8 +19,8 @@ from esteira_web.api.answers import answer, api, caller, linked, reads, told
 from esteira_web.api.auth import need
 from esteira_web.api.downloads import download
 from esteira_web.api.openapi import FILE_ANSWER, UPLOAD_BODY
+from esteira_web.api.repeats import with_key
 from esteira_web.api.statuses import LOOK_ERRORS, OF_A_FILE, READ_ERRORS, REPEATABLE, UPLOAD_ERRORS
-from esteira_web.api.submit import with_key
 from esteira_web.api.uploads import received
 from esteira_web.read.as_json import UPLOADS, file_body, job_for, upload_body
 from esteira_web.read.listing import cut

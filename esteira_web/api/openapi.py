@@ -58,7 +58,7 @@ KEY: Schema = {
     "required": False,
     "schema": {"type": "string", "pattern": '^([!#-~][!-~]{0,254}|"[ -~]{1,255}")$'},
     "description": "1 to 255 printable ASCII characters, in quotes if a blank is among them. Repeats with the same key "
-    "and request get the first answer, and nothing happens again.",
+    "and request get the first answer, and nothing happens again; 410 when what was made is gone since.",
 }
 IF_NONE_MATCH: Schema = {
     "name": "If-None-Match",

@@ -51,8 +51,8 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_is_a_date)]
 
 
 def _known_states(given: str) -> str:
-    """A filter names one state, or several between commas."""
-    if unknown := sorted({one for one in given.split(",") if one} - set(SHOWN_STATES)):
+    """A filter names one state, or several between commas; nothing between two is no state."""
+    if unknown := sorted(set(given.split(",")) - set(SHOWN_STATES)):
         raise ValueError(f"must be one of {', '.join(SHOWN_STATES)}, not {shown(unknown[0])}.")
     return given
 
@@ -60,24 +60,33 @@ def _known_states(given: str) -> str:
 States = Annotated[str, AfterValidator(_known_states), Field(json_schema_extra={"enum": list(SHOWN_STATES)})]
 
 
+def _told(check: Callable[[str, Any], T], value: Any) -> T:
+    """Check as the core does, and say what is wrong as pydantic wants it."""
+    try:
+        return check("", value)
+    except InvalidOption as error:
+        raise ValueError(error.errors[0]["detail"]) from None
+
+
 def _within(check: Callable[[str, T], T]) -> AfterValidator:
-    """Keep a filter within the bounds of what is stored; an empty text is no filter."""
-
-    def checked(value: T) -> T:
-        try:
-            return check("", value) if value else value
-        except InvalidOption as error:
-            raise ValueError(error.errors[0]["detail"]) from None
-
-    return AfterValidator(checked)
+    """Keep a filter within the bounds of what is stored; one that is left out is None."""
+    return AfterValidator(lambda value: None if value is None else _told(check, value))
 
 
-TypeFilter = Annotated[str, Field(max_length=TYPE_NAME.most), _within(TYPE_NAME.check)]
-QueueFilter = Annotated[str, Field(max_length=QUEUE_NAME.most), _within(QUEUE_NAME.check)]
+TypeFilter = Annotated[
+    Annotated[str, Field(min_length=TYPE_NAME.least, max_length=TYPE_NAME.most)] | None,
+    _within(TYPE_NAME.check),
+]
+QueueFilter = Annotated[
+    Annotated[str, Field(min_length=QUEUE_NAME.least, max_length=QUEUE_NAME.most)] | None,
+    _within(QUEUE_NAME.check),
+]
 MomentFilter = Annotated[
     Moment | None, _within(moment), Field(description="From 1970 to ten years from now, with a time zone.")
 ]
-Limit = Annotated[int, Field(ge=PAGE.least, le=PAGE.most)]
+Limit = Annotated[
+    int, Field(ge=PAGE.least, le=PAGE.most), BeforeValidator(lambda text: _told(PAGE.typed, text))
+]
 Cursor = Annotated[
     str,
     Field(

@@ -82,8 +82,8 @@ def submit_jobs(request: HttpRequest, body: requests.SubmitJobs) -> HttpResponse
 def list_jobs(
     request: HttpRequest,
     state: list[requests.States] = ANY_STATE,
-    type: requests.TypeFilter = "",
-    queue: requests.QueueFilter = "",
+    type: requests.TypeFilter = None,
+    queue: requests.QueueFilter = None,
     created_after: requests.MomentFilter = None,
     created_before: requests.MomentFilter = None,
     limit: requests.Limit = 50,
@@ -93,12 +93,12 @@ def list_jobs(
 
     A search is bounded: a page that it could not fill says how far it came (`searched_to`), and `next` goes on there.
     """
-    states = [one for part in state for one in part.split(",") if one]
+    states = [one for part in state for one in part.split(",")]
     access = caller(request)
     filters = Filters(
         states=states,
-        type=type,
-        queue=queue,
+        type=type or "",
+        queue=queue or "",
         created_after=created_after,
         created_before=created_before,
         account=access.only_account,

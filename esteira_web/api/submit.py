@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 from django.db import transaction
 
 from esteira.broker.batching import known_queues
-from esteira.errors import EsteiraError, NotFound, UniqueConflict, mistakes
+from esteira.errors import EsteiraError, UniqueConflict, mistakes
 from esteira.files.uploads import may_name
-from esteira.idempotency import Answer, once
+from esteira.idempotency import Answer
 from esteira.job_types.parameters import MayName, check
 from esteira.job_types.registry import SubmitRequest, Submitted, registry
 from esteira.job_types.unique_key import unique_key
@@ -27,18 +26,6 @@ from esteira_web.server.problems import Told, invalid
 MAX_ERRORS = 100
 #: Where a field stands in a body: its names and numbers from the outside in.
 Place = tuple[Any, ...]
-#: What of a job is a right of its own.
-PAYLOADS = ("params", "result", "unique", "progress", "error")
-_KEY = re.compile(r'[!#-~][!-~]{0,254}|"[ -~]{1,255}"')
-
-
-class BadKey(EsteiraError):
-    """The header Idempotency-Key must be 1 to 255 printable ASCII characters."""
-
-    code = "bad-request"
-
-    def __init__(self) -> None:
-        super().__init__(str(self.__doc__))
 
 
 def submit_one(access: Access, body: SubmitJob) -> Answer:
@@ -77,36 +64,6 @@ def files_of(access: Access) -> MayName:
     if access.may(Scope.OPERATE):
         return may_name(None)
     return may_name(access.account)
-
-
-def with_key(
-    access: Access, given: str | None, request: bytes, work: Callable[[], Answer]
-) -> tuple[Answer, bool]:
-    """Do the work, once if the request carries an Idempotency-Key; True says that the answer is a repeated one."""
-    if given is None:
-        return work(), False
-    answer, replayed = once(access.key, key_of(given), request, work)
-    if replayed and "state" in answer["body"]:
-        answer = {**answer, "body": _as_they_may_see_it(access, answer["body"])}
-    return answer, replayed
-
-
-def key_of(given: str) -> str:
-    """Return an Idempotency-Key without its quotes; raises BadKey."""
-    if not _KEY.fullmatch(given):
-        raise BadKey
-    return given[1:-1] if given.startswith('"') else given
-
-
-def _as_they_may_see_it(access: Access, body: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a first answer what rights have gone since; it stays if retention has removed its job."""
-    job = jobs().filter(pk=body["id"]).first()
-    if job is None or access.reads(job):
-        return body
-    if not access.sees(job):
-        raise NotFound("job", body["id"])
-    shown = job_body(job, access)
-    return {**body, **{name: shown[name] for name in PAYLOADS if name in body}}
 
 
 def _refuse_others(access: Access, bodies: Sequence[SubmitJob], accepted: Sequence[Submitted]) -> None:

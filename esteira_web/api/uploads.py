@@ -21,7 +21,7 @@ from esteira.files.uploads import Upload
 from esteira.idempotency import is_kept
 from esteira.models import File
 from esteira_web.accounts.roles import Access
-from esteira_web.api.submit import key_of
+from esteira_web.api.repeats import key_of
 from esteira_web.server.bodies import SINK, NeedsBody, NotYet
 from esteira_web.server.problems import Problem, Told
 

@@ -13,7 +13,7 @@ from esteira.files.uploads import delete_upload, uploads
 from esteira.models import ClockTimestamp, File
 from esteira_web.cli import display
 from esteira_web.cli.errors import OK
-from esteira_web.cli.list_jobs import count
+from esteira_web.cli.list_jobs import ACCOUNT, count, given
 from esteira_web.cli.out import Out
 from esteira_web.cli.retry_cancel import each, retry_arguments
 from esteira_web.read import find, words
@@ -35,7 +35,8 @@ def delete_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
-    wanted = uploads(_account(options["user"]) if options["user"] else None)
+    user = given("user", ACCOUNT, options)
+    wanted = uploads(_account(user) if user else None)
     found = cut(wanted.annotate(db_now=ClockTimestamp()), limit=options["limit"])
     if out.as_json:
         for file in found.items:

@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
-    chosen = [named(options["type"])] if options["type"] else registry.all()
+    chosen = registry.all() if options["type"] is None else [named(options["type"])]
     if out.as_json:
         for kind in chosen:
             out.data(type_body(kind))

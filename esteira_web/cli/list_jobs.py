@@ -12,10 +12,11 @@ from rich.text import Text
 from esteira.errors import InvalidOption
 from esteira.models import Job
 from esteira.states import SHOWN_STATES
-from esteira.values.bounds import TERMINAL_PAGE, shown
+from esteira.values import bounds
+from esteira.values.bounds import QUEUE_NAME, TERMINAL_PAGE, TYPE_NAME, shown
 from esteira_web.cli import display
 from esteira_web.cli.caller import access
-from esteira_web.cli.errors import OK
+from esteira_web.cli.errors import OK, Usage
 from esteira_web.cli.hints import typed
 from esteira_web.cli.out import Out
 from esteira_web.read.as_json import job_line
@@ -26,14 +27,16 @@ from esteira_web.read.words import first_line
 HELP = "list jobs, the newest first"
 #: So many are read at a time.
 SLICE = 1000
+#: The name of an account, where one has to be named.
+ACCOUNT = bounds.Text(least=1, most=bounds.BY.most)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state", choices=SHOWN_STATES, action="append", default=[], help="again for several"
     )
-    parser.add_argument("--type", default="", metavar="TYPE", help="of this job type")
-    parser.add_argument("--queue", default="", metavar="QUEUE", help="in this queue")
+    parser.add_argument("--type", metavar="TYPE", help="of this job type")
+    parser.add_argument("--queue", metavar="QUEUE", help="in this queue")
     parser.add_argument("--after", type=moment, metavar="WHEN", help="submitted after this date and time")
     parser.add_argument("--before", type=moment, metavar="WHEN", help="submitted before this date and time")
     parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many (20)")
@@ -41,18 +44,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def count(text: str) -> int:
     try:
-        return TERMINAL_PAGE.check("limit", int(text))
-    except (ValueError, InvalidOption):
+        return TERMINAL_PAGE.typed("limit", text)
+    except InvalidOption:
         raise argparse.ArgumentTypeError(
             f"{shown(text)} must be a whole number {TERMINAL_PAGE.words()}."
         ) from None
 
 
+def given(name: str, allowed: bounds.Text, options: dict[str, Any]) -> str:
+    """Return what was typed, or nothing if the option was left out; an empty word is a mistake of whoever typed."""
+    if options[name] is None:
+        return ""
+    try:
+        return allowed.check(name, options[name])
+    except InvalidOption as error:
+        raise Usage(f"--{name}: {error.errors[0]['detail']}") from None
+
+
 def run(out: Out, options: dict[str, Any]) -> int:
     filters = Filters(
         states=options["state"],
-        type=options["type"],
-        queue=options["queue"],
+        type=given("type", TYPE_NAME, options),
+        queue=given("queue", QUEUE_NAME, options),
         created_after=options["after"],
         created_before=options["before"],
     )

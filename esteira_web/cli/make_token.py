@@ -12,12 +12,13 @@ from django.contrib.auth.models import AbstractBaseUser
 
 from esteira.errors import InvalidOption, NotFound
 from esteira.job_types.registry import registry
-from esteira.values.bounds import BY, TOKEN_LIFE
+from esteira.values.bounds import TOKEN_LIFE
 from esteira_web.accounts.roles import SCOPES, Role, Scope, matches, scopes_of
 from esteira_web.accounts.tokens import LIFE, ApiToken, create_token
 from esteira_web.cli.caller import who
 from esteira_web.cli.errors import OK
 from esteira_web.cli.hints import typed
+from esteira_web.cli.list_jobs import ACCOUNT, given
 from esteira_web.cli.out import Out
 from esteira_web.read.durations import duration
 
@@ -57,7 +58,7 @@ def _life(text: str) -> float | None:
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
-    user = _named(options["user"]) if options["user"] else _the_superuser()
+    user = _named(given("user", ACCOUNT, options)) if options["user"] is not None else _the_superuser()
     expires = options["expires"]
     if expires is not None:
         expires = timedelta(seconds=TOKEN_LIFE.check("expires", expires))
@@ -83,7 +84,6 @@ def run(out: Out, options: dict[str, Any]) -> int:
 
 
 def _named(name: str) -> AbstractBaseUser:
-    BY.check("user", name)
     users = get_user_model()
     user = users._default_manager.filter(**{users.USERNAME_FIELD: name, "is_active": True}).first()
     if user is None:

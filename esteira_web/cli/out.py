@@ -16,7 +16,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from esteira.errors import EsteiraError, UnknownJobType, mistakes
-from esteira.values.bounds import clean
+from esteira.values.bounds import LONGEST_NUMBER, clean, is_digits
 from esteira.values.printable import indented, json_line, printable
 from esteira.values.readable import as_json
 
@@ -109,5 +109,5 @@ def _name(pointer: str) -> str:
     if option in OPTIONS:
         return OPTIONS[option]
     parts = pointer.removeprefix("#/params").strip("/").split("/")
-    said = [str(int(part) + 1) if part.isdigit() else part for part in parts]
+    said = [str(int(part) + 1) if is_digits(part) and len(part) <= LONGEST_NUMBER else part for part in parts]
     return " ".join(part.replace("~1", "/").replace("~0", "~") for part in said) or "parameters"

@@ -125,7 +125,7 @@ class _Reading:
         if word.how == "file":
             return self._upload(parameter, Path(word.value).expanduser(), upload)
         try:
-            if word.how == "json":
+            if word.how == "json" or parameter.is_json(word.value):
                 return self._json(word)
             return word.value if self._splits(parameter, word.value) else parameter.read(word.value)
         except ValueError as error:

@@ -24,7 +24,7 @@ from esteira.states import ENDED, RETRYABLE, SHOWN_STATES
 from esteira.values.readable import as_json
 from esteira_web.accounts.roles import Access, Forbidden, Scope, of_session
 from esteira_web.read.as_json import file_url, job_for
-from esteira_web.read.listing import Filters, page
+from esteira_web.read.listing import BadFilter, Filters, page
 from esteira_web.server.problems import TITLES
 
 PAGE = 50
@@ -37,7 +37,7 @@ EVENTS_SHOWN = 200
 def job_list(request: HttpRequest) -> HttpResponse:
     """Show jobs, newest first, filtered by what the address says."""
     access = _access(request).need(Scope.OWN)
-    asked = {name: request.GET.get(name, "").strip() for name in ("state", "type", "queue")}
+    asked = {name: _asked(request, name) for name in ("state", "type", "queue")}
     filters = Filters(
         states=[asked["state"]] if asked["state"] else [],
         type=asked["type"],
@@ -138,6 +138,16 @@ def _act(request: HttpRequest, job_id: UUID, work: Callable[[], str]) -> HttpRes
     except (StateConflict, UniqueConflict, Held) as conflict:
         messages.error(request, f"Nothing was changed: {_sentence(conflict)}")
     return redirect("job", job_id=job_id)
+
+
+def _asked(request: HttpRequest, name: str) -> str:
+    """Return a filter; the page's form sends an empty one for none."""
+    given = request.GET.getlist(name)
+    if len(given) > 1:
+        raise BadFilter(name, f"is given {len(given)} times, but takes one value.")
+    if given and given[0].isspace():
+        raise BadFilter(name, "holds nothing but blanks; remove them.")
+    return given[0].strip() if given else ""
 
 
 def _access(request: HttpRequest) -> Access:

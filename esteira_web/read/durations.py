@@ -10,13 +10,13 @@ from esteira.values.bounds import shown
 from esteira_web.read import words
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?\s*")
+_PART = re.compile(r" *([0-9]+(?:\.[0-9]+)?) *(s|min|m|h|d)?")
 
 
 def duration(text: str) -> float:
     """Read "90", "90s", "5m", "1h30m" or "2d" as seconds; for argparse."""
     at, seconds = 0, 0.0
-    while part := _PART.match(text, at):
+    while text == text.strip() and (part := _PART.match(text, at)):
         seconds, at = seconds + float(part[1]) * _UNITS[part[2] or ""], part.end()
         if at == len(text):
             return seconds

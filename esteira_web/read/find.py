@@ -13,6 +13,7 @@ from esteira.db import Orm
 from esteira.errors import EsteiraError, NotFound, TooSlow
 from esteira.models import Job
 from esteira.search.scan import LIMIT_S, within
+from esteira.values.bounds import shown
 from esteira_web.read.as_json import jobs
 
 SHORTEST = 8
@@ -50,7 +51,9 @@ def upload_id(ref: str) -> UUID:
 def _id_of(kind: str, ref: str, among: str) -> UUID:
     digits = ref.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{8,32}", digits):
-        raise NotAnId(f"{ref!r} is no {kind}'s id: give the whole id, or its last {SHORTEST} digits or more.")
+        raise NotAnId(
+            f"{shown(ref)} is no {kind}'s id: give the whole id, or its last {SHORTEST} digits or more."
+        )
     return UUID(digits) if len(digits) == 32 else _ending_in(kind, ref, digits, among)
 
 

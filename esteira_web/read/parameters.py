@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from esteira.job_types.registry import JobType
+from esteira.values import json_text
 
 FILE_FORMAT = "esteira-file"
 Schema = dict[str, Any]
@@ -52,11 +53,19 @@ class Parameter:
         types = {shape.get("type") for shape in self._shapes}
         if None in types or "string" in types:
             return text
+        if self.is_json(text):
+            return json_text.read(text)[0]
         if self.items is not None:
-            return json.loads(text) if text.lstrip().startswith("[") else [self.items.read(text)]
-        if "object" in types and text.lstrip().startswith("{"):
-            return json.loads(text)
+            return [self.items.read(text)]
         return None if not text and "null" in types else text
+
+    def is_json(self, text: str) -> bool:
+        """Whether a text is a list or an object for a parameter that takes one, and no text."""
+        types = {shape.get("type") for shape in self._shapes}
+        if None in types or "string" in types:
+            return False
+        begins = "[" if self.items is not None else "{" if "object" in types else None
+        return begins is not None and text.lstrip().startswith(begins)
 
     def words(self) -> str:
         """Say what it takes: "integer, 0 to 20"."""

@@ -31,7 +31,7 @@ from servestatic.middleware import ServeStaticMiddleware
 from esteira.db import Gone
 from esteira.db.orm import answer_within
 from esteira.files import CHUNK_BYTES
-from esteira_web.server import health, metrics, problems, request_id
+from esteira_web.server import framing, health, metrics, problems, request_id
 from esteira_web.server.bodies import (
     SINK,
     UPLOAD_BYTES,
@@ -90,6 +90,8 @@ class Handler(ASGIHandler):
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin1")
         request_id.current.set(request_id.request_id_of(given))
         send = with_request_id(send)
+        if found := framing.fault(scope["headers"], scope["http_version"]):
+            return await refuse(scope, send, problems.of_status(*found))
         if _port(scope) == settings.METRICS_PORT:
             return await _measured(scope, send)
         if scope["path"] in (LIVEZ, READYZ):

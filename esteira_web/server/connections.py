@@ -13,6 +13,8 @@ from typing import Any
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
+from esteira_web.server import framing
+
 #: From the beginning of a connection until the head of its first request is there.
 HEAD_S = 10.0
 #: A client that takes none of its answer for so long is cut off, by the kernel (Linux).
@@ -48,7 +50,11 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn is not typed
 
     def _on_headers_complete(self) -> Any:
         self._in_time()
-        return super()._on_headers_complete()
+        said = super()._on_headers_complete()
+        request = self._current_request
+        if framing.fault(request.headers_bytes, ".".join(map(str, request.version))):
+            request.must_close = True  # what follows on the connection may be a part of it, as others read it
+        return said
 
     def _is_websocket_upgrade(self, request: Any) -> bool:
         """Treat it as the request that it is: the application answers what it does not speak."""

@@ -14,12 +14,12 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.core.exceptions import DisallowedHost, RequestDataTooBig, ValidationError
-from django.db.models import Field
+from django.db.models import Field, IntegerField
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
-from esteira.values.bounds import clean
+from esteira.values.bounds import clean, is_digits
 from esteira_web.server import problems
 from esteira_web.server.problems import BY_STATUS, CONTENT_TYPE, Problem
 from esteira_web.server.query_strings import not_text
@@ -121,6 +121,8 @@ def _refused_query(request: HttpRequest) -> HttpResponse | None:
 
 
 def _could_be(key: Field[Any, Any], chosen: str) -> bool:
+    if isinstance(key, IntegerField) and not is_digits(chosen):
+        return False
     try:
         key.to_python(chosen)
     except ValidationError:

@@ -56,6 +56,8 @@ TITLES: dict[str, str] = {
     "unique-in-progress": "Another transaction is submitting a job with the same unique key. Try again.",
     "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
+    "removed": "What the first request with this Idempotency-Key made was removed since. Nothing was made again; to "
+    "make a new one, use another key.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
     "search-too-slow": "The database took too long to search the jobs. Narrow the list, or try again.",
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
@@ -66,6 +68,7 @@ TITLES: dict[str, str] = {
     "files-full": "The space for files is used up.",
     "files-quota": "The uploads of this account take all the space that it has. Delete some of them.",
     "file-in-use": "A job that has not ended, or a schedule, needs this file.",
+    "not-implemented": "The request wants a part of HTTP that is not there, such as a body in another transfer coding.",
     "internal": "Something broke on our side. Quote the request id to an operator.",
 }
 #: What an answer without a problem document becomes, by its status.
@@ -81,6 +84,7 @@ BY_STATUS = {
     415: "unsupported-media-type",
     416: "range",
     429: "too-many-requests",
+    501: "not-implemented",
     503: "database-away",
 }
 
@@ -158,6 +162,11 @@ def invalid(
     said = [f"{one.get('pointer', one.get('parameter'))}: {one['detail']}" for one in errors]
     more = f" (and {len(said) - 5} more)" if len(said) > 5 else ""
     return Problem(code=code, status=status, detail="; ".join(said[:5]) + more, errors=errors)
+
+
+def of_status(status: int, detail: str) -> Problem:
+    """What a server says of a request that no application sees."""
+    return Problem(code=BY_STATUS[status], status=status, detail=detail)
 
 
 def not_migrated() -> Problem:

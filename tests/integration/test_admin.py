@@ -15,6 +15,7 @@ from django.urls import path
 
 from esteira import Context, Secret, job, operate
 from esteira.db import Orm
+from esteira.errors import InvalidOption
 from esteira.files import open_result
 from esteira.job_types.registry import registry
 from esteira.models import Job, JobEvent, JobLog, Queue, Schedule, Worker
@@ -339,8 +340,18 @@ def test_an_operator_makes_edits_and_deletes_a_schedule(boss: Client) -> None:
     [
         ({"cron": "0 25 * * *"}, "cannot be read"),
         ({"tz": "Mars/Olympus"}, "there is no time zone"),
-        ({"cron": ""}, "Give either a cron expression or seconds"),
-        ({"every_s": "60"}, "Give either a cron expression or seconds"),
+        ({"cron": ""}, "Give a cron expression here, such as 0 6 1 * *, or a number of seconds in Every."),
+        ({"every_s": "60"}, "Cron is 0 6 * * 1 and Every is 60 seconds: clear one of the two."),
+        ({"cron": "", "every_s": "60", "tz": "Mars/X"}, "there is no time zone"),
+        ({"cron": "", "every_s": "1_0"}, "Enter a number."),
+        ({"grace_s": "\u0665"}, "Enter a number."),
+        ({"cron": "\u0665 6 * * *"}, "cannot be read"),
+        ({"name": "a\nb"}, "holds a character that is not seen"),
+        ({"name": "a\x1b[31mb"}, "holds a character that is not seen"),
+        ({"name": "a\u202eb"}, "holds a character that is not seen"),
+        ({"name": "a\u2028b"}, "holds a character that is not seen"),
+        ({"name": "a\u200bb"}, "holds a character that is not seen"),
+        ({"name": "   "}, "This field is required"),
         ({"cron": "", "every_s": "0.5"}, "greater than or equal to 1"),
         ({"params": '{"too": "x"}'}, "is not a parameter of this job type"),
         ({"params": "[1]"}, "Give a JSON object"),
@@ -473,6 +484,17 @@ def test_a_resumed_queue_can_be_paused_again_both_ways(boss: Client) -> None:
     boss.post(f"{QUEUES}add/", {"name": "default"})
 
     assert Queue.objects.get().paused_at
+
+
+@pytest.mark.parametrize("odd", ["a\nb", "a\x1b[31mb", "a\u202eb", "a\u2028b"])
+def test_a_reason_is_one_line_that_is_seen_as_it_is(boss: Client, odd: str) -> None:
+    response = boss.post(f"{QUEUES}add/", {"name": "default", "reason": odd})
+
+    assert response.status_code == 200
+    assert "holds a character that is not seen" in response.content.decode()
+    with pytest.raises(InvalidOption, match="reason: holds a character that is not seen"):
+        operate.pause("default", by="x", reason=odd)
+    assert not Queue.objects.exists()
 
 
 def test_an_unknown_queue_cannot_be_paused(boss: Client) -> None:

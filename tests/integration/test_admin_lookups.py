@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.db.models import Model
@@ -121,6 +122,23 @@ def test_a_secret_cannot_be_asked_for(path: str, question: str) -> None:
 
     assert client.get(path, {question: "a"}).status_code == 400
     assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("page", ["change", "history", "delete"])
+def test_a_row_is_found_by_plain_digits_alone(page: str) -> None:
+    """Python reads ` 5`, `+5`, `0_5` and the digits of other scripts as 5, and so does Django."""
+    client = Client()
+    client.force_login(account("root", superuser=True, staff=True))
+    mark = account("staffer").pk
+    in_arabic = str(mark).translate({ord(str(n)): chr(0x660 + n) for n in range(10)})
+    where = "/admin/auth/user/{}/" + page + "/"
+
+    def status(number: str) -> int:
+        return client.get(where.format(quote(number))).status_code
+
+    assert status(str(mark)) == 200
+    odd = [f" {mark}", f"{mark} ", f"+{mark}", f"0_{mark}", f"{mark}.0", in_arabic]
+    assert {number: status(number) for number in odd} == dict.fromkeys(odd, 302)
 
 
 @pytest.mark.parametrize("model", REGISTERED, ids=lambda model: model._meta.label)

@@ -323,6 +323,33 @@ def test_a_repeat_under_a_key_gets_the_first_answer(operator: Client, path: str)
     assert Job.objects.count() == (1 if path == "/jobs" else 2)
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/batch", "/jobs/{}/retry"])
+def test_a_repeat_whose_jobs_retention_has_removed_is_told_so(
+    operator: Client, core: Core, path: str
+) -> None:
+    (one,) = stored(core)
+    ended(core, one, "failed")
+    body = {"/jobs": KNOWN, "/jobs/batch": {"jobs": [KNOWN, KNOWN]}}.get(path)
+    first = post(operator, path.format(one), body, Idempotency_Key="k1")
+    Job.objects.all().delete()
+
+    again = post(operator, path.format(one), body, Idempotency_Key="k1")
+
+    assert first.status_code == 202
+    assert (again.status_code, problem(again)["type"]) == (410, "/problems/removed")
+    assert not Job.objects.exists()
+
+
+def test_a_repeat_of_a_batch_of_which_some_is_left_gets_the_first_answer(operator: Client) -> None:
+    first = post(operator, "/jobs/batch", {"jobs": [KNOWN, KNOWN]}, Idempotency_Key="k1")
+    Job.objects.filter(pk=first.json()["jobs"][0]["id"]).delete()
+
+    again = post(operator, "/jobs/batch", {"jobs": [KNOWN, KNOWN]}, Idempotency_Key="k1")
+
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert Job.objects.count() == 1
+
+
 def test_a_key_for_another_request_is_refused(operator: Client) -> None:
     post(operator, "/jobs", KNOWN, Idempotency_Key="k1")
 

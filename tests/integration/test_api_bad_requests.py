@@ -21,6 +21,7 @@ from esteira_web.accounts.tokens import create_token
 from esteira_web.api.openapi import described
 from esteira_web.api.routes import api
 from tests.support import bad_addresses as more
+from tests.support import bad_pages
 from tests.support import bad_requests as table
 from tests.support.bad_requests import JOBS, Bad
 from tests.support.served import Said, Served
@@ -159,11 +160,13 @@ def test_an_id_in_capitals_is_the_same_job(served: Served, callers: Callers) -> 
 
 
 def test_a_wrong_page_is_a_page_that_says_so(served: Served, callers: Callers) -> None:
-    pages = [Bad(name=path, status=0, code="", method="GET", path=path, who="page") for path, _ in more.PAGES]
+    pages = [
+        Bad(name=path, status=0, code="", method="GET", path=path, who="page") for path, _ in bad_pages.PAGES
+    ]
 
     answers = [(bad.path, said) for bad, said in _asked(served, callers, pages)]
 
-    allowed = dict(more.PAGES)
+    allowed = dict(bad_pages.PAGES)
     assert not [
         (path, said.status, said.body[:300]) for path, said in answers if said.status not in allowed[path]
     ]
@@ -174,15 +177,15 @@ def test_a_wrong_form_does_nothing(served: Served, callers: Callers) -> None:
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     forms = [
         Bad(name=str(n), status=0, code="", path=path, body=body, who="page", headers=kind)
-        for n, (path, body, _) in enumerate(more.FORMS)
+        for n, (path, body, _) in enumerate(bad_pages.FORMS)
     ]
 
     answers = [(int(bad.name), said) for bad, said in _asked(served, callers, forms)]
 
     assert not [
-        (more.FORMS[n][:2], said.status, said.body[:300])
+        (bad_pages.FORMS[n][:2], said.status, said.body[:300])
         for n, said in answers
-        if said.status not in more.FORMS[n][2]
+        if said.status not in bad_pages.FORMS[n][2]
     ]
     assert not Job.objects.exists()
     assert not Queue.objects.exists()

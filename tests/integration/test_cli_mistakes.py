@@ -7,7 +7,8 @@ from io import StringIO
 from typing import NamedTuple
 
 import pytest
-from django.core.management import call_command
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 
 from esteira import Context, FileRef, job
 from esteira.models import Job
@@ -52,6 +53,57 @@ def test_all_mistakes_are_shown_at_once_and_nothing_is_stored() -> None:
         "  more  is not a parameter of this job type; remove it or check its spelling.",
     ]
     assert not Job.objects.exists()
+
+
+LONG = "1" + "0" * 4300
+TOO_LONG = "is no finite number, or has more than 4,300 digits."
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (f"n={LONG}", f"n  {TOO_LONG}"),
+        (f"n=-{LONG}", f"n  {TOO_LONG}"),
+        (f"n:={LONG}", f"n  {TOO_LONG}"),
+        (f"many={LONG}", f"many 1  {TOO_LONG}"),
+        (f"many=[{LONG}]", f"many 1  {TOO_LONG}"),
+        (f"many:=[1, {LONG}]", f"many 2  {TOO_LONG}"),
+        ('box={"a": ' + LONG + "}", f"box a  {TOO_LONG}"),
+        ('box={"a": 1, "a": 2}', "box a  stands there twice; remove one."),
+        (
+            f"--delay={LONG}",
+            "must be a number of seconds from 0 to ten years, not one that is infinite or as long.",
+        ),
+    ],
+)
+def test_a_number_of_more_digits_than_python_reads_is_told_in_our_words(word: str, said: str) -> None:
+    @job(name="cli.long")
+    def long(ctx: Context, n: int = 1, many: list[int] = [], box: dict[str, int] = {}) -> None:  # noqa: B006
+        """Count far."""
+
+    assert said in jobs("submit", "cli.long", word).err
+
+
+def test_a_word_that_is_no_id_and_no_type_is_quoted_in_short() -> None:
+    User.objects.create_superuser("boss")
+
+    by_id, by_type = jobs("show", LONG), jobs("token", "x", "--types=", "--types=a b")
+
+    assert by_id.err.endswith("… is no job's id: give the whole id, or its last 8 digits or more.\n")
+    assert "types: '' is no name of a job type, and no pattern of them such as email.*." in by_type.err
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name() -> None:
+    @job(name="cli.count")
+    def count(ctx: Context, of: dict[str, list[int]]) -> None:
+        """Count things."""
+
+    said = jobs(
+        "submit", "cli.count", 'of:={"\u00b2": [0, "x"], "\u0663": [0, "x"], "' + "9" * 5000 + '": ["x"]}'
+    )
+
+    assert said.code == 1
+    assert [line.split("  ")[1] for line in said.err.splitlines()[1:3]] == ["of \u00b2 2", "of \u0663 2"]
 
 
 def test_true_is_no_number() -> None:
@@ -108,6 +160,53 @@ def test_mistakes_as_json_are_for_scripts() -> None:
     assert problem["code"] == "invalid-parameters"
     assert problem["errors"][0]["pointer"] == "#/params/nam"
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "also_odd"),
+    [
+        (["list", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
+        (["files", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
+        (["submit", "cli.greet", "--delay"], "is no duration", "1h "),
+        (["submit", "cli.greet", "--expires"], "is no duration", "\n5"),
+        (["token", "x", "--expires"], "is no duration", "\u0665h"),
+    ],
+)
+def test_a_number_is_plain_digits(words: list[str], sentence: str, also_odd: str) -> None:
+    """Python reads more than that: `1_0` as ten, and the digits of every script."""
+    User.objects.create_superuser("boss")
+    *before, option = words
+
+    def said(number: str) -> str:
+        try:
+            answer = jobs(*before, f"{option}={number}")
+        except CommandError as error:  # argparse refuses it before there is a command
+            return str(error)
+        return answer.err if answer.code == 2 else f"exit {answer.code}"
+
+    for number in ("1_0", " 5", "5 ", "+5", "\u0665", "\uff15", "5e0", "", "9" * 5000 + "x", also_odd):
+        assert sentence in said(number), number
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["list", "--type="], "--type: must be 1 to 120 characters."),
+        (["list", "--queue="], "--queue: must be 1 to 60 characters."),
+        (["files", "--user="], "--user: must be 1 to 300 characters."),
+        (["token", "x", "--user="], "--user: must be 1 to 300 characters."),
+        (["types", ""], "There is no job type ''."),
+    ],
+)
+def test_an_empty_word_is_never_taken_for_none(words: list[str], sentence: str) -> None:
+    """A script whose variable is empty would list everything, or make a token for a superuser."""
+    User.objects.create_superuser("boss")
+
+    said = jobs(*words)
+
+    assert said.code in (1, 2)
+    assert sentence in said.err
+    assert not said.out
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import psycopg
 import pytest
 from django.db import transaction
 from django.test import Client
-from esteira.record.operate import retry
 
 from esteira.db import Core, Orm
 from esteira.models import Job, Schedule, ScheduleSkip
 from esteira.record.claim import claim
 from esteira.record.insert import feed_turns
+from esteira.record.operate import retry
 from tests.support import command
 from tests.support.http import account, bearer, browser, get
 from tests.support.jobs import TYPE, ended, look, schedule, stored

@@ -222,3 +222,13 @@ def test_what_was_left_out_is_counted(told: pytest.LogCaptureFixture) -> None:
     rarely.warning("%s", "plain")
 
     assert lines(told) == ["once more"] * 2 + ["3 more such lines were left out", "a new minute", "plain"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "   ", "a\nb", "a\x1b[31mb", "a\u202eb", "a\u2028b", "a\u200bb", "x" * 81]
+)
+def test_a_token_has_a_name_that_is_seen_as_it_is(name: str) -> None:
+    with pytest.raises(
+        InvalidOption, match=r"name: (must be 1 to 80 characters|holds a character that is not seen)"
+    ):
+        create_token(account("ana"), name)

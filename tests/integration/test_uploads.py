@@ -188,6 +188,20 @@ def test_an_account_has_room_for_so_many_bytes(ana: Client, rui: Client, setting
     assert upload(ana, b"x" * 500).status_code == 201
 
 
+def test_a_repeated_upload_whose_file_was_deleted_is_told_so(ana: Client) -> None:
+    first = upload(ana, b"x" * 9000, Idempotency_Key="k")
+    ana.delete(f"/api/v1/files/{first.json()['id']}")
+
+    again = upload(ana, b"x" * 9000, Idempotency_Key="k")
+    anew = upload(ana, b"x" * 9000, Idempotency_Key="k2")
+
+    assert (again.status_code, problem(again)["type"]) == (410, "/problems/removed")
+    assert first.json()["id"] in problem(again)["detail"]
+    assert "another Idempotency-Key" in problem(again)["detail"]
+    assert anew.status_code == 201
+    assert File.objects.count() == 1
+
+
 def test_a_repeated_upload_is_answered_with_the_same_file(ana: Client, settings: Any) -> None:
     settings.FILES_MAX_PER_ACCOUNT = 10_000
     first = upload(ana, b"x" * 9000, Idempotency_Key="k")

@@ -244,3 +244,12 @@ def test_a_stored_step_beyond_its_range_does_not_fire_either() -> None:
     assert cadence.shown().startswith("broken: ")
     with pytest.raises(DeclarationError, match="larger than its range"):
         list(cadence.ticks(now, now + timedelta(days=1), now))
+
+
+def test_a_row_with_a_zone_that_is_none_goes_on_as_long_as_it_needs_no_zone() -> None:
+    """Older releases looked at the zone for cron alone, so such rows are there; their ticks are right."""
+    row = Cadence(every_s=60, tz="Mars/X")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+
+    assert len(list(row.ticks(start, start + timedelta(minutes=3), start))) == 3
+    assert row.words() == "Every 0:01:00"

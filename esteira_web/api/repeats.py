@@ -1,0 +1,90 @@
+"""Repeats of a request under its Idempotency-Key: the first answer, as far as it is still true and theirs to see.
+
+The first answer names what was made. Once all of that is gone, the answer would name nothing that anybody can look at,
+and to make it again would undo a deletion, or run a job twice: so the repeat is told that it is gone (410).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from esteira.errors import EsteiraError, NotFound
+from esteira.files.uploads import uploads
+from esteira.idempotency import Answer, once
+from esteira.models import Job
+from esteira_web.accounts.roles import Access
+from esteira_web.read.as_json import job_body, jobs
+
+#: What of a job is a right of its own.
+PAYLOADS = ("params", "result", "unique", "progress", "error")
+_KEY = re.compile(r'[!#-~][!-~]{0,254}|"[ -~]{1,255}"')
+
+
+class BadKey(EsteiraError):
+    """The header Idempotency-Key must be 1 to 255 printable ASCII characters."""
+
+    code = "bad-request"
+
+    def __init__(self) -> None:
+        super().__init__(str(self.__doc__))
+
+
+class Removed(EsteiraError):
+    """What the first request under a key made is there no more."""
+
+    code = "removed"
+    status = 410
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The first request with this Idempotency-Key made {what}, which was removed since; nothing is made again. "
+            "To make a new one, send the request with another Idempotency-Key."
+        )
+
+
+def with_key(
+    access: Access, given: str | None, request: bytes, work: Callable[[], Answer]
+) -> tuple[Answer, bool]:
+    """Do the work, once if the request carries an Idempotency-Key; True says that the answer is a repeated one."""
+    if given is None:
+        return work(), False
+    answer, replayed = once(access.key, key_of(given), request, work)
+    if replayed:
+        answer = {**answer, "body": _still_true(access, answer["body"])}
+    return answer, replayed
+
+
+def key_of(given: str) -> str:
+    """Return an Idempotency-Key without its quotes; raises BadKey."""
+    if not _KEY.fullmatch(given):
+        raise BadKey
+    return given[1:-1] if given.startswith('"') else given
+
+
+def _still_true(access: Access, body: dict[str, Any]) -> dict[str, Any]:
+    """Return a first answer as they may see it now; raises Removed, or NotFound."""
+    if "jobs" in body:
+        ids = [one["id"] for one in body["jobs"]]
+        if not Job.objects.filter(pk__in=ids).exists():
+            raise Removed(f"{len(ids)} jobs" if len(ids) > 1 else f"job {ids[0]}")
+        return body
+    if "state" in body:
+        return _as_they_may_see_it(access, body)
+    if not uploads(None).filter(pk=body["id"]).exists():
+        raise Removed(f"file {body['id']}")
+    return body
+
+
+def _as_they_may_see_it(access: Access, body: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a first answer what rights have gone since."""
+    job = jobs().filter(pk=body["id"]).first()
+    if job is None:
+        raise Removed(f"job {body['id']}")
+    if access.reads(job):
+        return body
+    if not access.sees(job):
+        raise NotFound("job", body["id"])
+    shown = job_body(job, access)
+    return {**body, **{name: shown[name] for name in PAYLOADS if name in body}}
