@@ -27,7 +27,7 @@ WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4"""
 class NotAnId(EsteiraError):
     """No id looks like this."""
 
-    code = "usage"
+    code = "not-an-id"
     status = 422
 
 

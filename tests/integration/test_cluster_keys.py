@@ -229,8 +229,8 @@ def test_the_pod_fills_becomes_ready_and_ends_at_once_when_it_is_told_to(
     """As the process of the container; that it is the first one there, only a cluster shows."""
     (run_dir / "keys.ready").touch()
     program = (
-        "from pathlib import Path; from project import cluster_api, cluster_keys;"
-        f"cluster_api.ACCOUNT = Path({str(kubernetes.account)!r}); cluster_keys.main()"
+        "from pathlib import Path; from project.kubernetes import api, keys;"
+        f"api.ACCOUNT = Path({str(kubernetes.account)!r}); keys.main()"
     )
     gate = threading.Event()
 

@@ -24,14 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLD_THE_GATE = """
 import django, time
 django.setup()
-from esteira import gate
-gate.migrate_alone(lambda: (print("inside", flush=True), time.sleep(60)), alias="default", say=print)
+from esteira import migration_lock
+migration_lock.migrate_alone(lambda: (print("inside", flush=True), time.sleep(60)), alias="default", say=print)
 """
 WAIT_AT_THE_GATE = """
 import django
 django.setup()
-from esteira import gate
-gate.wait_until_migrated(0.6)
+from esteira import migration_lock
+migration_lock.wait_until_migrated(0.6)
 """
 
 
