@@ -97,6 +97,8 @@ class TooLarge(EsteiraError):
 class TooManyFiles(TooLarge):
     """A job stores more result files than one may."""
 
+    code = "too-many-files"
+
     def __init__(self, most: int) -> None:
         super().__init__("files", f"{most:,} files")
         self.args = (

@@ -350,8 +350,8 @@ def test_each_turn_shows_that_the_loop_lives_whatever_is_away(
 PROCESS = """
 import sys
 from pathlib import Path
-from project import cluster_api, scale_in
-cluster_api.ACCOUNT = Path(sys.argv[1])
+from project.kubernetes import api, scale_in
+api.ACCOUNT = Path(sys.argv[1])
 scale_in.main()
 """
 
