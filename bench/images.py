@@ -36,7 +36,7 @@ COPIED = (
     "pyproject.toml",
     "uv.lock",
 )
-PACKAGES = ("esteira", "web", "project", "jobs")
+PACKAGES = ("esteira", "esteira_web", "project", "jobs")
 BASE = os.environ.get("PYTHON_IMAGE") or "python:3.13-slim-trixie"
 ANEW = "build all four, no layer there, packages fetched before"
 CHANGED = "build after a change of the code"

@@ -26,7 +26,7 @@ from tests.support.waiting import until
 ENDED = ("succeeded", "failed", "dead", "cancelled", "expired")
 #: A job type with a schedule of a second.
 TICK = "ticking_jobs.tick"
-COFFEE = ROOT / "jobs" / "samples" / "coffee.jpg"
+COFFEE = ROOT / "jobs" / "images" / "samples" / "coffee.jpg"
 
 
 def submit(api: ApiClient, type_name: str, /, **params: Any) -> str:
