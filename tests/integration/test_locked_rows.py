@@ -64,10 +64,10 @@ def lives_on(job_id: UUID) -> None:
             until_, valid = cursor.fetchone()
             return until_, bool(valid)
 
-    first, _ = heartbeat()
+    first, _ = lease()
 
     def outlived() -> bool:
-        last, valid = heartbeat()
+        last, valid = lease()
         assert valid, "a lease has ended"
         return bool(last > first + timedelta(seconds=2 * LEASE_S))
 
