@@ -70,8 +70,8 @@ def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
             file = arriving.finish()
             return {"body": file_body(file), "location": f"{UPLOADS}/{file.pk}"}
 
-        requests = f"POST {UPLOADS}\n{arriving.described}".encode()
-        said, replayed = with_key(access, request.headers.get("Idempotency-Key"), requests, work)
+        asked = f"POST {UPLOADS}\n{arriving.described}".encode()
+        said, replayed = with_key(access, request.headers.get("Idempotency-Key"), asked, work)
         return told(said, replayed, status=201)
 
 
