@@ -32,7 +32,8 @@ from esteira.errors import (
     mistakes,
 )
 from esteira.files.uploads import may_name
-from esteira.job_types.parameters import MayName, check
+from esteira.job_types.checking import check
+from esteira.job_types.parameters import MayName
 from esteira.job_types.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
 from esteira.job_types.unique_key import unique_key
 from esteira.record.insert import SLICE, NewJob, holder, insert

@@ -1,37 +1,22 @@
-"""Parameters: from a function's signature to a checked model, a JSON Schema and clear errors.
+"""Parameters: from a function's signature to a model and its JSON Schema.
 
 The signature is the contract: each parameter after the context becomes a field of a pydantic model that refuses
-unknown names. Values are checked before anything is stored and again when the job runs, because a release may have
-changed the signature in between. Pure: importable before Django.
+unknown names. `checking` checks values against it. Pure: importable before Django.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
-import re
 import typing
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
-from pydantic_core import to_jsonable_python
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, create_model
 
-from esteira.errors import DeclarationError, InvalidParameters, TooLarge
-from esteira.values import lasting, misfits, storable
-from esteira.values.bounds import NESTED, nests_too_deeply
-from esteira.values.misfits import escaped
-from esteira.values.spoken import name_of, said
-
-MAX_PARAMS_BYTES = 64 * 1024
-NOT_LASTING = "would not survive storage"
-#: An escaped NUL, and not a backslash that is itself escaped and followed by "u0000".
-NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-
+from esteira.errors import DeclarationError
 
 _LENGTHS = ("minLength", "maxLength")
 #: What JSON Schema counts of a value that is no text.
@@ -39,17 +24,18 @@ _COUNTED = {"array": "Items", "object": "Properties"}
 
 #: Raises ValueError for a file's id that may not be named.
 MayName = Callable[[str], None]
-_may_name: ContextVar[MayName | None] = ContextVar("esteira.job_types.parameters.may_name", default=None)
+MAY_NAME: ContextVar[MayName | None] = ContextVar("esteira.job_types.parameters.may_name", default=None)
 
 
-def _file_id(value: str) -> str:
+def file_id(value: str) -> str:
+    """Read a file's id; raises ValueError if it is none, or if this check may not name it."""
     try:
-        file_id = str(uuid.UUID(value))
+        found = str(uuid.UUID(value))
     except ValueError:
         raise ValueError("is not a file's id; upload the file first and use the id of the answer") from None
-    if (look := _may_name.get()) is not None:
-        look(file_id)
-    return file_id
+    if (look := MAY_NAME.get()) is not None:
+        look(found)
+    return found
 
 
 #: How a schema says that a text is a file's id.
@@ -57,7 +43,7 @@ FILE_FORMAT = "esteira-file"
 #: A parameter that names an uploaded file by its id; `ctx.open()` reads it.
 FileRef = Annotated[
     str,
-    AfterValidator(_file_id),
+    AfterValidator(file_id),
     Field(json_schema_extra={"format": FILE_FORMAT}, min_length=1, max_length=64),
 ]
 #: A parameter that is stored but never shown.
@@ -173,186 +159,3 @@ def _field(parameter: inspect.Parameter, hints: dict[str, Any], *, where: str, n
         )
     default = ... if parameter.default is parameter.empty else parameter.default
     return hints[parameter.name], default
-
-
-def check(model: type[Params], params: Any, *, may_name: MayName | None = None) -> tuple[Params, str]:
-    """Check parameters; return the model and its canonical JSON text (at most 64 KiB).
-
-    The text validates to the same value again, because the job runs with that. Raises InvalidParameters with every
-    mistake, those included that `may_name` finds in the ids of files, or TooLarge.
-    """
-    before = _may_name.set(may_name)
-    try:
-        checked = model.model_validate(params)
-    except ValidationError as error:
-        raise InvalidParameters(_all_problems(model, params, error)) from None
-    finally:
-        _may_name.reset(before)
-    _refuse_merged_keys(model, params, checked)
-    try:
-        text = dump(checked)
-    except Exception as error:  # a type's own way of writing itself may raise anything
-        whole = [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {said(error)}."}]
-        raise InvalidParameters(_odd_texts(params, checked) or whole) from None
-    if len(text) > MAX_PARAMS_BYTES or (not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES):
-        raise TooLarge("params", "64 KiB")
-    if "\\u0000" in text and NUL.search(text):
-        whole = [{"pointer": "#/params", "detail": storable.NUL_INSIDE}]
-        raise InvalidParameters(_odd_texts(params, checked) or whole)
-    if "\ufffd" in text and _odd_fields(checked):  # in keys pydantic puts it for half a character
-        raise InvalidParameters(_odd_texts(params, checked))
-    if nests_too_deeply(text):
-        raise InvalidParameters(
-            [{"pointer": "#/params", "detail": f"is nested more than {NESTED} levels deep; flatten it."}]
-        )
-    if mistaken := list(misfits.taken_for_numbers(params, text)):
-        raise InvalidParameters(mistaken)
-    if misfits.STARS in text and (mistaken := list(misfits.starred(checked))):
-        raise InvalidParameters(mistaken)
-    if not _always_lasts(model) or lasting.may_have_long_number(text):
-        _refuse_what_does_not_last(checked, text)
-    return checked, text
-
-
-def _odd_texts(params: Any, checked: Params) -> list[dict[str, Any]]:
-    """Say where texts stand that cannot be stored: in what was given, or in what a type made of it."""
-    return list(misfits.unstorable(params)) or _odd_fields(checked)
-
-
-def _odd_fields(checked: Params) -> list[dict[str, Any]]:
-    """Say which parameters hold a text that cannot be stored; none if it is not for a text of theirs."""
-    found = {name: storable.why_not(getattr(checked, name)) for name in type(checked).model_fields}
-    return [
-        {"pointer": f"#/params/{escaped(name)}", "detail": detail} for name, detail in found.items() if detail
-    ]
-
-
-def _refuse_merged_keys(model: type[Params], params: Any, checked: Params) -> None:
-    if not isinstance(params, Mapping):
-        return
-    fields = model.__pydantic_core_schema__.get("schema", {}).get("fields", {})
-    merged = [
-        name
-        for name, value in params.items()
-        if isinstance(value, Mapping | list | tuple)
-        and name in fields
-        and storable.merged_when_read(fields[name]["schema"], value, getattr(checked, name))
-    ]
-    if merged:
-        raise InvalidParameters(
-            [{"pointer": f"#/params/{escaped(name)}", "detail": storable.MERGED} for name in merged]
-        )
-
-
-def _all_problems(model: type[Params], params: Any, error: ValidationError) -> list[dict[str, Any]]:
-    """Name what pydantic stops at without saying where, and what it would have found after it."""
-    names = misfits.odd_names(params)
-    if not names:
-        return problems(error)
-    found = list(misfits.unstorable(dict.fromkeys(names)))
-    try:
-        model.model_validate({name: value for name, value in params.items() if name not in names})
-    except ValidationError as more:
-        found += problems(more)
-    return found
-
-
-@lru_cache(maxsize=1024)
-def _always_lasts(model: type[Params]) -> bool:
-    return lasting.always_lasts(model.__pydantic_core_schema__, harmless=[_file_id])
-
-
-def _refuse_what_does_not_last(checked: Params, text: str) -> None:
-    model = type(checked)
-    try:
-        again = model.model_validate(json.loads(text, parse_constant=_no_json))
-    except ValidationError as error:
-        mistakes = [{**p, "detail": f"{NOT_LASTING}: read back, it {_because(p)}"} for p in problems(error)]
-        raise InvalidParameters(mistakes) from None
-    except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
-        detail = f"{NOT_LASTING}: reading them back raises {name_of(error)}: {said(error)}."
-        raise InvalidParameters([{"pointer": "#/params", "detail": detail}]) from None
-    if not _as_before(checked, again):
-        changed = [name for name in model.model_fields if not _same(checked, again, name, text)]
-        if changed:
-            raise InvalidParameters([_changed(name, getattr(again, name)) for name in changed])
-
-
-def _as_before(checked: Params, again: Params) -> bool:
-    """The usual answer, found quickly."""
-    try:
-        return checked.__dict__ == again.__dict__
-    except Exception:  # a class's own comparison may raise anything
-        return False
-
-
-def _same(checked: Params, again: Params, name: str, text: str) -> bool:
-    answer = lasting.same(getattr(checked, name), getattr(again, name))
-    return dump(again) == text if answer is None else answer
-
-
-def _because(problem: dict[str, Any]) -> str:
-    detail = str(problem["detail"])
-    return detail if detail.startswith("is ") else f"is refused ({detail.rstrip('.')})."
-
-
-def _changed(name: str, value: Any) -> dict[str, Any]:
-    shown = "another value" if isinstance(value, SecretStr) else repr(value)[:80]
-    detail = (
-        f"{NOT_LASTING}: read back, it is {shown}. Take a type whose JSON is read back as the same value."
-    )
-    return {"pointer": f"#/params/{escaped(name)}", "detail": detail, "type": "not_lasting"}
-
-
-def _no_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def dump(checked: Params) -> str:
-    """Return the JSON that is stored: secrets in clear (they are needed to run), defaults filled in."""
-    text = checked.__pydantic_serializer__.to_json(checked).decode()
-    if misfits.STARS not in text:
-        return text
-    # A Secret serialises as stars; only then is the slower way round worth its time.
-    text = json.dumps(
-        checked.model_dump(mode="python"),
-        default=_plain,
-        separators=(",", ":"),
-        allow_nan=False,
-        ensure_ascii=False,
-    )
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text holds half of a surrogate pair, which is no character") from None
-    return text
-
-
-def _plain(value: Any) -> Any:
-    return value.get_secret_value() if isinstance(value, SecretStr) else to_jsonable_python(value)
-
-
-def problems(error: ValidationError) -> list[dict[str, Any]]:
-    """Turn pydantic's errors into pointer-and-detail pairs that a person can act on."""
-    return [
-        {
-            "pointer": "#/params" + "".join(f"/{escaped(part)}" for part in item["loc"]),
-            "detail": _sentence(item["type"], item["msg"]),
-            "type": item["type"],
-        }
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-
-
-def _sentence(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "is not a parameter of this job type; remove it or check its spelling."
-    if kind == "missing":
-        return "is required."
-    if kind in (
-        "finite_number",
-        "int_parsing_size",
-    ):  # what Python cannot read as a number is infinite (`json_text`)
-        return "is no finite number, or has more than 4,300 digits."
-    message = message.removeprefix("Value error, ")
-    return message if message.endswith(".") else f"{message}."

@@ -16,8 +16,9 @@ from typing import Any, NoReturn, Protocol
 from uuid import UUID
 
 from esteira.errors import DeclarationError, InvalidOption, UnknownJobType
+from esteira.job_types.checking import check
 from esteira.job_types.context import Context, LocalContext
-from esteira.job_types.parameters import FILE_FORMAT, Params, check
+from esteira.job_types.parameters import FILE_FORMAT, Params
 from esteira.job_types.schedule import Cadence
 from esteira.job_types.secret import hidden_names
 from esteira.values.bounds import DELAY

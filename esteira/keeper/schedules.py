@@ -23,7 +23,7 @@ from django.conf import settings
 from esteira.db import BUSY, Db
 from esteira.errors import EsteiraError, UnknownJobType
 from esteira.ids import uuid7
-from esteira.job_types.parameters import check
+from esteira.job_types.checking import check
 from esteira.job_types.registry import PRIORITIES, JobType, registry
 from esteira.job_types.schedule import Cadence
 from esteira.job_types.unique_key import unique_key

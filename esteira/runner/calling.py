@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from esteira.db import sessions
 from esteira.errors import UnknownJobType
+from esteira.job_types.checking import problems
 from esteira.job_types.context import Context
-from esteira.job_types.parameters import Params, problems
+from esteira.job_types.parameters import Params
 from esteira.job_types.registry import JobType, registry
 from esteira.record.finish import Outcome
 from esteira.runner import outcome as outcomes

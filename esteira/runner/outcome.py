@@ -24,7 +24,7 @@ from esteira.errors import (
     TransactionEnded,
     pause_s,
 )
-from esteira.job_types.parameters import NUL
+from esteira.job_types.checking import NUL
 from esteira.record.finish import Outcome
 from esteira.runner.held import Held
 from esteira.runner.scrub import Scrub, scrubbed

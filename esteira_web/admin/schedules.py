@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 
 from esteira.errors import EsteiraError
 from esteira.files.uploads import may_name
-from esteira.job_types.parameters import check
+from esteira.job_types.checking import check
 from esteira.job_types.registry import registry
 from esteira.job_types.schedule import Cadence, checked
 from esteira.job_types.unique_key import unique_key

@@ -12,7 +12,8 @@ from esteira.broker.batching import known_queues
 from esteira.errors import EsteiraError, UniqueConflict, mistakes
 from esteira.files.uploads import may_name
 from esteira.idempotency import Answer
-from esteira.job_types.parameters import MayName, check
+from esteira.job_types.checking import check
+from esteira.job_types.parameters import MayName
 from esteira.job_types.registry import SubmitRequest, Submitted, registry
 from esteira.job_types.unique_key import unique_key
 from esteira.models import Job

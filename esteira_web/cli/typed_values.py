@@ -17,7 +17,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from esteira.errors import InvalidParameters
-from esteira.job_types.parameters import check
+from esteira.job_types.checking import check
 from esteira.job_types.registry import JobType
 from esteira.values import json_text
 from esteira_web.cli import hints

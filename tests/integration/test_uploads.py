@@ -17,7 +17,7 @@ from esteira.db import Core
 from esteira.errors import InvalidParameters
 from esteira.files import CHUNK_BYTES, open_result, save_upload
 from esteira.files.uploads import may_name
-from esteira.job_types.parameters import check
+from esteira.job_types.checking import check
 from esteira.job_types.registry import registry
 from esteira.models import File, FileChunk, Job
 from esteira.record.finish import finish

@@ -18,7 +18,7 @@ from django.urls import resolve
 
 import esteira
 from esteira import Context, JobType, job
-from esteira.job_types.parameters import check
+from esteira.job_types.checking import check
 from esteira.job_types.registry import registry
 from esteira_web.cli import hints
 from tests.repo.test_docs import DOCS, code, typed

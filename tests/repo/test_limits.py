@@ -7,9 +7,8 @@ import re
 import pytest
 
 from esteira import files
-from esteira.job_types import parameters
-from esteira.runner import held as slot
-from esteira.runner import outcome
+from esteira.job_types import checking
+from esteira.runner import held, outcome
 from esteira.search import scan
 from esteira.values import bounds
 from esteira_web.read import find
@@ -48,9 +47,9 @@ SAID = {
     "name of a file": bounds.FILE_NAME.words(),
     "name of a token": bounds.TOKEN_NAME.words(),
     "text of progress": f"{bounds.PROGRESS_TEXT} characters",
-    "parameters": f"{parameters.MAX_PARAMS_BYTES // KIB} KiB",
+    "parameters": f"{checking.MAX_PARAMS_BYTES // KIB} KiB",
     "result": f"{outcome.RESULT_MAX // KIB} KiB",
-    "log of an attempt": f"{slot.LOG_MAX // MIB} MiB",
+    "log of an attempt": f"{held.LOG_MAX // MIB} MiB",
     "file": f"{files.MAX_BYTES // MIB} MiB",
 }
 

@@ -14,8 +14,8 @@ from django.core import mail
 
 from esteira import Cancelled, GiveUp, LocalContext
 from esteira.errors import InvalidParameters
+from esteira.job_types.checking import check
 from esteira.job_types.context import MemoryHost
-from esteira.job_types.parameters import check
 from jobs.email import _letter, send, send_to_list
 
 LETTER = {"subject": "Hello", "text": "Good morning."}

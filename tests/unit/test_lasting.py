@@ -27,7 +27,8 @@ from pydantic import (
 
 from esteira import Context, FileRef, Secret
 from esteira.errors import InvalidParameters
-from esteira.job_types.parameters import Params, _always_lasts, check, model_of
+from esteira.job_types.checking import _always_lasts, check
+from esteira.job_types.parameters import Params, model_of
 from tests.support.jobs import UNKNOWN_ID
 
 

@@ -16,7 +16,8 @@ from pydantic_core import core_schema
 
 from esteira import Context, FileRef, Secret
 from esteira.errors import DeclarationError, InvalidParameters, TooLarge
-from esteira.job_types.parameters import MAX_PARAMS_BYTES, Params, check, model_of
+from esteira.job_types.checking import MAX_PARAMS_BYTES, check
+from esteira.job_types.parameters import Params, model_of
 
 
 class Address(BaseModel):
