@@ -41,6 +41,8 @@ RESTS = 19
 #: Where a walk begins that cannot read everything at once, and beyond what it reads all the rest at once, in seconds.
 MINUTE_S, AGES_S = 60.0, 90 * 86400.0
 NARROWER, WIDER = 4.0, 4.0
+#: What is older is read at once: where no slice is quick, slices would come to years that PostgreSQL does not know.
+FIRST_MOMENT = 0.0
 #: No slice is narrower; each makes this a little wider, because where nothing is quick a walk must end as well.
 NARROWEST_S, GROWS = 0.25, 1.02
 #: A trail that is so far behind leaves the distance to the walk.
@@ -97,6 +99,8 @@ class Walk:
         opens, self.between = self._at is None, False
         until = end if self._at is None else self._at
         after = min(newest, until) - self._width
+        if after < FIRST_MOMENT:
+            after = -math.inf
 
         def visit() -> tuple[bool | float, float]:
             began = time.monotonic()

@@ -37,7 +37,9 @@ BUSY_BLOCKS, MANY_BLOCKS = 600, 5000
 
 
 @pytest.fixture
-def counted(database: None) -> Iterator[Counted]:
+def counted(database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
+    # A fast machine reads all that ran here within a few milliseconds, and a walk as quick as that never rests.
+    monkeypatch.setattr("esteira.db.walk.SLOW_S", 0.0005)
     counted = Counted("counted")
     yield counted
     counted.close()
@@ -146,7 +148,7 @@ def test_after_redis_lost_everything_no_statement_reads_all_that_ran(
     redis: redis_client.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("esteira.db.walk.SLICE_LIMIT_S", 0.003)
+    monkeypatch.setattr("esteira.db.walk.SLICE_LIMIT_S", 0.001)
     checker = Checker(publisher)
     with old_snapshot():
         ran(core, RAN, over_s=3600)

@@ -94,6 +94,20 @@ def test_a_walk_over_a_slow_server_takes_longer_slices_at_last(core: Core) -> No
     until(lambda: walk.step(core, DENSE_TO) or slow.visits, "a slice is visited")
 
 
+def test_a_walk_over_a_slow_server_asks_for_no_moment_that_postgresql_does_not_know(
+    core: Core, sparse: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every statement is slow, slices grow by little, and one before the other they pass the year 4713 BC."""
+    monkeypatch.setattr("esteira.db.walk.SLOW_S", 0.0)
+    sparse._left = 1
+    walk = Walk(sparse)
+
+    until(lambda: [walk.step(core, 1.8e9)] and walk.been_through, "the walk is through")
+
+    assert min(after for after, _ in sparse.visits if after != -math.inf) >= 0
+    sparse.assert_without_gap()
+
+
 def test_a_walk_begins_again_after_a_rest(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esteira.db.walk.RESTS", 2)
     visitor = Visitor()
