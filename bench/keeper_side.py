@@ -16,7 +16,7 @@ from bench.bench_jobs import timed
 from bench.database import Database
 from bench.parts import Machine
 from bench.probes import Figures
-from esteira.db import Core, Params, Row
+from esteira.db import Params, PrivateConnection, Row
 from esteira.keeper.hold import Hold
 from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.scheduler import DATABASE_TIMEOUT_S, Keeper
@@ -31,23 +31,23 @@ class _Clock:
 
     def __init__(self) -> None:
         self.spent = 0.0
-        self._fetch = Core.fetch
+        self._fetch = PrivateConnection.fetch
 
     def __enter__(self) -> _Clock:
         fetch, clock = self._fetch, self
 
-        def timed_fetch(core: Core, sql: str, params: Params = ()) -> list[Row]:
+        def timed_fetch(core: PrivateConnection, sql: str, params: Params = ()) -> list[Row]:
             began = time.perf_counter()
             try:
                 return fetch(core, sql, params)
             finally:
                 clock.spent += time.perf_counter() - began
 
-        Core.fetch = timed_fetch  # type: ignore[method-assign, assignment]
+        PrivateConnection.fetch = timed_fetch  # type: ignore[method-assign, assignment]
         return self
 
     def __exit__(self, *_: object) -> None:
-        Core.fetch = self._fetch  # type: ignore[method-assign, assignment]
+        PrivateConnection.fetch = self._fetch  # type: ignore[method-assign, assignment]
 
 
 def measure(machine: Machine, database: Database, amounts: Amounts) -> Figures:
@@ -71,7 +71,7 @@ def after_what_ran(machine: Machine, database: Database, amounts: Amounts) -> Fi
     """Sweep, then turn, while nobody may clean up after what ran; return the ms of sweeps and of turns."""
     machine.empty_redis()
     database.empty()
-    sweeper, core = _Sweeper(), Core("keeper", timeout_s=DATABASE_TIMEOUT_S)
+    sweeper, core = _Sweeper(), PrivateConnection("keeper", timeout_s=DATABASE_TIMEOUT_S)
     walk = sweeper.rescuer.walk
     with database.old_snapshot(), _Clock() as clock:
         database.run_through(timed.noop.name, amounts.ended)
@@ -101,12 +101,12 @@ class _Sweeper:
     def __init__(self) -> None:
         self.hold, self.rescuer, self.expirer = Hold(), Rescuer(), Expirer()
 
-    def sweep(self, core: Core) -> None:
+    def sweep(self, core: PrivateConnection) -> None:
         self.rescuer.step(core, self.hold.look(core, Turns(), was_away=False))
         self.expirer.step(core)
 
 
-def _sweeps(sweeper: _Sweeper, core: Core, clock: _Clock, number: int) -> list[float]:
+def _sweeps(sweeper: _Sweeper, core: PrivateConnection, clock: _Clock, number: int) -> list[float]:
     spent = []
     for _ in range(number):
         time.sleep(0.5)

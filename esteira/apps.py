@@ -26,9 +26,9 @@ class EsteiraConfig(AppConfig):
 
 
 def _write_schedules(**_: Any) -> None:
-    from esteira.db import Orm
+    from esteira.db import DjangoConnection
     from esteira.keeper import declared
 
-    db = Orm()
+    db = DjangoConnection()
     if db.fetch("SELECT to_regclass('esteira_release') IS NOT NULL")[0][0]:  # not after a migration backwards
         declared.write_declared(db)

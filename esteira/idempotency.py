@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from esteira.db import Db, Orm
+from esteira.db import Db, DjangoConnection
 from esteira.db.patience import waiting_at_most
 from esteira.errors import IdempotencyInProgress, IdempotencyMismatch
 from esteira.values import bounds
@@ -28,7 +28,7 @@ def once(scope: str, key: str, body: bytes, work: Callable[[], Answer]) -> tuple
     IdempotencyMismatch when the key was used with another body.
     """
     bounds.IDEMPOTENCY_KEY.check("idempotency_key", key)
-    db, body_hash = Orm(), hashlib.sha256(body).digest()
+    db, body_hash = DjangoConnection(), hashlib.sha256(body).digest()
     while True:
         with db.transaction():
             row = _take(db, scope, key, body_hash)
@@ -48,7 +48,9 @@ def once(scope: str, key: str, body: bytes, work: Callable[[], Answer]) -> tuple
 def is_kept(scope: str, key: str) -> bool:
     """Whether an answer is kept under (scope, key); a first request that is under way does not count."""
     return bool(
-        Orm().fetch("SELECT 1 FROM esteira_idempotencykey WHERE scope = %s AND key = %s", [scope, key])
+        DjangoConnection().fetch(
+            "SELECT 1 FROM esteira_idempotencykey WHERE scope = %s AND key = %s", [scope, key]
+        )
     )
 
 

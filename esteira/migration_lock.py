@@ -27,7 +27,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from esteira.db import Core, Db, Gone
+from esteira.db import ConnectionLost, Db, PrivateConnection
 from esteira.errors import EsteiraError
 
 #: "esteira" in ASCII. Advisory locks belong to one database, so two installations on one server do not meet.
@@ -133,9 +133,11 @@ def wait_for_database(timeout_s: float) -> None:
     _wait_while(_silent, timeout_s, lambda: None)
 
 
-def _wait_while(missing: Callable[[Core], str], timeout_s: float | None, turn: Callable[[], object]) -> None:
+def _wait_while(
+    missing: Callable[[PrivateConnection], str], timeout_s: float | None, turn: Callable[[], object]
+) -> None:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    core, remind = Core("gate", timeout_s=3), _Reminder(log.warning)
+    core, remind = PrivateConnection("gate", timeout_s=3), _Reminder(log.warning)
     try:
         while what := missing(core):
             if deadline is not None and time.monotonic() >= deadline:
@@ -153,7 +155,7 @@ def _silent(db: Db) -> str:
     """Say that the database does not answer, or nothing."""
     try:
         db.fetch("SELECT 1")
-    except Gone as error:
+    except ConnectionLost as error:
         return away(error)
     return ""
 
@@ -162,7 +164,7 @@ def _missing(db: Db) -> str:
     """Say what is missing, or nothing."""
     try:
         names = pending(db)
-    except Gone as error:
+    except ConnectionLost as error:
         return away(error)
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return f"Migrations are pending: {listed}. Run `{settings.MIGRATE_COMMAND}`." if names else ""

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import IntegrityError
 from psycopg.errors import UniqueViolation
 
-from esteira.db import Db, Orm
+from esteira.db import Db, DjangoConnection
 from esteira.db.patience import PATIENCE_S, waiting_at_most
 from esteira.errors import Held, NotFound, SecretsRemoved, StateConflict, UniqueConflict, UnknownQueue
 from esteira.job_types.registry import registry
@@ -32,7 +32,7 @@ def cancel(job_id: UUID, *, by: str, force: bool = False) -> str:
     StateConflict if the job has ended otherwise, or Held if another transaction holds it for more than two seconds.
     """
     bounds.BY.check("by", by)
-    db = Orm()
+    db = DjangoConnection()
     with waiting_at_most(db, PATIENCE_S, lambda: Held("job", job_id)):
         state = operate.cancel(db, job_id, by=by, force=force)
     if state is None:
@@ -49,7 +49,7 @@ def retry(job_id: UUID, *, by: str) -> None:
     key by now.
     """
     bounds.BY.check("by", by)
-    db = Orm()
+    db = DjangoConnection()
     try:
         with waiting_at_most(db, PATIENCE_S, lambda: Held("job", job_id)):
             was = operate.retry(db, job_id, by=by)
@@ -69,7 +69,7 @@ def pause(queue: str, *, by: str, reason: str = "") -> None:
     """Stop handing out a queue's jobs; running ones end as usual. Raises UnknownQueue, or Held."""
     bounds.BY.check("by", by)
     bounds.REASON.check("reason", reason)
-    db = Orm()
+    db = DjangoConnection()
     _refuse_unknown(db, queue)
     with waiting_at_most(db, PATIENCE_S, lambda: Held("queue", queue)):
         db.fetch(
@@ -84,7 +84,7 @@ def pause(queue: str, *, by: str, reason: str = "") -> None:
 def resume(queue: str, *, by: str) -> None:
     """Hand out a queue's jobs again; raises UnknownQueue, or Held."""
     bounds.BY.check("by", by)
-    db = Orm()
+    db = DjangoConnection()
     _refuse_unknown(db, queue)
     with waiting_at_most(db, PATIENCE_S, lambda: Held("queue", queue)):
         db.fetch(

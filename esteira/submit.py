@@ -20,7 +20,7 @@ from django.db import transaction
 from esteira import ids
 from esteira.broker import publisher
 from esteira.broker.batching import Typical, hints, known_queues
-from esteira.db import Db, Orm
+from esteira.db import Db, DjangoConnection
 from esteira.db.patience import PATIENCE_S, waiting_at_most
 from esteira.errors import (
     EsteiraError,
@@ -79,7 +79,7 @@ class _Checked:
 
 
 def _store(part: list[_Checked]) -> list[Submitted]:
-    db, jobs = Orm(), [one.job for one in part]
+    db, jobs = DjangoConnection(), [one.job for one in part]
     fast = _fast_lists(db, jobs)
     for job in jobs:
         job.publish = (job.queue, job.priority) in fast

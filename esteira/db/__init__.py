@@ -1,14 +1,14 @@
 """How the core talks to PostgreSQL: plain SQL, either on the caller's Django connection or on a private one.
 
-`Orm` runs inside whatever transaction the caller has open (that is how a submit belongs to somebody's `atomic()`).
-`Core` owns one private psycopg connection: leases, flushes and the keeper must not meet a job's own transaction. A
-broken private connection is closed and opened again by the next call; the call that met the break raises `Gone`, and
-only the caller knows whether repeating is safe. A private connection notices a dead peer within one lease; Django's own
-do as `esteira.db.orm` told them.
+`DjangoConnection` runs inside whatever transaction the caller has open (that is how a submit belongs to somebody's
+`atomic()`). `PrivateConnection` owns one private psycopg connection: leases, flushes and the keeper must not meet a
+job's own transaction. A broken private connection is closed and opened again by the next call; the call that met the
+break raises `ConnectionLost`, and only the caller knows whether repeating is safe. A private connection notices a dead
+peer within one lease; Django's own follow the settings in `esteira.db.orm`.
 
 Only three classes of SQLSTATE blame what was written: 22 (data), 23 (integrity) and 54 (limits). Every other error says
 that the server cannot do its work now: it is read-only, shutting down, or its tables were changed under a prepared
-statement. All of those are `Gone`, and a new private connection is opened.
+statement. All of those are `ConnectionLost`, and a new private connection is opened.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 
 #: What an unavailable server raises, on either kind of connection; the value that was written is not to blame.
-Gone = (
+ConnectionLost = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.InternalError,
@@ -71,7 +71,7 @@ class Db(Protocol):
     def transaction(self) -> AbstractContextManager[None]: ...
 
 
-class Orm:
+class DjangoConnection:
     """The caller's Django connection and its transaction."""
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
@@ -111,7 +111,7 @@ def _live() -> BaseDatabaseWrapper:
     return django
 
 
-class Core:
+class PrivateConnection:
     """One private connection in autocommit, guarded by a lock; opened on first use, in the process that uses it."""
 
     def __init__(
@@ -203,10 +203,10 @@ def _class_of(error: psycopg.Error) -> str:
 
 
 def _judged(error: psycopg.Error) -> psycopg.Error:
-    """Return an error as its class says: one of `Gone` unless the value is to blame, and then none of them."""
+    """Return an error as its class says: one of `ConnectionLost`, or none of them if the value is to blame."""
     if _class_of(error) == "54":
         return LimitExceeded(str(error))
-    if _class_of(error) in VALUE_CLASSES or isinstance(error, Gone):
+    if _class_of(error) in VALUE_CLASSES or isinstance(error, ConnectionLost):
         return error
     return Unavailable(str(error))
 
@@ -258,9 +258,9 @@ def limit_waits(connection: psycopg.Connection[Any], patience_s: float) -> None:
 
 
 @contextmanager
-def briefly(purpose: str) -> Iterator[Core]:
+def briefly(purpose: str) -> Iterator[PrivateConnection]:
     """Open a connection for a few statements, and close it."""
-    core = Core(purpose, timeout_s=PARENT_TIMEOUT_S)
+    core = PrivateConnection(purpose, timeout_s=PARENT_TIMEOUT_S)
     try:
         yield core
     finally:

@@ -16,7 +16,7 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from esteira.db import VALUE_CLASSES, Gone
+from esteira.db import VALUE_CLASSES, ConnectionLost
 
 #: SQLSTATEs of a session that the server ended or would not open: connection exceptions, no resources for another
 #: session, shutdown or crash, and a transaction that was idle or open for too long.
@@ -62,7 +62,7 @@ def lost_connection(
     for one in _chain(error):
         if any(one is core for core in core_errors):
             return one
-        if issubclass(type(one), Gone) and _ended_session(one) and _was_lost(one, since, connected):
+        if issubclass(type(one), ConnectionLost) and _ended_session(one) and _was_lost(one, since, connected):
             return one
     return None
 

@@ -1,8 +1,8 @@
 """What Django's own connections of a process are told when they are opened: how to plan, read, log and wait.
 
-The core's statements run on them inside callers' transactions (`db.Orm`), so they must plan and read as the private
-ones do. How long a wait may last depends on the process: web answers somebody, a job may run a query for an hour.
-A project may have other databases beside ours; one that is not PostgreSQL is left alone.
+The core's statements run on them inside callers' transactions (`db.DjangoConnection`), so they must plan and read as
+the private ones do. How long a wait may last depends on the process: web answers somebody, a job may run a query for
+an hour. A project may have other databases beside ours; one that is not PostgreSQL is left alone.
 """
 
 from __future__ import annotations

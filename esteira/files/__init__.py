@@ -19,7 +19,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from esteira.db import Db, Gone, Orm, erasing
+from esteira.db import ConnectionLost, Db, DjangoConnection, erasing
 from esteira.errors import NotFound, TooLarge, TooManyFiles
 from esteira.files.space import Space, used
 from esteira.ids import uuid7
@@ -38,7 +38,7 @@ def save_upload(name: str, content_type: str | None, chunks: Iterable[bytes]) ->
 
     At most 100 MiB. Raises TooLarge, or FilesFull when the space for all files is used up.
     """
-    db = Orm()
+    db = DjangoConnection()
     with used.by_open_transaction() as space, db.transaction():
         safe = safe_name(name)
         writer = ChunkWriter(db, new_row(db, safe, safe_type(content_type, safe)), space)
@@ -67,7 +67,7 @@ def open_result(
             db.fetch("UPDATE esteira_file SET name = %s WHERE id = %s", [safe, row])
             writer.finish()
     except BaseException:
-        with suppress(*Gone):  # without its checksum nobody sees it, and retention removes it
+        with suppress(*ConnectionLost):  # without its checksum nobody sees it, and retention removes it
             erasing.delete(db, [row])
         raise
 
@@ -94,7 +94,7 @@ def open_file(ref: str | UUID, *, db: Db | None = None) -> IO[bytes]:
 
     Its `name` is the stored one. Raises NotFound if there is no such file, or it is gone.
     """
-    db = db or Orm()
+    db = db or DjangoConnection()
     try:
         file_id = ref if isinstance(ref, UUID) else UUID(ref)
     except ValueError:
@@ -113,7 +113,7 @@ def chunks_of(
     file: File, *, start: int = 0, stop: int | None = None, db: Db | None = None
 ) -> Iterator[bytes]:
     """Yield a file's bytes, or those from `start` to before `stop`, one chunk and one statement at a time."""
-    db = db or Orm()
+    db = db or DjangoConnection()
     stop = file.size if stop is None else stop
     for seq in range(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
         first = seq * CHUNK_BYTES

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from esteira.db import Db, Orm
+from esteira.db import Db, DjangoConnection
 from esteira.db.erasing import delete_some
 from esteira.errors import FileInUse, NotFound, TooLarge
 from esteira.files import MAX_BYTES, ChunkWriter, new_row, safe_name, safe_type
@@ -43,7 +43,7 @@ class Upload:
         if expected > MAX_BYTES:
             raise TooLarge("file", f"{MAX_BYTES // 1024**2} MiB")
         if kept:
-            refuse_over_quota(Orm(), account, expected)
+            refuse_over_quota(DjangoConnection(), account, expected)
 
     @property
     def sha256(self) -> str:
@@ -52,8 +52,8 @@ class Upload:
     def begin(self, name: str, content_type: str | None) -> None:
         if self._kept:
             safe = safe_name(name)
-            row = new_row(Orm(), safe, safe_type(content_type, safe), account=self.account)
-            self._writer = ChunkWriter(Orm(), row)
+            row = new_row(DjangoConnection(), safe, safe_type(content_type, safe), account=self.account)
+            self._writer = ChunkWriter(DjangoConnection(), row)
 
     def write(self, data: bytes) -> None:
         """Store what has come; raises TooLarge or FilesFull."""
@@ -68,7 +68,7 @@ class Upload:
         """Make it a file, in the caller's transaction if there is one; None if it was only looked at."""
         if self._writer is None:
             return None
-        db = Orm()
+        db = DjangoConnection()
         with db.transaction():
             refuse_over_quota(db, self.account, len(self._writer.unstored))
             self._writer.finish()
@@ -89,7 +89,7 @@ def uploads(account: str | None) -> QuerySet[File]:
 
 def delete_upload(file_id: UUID, account: str | None) -> None:
     """Delete an upload that no job which has not ended needs; raises NotFound or FileInUse."""
-    db = Orm()
+    db = DjangoConnection()
     with db.transaction():
         rows = db.fetch(
             """SELECT account FROM esteira_file WHERE id = %s AND job_id IS NULL AND sha256 <> '' FOR UPDATE""",
@@ -108,7 +108,7 @@ def may_name(account: str | None) -> Callable[[str], None]:
 
     `account` None means trusted code, for which a file only has to be there. What was found is remembered.
     """
-    db, found = Orm(), set[str]()
+    db, found = DjangoConnection(), set[str]()
 
     def look(file_id: str) -> None:
         if file_id in found:
@@ -139,7 +139,7 @@ def _refuse_if_needed(db: Db, file_id: UUID, account: str | None) -> None:
 
 
 def _delete_all(file_id: UUID) -> None:
-    db = Orm()
+    db = DjangoConnection()
     while not delete_some(db, [file_id]):
         pass
     used.forget()

@@ -33,7 +33,7 @@ from django.conf import settings
 from esteira.broker.batching import Typical, hints
 from esteira.broker.hint import FRONT
 from esteira.broker.publisher import Publisher
-from esteira.db import BUSY, Db, Gone
+from esteira.db import BUSY, ConnectionLost, Db
 from esteira.db.walk import RESTS, Clock
 from esteira.job_types.registry import PRIORITIES
 from esteira.keeper.due import MARKING_S, SLOW_S, Due
@@ -95,7 +95,7 @@ class Feeder:
             try:
                 fed, waits = part()
             except Exception as error:  # of one queue: no reason to leave out the others
-                if isinstance(error, Gone) and not isinstance(error, ONE_STATEMENT):
+                if isinstance(error, ConnectionLost) and not isinstance(error, ONE_STATEMENT):
                     raise
                 error.add_note(f"This happened while {what} was fed.")
                 failed.append(error)

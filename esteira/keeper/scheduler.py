@@ -21,7 +21,7 @@ from psycopg.errors import QueryCanceled
 
 from esteira import migration_lock
 from esteira.broker.publisher import Publisher
-from esteira.db import BUSY, Core, Db, Params, Row
+from esteira.db import BUSY, Db, Params, PrivateConnection, Row
 from esteira.db.walk import Clock, Recent
 from esteira.descriptors import Descriptors, words
 from esteira.keeper.declared import keep_declared
@@ -50,7 +50,7 @@ FULL_S = 0.05
 RELIEVED_SHARE, RELIEVED_S = 20, 30.0
 
 
-class Timed(Core):
+class Timed(PrivateConnection):
     """A connection that adds up how long it waited for its statements.
 
     A server that stood still answers all of them, but late; and a lock on all jobs ends one after the other.

@@ -18,7 +18,7 @@ from typing import Any
 from psycopg import NotSupportedError
 from psycopg.errors import QueryCanceled
 
-from esteira.db import BUSY, Gone, Unavailable
+from esteira.db import BUSY, ConnectionLost, Unavailable
 from esteira.values import spoken
 
 log = logging.getLogger("esteira.keeper")
@@ -36,7 +36,7 @@ _REFUSED = (*BUSY, QueryCanceled, NotSupportedError, Unavailable)
 
 def is_absence(error: BaseException) -> bool:
     """Whether an error says that nobody could write to the database, so that leases may have ended for no reason."""
-    return isinstance(error, Gone) and not isinstance(error, _REFUSED)
+    return isinstance(error, ConnectionLost) and not isinstance(error, _REFUSED)
 
 
 def said(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from psycopg.errors import UniqueViolation
 
-from esteira.db import Db, Gone
+from esteira.db import ConnectionLost, Db
 from esteira.record import COUNTED, DUE_AGAIN, QUEUED, RUNNING
 
 #: How long a refused job rests before it is offered again.
@@ -74,7 +74,7 @@ def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Cl
         rows = []
     if len(rows) < len(ids):
         have = {row[0] for row in rows}
-        with suppress(*Gone):  # what is claimed must be run; the keeper finds the others
+        with suppress(*ConnectionLost):  # what is claimed must be run; the keeper finds the others
             settle(db, [i for i in ids if i not in have])
     place = {one: n for n, one in enumerate(ids)}
     return [

@@ -24,7 +24,7 @@ from esteira.record.finish import Outcome
 from esteira.runner import outcome as outcomes
 from esteira.runner.between import Between
 from esteira.runner.held import Held
-from esteira.runner.runtime import ConnectionLost, WorkerHost
+from esteira.runner.runtime import OutcomeUnknown, WorkerHost
 from esteira.values import spoken
 from esteira.values.bounds import clean
 
@@ -60,7 +60,7 @@ def called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
             raise left
         return outcome
     if not held.completed:  # the function swallowed what tells of it
-        raise ConnectionLost from held.unsure
+        raise OutcomeUnknown from held.unsure
     if value is not None:
         log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
     if left := sessions.left_open():

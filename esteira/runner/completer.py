@@ -1,7 +1,7 @@
 """Write what a pool process has to tell: ends of attempts, jobs handed back, logs, progress, counts.
 
-Completions go off the job's path: the heart thread writes them while the next job runs, and the main thread writes the
-last ones before it takes another hint. Everything here may be repeated after a lost connection, because each write
+Completions go off the job's path: the heartbeat thread writes them while the next job runs, and the main thread writes
+the last ones before it takes another hint. Everything here may be repeated after a lost connection, because each write
 names its attempt. A value that the database refuses harms its own job only, and an end that cannot be written at all
 breaks its attempt off. What belongs to a row that somebody locks is kept for the next time, and holds up nothing else:
 nothing that ended is forgotten.
@@ -15,10 +15,10 @@ import time
 from collections.abc import Collection
 from uuid import UUID
 
-from esteira.db import Core, Gone
+from esteira.db import ConnectionLost, PrivateConnection
 from esteira.record import finish, telling
 from esteira.record.finish import Break, Outcome
-from esteira.runner.held import Held, Pending, Slot
+from esteira.runner.held import Held, HeldJobs, Pending
 from esteira.stats import Stats
 
 log = logging.getLogger("esteira.runner")
@@ -27,25 +27,25 @@ log = logging.getLogger("esteira.runner")
 RUNNING = "running"
 
 
-class Ledger:
-    """The one way from a slot to the database; calls of both threads take turns on the core's lock."""
+class Completer:
+    """The one way from the held jobs to the database; calls of both threads take turns on the core's lock."""
 
-    def __init__(self, core: Core, slot: Slot, stats: Stats) -> None:
-        self._core, self._slot, self._stats = core, slot, stats
+    def __init__(self, core: PrivateConnection, held_jobs: HeldJobs, stats: Stats) -> None:
+        self._core, self._held_jobs, self._stats = core, held_jobs, stats
 
     def flush(self, *, running_too: bool = False) -> None:
-        """Write all that waits; raises one of `db.Gone`, and then nothing is forgotten.
+        """Write all that waits; raises one of `db.ConnectionLost`, and then nothing is forgotten.
 
         What belongs to a locked row waits afterwards still.
         """
         with self._core.lock:
-            pending = self._slot.collect(running_too=running_too)
+            pending = self._held_jobs.collect(running_too=running_too)
             if not pending:
                 return
             try:
                 self._write(pending)
             finally:
-                self._slot.put_back(pending)
+                self._held_jobs.put_back(pending)
 
     def _write(self, pending: Pending) -> None:
         """Logs before ends, so that whoever sees an end sees its log; what is written leaves the list at once."""
@@ -64,7 +64,7 @@ class Ledger:
         locked: set[UUID] = set()
         try:
             locked = telling.log_lines(self._core, lines)
-        except Gone:
+        except ConnectionLost:
             raise
         except Exception as error:  # a log is not worth an end
             log.error("pieces of log of %s jobs cannot be stored: %s", len(lines), error)
@@ -76,7 +76,7 @@ class Ledger:
             try:
                 if not held.completed and not telling.progress(self._core, *held.mine, done, total, text):
                     continue
-            except Gone:
+            except ConnectionLost:
                 raise
             except Exception as error:  # nor is progress
                 log.error("the progress of job %s cannot be stored: %s", held.job.id, error)
@@ -107,7 +107,7 @@ class Ledger:
         """Record ends as `finish` does; a value that cannot be stored turns its own attempt into a failure."""
         try:
             return finish.finish(self._core, outcomes)
-        except Gone:
+        except ConnectionLost:
             raise
         except Exception as error:  # the driver's own kinds and those of encoding: whatever a value may cause
             if len(outcomes) > 1:
@@ -121,7 +121,7 @@ class Ledger:
         log.error("job %s: the database refuses its end: %s", outcome.id, error)
         try:
             return finish.finish(self._core, [_unwritable(outcome, error)])
-        except Gone:
+        except ConnectionLost:
             raise
         except Exception as worse:
             log.exception("job %s: not even its failure can be written", outcome.id)

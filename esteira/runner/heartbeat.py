@@ -1,4 +1,4 @@
-"""The heart of a pool process: one thread that keeps its leases, writes its ends and enforces its limits.
+"""The heartbeat of a pool process: one thread that keeps its leases, writes its ends and enforces its limits.
 
 It beats every 50 ms while jobs are short or something waits to be written, slower while one long job runs, and rests
 while there is none. It uses the core's private connection only; a job's own transaction never meets it. While the
@@ -17,12 +17,12 @@ from contextlib import suppress
 
 from django.conf import settings
 
-from esteira.db import BUSY, Core, Gone
+from esteira.db import BUSY, ConnectionLost, PrivateConnection
 from esteira.errors import TimeLimitExceeded
 from esteira.job_types.registry import HARD_AFTER_S, registry
 from esteira.record import finish, telling
-from esteira.runner.completer import Ledger
-from esteira.runner.held import Held, Slot
+from esteira.runner.completer import Completer
+from esteira.runner.held import Held, HeldJobs
 from esteira.runner.interrupt import Interrupt
 from esteira.runner.outcome import timed_out
 from esteira.runner.pool_process import end_by_force, end_if_orphaned
@@ -37,7 +37,7 @@ STATS_S = 5.0
 #: While the database is away.
 AWAY_PAUSE_S = 0.5
 EXTENSIONS_PER_LEASE = 4
-#: So many waits for a lock fit into a lease: whoever waits keeps the heart from extending.
+#: So many waits for a lock fit into a lease: a wait for longer would keep the heartbeat from extending leases.
 LOCK_WAITS_PER_LEASE = 8
 #: A process that must go waits so long for what has ended and is locked by somebody.
 LOCKED_PATIENCE_S = 30.0
@@ -49,19 +49,26 @@ def lock_timeout_s() -> float:
     return float(min(leases)) / LOCK_WAITS_PER_LEASE
 
 
-class Heart(threading.Thread):
+class Heartbeat(threading.Thread):
     """One per pool process, for all its life."""
 
-    def __init__(self, core: Core, slot: Slot, ledger: Ledger, stats: Stats, interrupt: Interrupt) -> None:
-        super().__init__(name="esteira-heart", daemon=True)
-        self._core, self._slot, self._ledger = core, slot, ledger
+    def __init__(
+        self,
+        core: PrivateConnection,
+        held_jobs: HeldJobs,
+        completer: Completer,
+        stats: Stats,
+        interrupt: Interrupt,
+    ) -> None:
+        super().__init__(name="esteira-heartbeat", daemon=True)
+        self._core, self._held_jobs, self._completer = core, held_jobs, completer
         self._stats, self._interrupt = stats, interrupt
         self._wake = threading.Event()
         self._resting = True
         self._extended = self._told = self._counted = 0.0
 
     def beat(self) -> None:
-        """Say that there is work; costs nothing while the heart beats anyway."""
+        """Say that there is work; costs nothing while the heartbeat thread runs anyway."""
         if self._resting:
             self._extended = time.monotonic()
             self._wake.set()
@@ -75,21 +82,21 @@ class Heart(threading.Thread):
             except BUSY as error:
                 log.warning("somebody holds a lock (%s); trying again", type(error).__name__)
                 time.sleep(SLOW_BEAT_S)
-            except Gone as error:
+            except ConnectionLost as error:
                 log.warning("the database is away (%s); trying again", type(error).__name__)
                 time.sleep(AWAY_PAUSE_S)
             except Exception:
-                log.exception("the heart missed a beat")
+                log.exception("the heartbeat thread failed; it goes on")
                 time.sleep(AWAY_PAUSE_S)
 
     def _pause(self) -> float | None:
         """Seconds until the next beat; None is a rest until `beat`."""
         self._resting = True  # before looking: whoever brings work after the look sees it and wakes us
-        young = time.monotonic() - self._slot.began < 1.0
-        self._resting = not (young or self._slot.pending() or self._slot.held())
+        young = time.monotonic() - self._held_jobs.began < 1.0
+        self._resting = not (young or self._held_jobs.pending() or self._held_jobs.held())
         if self._resting:
             return STATS_S if self._stats else None
-        return BEAT_S if young or self._slot.pending() else SLOW_BEAT_S
+        return BEAT_S if young or self._held_jobs.pending() else SLOW_BEAT_S
 
     def _turn(self) -> None:
         end_if_orphaned()
@@ -97,19 +104,19 @@ class Heart(threading.Thread):
         self._warn(now)
         self._extend(now)
         self._limit(now)
-        if self._slot.has_waiting() and now - self._slot.began > WAITING_MAX_S:
-            self._slot.give_back_waiting()
+        if self._held_jobs.has_waiting() and now - self._held_jobs.began > WAITING_MAX_S:
+            self._held_jobs.hand_back_waiting()
         self._tell_start(now)
         tell_running = now - self._told >= SLOW_BEAT_S
         if tell_running:
             self._told = now
-        self._ledger.flush(running_too=tell_running)
+        self._completer.flush(running_too=tell_running)
         if now - self._counted >= STATS_S or self._stats.news():
             self._counted = now
             self._stats.flush(self._core)
 
     def _tell_start(self, now: float) -> None:
-        held = self._slot.running
+        held = self._held_jobs.running
         if (
             held
             and held.started
@@ -121,7 +128,7 @@ class Heart(threading.Thread):
 
     def _extend(self, now: float) -> None:
         with self._core.lock:
-            held = self._slot.held()
+            held = self._held_jobs.held()
             if not held:
                 self._extended = now
                 return
@@ -135,18 +142,18 @@ class Heart(threading.Thread):
             one.cancelled = one.cancelled or cancelled
             if one.job.id not in still and not one.completed:
                 one.lost = True
-            elif force and one is self._slot.running:
+            elif force and one is self._held_jobs.running:
                 one.forced = one.forced or now
                 forced.append(one)
-        self._slot.drop_lost()
+        self._held_jobs.drop_lost()
         for one in forced:
             self._cancel_by_force(one, now)
-        if (running := self._slot.running) and running.lost:
+        if (running := self._held_jobs.running) and running.lost:
             self._end_if_killed(running, now)
 
     def _warn(self, now: float) -> None:
         """Raise inside the function; after its completion that ends it, and changes nothing else."""
-        held = self._slot.running
+        held = self._held_jobs.running
         if held and not held.warned and _over(held, now) >= 0:
             held.warned = True
             self._interrupt.send(
@@ -155,7 +162,7 @@ class Heart(threading.Thread):
 
     def _limit(self, now: float) -> None:
         """End a process whose job ignores its limit; one whose commit may be under way gets as much time again."""
-        held = self._slot.running
+        held = self._held_jobs.running
         if held and _over(held, now) >= HARD_AFTER_S * (2 if held.completed else 1):
             self._end_by_force(held, now)
 
@@ -164,20 +171,20 @@ class Heart(threading.Thread):
 
         Whoever is over has no end to write, because of a completion or a lease that was lost, and goes all the same.
         """
-        self._ledger.flush(running_too=True)
+        self._completer.flush(running_too=True)
         if self._others_wait(_over(held, now) - HARD_AFTER_S):
             return
         state = None
         if not held.completed:
             outcome = timed_out(held, _over(held, now) + held.job.timeout_s)
-            state = self._ledger.record([outcome]).get(held.job.id)
-        if state == "running" or (state is None and self._slot.running is not held):
+            state = self._completer.record([outcome]).get(held.job.id)
+        if state == "running" or (state is None and self._held_jobs.running is not held):
             return  # its row is locked, or it has ended by itself meanwhile
         log.warning("job %s (%s) ignored its time limit; its process is ended", held.job.id, held.job.type)
         self._leave()
 
     def _cancel_by_force(self, held: Held, now: float) -> None:
-        self._ledger.flush(running_too=True)
+        self._completer.flush(running_too=True)
         if self._others_wait(now - (held.forced or now)):
             return
         if finish.kill(self._core, *held.mine):
@@ -189,7 +196,7 @@ class Heart(threading.Thread):
         if not telling.was_killed(self._core, *held.mine):
             return
         held.forced = held.forced or now
-        self._ledger.flush(running_too=True)
+        self._completer.flush(running_too=True)
         if not self._others_wait(now - held.forced):
             log.warning(
                 "job %s (%s) was cancelled by force; its process is ended", held.job.id, held.job.type
@@ -198,12 +205,12 @@ class Heart(threading.Thread):
 
     def _others_wait(self, since_s: float) -> bool:
         """Whether what has ended here is locked still: it is to be written before this process leaves."""
-        return self._slot.pending() and since_s < LOCKED_PATIENCE_S
+        return self._held_jobs.pending() and since_s < LOCKED_PATIENCE_S
 
     def _leave(self) -> None:
-        self._slot.give_back_waiting()
-        waiting = self._slot.collect(running_too=False).returning
-        with suppress(*Gone):  # then their leases end
+        self._held_jobs.hand_back_waiting()
+        waiting = self._held_jobs.collect(running_too=False).returning
+        with suppress(*ConnectionLost):  # then their leases end
             finish.hand_back(self._core, [one.mine for one in waiting], solo=True)
         end_by_force()
 

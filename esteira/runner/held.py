@@ -1,6 +1,6 @@
 """What one pool process holds: jobs that wait their turn, the one that runs, and ends not yet written.
 
-The main thread takes and ends jobs; the heart thread hands back, extends and writes. One lock keeps "take the next"
+The main thread takes and ends jobs; the heartbeat thread hands back, extends and writes. One lock keeps "take the next"
 and "hand back what has not started" apart. No database here.
 """
 
@@ -65,7 +65,7 @@ class Held:
 
 @dataclass(slots=True)
 class Pending:
-    """What is to be written now, taken out of the slot in one go."""
+    """What is to be written now, taken out of the held jobs at once."""
 
     ended: list[tuple[Held, Outcome]]
     returning: list[Held]
@@ -77,7 +77,7 @@ class Pending:
         return bool(self.ended or self.returning or self.broken or self.logs or self.progress)
 
 
-class Slot:
+class HeldJobs:
     """The jobs of one pool process; safe for its two threads."""
 
     def __init__(self) -> None:
@@ -118,13 +118,13 @@ class Slot:
             self.running = None
             self._broken.append((held, cause))
 
-    def give_back_waiting(self) -> None:
+    def hand_back_waiting(self) -> None:
         """Nothing that has not started yet will start here."""
         with self.lock:
             self._returning.extend(self._waiting)
             self._waiting.clear()
 
-    def give_back_all(self, cause: Break | None) -> None:
+    def hand_back_all(self, cause: Break | None) -> None:
         """Nothing is run here any more, not even what was running; without a cause, nothing is counted against it."""
         with self.lock:
             running, self.running = self.running, None
@@ -133,7 +133,7 @@ class Slot:
                     self._returning.append(running)
                 else:
                     self._broken.append((running, cause))
-        self.give_back_waiting()
+        self.hand_back_waiting()
 
     def drop_lost(self) -> None:
         """Forget jobs that other attempts own now; the running one notices by itself."""

@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from esteira.runner.held import Slot
+from esteira.runner.held import HeldJobs
 from esteira.values.bounds import clean, shown
 
 #: The core's own words about a job are for the process's log.
@@ -29,9 +29,9 @@ NOT_THE_JOB = (
 class Capture(logging.Handler):
     """Adds lines to the running attempt; never touches the database."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, held_jobs: HeldJobs) -> None:
         super().__init__()
-        self._slot, self._thread = slot, threading.get_ident()
+        self._held_jobs, self._thread = held_jobs, threading.get_ident()
         self._make = logging.getLogRecordFactory()
         logging.setLogRecordFactory(self._without_secrets)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
@@ -42,7 +42,7 @@ class Capture(logging.Handler):
         Of any thread: a library may log in one of its own, and the process runs one job at a time.
         """
         record = self._make(*args, **kwargs)
-        held = self._slot.running
+        held = self._held_jobs.running
         if held is not None and held.scrub is not None:
             with suppress(Exception):  # what cannot be formatted is for the handlers to say
                 said = record.getMessage()
@@ -52,7 +52,7 @@ class Capture(logging.Handler):
         return record
 
     def emit(self, record: logging.LogRecord) -> None:
-        held = self._slot.running
+        held = self._held_jobs.running
         if held is None or record.thread != self._thread or record.name.startswith(NOT_THE_JOB):
             return
         try:

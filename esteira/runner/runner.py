@@ -1,4 +1,4 @@
-"""One hint, run: claim its jobs, call their functions one after the other, hand the ends to the ledger.
+"""One hint, run: claim its jobs, call their functions one after the other, hand the outcomes to the completer.
 
 The process may die at any line. Before the claim's commit nothing has happened; after it the lease runs out and the
 keeper rescues; an end that was not written yet is an attempt that runs again. Exactly one outcome is recorded for an
@@ -20,7 +20,7 @@ from uuid import UUID
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # newer than its published types
 from django.conf import settings
 
-from esteira.db import Core, Gone, sessions
+from esteira.db import ConnectionLost, PrivateConnection, sessions
 from esteira.db.lost import is_connected, lost_connection, watch_connections
 from esteira.db.orm import watch_orm_connections
 from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
@@ -31,12 +31,12 @@ from esteira.runner import outcome as outcomes
 from esteira.runner import pool_process
 from esteira.runner.between import Between
 from esteira.runner.calling import Refused, called
-from esteira.runner.completer import Ledger
-from esteira.runner.heartbeat import LOCKED_PATIENCE_S, Heart, lock_timeout_s
-from esteira.runner.held import Held, Slot
+from esteira.runner.completer import Completer
+from esteira.runner.heartbeat import LOCKED_PATIENCE_S, Heartbeat, lock_timeout_s
+from esteira.runner.held import Held, HeldJobs
 from esteira.runner.interrupt import Interrupt
 from esteira.runner.job_log import Capture, Logs
-from esteira.runner.runtime import ConnectionLost, WorkerHost
+from esteira.runner.runtime import OutcomeUnknown, WorkerHost
 from esteira.stats import Stats
 from esteira.values import spoken
 from esteira.values.bounds import clean
@@ -55,19 +55,19 @@ class Runner:
 
     def __init__(self, worker: str) -> None:
         self.worker = worker
-        self.core = Core("worker", lock_timeout_s=lock_timeout_s())
-        self.slot, self.stats, self.interrupt = Slot(), Stats(), Interrupt()
-        self.ledger = Ledger(self.core, self.slot, self.stats)
-        self.heart = Heart(self.core, self.slot, self.ledger, self.stats, self.interrupt)
-        self.between = Between(Logs(Capture(self.slot)), self.interrupt)
+        self.core = PrivateConnection("worker", lock_timeout_s=lock_timeout_s())
+        self.held_jobs, self.stats, self.interrupt = HeldJobs(), Stats(), Interrupt()
+        self.completer = Completer(self.core, self.held_jobs, self.stats)
+        self.heartbeat = Heartbeat(self.core, self.held_jobs, self.completer, self.stats, self.interrupt)
+        self.between = Between(Logs(Capture(self.held_jobs)), self.interrupt)
 
     def start(self) -> None:
-        """Take over this process: its connections, its heart, what jobs may change in it."""
+        """Take over this process: its connections, its heartbeat, what jobs may change in it."""
         watch_orm_connections(settings.LEASE_SECONDS)
         watch_connections()
         sessions.keep_thread()
         pool_process.own(self._forget)
-        self.heart.start()
+        self.heartbeat.start()
         self.between.install()
 
     def run_hint(self, ids: Sequence[str], delivery: str) -> None:
@@ -90,27 +90,27 @@ class Runner:
             try:
                 claimed = claim(self.core, wanted, worker=self.worker, delivery=delivery)
                 break
-            except Gone as error:
+            except ConnectionLost as error:
                 if time.monotonic() - started > CLAIM_PATIENCE_S:
                     log.warning(
                         "the database is away (%s); this hint is dropped, the keeper will send another", error
                     )
                     return
                 time.sleep(pause)
-        self.slot.begin(claimed)
-        self.heart.beat()
+        self.held_jobs.begin(claimed)
+        self.heartbeat.beat()
         try:
             self.between.begin()
             if self.between.spoiled:
-                self.slot.give_back_waiting()
-            while held := self.slot.take():
+                self.held_jobs.hand_back_waiting()
+            while held := self.held_jobs.take():
                 try:
                     self._run(held)
                 finally:
                     self._settle()
         except BaseException as error:
             log.exception("running a hint failed outside any job; what it holds goes back")
-            self.slot.give_back_all(_failed_core(error))
+            self.held_jobs.hand_back_all(_failed_core(error))
             raise
         finally:
             self._write_ends()
@@ -119,7 +119,7 @@ class Runner:
         """Leave this process to the next job as it was, or to no other job at all."""
         self.between.settle()
         if self.between.spoiled:
-            self.slot.give_back_waiting()
+            self.held_jobs.hand_back_waiting()
         if self.between.is_cut_off:
             self._leave_cut_off()
 
@@ -138,10 +138,10 @@ class Runner:
         started = time.monotonic()
         for pause in _pauses():
             try:
-                self.ledger.flush()
-                if not self.slot.pending():
+                self.completer.flush()
+                if not self.held_jobs.pending():
                     return
-            except Gone as error:
+            except ConnectionLost as error:
                 log.warning(
                     "the database is away (%s); ends of jobs wait to be written", type(error).__name__
                 )
@@ -152,33 +152,37 @@ class Runner:
     def _run(self, held: Held) -> None:
         """Bring a started job to an end of its attempt, whatever its function and all that belongs to it may raise."""
         if held.cancelled:
-            self.slot.end(held, outcomes.cancelled(held, ended=time.monotonic()))
+            self.held_jobs.end(held, outcomes.cancelled(held, ended=time.monotonic()))
             return
         try:
-            self.slot.end(held, self._attempt(held))
+            self.held_jobs.end(held, self._attempt(held))
         except Refused as refusal:
             self._refuse(held, held.scrub(refusal.why) if held.scrub else refusal.why)
         except LeaseLost:
             log.warning(
                 "refused: attempt %s of job %s stops, another one owns it", held.job.attempt, held.job.id
             )
-            self.slot.end(held, None)
-            with suppress(*Gone):  # the log has told it
+            self.held_jobs.end(held, None)
+            with suppress(*ConnectionLost):  # the log has told it
                 late_result(self.core, *held.mine, "lease lost")
-        except ConnectionLost as error:
+        except OutcomeUnknown as error:
             sessions.close()
-            self.slot.break_off(held, _lost(error.__cause__ or error))
+            self.held_jobs.break_off(held, _lost(error.__cause__ or error))
 
     def _attempt(self, held: Held) -> Outcome | None:
         """Call the function; return the outcome to record, or None if its completion was recorded with its effects."""
         host = WorkerHost(
-            held, self.core, self.interrupt, time.monotonic, lambda o: self.ledger.count(held, o, "succeeded")
+            held,
+            self.core,
+            self.interrupt,
+            time.monotonic,
+            lambda o: self.completer.count(held, o, "succeeded"),
         )
         held.connected = is_connected()
         try:
             with self.interrupt.inside(held):
                 return self.between.call(called, held, host, self.between)
-        except (Refused, ConnectionLost):
+        except (Refused, OutcomeUnknown):
             raise
         except Cancelled as raised:
             error: BaseException = raised
@@ -195,7 +199,7 @@ class Runner:
             log.warning("job %s (%s) raised after its completion: %s", held.job.id, held.job.type, said)
             return None
         if held.unsure is not None:
-            raise ConnectionLost from held.unsure
+            raise OutcomeUnknown from held.unsure
         if outcomes.is_a(error, Cancelled):
             sessions.close()
             return outcomes.cancelled(held, ended=ended)
@@ -207,7 +211,7 @@ class Runner:
                 core_errors=held.core_errors,
             )
         ):
-            raise ConnectionLost from cause
+            raise OutcomeUnknown from cause
         if outcomes.is_a(error, TimeLimitExceeded):
             sessions.close()
         outcome = outcomes.failed(held, error, ended=ended)
@@ -228,10 +232,10 @@ class Runner:
             try:
                 refuse(self.core, [(*held.mine, why)], worker=self.worker)
                 break
-            except Gone as error:
+            except ConnectionLost as error:
                 log.warning("the database is away (%s); a refusal waits to be written", type(error).__name__)
                 time.sleep(pause)
-        self.slot.end(held, None)
+        self.held_jobs.end(held, None)
 
 
 def _leave_if_told(error: BaseException) -> None:

@@ -2,7 +2,7 @@
 
 A completion is written last in the transaction of the job's own effects, and only if that transaction is still the one
 that began: a job that ended it by a raw COMMIT or ROLLBACK is refused its success. What has committed stays recorded,
-whatever is raised afterwards. If the answer to a commit is lost, `ConnectionLost` leaves the attempt without an
+whatever is raised afterwards. If the answer to a commit is lost, `OutcomeUnknown` leaves the attempt without an
 outcome, and only the row tells which it was. If the process dies here, the server rolls back and the lease ends.
 """
 
@@ -20,7 +20,7 @@ from django.db import DatabaseError, connections, transaction
 from psycopg.errors import LockNotAvailable
 
 from esteira import files
-from esteira.db import Core, Gone, Orm, Params, Row
+from esteira.db import ConnectionLost, DjangoConnection, Params, PrivateConnection, Row
 from esteira.db.lost import blames_the_writer, is_closed
 from esteira.errors import Cancelled, LeaseLost, TransactionEnded
 from esteira.job_types.context import Done
@@ -40,7 +40,7 @@ MARK = "esteira.completing"
 LOCKED_PAUSE_S = 0.1
 
 
-class ConnectionLost(BaseException):
+class OutcomeUnknown(BaseException):
     """A job's attempt has no outcome, because its connection was lost; a BaseException, so that no job swallows it."""
 
 
@@ -50,7 +50,7 @@ class WorkerHost:
     def __init__(
         self,
         held: Held,
-        core: Core,
+        core: PrivateConnection,
         interrupt: Interrupt,
         now: Callable[[], float],
         recorded: Callable[[Outcome], None],
@@ -95,7 +95,7 @@ class WorkerHost:
                 way.raw = connections["default"].connection
                 # Before any of the function's own hooks: whatever they raise, the commit is known.
                 transaction.on_commit(way.note_commit)
-                Orm().fetch("SELECT set_config(%s, %s, true)", [MARK, self._held.job.type])
+                DjangoConnection().fetch("SELECT set_config(%s, %s, true)", [MARK, self._held.job.type])
                 yield done
                 outcome = outcomes.succeeded(held, done.result, ended=self._now())
                 shield.enter_context(self._interrupt.shield())
@@ -106,7 +106,7 @@ class WorkerHost:
         except BaseException as error:
             if way.is_unsure(error):
                 held.unsure = error
-                raise ConnectionLost from error
+                raise OutcomeUnknown from error
             raise
         finally:
             held.completed = way.committed
@@ -119,7 +119,7 @@ class WorkerHost:
     def _complete(self, outcome: Outcome) -> None:
         """Write the completion as the transaction's last statement; refused means that everything is undone."""
         pool_process.leave_if_forked()
-        db = Orm()
+        db = DjangoConnection()
         millis = max(1000, int(self._held.job.lease_s * 1000))
         rows = db.fetch(
             """SELECT current_setting(%s, true) = %s,
@@ -152,7 +152,7 @@ class _Way:
         if self.committed or isinstance(error, LeaseLost | TransactionEnded):
             return False
         if is_closed(self.raw):
-            return self.stage != "open" or isinstance(error, Gone)
+            return self.stage != "open" or isinstance(error, ConnectionLost)
         if self.stage == "writing":
             return not (isinstance(error, DatabaseError) and blames_the_writer(error))
         return self.stage == "committing" and not isinstance(error, DatabaseError)
@@ -174,10 +174,10 @@ class _ShieldedDb:
     """The core's connection as a job's file uses it: no limit is raised in the middle of a statement.
 
     What it raises while the database is away is remembered: such an error is not the job's own. It waits for a lock in
-    short pieces, between which the heart can extend leases.
+    short pieces, between which the heartbeat can extend leases.
     """
 
-    def __init__(self, core: Core, interrupt: Interrupt, held: Held) -> None:
+    def __init__(self, core: PrivateConnection, interrupt: Interrupt, held: Held) -> None:
         self._core, self._interrupt, self._held = core, interrupt, held
         self._in_transaction = False
 
@@ -205,6 +205,6 @@ class _ShieldedDb:
     def _remembering(self) -> Iterator[None]:
         try:
             yield
-        except Gone as error:
+        except ConnectionLost as error:
             self._held.core_errors += (error,)
             raise

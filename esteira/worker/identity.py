@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from esteira import releases
-from esteira.db import Db, Gone, briefly
+from esteira.db import ConnectionLost, Db, briefly
 from esteira.job_types.registry import registry
 from esteira.liveness import SILENT_S
 from esteira.record import rescue
@@ -157,7 +157,7 @@ def announce(db: Db, identity: Identity, *, queues: list[str], slots: int) -> bo
 
 def say_goodbye(identity: Identity) -> None:
     """Tell the keepers that this worker is gone; if that fails, its silence does."""
-    with suppress(*Gone), briefly("worker bye") as db:
+    with suppress(*ConnectionLost), briefly("worker bye") as db:
         db.fetch(
             "UPDATE esteira_worker SET state = 'gone' WHERE name = %s AND incarnation = %s",
             [identity.name, identity.incarnation],

@@ -22,7 +22,7 @@ from celery.worker.state import maybe_shutdown
 from django.conf import settings
 
 from esteira import liveness, migration_lock
-from esteira.db import Gone, briefly
+from esteira.db import ConnectionLost, briefly
 from esteira.descriptors import Descriptors, allow_a_few_more, words
 from esteira.liveness import ANNOUNCE_S
 from esteira.runner import pool_process
@@ -209,7 +209,7 @@ class SteadyConsumer(Consumer):
         try:
             with briefly("worker") as db:
                 _me = identity.stay_known(db, _me, queues=_queues(self.app), slots=slots(self.pool))
-        except Gone as error:
+        except ConnectionLost as error:
             log.warning("the database does not know that this worker lives: %s", error)
 
 
@@ -233,7 +233,7 @@ class Name(StartStopStep):
                     _me = identity.take_name(
                         db, parent.hostname, queues=_queues(parent.app), slots=parent.concurrency
                     )
-            except Gone as error:
+            except ConnectionLost as error:
                 log.warning("waiting for the database: %s", error)
                 time.sleep(LONGEST_PAUSE_S)
         announce = lambda: parent.consumer.announce()  # noqa: E731, PLW0108 — Celery makes the consumer later
@@ -263,7 +263,7 @@ def _start_runner(**_: Any) -> None:
         new = Runner(_me.full)
         new.start()
         _runner = new
-    except Exception:  # whatever it is, a process without a heart must take no hint
+    except Exception:  # whatever it is, a process without a heartbeat must take no hint
         log.critical("a pool process cannot start, and is replaced", exc_info=True)
         time.sleep(LONGEST_PAUSE_S)  # the next one may fare no better
         os._exit(os.EX_SOFTWARE)
@@ -274,7 +274,7 @@ def _keep_counts(**_: Any) -> None:
     if _runner is not None:
         try:
             _runner.stats.flush(_runner.core)
-        except Gone:
+        except ConnectionLost:
             log.info("the last seconds of statistics are lost with the database")
 
 

@@ -11,7 +11,7 @@ from billiard.exceptions import Terminated
 from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
 
-from esteira.db import Gone, briefly
+from esteira.db import ConnectionLost, briefly
 from esteira.record import rescue
 from esteira.runner import pool_process
 from esteira.worker import stopping
@@ -57,7 +57,7 @@ class JobRequest(Request):
         try:
             with briefly("worker lost") as db:
                 rescued = end(db, self.id, _ids(self.args))
-        except Gone as error:
+        except ConnectionLost as error:
             log.warning(
                 "a pool process is lost and the database away (%s); the leases of its jobs end", error
             )

@@ -29,7 +29,7 @@ from celery.worker import state as celery_state
 from django.conf import settings
 
 from esteira import liveness
-from esteira.db import Db, Gone, briefly
+from esteira.db import ConnectionLost, Db, briefly
 from esteira.liveness import ANNOUNCE_S
 from esteira.record import rescue
 from esteira.worker import identity
@@ -209,7 +209,7 @@ class Stop:
         try:
             with briefly("worker drain") as db:
                 log.warning("drained: %s jobs go to other workers", _hand_back(db, me.full))
-        except Gone as error:
+        except ConnectionLost as error:
             log.warning("the database is away (%s); the leases of what runs here end by themselves", error)
         identity.say_goodbye(me)
 

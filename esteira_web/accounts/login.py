@@ -28,7 +28,7 @@ from django.db import models
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from esteira.errors import TooManyRequests
 from esteira.models import ClockTimestamp
 from esteira_web.accounts import hashing, known
@@ -136,7 +136,7 @@ class SignInMiddleware:
 def _refuse_too_many(name: str, source: str, mine: int) -> None:
     """Raise TooManyRequests if the tries beside this one are too many, with the time until one of them is forgotten."""
     asked = {"name": name, "source": source, "mine": mine}
-    of_pair, of_few, of_address, attacked = Orm().fetch(_WAITS, asked)[0]
+    of_pair, of_few, of_address, attacked = DjangoConnection().fetch(_WAITS, asked)[0]
     waits = (of_pair, of_address, of_few if attacked else None)
     wait_s = max((math.ceil(wait) for wait in waits if wait is not None), default=0)
     if wait_s > 0:

@@ -20,7 +20,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import models
 
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from esteira.errors import InvalidOption
 from esteira.models import ClockTimestamp
 from esteira.models.within import moments
@@ -116,7 +116,7 @@ def access_by(secret: str, *, source: str = "") -> Access | None:
     if not _SECRET.fullmatch(secret):
         rarely.warning("a token from %s was refused: it is none of ours", source)
         return None
-    db = Orm()
+    db = DjangoConnection()
     rows = db.fetch(_look_up(), [_checksum(secret)])
     if not rows:
         rarely.warning("token %s… from %s was refused: it is unknown, or was revoked", secret[:SHOWN], source)

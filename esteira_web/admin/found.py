@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 
 from esteira.broker.batching import known_queues
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from esteira.errors import InvalidOption
 from esteira.job_types.registry import registry
 from esteira.models import Job
@@ -80,7 +80,7 @@ class JobList(OfferedOrder):
         wanted = self._wanted(word)
         if wanted is None:
             return chosen.none()
-        found = search(Orm(), wanted, most=MOST_LISTED)
+        found = search(DjangoConnection(), wanted, most=MOST_LISTED)
         if request.method == "GET":  # an action leads back to the list
             self._tell(request, found, newest=wanted.before is None)
         return chosen.filter(pk__in=[key[1] for key in found.keys])
@@ -89,7 +89,7 @@ class JobList(OfferedOrder):
         wanted = self._wanted("")
         if wanted is None:
             return []
-        rows = Orm().fetch(
+        rows = DjangoConnection().fetch(
             f"SELECT j.id FROM esteira_job j WHERE j.id = %(id)s AND {wanted.fits(wanted.states)}",
             {**wanted.asked(), "id": job_id},
         )

@@ -14,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
-from esteira.db import Gone
+from esteira.db import ConnectionLost
 from esteira.errors import EsteiraError
 from esteira.idempotency import Answer
 from esteira.values.misfits import escaped
@@ -104,7 +104,7 @@ def _tell(request: HttpRequest, error: Exception | type[Exception]) -> HttpRespo
     return problem.response(request)
 
 
-for kind in (EsteiraError, Told, *Gone):
+for kind in (EsteiraError, Told, *ConnectionLost):
     api.add_exception_handler(kind, _tell)
 
 

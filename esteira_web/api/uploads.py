@@ -14,7 +14,7 @@ from django.db import close_old_connections
 from django.http import HttpRequest
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from esteira.db import Gone
+from esteira.db import ConnectionLost
 from esteira.errors import IdempotencyInProgress, TooLarge
 from esteira.files import CHUNK_BYTES, MAX_BYTES
 from esteira.files.uploads import Upload
@@ -96,7 +96,7 @@ class Arriving:
     def close(self) -> None:
         """Delete what was stored, unless it has become a file."""
         if not self._finished:
-            with suppress(*Gone):  # retention removes it
+            with suppress(*ConnectionLost):  # retention removes it
                 self.upload.discard()
 
     def _parser(self, request: HttpRequest) -> PushMultipartParser:

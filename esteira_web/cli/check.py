@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from esteira import promise
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from esteira_web.cli import display
 from esteira_web.cli.errors import OK, REFUSED
 from esteira_web.cli.out import Out
@@ -37,10 +37,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(out: Out, options: dict[str, Any]) -> int:
     since = None if options["all"] else timedelta(seconds=options["since"])
     code, table = OK, display.grid("", "rule", "broken by")
-    with Orm().transaction():
+    with DjangoConnection().transaction():
         # Each query may read many rows; the session's own limit is for requests.
-        Orm().fetch("SET LOCAL statement_timeout = 0")
-        for one, rows in promise.broken(Orm(), since):
+        DjangoConnection().fetch("SET LOCAL statement_timeout = 0")
+        for one, rows in promise.broken(DjangoConnection(), since):
             ids = [str(row[0]) for row in rows]
             code = REFUSED if ids else code
             if out.as_json:

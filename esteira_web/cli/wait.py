@@ -11,7 +11,7 @@ from django.db import connection
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from esteira.db import Gone, Orm
+from esteira.db import ConnectionLost, DjangoConnection
 from esteira.errors import NotFound
 from esteira.states import ENDED, SHOWN_STATE_SQL
 from esteira.values.printable import one_line
@@ -47,7 +47,7 @@ class Seen:
 
 def look(ids: Sequence[UUID]) -> dict[UUID, Seen]:
     """Look at jobs once."""
-    rows = Orm().fetch(
+    rows = DjangoConnection().fetch(
         f"""SELECT id, type, queue, {SHOWN_STATE_SQL}, failures,
               extract(epoch FROM run_at - clock_timestamp())::float8, progress_done, progress_total, progress_text,
               cancel_requested_at IS NOT NULL
@@ -92,7 +92,7 @@ def _look_or_wait(ids: Sequence[UUID], lines: Lines) -> dict[UUID, Seen]:
         try:
             seen = look(ids)
             break
-        except Gone:
+        except ConnectionLost:
             connection.close()
             lines.stall("the database does not answer; waiting for it")
             time.sleep(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from esteira.errors import EsteiraError, NotFound, TooSlow
 from esteira.models import Job
 from esteira.search.scan import LIMIT_S, within
@@ -58,7 +58,7 @@ def _id_of(kind: str, ref: str, among: str) -> UUID:
 
 
 def _ending_in(kind: str, ref: str, digits: str, among: str) -> UUID:
-    db = Orm()
+    db = DjangoConnection()
     asked = [AMONG, len(digits), digits]
     rows = within(db, LIMIT_S, lambda: db.fetch(_ENDING.format(among=among), asked))
     if rows is None:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from esteira.errors import EsteiraError, InvalidOption
 from esteira.models import File, Job
 from esteira.search import Wanted, search
@@ -81,7 +81,7 @@ def page(filters: Filters, *, cursor: str = "", limit: int) -> Page[Job]:
     wanted = _wanted(filters)
     direction, start = _read(cursor) if cursor else ("older", None)
     older = direction == "older"
-    found = search(Orm(), wanted, start=start, older=older, most=limit)
+    found = search(DjangoConnection(), wanted, start=start, older=older, most=limit)
     # Where this page ends in the direction of the search, if anything may lie beyond, and where it begins.
     end = found.searched_to or (found.keys[-1 if older else 0] if found.more else None)
     begin = found.keys[0 if older else -1] if found.keys else start
@@ -122,7 +122,7 @@ def _items(ids: list[UUID]) -> list[Job]:
     """Return the jobs in this order; one that retention removed just now is left out."""
     if not ids:
         return []
-    with bounded(Orm(), LIMIT_S):
+    with bounded(DjangoConnection(), LIMIT_S):
         found = jobs().defer(*HEAVY).in_bulk(ids)
     return [found[one] for one in ids if one in found]
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from esteira.liveness import SILENT_S
 
 
 def why_waiting(queue: str, job_type: str) -> str:
     """Say why a due job has not started, if it is for something that a person can mend."""
-    paused = Orm().fetch(
+    paused = DjangoConnection().fetch(
         "SELECT paused_by, reason FROM esteira_queue WHERE name = %s AND paused_at IS NOT NULL", [queue]
     )
     if paused:
         by, reason = paused[0]
         return f"the queue {queue} is paused by {by}{f' ({reason})' if reason else ''}"
-    rows = Orm().fetch(
+    rows = DjangoConnection().fetch(
         """SELECT count(*), count(*) FILTER (WHERE jsonb_exists(queues, %(queue)s)),
              count(*) FILTER (WHERE jsonb_exists(queues, %(queue)s) AND jsonb_exists(types, %(type)s))
            FROM esteira_worker

@@ -28,7 +28,7 @@ from django.urls import set_script_prefix
 from servestatic.asgi import FileServerASGI
 from servestatic.middleware import ServeStaticMiddleware
 
-from esteira.db import Gone
+from esteira.db import ConnectionLost
 from esteira.db.orm import answer_within
 from esteira.files import CHUNK_BYTES
 from esteira_web.server import framing, health, metrics, problems, request_id
@@ -163,7 +163,7 @@ class Handler(ASGIHandler):
         try:
             return self.get_response(request)
         except NeedsBody as needed:
-            with suppress(*Gone):  # the next statement says so again
+            with suppress(*ConnectionLost):  # the next statement says so again
                 needed.caller = _caller(request)
             return needed
 
@@ -181,7 +181,7 @@ class Handler(ASGIHandler):
 
     async def _close(self, sink: Sink | None) -> None:
         if sink is not None:
-            with suppress(Busy, *Gone):  # retention removes what is left
+            with suppress(Busy, *ConnectionLost):  # retention removes what is left
                 await self._threads.run(sink.close, patience_s=PATIENCE_S)
 
     async def _pour(self, body: Body, sink: Sink) -> None:

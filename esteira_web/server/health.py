@@ -19,7 +19,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, JsonResponse
 
 from esteira import migration_lock
-from esteira.db import Core, Gone
+from esteira.db import ConnectionLost, PrivateConnection
 
 TIMEOUT_S = 1.0
 REDIS_TIMEOUT_S = 0.5
@@ -91,17 +91,17 @@ class Database:
     """Keeps a private connection; asks about migrations until none is pending."""
 
     def __init__(self) -> None:
-        self._core = Core("readyz", timeout_s=TIMEOUT_S)
+        self._core = PrivateConnection("readyz", timeout_s=TIMEOUT_S)
         self._migrated = False
 
     def __call__(self) -> str:
         try:
             return self._look()
-        except Gone:
+        except ConnectionLost:
             pass  # the kept connection may have died long ago
         try:
             return self._look()
-        except Gone:
+        except ConnectionLost:
             return "fail: does not answer"
 
     def _look(self) -> str:

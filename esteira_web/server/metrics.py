@@ -14,7 +14,7 @@ import time
 import psycopg
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira_web.server import health
 from esteira_web.server.collector import Measures
 
@@ -31,7 +31,7 @@ class Page:
     """The text of one moment, kept for two seconds; empty if the database does not answer."""
 
     def __init__(self) -> None:
-        self._core = Core("metrics", timeout_s=TIMEOUT_S)
+        self._core = PrivateConnection("metrics", timeout_s=TIMEOUT_S)
         self._registry = CollectorRegistry()
         self._registry.register(Measures(self._core))
         self._text, self._made = "", float("-inf")

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from psycopg.errors import DiskFull, UndefinedColumn, UndefinedTable
 
-from esteira.db import Gone
+from esteira.db import ConnectionLost
 from esteira.db.patience import is_held
 from esteira.errors import (
     DatabaseAway,
@@ -148,7 +148,7 @@ def of(error: BaseException) -> Problem | None:
         )
     if is_held(error):
         return locked()
-    if isinstance(error, Gone):
+    if isinstance(error, ConnectionLost):
         return database_away(full=DiskFull in (type(error), type(error.__cause__)))
     if isinstance(error.__cause__, UndefinedTable | UndefinedColumn):
         return not_migrated()

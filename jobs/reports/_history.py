@@ -12,7 +12,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db.models import Avg, Count, DateTimeField, F, Func, IntegerField, Max, Q, QuerySet, Value
 from django.db.models.fields.json import KeyTextTransform
 
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from esteira.job_types.registry import PRIORITY_NAMES
 from esteira.models import Job
 from esteira.states import shown_state
@@ -61,7 +61,7 @@ class Period:
 
 
 def database_clock() -> datetime:
-    moment: datetime = Orm().fetch("SELECT clock_timestamp()")[0][0]
+    moment: datetime = DjangoConnection().fetch("SELECT clock_timestamp()")[0][0]
     return moment
 
 

@@ -27,7 +27,7 @@ import django
 from django.conf import settings
 
 from esteira import liveness, migration_lock
-from esteira.db import Core, Db, Gone
+from esteira.db import ConnectionLost, Db, PrivateConnection
 from project import logging as project_logging
 from project.kubernetes.api import Api, NotAnswered
 
@@ -62,7 +62,7 @@ def main() -> None:
     liveness.touch(NAME)
     migration_lock.wait_until_migrated(turn=lambda: liveness.touch(NAME))
     try:
-        scale_in = ScaleIn(Api(), Core(NAME, timeout_s=DATABASE_TIMEOUT_S))
+        scale_in = ScaleIn(Api(), PrivateConnection(NAME, timeout_s=DATABASE_TIMEOUT_S))
     except NotAnswered as error:
         sys.exit(str(error))
     while True:
@@ -79,7 +79,7 @@ def _end(*_: object) -> NoReturn:
 class ScaleIn:
     """One turn after the other; remembers when it saw each pod busy, and which trouble it has told of."""
 
-    def __init__(self, api: Api, db: Core) -> None:
+    def __init__(self, api: Api, db: PrivateConnection) -> None:
         self._api, self._db = api, db
         self._busy_at: dict[str, float] = {}
         self._told = ""
@@ -90,7 +90,7 @@ class ScaleIn:
         liveness.touch(NAME)
         try:
             self._settle(loads(self._db))
-        except Gone as error:
+        except ConnectionLost as error:
             self._db.close()
             trouble = f"{migration_lock.away(error)} Costs stay as they are until it does."
         except NotAnswered as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from django.db import connection
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from project.kubernetes import api
 from tests.support.kubernetes import Kubernetes
 from tests.support.served import Served
@@ -27,15 +27,15 @@ CONSTRAINTS = {
 
 
 @pytest.fixture
-def core(database: None) -> Iterator[Core]:
-    core = Core("test")
+def core(database: None) -> Iterator[PrivateConnection]:
+    core = PrivateConnection("test")
     yield core
     core.close()
 
 
 @pytest.fixture(scope="session")
 def the_runner() -> Iterator[Runner]:
-    """One for all tests, as in a pool process; its heart beats until the suite ends."""
+    """One for all tests, as in a pool process; its heartbeat runs until the suite ends."""
     from esteira.runner.job_log import Capture
     from esteira.runner.runner import Runner
 
@@ -68,7 +68,7 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
 
 
 @pytest.fixture
-def unbound(core: Core) -> Iterator[None]:
+def unbound(core: PrivateConnection) -> Iterator[None]:
     """Take the constraints away, and put them back over an empty table."""
     kept = {
         (table, name): core.fetch(

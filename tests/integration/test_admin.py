@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
 from esteira import Context, Secret, job, operate
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from esteira.errors import InvalidOption
 from esteira.files import open_result
 from esteira.job_types.registry import registry
@@ -60,14 +60,16 @@ def submit(**options: Any) -> UUID:
 
 
 def start(job_id: UUID) -> None:
-    Orm().fetch("UPDATE esteira_job SET published_at = clock_timestamp() WHERE id = %s", [job_id])
-    assert claim.claim(Orm(), [job_id], worker="w/1", delivery="d")
+    DjangoConnection().fetch(
+        "UPDATE esteira_job SET published_at = clock_timestamp() WHERE id = %s", [job_id]
+    )
+    assert claim.claim(DjangoConnection(), [job_id], worker="w/1", delivery="d")
 
 
 def end(job_id: UUID, kind: str, **more: Any) -> None:
     start(job_id)
     outcome = finish.Outcome(id=job_id, attempt=1, kind=kind, started_s=0.01, ended_s=0.5, **more)
-    assert finish.finish(Orm(), [outcome])
+    assert finish.finish(DjangoConnection(), [outcome])
 
 
 def act(client: Client, url: str, action: str, *pks: Any) -> str:
@@ -107,10 +109,20 @@ def test_the_filter_by_state_agrees_with_the_core(database: None) -> None:
 
     for name in SHOWN_STATES:
         said = {
-            row[0] for row in Orm().fetch(f"SELECT id FROM esteira_job WHERE {SHOWN_STATE_SQL} = %s", [name])
+            row[0]
+            for row in DjangoConnection().fetch(
+                f"SELECT id FROM esteira_job WHERE {SHOWN_STATE_SQL} = %s", [name]
+            )
         }
-        by_filter = {row[0] for row in Orm().fetch(f"SELECT j.id FROM esteira_job j WHERE {in_state(name)}")}
-        assert by_filter == {key[1] for key in search(Orm(), Wanted(states=[name]), most=10).keys} == said
+        by_filter = {
+            row[0]
+            for row in DjangoConnection().fetch(f"SELECT j.id FROM esteira_job j WHERE {in_state(name)}")
+        }
+        assert (
+            by_filter
+            == {key[1] for key in search(DjangoConnection(), Wanted(states=[name]), most=10).keys}
+            == said
+        )
     assert {j.shown_state for j in Job.objects.all()} >= {"queued", "succeeded", "cancelled"}
 
 
@@ -146,11 +158,11 @@ def test_one_job_shows_events_logs_and_files_and_hides_secrets(boss: Client) -> 
     made = submit()
     start(made)
     before = page(boss, f"{JOBS}{made}/change/")
-    with open_result(made, 1, "letter.txt", "text/plain", db=Orm()) as file:
+    with open_result(made, 1, "letter.txt", "text/plain", db=DjangoConnection()) as file:
         file.write(b"dear bia")
     JobLog.objects.create(job_id=made, attempt=1, text="12:00 dipping the pen <b>\n")
     finish.finish(
-        Orm(),
+        DjangoConnection(),
         [
             finish.Outcome(
                 id=made, attempt=1, kind="succeeded", started_s=0, ended_s=1, result='{"ok": 1}', files=True
@@ -308,7 +320,7 @@ def test_a_schedule_from_code_can_only_be_switched(boss: Client) -> None:
 
 def test_switching_on_begins_now(boss: Client) -> None:
     mine = schedule(enabled=False)
-    Orm().fetch("UPDATE esteira_schedule SET last_tick_at = '2020-01-01Z'")
+    DjangoConnection().fetch("UPDATE esteira_schedule SET last_tick_at = '2020-01-01Z'")
 
     assert "1 enabled." in act(boss, SCHEDULES, "enable", mine.pk)
 
@@ -320,7 +332,9 @@ def test_switching_on_begins_now(boss: Client) -> None:
 def test_an_operator_makes_edits_and_deletes_a_schedule(boss: Client) -> None:
     made = boss.post(f"{SCHEDULES}add/", form())
     mine = Schedule.objects.get()
-    Orm().fetch("UPDATE esteira_schedule SET last_tick_at = '2020-01-01Z', anchor_at = '2020-01-01Z'")
+    DjangoConnection().fetch(
+        "UPDATE esteira_schedule SET last_tick_at = '2020-01-01Z', anchor_at = '2020-01-01Z'"
+    )
     renamed = boss.post(f"{SCHEDULES}{mine.pk}/change/", form(name="mondays"))
     unmoved = Schedule.objects.get().last_tick_at
     boss.post(f"{SCHEDULES}{mine.pk}/change/", form(name="mondays", cron="", every_s="30"))
@@ -367,7 +381,7 @@ def test_a_wrong_schedule_is_refused_with_its_reason(boss: Client, wrong: dict[s
 
 def test_the_error_of_a_schedule_is_shown_and_a_change_lets_it_be_tried_at_once(boss: Client) -> None:
     mine = schedule(origin="database", params={"to": "ana"}, error="KeyError: 'day'", failures=3)
-    Orm().fetch("UPDATE esteira_schedule SET retry_at = clock_timestamp() + interval '1 minute'")
+    DjangoConnection().fetch("UPDATE esteira_schedule SET retry_at = clock_timestamp() + interval '1 minute'")
     declared = schedule(name="other", error="ZeroDivisionError: a bug")
 
     for url in (SCHEDULES, f"{SCHEDULES}{mine.pk}/change/"):
@@ -516,7 +530,7 @@ def test_workers_are_shown_with_what_they_do(boss: Client) -> None:
     )
     Worker.objects.create(name="w2", incarnation="b.1.3", host="h", pid=8)
     Worker.objects.create(name="w3", incarnation="b.1.4", host="h", pid=9, state="gone")
-    Orm().fetch(
+    DjangoConnection().fetch(
         "UPDATE esteira_worker SET last_seen = clock_timestamp() - interval '1 hour' WHERE name <> 'w1'"
     )
 

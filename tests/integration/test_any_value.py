@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from esteira import Context, job
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.errors import EsteiraError
 from esteira.job_types.registry import registry
 from esteira.keeper.scheduler import Keeper
@@ -138,7 +138,7 @@ def everybody(database: None) -> Everybody:
 def test_whatever_is_accepted_can_be_read_and_ends(
     kinds: dict[str, Any],
     runner: Runner,
-    core: Core,
+    core: PrivateConnection,
     everybody: Everybody,
     value: Any,
     options: dict[str, Any],

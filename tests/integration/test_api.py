@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from esteira import Context, job
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.models import IdempotencyKey, Job, Schedule
 from tests.support.http import KNOWN, account, bearer, browser, declare_types, get, post, problem
 from tests.support.jobs import UNKNOWN_ID, ended, stored
@@ -64,7 +64,7 @@ def test_nothing_answers_without_an_account(method: str, path: str, token: str |
         ("operator", {"list", "types", "schedules", "submit", "upload", "files", "retry", "force"}),
     ],
 )
-def test_each_role_may_what_it_says(role: str, allowed: set[str], core: Core) -> None:
+def test_each_role_may_what_it_says(role: str, allowed: set[str], core: PrivateConnection) -> None:
     user = account(role, role)
     client = bearer(role, user=user)
     (failed, one) = stored(core, 2, account=f"user:{user.pk}")
@@ -325,7 +325,7 @@ def test_a_repeat_under_a_key_gets_the_first_answer(operator: Client, path: str)
 
 @pytest.mark.parametrize("path", ["/jobs", "/jobs/batch", "/jobs/{}/retry"])
 def test_a_repeat_whose_jobs_retention_has_removed_is_told_so(
-    operator: Client, core: Core, path: str
+    operator: Client, core: PrivateConnection, path: str
 ) -> None:
     (one,) = stored(core)
     ended(core, one, "failed")
@@ -382,7 +382,7 @@ def test_a_malformed_key_is_refused(operator: Client, key: str) -> None:
     assert not Job.objects.exists()
 
 
-def test_a_retry_under_a_key_happens_once(operator: Client, core: Core) -> None:
+def test_a_retry_under_a_key_happens_once(operator: Client, core: PrivateConnection) -> None:
     (one,) = stored(core)
     ended(core, one, "failed")
 

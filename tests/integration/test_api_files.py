@@ -13,7 +13,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from esteira import files
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.files import CHUNK_BYTES, open_file, open_result
 from esteira.files.space import used
 from esteira.models import File
@@ -98,7 +98,7 @@ def test_an_upload_without_space_is_refused(operator: Client, settings) -> None:
 
 
 @pytest.fixture
-def with_file(core: Core) -> Iterator[tuple[str, str, bytes]]:
+def with_file(core: PrivateConnection) -> Iterator[tuple[str, str, bytes]]:
     """A job that has succeeded with a file, whose name is as nasty as names may be."""
     name, data = 'naïve "report"; x=1.html', os.urandom(2 * CHUNK_BYTES + 1)
     (claimed,) = running(core)

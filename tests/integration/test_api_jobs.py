@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.test import Client
 
-from esteira.db import Core, Orm
+from esteira.db import DjangoConnection, PrivateConnection
 from esteira.models import IdempotencyKey, Job
 from esteira.record.finish import finish
 from esteira.states import SHOWN_STATES
@@ -47,12 +47,14 @@ def test_a_secret_is_not_in_the_answer_kept_under_a_key(operator: Client) -> Non
     assert "hunter2" not in json.dumps(IdempotencyKey.objects.get().answer)
 
 
-def test_a_viewer_sees_no_payloads(core: Core) -> None:
+def test_a_viewer_sees_no_payloads(core: PrivateConnection) -> None:
     (claimed,) = running(core, params='{"text": "private"}')
     core.fetch(
         "UPDATE esteira_job SET progress_done = 1, progress_text = 'private' WHERE id = %s", [claimed.id]
     )
-    Orm().fetch("UPDATE esteira_job SET unique_key = 'tests.work:private' WHERE id = %s", [claimed.id])
+    DjangoConnection().fetch(
+        "UPDATE esteira_job SET unique_key = 'tests.work:private' WHERE id = %s", [claimed.id]
+    )
 
     body = get(bearer("viewer"), f"/jobs/{claimed.id}")
 
@@ -60,7 +62,7 @@ def test_a_viewer_sees_no_payloads(core: Core) -> None:
     assert (body.json()["params"], body.json()["result"], body.json()["unique"]) == (None, None, None)
 
 
-def test_an_error_is_shown_with_its_traceback(operator: Client, core: Core) -> None:
+def test_an_error_is_shown_with_its_traceback(operator: Client, core: PrivateConnection) -> None:
     (claimed,) = running(core, max_failures=1)
     error = {"kind": "exception", "type": "ValueError", "message": "no", "traceback": "File …"}
     finish(core, [outcome(claimed, "failed", error=json.dumps(error))])
@@ -72,7 +74,7 @@ def test_an_error_is_shown_with_its_traceback(operator: Client, core: Core) -> N
     assert "message" in get(bearer("viewer"), f"/jobs/{claimed.id}").json()["error"]
 
 
-def test_a_job_that_did_not_change_is_not_sent_again(operator: Client, core: Core) -> None:
+def test_a_job_that_did_not_change_is_not_sent_again(operator: Client, core: PrivateConnection) -> None:
     (one,) = stored(core)
     first = get(operator, f"/jobs/{one}")
 
@@ -116,7 +118,7 @@ def test_a_request_id_is_kept_if_it_is_safe(operator: Client) -> None:
 
 
 @pytest.fixture
-def one_of_each(core: Core) -> Iterator[dict[str, str]]:
+def one_of_each(core: PrivateConnection) -> Iterator[dict[str, str]]:
     """One job in each state that people see."""
     made = {
         "scheduled": stored(core, delay_s=3600)[0],
@@ -146,7 +148,7 @@ def test_several_states_mean_any_of_them(operator: Client, one_of_each: dict[str
         assert {item["id"] for item in get(operator, f"/jobs?{query}").json()["items"]} == wanted
 
 
-def test_a_list_can_be_cut_to_a_type_a_queue_and_a_time(operator: Client, core: Core) -> None:
+def test_a_list_can_be_cut_to_a_type_a_queue_and_a_time(operator: Client, core: PrivateConnection) -> None:
     (mail,) = stored(core, queue="mail")
     (other,) = stored(core, type="t.note")
     (old,) = stored(core)
@@ -161,7 +163,7 @@ def test_a_list_can_be_cut_to_a_type_a_queue_and_a_time(operator: Client, core: 
     assert ids(f"created_after={an_hour_ago}") == {str(mail), str(other)}
 
 
-def test_pages_go_there_and_back_without_gap_or_repeat(operator: Client, core: Core) -> None:
+def test_pages_go_there_and_back_without_gap_or_repeat(operator: Client, core: PrivateConnection) -> None:
     ids = [str(one) for one in stored(core, 25)]
     # Jobs of one statement may share their time: the key is (created_at, id).
     core.fetch("UPDATE esteira_job SET created_at = (SELECT min(created_at) FROM esteira_job)")
@@ -180,7 +182,7 @@ def test_pages_go_there_and_back_without_gap_or_repeat(operator: Client, core: C
     assert ([item["id"] for item in first["items"]], first["prev"]) == (newest_first[:10], None)
 
 
-def test_the_next_page_is_in_the_link_header_too(operator: Client, core: Core) -> None:
+def test_the_next_page_is_in_the_link_header_too(operator: Client, core: PrivateConnection) -> None:
     stored(core, 3)
 
     first = get(operator, "/jobs?limit=2&queue=default")
@@ -209,7 +211,7 @@ def test_a_filter_that_makes_no_sense_is_named(operator: Client, query: str, par
     assert problem(response)["errors"][0]["parameter"] == parameter
 
 
-def test_a_waiting_job_is_cancelled(operator: Client, core: Core) -> None:
+def test_a_waiting_job_is_cancelled(operator: Client, core: PrivateConnection) -> None:
     (one,) = stored(core)
 
     response = post(operator, f"/jobs/{one}/cancel")
@@ -217,7 +219,7 @@ def test_a_waiting_job_is_cancelled(operator: Client, core: Core) -> None:
     assert (response.status_code, response.json()["state"]) == (202, "cancelled")
 
 
-def test_a_running_job_is_asked_to_stop(operator: Client, core: Core) -> None:
+def test_a_running_job_is_asked_to_stop(operator: Client, core: PrivateConnection) -> None:
     (claimed,) = running(core)
 
     response = post(operator, f"/jobs/{claimed.id}/cancel", {"force": True})
@@ -227,7 +229,7 @@ def test_a_running_job_is_asked_to_stop(operator: Client, core: Core) -> None:
     assert Job.objects.get().cancel_force is True
 
 
-def test_an_ended_job_cannot_be_cancelled(operator: Client, core: Core) -> None:
+def test_an_ended_job_cannot_be_cancelled(operator: Client, core: PrivateConnection) -> None:
     (one,) = stored(core)
     ended(core, one, "succeeded")
 
@@ -236,7 +238,7 @@ def test_an_ended_job_cannot_be_cancelled(operator: Client, core: Core) -> None:
     assert (response.status_code, problem(response)["type"]) == (409, "/problems/state-conflict")
 
 
-def test_a_failed_job_is_retried(operator: Client, core: Core) -> None:
+def test_a_failed_job_is_retried(operator: Client, core: PrivateConnection) -> None:
     (one,) = stored(core)
     ended(core, one, "failed")
 

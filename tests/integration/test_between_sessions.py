@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection, connections, transaction
 
 from esteira import Context, job
-from esteira.db import Core, orm, sessions
+from esteira.db import PrivateConnection, orm, sessions
 from esteira.models import Job
 from esteira.runner.runner import Runner
 from tests.support.runs import effect, effects, run
@@ -388,7 +388,7 @@ def test_django_keeps_connections_where_they_are_looked_for(runner: Runner) -> N
     assert any(one is default for one in vars(there._connections._storage).values())
 
 
-def test_closing_ends_a_session_that_waits_for_its_next_job(runner: Runner, core: Core) -> None:
+def test_closing_ends_a_session_that_waits_for_its_next_job(runner: Runner, core: PrivateConnection) -> None:
     @job(name="test.session", retries=0)
     def session(ctx: Context) -> int:
         return int(sql("SELECT pg_backend_pid()")[0][0])
@@ -405,5 +405,5 @@ def test_closing_ends_a_session_that_waits_for_its_next_job(runner: Runner, core
         gc.enable()
 
 
-def lives(core: Core, pid: int) -> bool:
+def lives(core: PrivateConnection, pid: int) -> bool:
     return bool(core.fetch("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]))

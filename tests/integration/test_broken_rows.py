@@ -15,7 +15,7 @@ from django.test import Client
 
 from esteira import Context, job
 from esteira.broker.hint import ids_in, list_key
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.keeper.scheduler import Keeper
 from esteira.models import Job, Schedule
 from tests.support.http import account, bearer, browser, declare_types, get
@@ -39,7 +39,7 @@ def types(job_types: None) -> None:
     declare_types()
 
 
-def break_rows(core: Core) -> list[UUID]:
+def break_rows(core: PrivateConnection) -> list[UUID]:
     """Store one row for each way in which a row may be odd, and a sound one."""
     odd = [("run_at", f"'{value}'::timestamptz") for value in MOMENTS]
     odd += [("created_at", "'infinity'"), ("created_at", "'-infinity'"), ("expires_at", "'infinity'")]
@@ -62,7 +62,7 @@ def strict(content: bytes | str) -> Any:
     return json.loads(content, parse_constant=refuse)
 
 
-def test_lists_show_odd_rows_as_broken_and_the_others_as_usual(core: Core) -> None:
+def test_lists_show_odd_rows_as_broken_and_the_others_as_usual(core: PrivateConnection) -> None:
     ids = break_rows(core)
     api = bearer("operator")
 
@@ -76,7 +76,7 @@ def test_lists_show_odd_rows_as_broken_and_the_others_as_usual(core: Core) -> No
     assert [strict(line)["id"] for line in out.getvalue().splitlines()] == [line["id"] for line in lines]
 
 
-def test_pages_admin_and_terminal_show_odd_rows(core: Core) -> None:
+def test_pages_admin_and_terminal_show_odd_rows(core: PrivateConnection) -> None:
     ids = break_rows(core)
     page = browser("operator")
     admin = Client()
@@ -95,7 +95,7 @@ def test_pages_admin_and_terminal_show_odd_rows(core: Core) -> None:
         call_command("jobs", "show", str(one), stdout=StringIO(), stderr=StringIO())
 
 
-def test_the_keeper_feeds_the_others(core: Core, redis: redis_client.Redis) -> None:
+def test_the_keeper_feeds_the_others(core: PrivateConnection, redis: redis_client.Redis) -> None:
     ids = break_rows(core)
     core.fetch(
         """INSERT INTO esteira_worker (name, incarnation, host, pid, queues, types, slots, state)
@@ -128,7 +128,7 @@ ODD_SCHEDULES = [
 
 
 @pytest.mark.parametrize("odd", ODD_SCHEDULES)
-def test_the_admin_lists_an_odd_schedule(core: Core, odd: str) -> None:
+def test_the_admin_lists_an_odd_schedule(core: PrivateConnection, odd: str) -> None:
     for name in ("odd", "sound"):
         Schedule.objects.create(name=name, type="t.note", every_s=60, origin="database", params={"text": "x"})
     core.fetch(f"UPDATE esteira_schedule SET {odd} WHERE name = 'odd'")
@@ -141,7 +141,7 @@ def test_the_admin_lists_an_odd_schedule(core: Core, odd: str) -> None:
     assert "sound" in listed.content.decode()
 
 
-def test_a_moment_beyond_python_is_written_back_as_it_was(core: Core) -> None:
+def test_a_moment_beyond_python_is_written_back_as_it_was(core: PrivateConnection) -> None:
     (job_id,) = stored(core)
     core.fetch("UPDATE esteira_job SET expires_at = 'infinity'")
 
@@ -153,7 +153,9 @@ def test_a_moment_beyond_python_is_written_back_as_it_was(core: Core) -> None:
     assert core.fetch("SELECT expires_at FROM esteira_job")[0][0] > datetime(9000, 1, 1, tzinfo=UTC)
 
 
-def test_a_type_with_a_default_that_is_no_json_leaves_the_list_of_types_readable(core: Core) -> None:
+def test_a_type_with_a_default_that_is_no_json_leaves_the_list_of_types_readable(
+    core: PrivateConnection,
+) -> None:
     @job(name="t.nan")
     def nan(ctx: Context, x: float = float("nan")) -> None: ...
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from esteira import Context, FileRef, Secret, ids, job, operate
-from esteira.db import Core, Orm
+from esteira.db import DjangoConnection, PrivateConnection
 from esteira.files import open_file, open_result
 from esteira.models import File, Job, JobLog, Schedule, Worker
 from esteira.record import claim, finish
@@ -73,20 +73,20 @@ def open_job() -> UUID:
 
 
 def start(job_id: UUID, db: Any = None) -> None:
-    db = db or Orm()
+    db = db or DjangoConnection()
     db.fetch("UPDATE esteira_job SET published_at = clock_timestamp() WHERE id = %s", [job_id])
     assert claim.claim(db, [job_id], worker="w/1", delivery="d")
 
 
 def end(job_id: UUID, kind: str = "succeeded", *, db: Any = None, **more: Any) -> None:
-    db = db or Orm()
+    db = db or DjangoConnection()
     start(job_id, db)
     finish_it(job_id, kind, db=db, **more)
 
 
 def finish_it(job_id: UUID, kind: str = "succeeded", *, db: Any = None, **more: Any) -> None:
     outcome = finish.Outcome(id=job_id, attempt=1, kind=kind, started_s=0.01, ended_s=0.5, **more)
-    assert finish.finish(db or Orm(), [outcome])
+    assert finish.finish(db or DjangoConnection(), [outcome])
 
 
 class Hand:
@@ -103,7 +103,7 @@ class Hand:
         assert not self._thread.is_alive()
 
     def _work(self, kind: str, more: dict[str, Any]) -> None:
-        core = Core("hand")
+        core = PrivateConnection("hand")
         try:
             [(job_id,)] = until(lambda: core.fetch("SELECT id FROM esteira_job"), "a job was submitted")
             end(job_id, kind, db=core, **more)
@@ -284,7 +284,7 @@ def test_interrupting_a_wait_leaves_the_job_alone() -> None:
 def finished_with_a_file() -> UUID:
     made = submitted("name=bia")
     start(made)
-    with open_result(made, 1, "verse.txt", "text/plain", db=Orm()) as file:
+    with open_result(made, 1, "verse.txt", "text/plain", db=DjangoConnection()) as file:
         file.write(b"violets are blue")
     JobLog.objects.create(job_id=made, attempt=1, text="".join(f"line {n}\n" for n in range(30)))
     finish_it(made, result="{}", files=True)
@@ -364,7 +364,7 @@ def test_an_unknown_id_is_refused() -> None:
 
 
 def test_an_end_that_several_ids_have_names_them() -> None:
-    Orm().fetch(
+    DjangoConnection().fetch(
         """INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s)
            SELECT ('01900000-0000-7000-8000-00' || n || '00000abc')::uuid, 'cli.greet', '{}', 'default', 6, 1, 1, 1, 1
            FROM generate_series(10, 11) AS n"""

@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.files import open_result
 from esteira.models import Job, JobEvent, JobLog, Queue, Schedule, Worker
 from esteira.values.printable import one_line
@@ -34,7 +34,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def job_id(core: Core) -> UUID:
+def job_id(core: PrivateConnection) -> UUID:
     """A failed job with the text in every column and row that a command shows."""
     (claimed,) = running(core)
     with open_result(claimed.id, 1, "a.txt", "text/plain", db=core) as out:

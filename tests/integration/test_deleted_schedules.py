@@ -11,7 +11,7 @@ import pytest
 from django.db import transaction
 from django.test import Client
 
-from esteira.db import Core, Orm
+from esteira.db import DjangoConnection, PrivateConnection
 from esteira.models import Job, Schedule, ScheduleSkip
 from esteira.record.claim import claim
 from esteira.record.insert import feed_turns
@@ -43,7 +43,7 @@ def by_a_query(number: int) -> None:
 
 
 def by_sql(number: int) -> None:
-    Orm().fetch("DELETE FROM esteira_schedule WHERE id = %s", [number])
+    DjangoConnection().fetch("DELETE FROM esteira_schedule WHERE id = %s", [number])
 
 
 def in_the_admin(number: int) -> None:
@@ -57,7 +57,7 @@ def in_the_admin(number: int) -> None:
 
 @pytest.mark.parametrize("delete", [by_the_orm, by_a_query, by_sql, in_the_admin])
 def test_deleting_a_schedule_neither_reads_nor_writes_its_history(
-    core: Core, delete: Callable[[int], None]
+    core: PrivateConnection, delete: Callable[[int], None]
 ) -> None:
     number = schedule(core)
     core.fetch(ENDED, {"type": TYPE, "schedule": number, "n": 5000})
@@ -66,28 +66,28 @@ def test_deleting_a_schedule_neither_reads_nor_writes_its_history(
 
     with transaction.atomic():
         delete(number)
-        Orm().fetch("SET CONSTRAINTS ALL IMMEDIATE")  # what a commit looks at
-        [(read, written)] = Orm().fetch(COST)
+        DjangoConnection().fetch("SET CONSTRAINTS ALL IMMEDIATE")  # what a commit looks at
+        [(read, written)] = DjangoConnection().fetch(COST)
 
     assert (int(read) < 50, int(written)) == (True, 0), f"{read} rows read, {written} written"
     assert not Schedule.objects.exists()
     assert Job.objects.count() == ScheduleSkip.objects.count() == 5000
 
 
-def in_turn(core: Core, number: int, n: int = 1) -> list[UUID]:
+def in_turn(core: PrivateConnection, number: int, n: int = 1) -> list[UUID]:
     return [
         stored(core, schedule_id=number, tick_at=datetime(2026, 1, 1 + i, 3, tzinfo=UTC), in_turn=True)[0]
         for i in range(n)
     ]
 
 
-def offered(core: Core) -> list[UUID]:
+def offered(core: PrivateConnection) -> list[UUID]:
     feed_turns(core, served={"default": [TYPE]}, limit=100)
     rows = core.fetch("SELECT id FROM esteira_job WHERE state = 'queued' AND published_at IS NOT NULL")
     return [row[0] for row in rows]
 
 
-def test_what_a_deleted_schedule_left_waiting_or_running_is_bound_to_no_turn(core: Core) -> None:
+def test_what_a_deleted_schedule_left_waiting_or_running_is_bound_to_no_turn(core: PrivateConnection) -> None:
     number = schedule(core)
     first, *others = in_turn(core, number, 3)
     assert offered(core) == [first]
@@ -99,7 +99,7 @@ def test_what_a_deleted_schedule_left_waiting_or_running_is_bound_to_no_turn(cor
     assert look(core, first).schedule_id is None
 
 
-def test_a_job_of_a_deleted_schedule_that_is_retried_runs(core: Core) -> None:
+def test_a_job_of_a_deleted_schedule_that_is_retried_runs(core: PrivateConnection) -> None:
     number = schedule(core)
     (job,) = in_turn(core, number)
     ended(core, job, "failed")
@@ -110,7 +110,7 @@ def test_a_job_of_a_deleted_schedule_that_is_retried_runs(core: Core) -> None:
     assert offered(core) == [job]
 
 
-def test_a_job_that_is_retried_keeps_the_turn_of_a_schedule_that_is_there(core: Core) -> None:
+def test_a_job_that_is_retried_keeps_the_turn_of_a_schedule_that_is_there(core: PrivateConnection) -> None:
     number = schedule(core)
     first, second = in_turn(core, number, 2)
     ended(core, second, "failed")
@@ -121,12 +121,12 @@ def test_a_job_that_is_retried_keeps_the_turn_of_a_schedule_that_is_there(core: 
     assert offered(core) == [first]
 
 
-def test_a_retry_and_the_deletion_of_its_schedule_wait_for_each_other(core: Core) -> None:
+def test_a_retry_and_the_deletion_of_its_schedule_wait_for_each_other(core: PrivateConnection) -> None:
     number = schedule(core)
     (job,) = in_turn(core, number)
     ended(core, job, "failed")
     with transaction.atomic():
-        assert retry(Orm(), job, by="ana") == "failed"
+        assert retry(DjangoConnection(), job, by="ana") == "failed"
         core.fetch("SET lock_timeout = '200ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             core.fetch("DELETE FROM esteira_schedule WHERE id = %s", [number])
@@ -137,7 +137,7 @@ def test_a_retry_and_the_deletion_of_its_schedule_wait_for_each_other(core: Core
     assert offered(core) == [job]
 
 
-def test_a_job_whose_schedule_is_gone_is_shown_without_one(core: Core) -> None:
+def test_a_job_whose_schedule_is_gone_is_shown_without_one(core: PrivateConnection) -> None:
     number = schedule(core)
     (job,) = stored(
         core, schedule_id=number, tick_at=datetime(2026, 1, 1, 3, tzinfo=UTC), by="schedule nightly"

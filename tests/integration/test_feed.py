@@ -14,7 +14,7 @@ from django.db import connection
 from esteira import Context, job
 from esteira.broker.hint import behind_key, ids_in, list_key
 from esteira.broker.publisher import BEHIND_S, Publisher, fast
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.job_types.registry import JobType
 from esteira.keeper.publish import Feeder
 from esteira.keeper.reconcile import Checker
@@ -45,7 +45,7 @@ def by_list(redis: redis_client.Redis) -> dict[int, int]:
 
 
 def test_what_an_operator_retries_goes_to_its_own_list(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     for one in running(core, 20, priority=9):
@@ -64,7 +64,7 @@ def test_what_an_operator_retries_goes_to_its_own_list(
 
 
 def test_what_was_handed_back_before_its_start_returns_to_its_old_place(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     waited = running(core, 3)
@@ -81,7 +81,7 @@ def test_what_was_handed_back_before_its_start_returns_to_its_old_place(
 
 @pytest.mark.parametrize("how", ["lost process", "ended lease", "drain", "restart", "handed back"])
 def test_what_was_interrupted_after_its_start_goes_to_the_front_once(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, how: str
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, how: str
 ) -> None:
     serve(core, TYPE)
     batch = running(core, 2, delivery="d")
@@ -113,7 +113,7 @@ def test_what_was_interrupted_after_its_start_goes_to_the_front_once(
     assert hints(redis, priority=0) == []
 
 
-def test_the_migration_marks_what_the_release_before_had_interrupted(core: Core) -> None:
+def test_the_migration_marks_what_the_release_before_had_interrupted(core: PrivateConnection) -> None:
     lost, retried, unstarted, failed = (running(core, delivery=d)[0] for d in "abcd")
     for one in (lost, retried, failed):
         start(core, one.id, one.attempt, 0.0)
@@ -140,7 +140,7 @@ SELECT gen_random_uuid(), %(type)s, '{}', 'default', 6, 1, 2, 10, 600, %(schedul
 FROM generate_series(1, %(n)s) n"""
 
 
-def ticks(core: Core, n: int, *, name: str = "turns", type: str = TYPE) -> list[UUID]:
+def ticks(core: PrivateConnection, n: int, *, name: str = "turns", type: str = TYPE) -> list[UUID]:
     """Let a schedule's jobs wait for their turn; return them, oldest first."""
     number = schedule(core, name)
     core.fetch(TICKS, {"type": type, "schedule": number, "n": n})
@@ -156,7 +156,7 @@ def offered(redis: redis_client.Redis, of: list[UUID], priority: int = 6) -> lis
 
 
 def test_a_schedule_in_turn_offers_its_oldest_tick_only(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     waiting = ticks(core, 3000)
@@ -175,7 +175,7 @@ def test_a_schedule_in_turn_offers_its_oldest_tick_only(
     assert offered(redis, waiting) == waiting[:2]
 
 
-def test_waiting_ticks_cost_the_feed_nothing(core: Core) -> None:
+def test_waiting_ticks_cost_the_feed_nothing(core: PrivateConnection) -> None:
     explained = Explained(core)
     stored(core, 5)
     alone = feed(explained)
@@ -186,7 +186,9 @@ def test_waiting_ticks_cost_the_feed_nothing(core: Core) -> None:
 
 
 @pytest.mark.parametrize("analyzed", [set(), {1, 3}, {1, 4}, {4, 6}, {1, 2, 3, 4, 5, 6}])
-def test_offering_a_turn_costs_the_same_before_a_long_backlog(core: Core, analyzed: set[int]) -> None:
+def test_offering_a_turn_costs_the_same_before_a_long_backlog(
+    core: PrivateConnection, analyzed: set[int]
+) -> None:
     """Whatever PostgreSQL knew of the table when: `analyzed` names the steps after which it looked."""
     core.fetch("ALTER TABLE esteira_job SET (autovacuum_enabled = false)")
     core.fetch("DELETE FROM pg_statistic WHERE starelid = 'esteira_job'::regclass")
@@ -214,7 +216,9 @@ def test_offering_a_turn_costs_the_same_before_a_long_backlog(core: Core, analyz
     assert long < 2 * short + 100
 
 
-def test_each_schedule_has_its_own_turn(core: Core, publisher: Publisher, redis: redis_client.Redis) -> None:
+def test_each_schedule_has_its_own_turn(
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
+) -> None:
     serve(core, TYPE)
     one, two, unknown = ticks(core, 3), ticks(core, 3, name="two"), ticks(core, 3, name="x", type="no.body")
     gone = ticks(core, 3, name="gone")
@@ -228,7 +232,7 @@ def test_each_schedule_has_its_own_turn(core: Core, publisher: Publisher, redis:
 
 
 def test_an_interrupted_tick_keeps_its_turn_and_goes_to_the_front(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     waiting = ticks(core, 3)
@@ -255,7 +259,7 @@ END $do$
 
 
 def test_after_two_slow_looks_for_turns_the_next_one_rests(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     """Beside many dead entries each look reads all of them again."""
     serve(core, TYPE)
@@ -289,7 +293,7 @@ def plain() -> Iterator[JobType]:
     fast.forget()
 
 
-def run_next(core: Core, redis: redis_client.Redis, n: int, order: list[UUID]) -> None:
+def run_next(core: PrivateConnection, redis: redis_client.Redis, n: int, order: list[UUID]) -> None:
     """Run what n hints of normal priority name, as workers would."""
     for message in redis.rpop(list_key("esteira:", "default", 6), n) or []:
         for mine in claim(core, [UUID(one) for one in ids_in(message)], worker="w", delivery="d"):
@@ -298,7 +302,7 @@ def run_next(core: Core, redis: redis_client.Redis, n: int, order: list[UUID]) -
 
 
 def test_a_steady_stream_of_new_jobs_overtakes_by_a_window_and_a_turn_at_most(
-    core: Core, redis: redis_client.Redis, settings: Any, plain: JobType
+    core: PrivateConnection, redis: redis_client.Redis, settings: Any, plain: JobType
 ) -> None:
     settings.WINDOW = window = 100
     a_turn = 5
@@ -321,7 +325,7 @@ def test_a_steady_stream_of_new_jobs_overtakes_by_a_window_and_a_turn_at_most(
 
 
 def test_new_jobs_go_straight_to_redis_while_nothing_waits(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, plain: JobType
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, plain: JobType
 ) -> None:
     serve(core, plain.name)
     stored(core, 20, type=plain.name)
@@ -334,7 +338,7 @@ def test_new_jobs_go_straight_to_redis_while_nothing_waits(
 
 
 def test_new_jobs_wait_behind_a_full_list_of_their_own_priority_only(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, plain: JobType
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, plain: JobType
 ) -> None:
     serve(core, plain.name)
     feeder = Feeder(publisher)
@@ -355,7 +359,7 @@ def test_new_jobs_wait_behind_a_full_list_of_their_own_priority_only(
 
 
 def test_the_last_of_a_backlog_opens_its_list_to_new_jobs(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, plain: JobType
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, plain: JobType
 ) -> None:
     serve(core, plain.name)
     feeder, order = Feeder(publisher), list[UUID]()
@@ -392,7 +396,7 @@ END $do$
 
 
 @pytest.fixture
-def bad_rows(core: Core) -> Iterator[None]:
+def bad_rows(core: PrivateConnection) -> Iterator[None]:
     """The database refuses every change of jobs with a parameter `bad`."""
     core.fetch(REFUSE)
     yield
@@ -401,7 +405,7 @@ def bad_rows(core: Core) -> Iterator[None]:
 
 @pytest.mark.usefixtures("bad_rows")
 def test_a_row_that_cannot_be_written_fails_alone(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     serve(core, TYPE)
     redis.set("esteira:filled", "1")
@@ -416,7 +420,7 @@ def test_a_row_that_cannot_be_written_fails_alone(
     assert [line for line in caplog.messages if str(bad[0]) in line and "this row is bad" in line]
 
 
-def grace(core: Core, *, seconds: float) -> None:
+def grace(core: PrivateConnection, *, seconds: float) -> None:
     """Let so much time go by since hints were sent."""
     core.fetch("ALTER TABLE esteira_job DISABLE TRIGGER USER")
     core.fetch("UPDATE esteira_job SET published_at = published_at - %s * interval '1 second'", [seconds])
@@ -424,7 +428,7 @@ def grace(core: Core, *, seconds: float) -> None:
 
 
 def test_a_queue_whose_feed_takes_too_long_holds_up_no_other(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     @job(name="test.slow", queue="aaa")
     def slow(ctx: Context) -> None: ...
@@ -433,7 +437,7 @@ def test_a_queue_whose_feed_takes_too_long_holds_up_no_other(
     others = stored(core, 3), stored(core, 3, queue="zzz")
     stored(core, 1, queue="aaa", type="test.slow")
     core.fetch(SLOW)
-    impatient = Core("impatient", timeout_s=1)
+    impatient = PrivateConnection("impatient", timeout_s=1)
     try:
         Feeder(publisher).feed(impatient)
     finally:
@@ -447,10 +451,10 @@ def test_a_queue_whose_feed_takes_too_long_holds_up_no_other(
 
 
 def test_a_keeper_that_meets_the_slice_of_another_still_says_that_others_wait(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, plain: JobType
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, plain: JobType
 ) -> None:
     serve(core, plain.name)
-    feeder, other = Feeder(publisher), Core("other")
+    feeder, other = Feeder(publisher), PrivateConnection("other")
     feeder.window = 20
     stored(core, 100, type=plain.name)
     while feeder.feed(core)[0]:
@@ -468,8 +472,8 @@ def test_a_keeper_that_meets_the_slice_of_another_still_says_that_others_wait(
     assert redis.get(behind_key("esteira:", "default")) == b"6"
 
 
-def test_a_slice_names_what_somebody_holds(core: Core) -> None:
-    other = Core("other")
+def test_a_slice_names_what_somebody_holds(core: PrivateConnection) -> None:
+    other = PrivateConnection("other")
     held, *free = stored(core, 5)
     asked: dict[str, Any] = {"queue": "default", "types": [TYPE], "priorities": [3, 6]}
     elapse(core, held, "run_at", 100)
@@ -487,9 +491,9 @@ def test_a_slice_names_what_somebody_holds(core: Core) -> None:
 
 
 @pytest.mark.usefixtures("bad_rows")
-def test_a_row_that_cannot_be_written_is_held_by_nobody(core: Core) -> None:
+def test_a_row_that_cannot_be_written_is_held_by_nobody(core: PrivateConnection) -> None:
     """Else a list would be read from there for ever."""
-    other = Core("other")
+    other = PrivateConnection("other")
     held, *_ = [*stored(core, 2), *stored(core, params='{"bad": 1}')]
 
     with other.transaction():

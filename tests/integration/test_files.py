@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from esteira import LocalContext, files
-from esteira.db import Core, Orm
+from esteira.db import DjangoConnection, PrivateConnection
 from esteira.errors import FilesFull, NotFound, TooLarge, TooManyFiles
 from esteira.files import (
     CHUNK_BYTES,
@@ -42,8 +42,8 @@ def _nothing_counted() -> None:
 
 
 @pytest.fixture
-def core() -> Iterator[Core]:
-    core = Core("test")
+def core() -> Iterator[PrivateConnection]:
+    core = PrivateConnection("test")
     yield core
     core.close()
 
@@ -54,14 +54,19 @@ def job() -> Job:
 
 
 def attach(job: Job, attempt: int = 1) -> None:
-    Orm().fetch(
+    DjangoConnection().fetch(
         "UPDATE esteira_file SET attached_at = clock_timestamp() WHERE job_id = %s AND attempt = %s",
         [job.pk, attempt],
     )
 
 
 def write(
-    core: Core, job: Job, *pieces: bytes, name: str = "out.txt", attempt: int = 1, fails: bool = False
+    core: PrivateConnection,
+    job: Job,
+    *pieces: bytes,
+    name: str = "out.txt",
+    attempt: int = 1,
+    fails: bool = False,
 ) -> None:
     """Write a result file as a job function would; one that fails does so after its last piece."""
     with open_result(job.pk, attempt, name, db=core) as out:
@@ -167,7 +172,9 @@ def test_a_file_that_does_not_exist_is_not_found(ref: str) -> None:
         open_file(ref)
 
 
-def test_a_result_file_is_seen_once_its_attempt_has_completed_the_job(job: Job, core: Core) -> None:
+def test_a_result_file_is_seen_once_its_attempt_has_completed_the_job(
+    job: Job, core: PrivateConnection
+) -> None:
     write(core, job, b"a,b\n", name="report.csv")
     file = File.objects.get()
 
@@ -180,7 +187,7 @@ def test_a_result_file_is_seen_once_its_attempt_has_completed_the_job(job: Job, 
     assert open_file(file.pk).read() == b"a,b\n"
 
 
-def test_a_result_file_whose_writing_failed_is_never_seen(job: Job, core: Core) -> None:
+def test_a_result_file_whose_writing_failed_is_never_seen(job: Job, core: PrivateConnection) -> None:
     with pytest.raises(RuntimeError):
         write(core, job, b"x" * CHUNK_BYTES * 2, fails=True)
 
@@ -189,7 +196,7 @@ def test_a_result_file_whose_writing_failed_is_never_seen(job: Job, core: Core) 
     assert not FileChunk.objects.exists()
 
 
-def test_a_result_file_that_a_dead_process_left_is_never_seen(job: Job, core: Core) -> None:
+def test_a_result_file_that_a_dead_process_left_is_never_seen(job: Job, core: PrivateConnection) -> None:
     writing = open_result(job.pk, 1, "left.bin", db=core)
     writing.__enter__().write(b"x" * CHUNK_BYTES)
 
@@ -200,7 +207,7 @@ def test_a_result_file_that_a_dead_process_left_is_never_seen(job: Job, core: Co
     writing.__exit__(RuntimeError, RuntimeError(), None)
 
 
-def test_the_last_of_two_files_with_one_name_stays(job: Job, core: Core) -> None:
+def test_the_last_of_two_files_with_one_name_stays(job: Job, core: PrivateConnection) -> None:
     write(core, job, b"first")
     write(core, job, b"second")
 
@@ -210,7 +217,7 @@ def test_the_last_of_two_files_with_one_name_stays(job: Job, core: Core) -> None
     assert FileChunk.objects.count() == 1
 
 
-def test_a_failed_second_writing_keeps_the_first_file(job: Job, core: Core) -> None:
+def test_a_failed_second_writing_keeps_the_first_file(job: Job, core: PrivateConnection) -> None:
     write(core, job, b"first")
     with pytest.raises(RuntimeError):
         write(core, job, b"second", fails=True)
@@ -219,7 +226,7 @@ def test_a_failed_second_writing_keeps_the_first_file(job: Job, core: Core) -> N
     assert [b"".join(chunks_of(file)) for file in result_files(job.pk)] == [b"first"]
 
 
-def test_a_zip_and_a_text_can_be_streamed_into_a_result(job: Job, core: Core) -> None:
+def test_a_zip_and_a_text_can_be_streamed_into_a_result(job: Job, core: PrivateConnection) -> None:
     with open_result(job.pk, 1, "all.zip", db=core) as out, ZipFile(out, "w") as archive:
         archive.writestr("a.txt", "a" * 1000)
     with open_result(job.pk, 1, "all.txt", db=core) as out, io.TextIOWrapper(out, encoding="utf-8") as text:
@@ -231,7 +238,9 @@ def test_a_zip_and_a_text_can_be_streamed_into_a_result(job: Job, core: Core) ->
     assert ZipFile(open_file(zip_file.pk)).read("a.txt") == b"a" * 1000
 
 
-def test_a_result_file_is_stored_although_the_jobs_own_transaction_rolls_back(job: Job, core: Core) -> None:
+def test_a_result_file_is_stored_although_the_jobs_own_transaction_rolls_back(
+    job: Job, core: PrivateConnection
+) -> None:
     transaction.set_autocommit(False)
     write(core, job, b"kept")
     transaction.rollback()
@@ -241,7 +250,7 @@ def test_a_result_file_is_stored_although_the_jobs_own_transaction_rolls_back(jo
 
 
 def test_a_job_stores_so_many_files_and_no_more(
-    job: Job, core: Core, monkeypatch: pytest.MonkeyPatch
+    job: Job, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "FILES_OF_A_JOB", 3)
     for n in range(3):
@@ -257,7 +266,7 @@ def test_a_job_stores_so_many_files_and_no_more(
 
 
 def test_threads_of_a_job_store_no_more_files_than_it_may(
-    job: Job, core: Core, monkeypatch: pytest.MonkeyPatch
+    job: Job, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "FILES_OF_A_JOB", 5)
 
@@ -288,7 +297,9 @@ def test_a_test_of_a_job_meets_the_same_bound(monkeypatch: pytest.MonkeyPatch) -
     assert list(ctx.files) == ["a.txt"]
 
 
-def test_reading_a_jobs_files_ends_at_their_bound_whoever_wrote_them(job: Job, core: Core) -> None:
+def test_reading_a_jobs_files_ends_at_their_bound_whoever_wrote_them(
+    job: Job, core: PrivateConnection
+) -> None:
     core.fetch(
         """INSERT INTO esteira_file (id, job_id, attempt, name, content_type, account, size, sha256, attached_at)
            SELECT gen_random_uuid(), %s, 1, to_char(n, 'FM000000'), 'text/plain', '', 0, 'x', clock_timestamp()
@@ -304,7 +315,7 @@ def test_reading_a_jobs_files_ends_at_their_bound_whoever_wrote_them(job: Job, c
     assert len(asked) == 2, plan
 
 
-def test_files_of_another_attempt_stay_unseen(job: Job, core: Core) -> None:
+def test_files_of_another_attempt_stay_unseen(job: Job, core: PrivateConnection) -> None:
     write(core, job, b"1", attempt=1)
     write(core, job, b"2", attempt=2)
 
@@ -319,7 +330,7 @@ def test_an_upload_belongs_to_no_job() -> None:
     assert (file.job_id, file.attempt, file.attached_at) == (None, None, None)
 
 
-def test_the_space_of_writers_that_died_counts(job: Job, core: Core, settings) -> None:
+def test_the_space_of_writers_that_died_counts(job: Job, core: PrivateConnection, settings) -> None:
     settings.FILES_MAX_TOTAL = 5 * CHUNK_BYTES
     for n in range(2):
         used.forget()  # as in a process of its own

@@ -16,7 +16,7 @@ import pytest
 from django.db import connection
 
 from esteira import migration_lock
-from esteira.db import Orm
+from esteira.db import DjangoConnection
 from tests.support.servers import SuiteServers
 from tests.support.waiting import until
 
@@ -210,22 +210,22 @@ def one_pending(database: None) -> Iterator[Callable[[], None]]:
     """The suite's database without the mark of one migration; hands out the way to put it back."""
 
     def mark() -> None:
-        Orm().fetch(
+        DjangoConnection().fetch(
             """INSERT INTO django_migrations (app, name, applied) SELECT 'esteira', '0002_guards', now()
                WHERE NOT EXISTS (SELECT 1 FROM django_migrations WHERE app = 'esteira' AND name = '0002_guards')"""
         )
 
-    Orm().fetch("DELETE FROM django_migrations WHERE app = 'esteira' AND name = '0002_guards'")
+    DjangoConnection().fetch("DELETE FROM django_migrations WHERE app = 'esteira' AND name = '0002_guards'")
     yield mark
     mark()
 
 
 def test_pending_names_what_this_release_needs(one_pending: Callable[[], None]) -> None:
-    assert migration_lock.pending(Orm()) == ["esteira.0002_guards"]
+    assert migration_lock.pending(DjangoConnection()) == ["esteira.0002_guards"]
 
     one_pending()
 
-    assert migration_lock.pending(Orm()) == []
+    assert migration_lock.pending(DjangoConnection()) == []
 
 
 def test_a_process_passes_the_gate_once_the_migration_is_there(one_pending: Callable[[], None]) -> None:
@@ -247,15 +247,19 @@ def test_the_gate_leaves_no_connection_behind(database: None) -> None:
     migration_lock.wait_until_migrated(20)
 
     def connections_of_the_gate() -> list[tuple[int]]:
-        return Orm().fetch("SELECT pid FROM pg_stat_activity WHERE application_name = 'esteira gate'")
+        return DjangoConnection().fetch(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'esteira gate'"
+        )
 
     until(lambda: not connections_of_the_gate(), "the gate has closed its connection")
 
 
 def test_a_newer_database_does_not_stop_an_older_release(database: None) -> None:
-    Orm().fetch("INSERT INTO django_migrations (app, name, applied) VALUES ('esteira', '9999_later', now())")
+    DjangoConnection().fetch(
+        "INSERT INTO django_migrations (app, name, applied) VALUES ('esteira', '9999_later', now())"
+    )
     try:
-        assert migration_lock.pending(Orm()) == []
+        assert migration_lock.pending(DjangoConnection()) == []
     finally:
-        Orm().fetch("DELETE FROM django_migrations WHERE name = '9999_later'")
+        DjangoConnection().fetch("DELETE FROM django_migrations WHERE name = '9999_later'")
         connection.close()

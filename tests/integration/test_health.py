@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira_web.server import health
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ def test_health_answers_anybody(path: str) -> None:
     assert response.json()["status"] == "pass"
 
 
-def test_a_process_that_waits_for_migrations_is_not_ready(core: Core) -> None:
+def test_a_process_that_waits_for_migrations_is_not_ready(core: PrivateConnection) -> None:
     database = health.Database()
     changed = core.fetch(
         "UPDATE django_migrations SET name = 'x' || name WHERE app = 'esteira_web' RETURNING 1"

@@ -13,7 +13,7 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from esteira import Context, job
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.db.walk import within
 from esteira.keeper.hold import Hold
 from esteira.keeper.scheduler import Keeper
@@ -30,7 +30,7 @@ Move = Callable[[float], Any]
 
 
 @pytest.fixture
-def move(core: Core) -> Iterator[Move]:
+def move(core: PrivateConnection) -> Iterator[Move]:
     with movable(SERVERS.postgres.url) as move:
         core.close()
         connection.close()
@@ -40,7 +40,7 @@ def move(core: Core) -> Iterator[Move]:
 
 
 @pytest.fixture
-def keeper(core: Core, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
+def keeper(core: PrivateConnection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     """A keeper whose every turn does everything."""
     monkeypatch.setattr("esteira.keeper.scheduler.SWEEP_S", 0.0)
     keeper = Keeper()
@@ -48,13 +48,13 @@ def keeper(core: Core, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     keeper._db.close()
 
 
-def end_hold(core: Core) -> None:
+def end_hold(core: PrivateConnection) -> None:
     """As if the hold had begun so long ago that it is over, and another one might begin."""
     core.fetch("UPDATE esteira_keeper SET hold_until = hold_until - interval '1 hour'")
 
 
 def test_a_clock_that_steps_forward_by_more_than_a_lease_costs_no_living_job(
-    core: Core, keeper: Keeper, move: Move
+    core: PrivateConnection, keeper: Keeper, move: Move
 ) -> None:
     keeper.turn()
     job = running(core)[0]
@@ -70,7 +70,7 @@ def test_a_clock_that_steps_forward_by_more_than_a_lease_costs_no_living_job(
 
 
 def test_after_a_step_forward_the_dead_are_rescued_once_the_living_had_their_time(
-    core: Core, keeper: Keeper, move: Move
+    core: PrivateConnection, keeper: Keeper, move: Move
 ) -> None:
     keeper.turn()
     job = running(core)[0]
@@ -84,7 +84,7 @@ def test_after_a_step_forward_the_dead_are_rescued_once_the_living_had_their_tim
 
 
 def test_after_a_step_backward_the_dead_are_rescued_and_the_living_are_not(
-    core: Core, keeper: Keeper, move: Move
+    core: PrivateConnection, keeper: Keeper, move: Move
 ) -> None:
     keeper.turn()
     dead, alive = running(core)[0], running(core)[0]
@@ -100,7 +100,7 @@ def test_after_a_step_backward_the_dead_are_rescued_and_the_living_are_not(
     assert look(core, dead.id).run_in < 1, "it runs again at once, not when the clock has caught up"
 
 
-def test_a_keeper_that_starts_after_a_step_backward_sees_it_too(core: Core, move: Move) -> None:
+def test_a_keeper_that_starts_after_a_step_backward_sees_it_too(core: PrivateConnection, move: Move) -> None:
     Hold().look(core, Turns(), was_away=False)
     alive = running(core)[0]
 
@@ -112,7 +112,7 @@ def test_a_keeper_that_starts_after_a_step_backward_sees_it_too(core: Core, move
 
 
 def test_a_hold_that_was_in_force_when_the_clock_stepped_back_ends_all_the_same(
-    core: Core, keeper: Keeper, move: Move
+    core: PrivateConnection, keeper: Keeper, move: Move
 ) -> None:
     keeper.turn()
     Hold().look(core, Turns(), was_away=True)
@@ -126,7 +126,7 @@ def test_a_hold_that_was_in_force_when_the_clock_stepped_back_ends_all_the_same(
     assert 0 < rest_s[0][0] <= django_settings.LEASE_SECONDS / 2
 
 
-def test_a_long_lease_waits_longer_for_its_process(core: Core) -> None:
+def test_a_long_lease_waits_longer_for_its_process(core: PrivateConnection) -> None:
     """It is extended more seldom, so half of an ordinary lease is too short a time to show life."""
     Hold().look(core, Turns(), was_away=True)
     core.fetch("UPDATE esteira_keeper SET hold_until = clock_timestamp()")
@@ -138,7 +138,7 @@ def test_a_long_lease_waits_longer_for_its_process(core: Core) -> None:
     assert Hold().look(core, Turns(), was_away=False).longest_lease_s == float("inf")
 
 
-def test_leases_are_judged_at_the_moment_of_the_look(core: Core, move: Move) -> None:
+def test_leases_are_judged_at_the_moment_of_the_look(core: PrivateConnection, move: Move) -> None:
     """The database may stand still, or its clock may step, between the look and the rescue."""
     from esteira.keeper.rescue import Rescuer
 
@@ -152,7 +152,7 @@ def test_leases_are_judged_at_the_moment_of_the_look(core: Core, move: Move) -> 
 
 
 @pytest.fixture
-def quick(settings: Any, core: Core, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
+def quick(settings: Any, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     """A keeper of leases of three seconds, and of statements of one."""
     settings.LEASE_SECONDS = 3.0
     monkeypatch.setattr("esteira.keeper.scheduler.SWEEP_S", 0.0)
@@ -161,7 +161,9 @@ def quick(settings: Any, core: Core, monkeypatch: pytest.MonkeyPatch) -> Iterato
     quick._db.close()
 
 
-def test_a_database_that_stood_still_and_lost_no_connection_holds_rescues(core: Core, quick: Keeper) -> None:
+def test_a_database_that_stood_still_and_lost_no_connection_holds_rescues(
+    core: PrivateConnection, quick: Keeper
+) -> None:
     quick.turn()
     job = running(core)[0]
     with quick._db.transaction():
@@ -174,7 +176,9 @@ def test_a_database_that_stood_still_and_lost_no_connection_holds_rescues(core: 
     assert look(core, job.id).state == "running"
 
 
-def test_a_server_that_stands_still_under_the_look_itself_holds_rescues(core: Core, quick: Keeper) -> None:
+def test_a_server_that_stands_still_under_the_look_itself_holds_rescues(
+    core: PrivateConnection, quick: Keeper
+) -> None:
     quick.turn()
     job = running(core)[0]
     elapse(core, job.id, "lease_until")
@@ -196,7 +200,7 @@ def test_a_server_that_stands_still_under_the_look_itself_holds_rescues(core: Co
 @pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
 @pytest.mark.parametrize("ends", ["between two turns", "while the keeper waits"])
 def test_a_lock_on_all_jobs_that_lasts_longer_than_a_lease_costs_no_living_job(
-    core: Core, quick: Keeper, mode: str, ends: str
+    core: PrivateConnection, quick: Keeper, mode: str, ends: str
 ) -> None:
     """As an ALTER TABLE or a CREATE INDEX: what runs cannot extend its leases meanwhile."""
     alive, dead = running(core, lease_s=3.0)[0], running(core, lease_s=3.0)[0]
@@ -227,7 +231,7 @@ def test_a_lock_on_all_jobs_that_lasts_longer_than_a_lease_costs_no_living_job(
 
 
 def test_a_statement_within_its_limit_is_no_server_that_stands_still(
-    core: Core, settings: Any, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Leases of one second: a slow batch of the retention's takes longer than half of one."""
     settings.LEASE_SECONDS = 1.0
@@ -244,8 +248,8 @@ def test_a_statement_within_its_limit_is_no_server_that_stands_still(
     keeper._db.close()
 
 
-def test_a_walk_never_waits_longer_than_its_connection_would(core: Core) -> None:
-    brief = Core("test", timeout_s=0.5)
+def test_a_walk_never_waits_longer_than_its_connection_would(core: PrivateConnection) -> None:
+    brief = PrivateConnection("test", timeout_s=0.5)
     began = core.fetch("SELECT clock_timestamp()")[0][0]
     assert within(brief, 2.0, lambda: brief.fetch("SELECT pg_sleep(1.4)")) is None
     assert (core.fetch("SELECT clock_timestamp()")[0][0] - began).total_seconds() < 5
@@ -262,7 +266,7 @@ def long_type(job_types: None) -> None:
 
 
 def test_after_a_step_forward_a_long_lease_has_half_of_its_own_length(
-    core: Core, keeper: Keeper, move: Move, long_type: None
+    core: PrivateConnection, keeper: Keeper, move: Move, long_type: None
 ) -> None:
     """Its process extends it every quarter of it, which an ordinary lease does not wait for."""
     keeper.turn()
@@ -280,7 +284,7 @@ def test_after_a_step_forward_a_long_lease_has_half_of_its_own_length(
 
 
 def test_holds_that_begin_again_and_again_keep_no_lease_from_being_judged(
-    core: Core, move: Move, long_type: None
+    core: PrivateConnection, move: Move, long_type: None
 ) -> None:
     """A keeper whose connection breaks all the time holds rescues for a third of the time."""
     hold, judged = Hold(), {}
@@ -298,7 +302,7 @@ def test_holds_that_begin_again_and_again_keep_no_lease_from_being_judged(
 
 
 def test_a_step_that_waits_for_a_lock_holds_no_rescue_and_keeps_no_other_step(
-    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper.turn()
     keeper._db.fetch("SET lock_timeout = '100ms'")
@@ -315,12 +319,12 @@ def test_a_step_that_waits_for_a_lock_holds_no_rescue_and_keeps_no_other_step(
         ]
 
 
-def _turned(keeper: Keeper, core: Core, job_id: UUID) -> str:
+def _turned(keeper: Keeper, core: PrivateConnection, job_id: UUID) -> str:
     keeper.turn()
     return str(look(core, job_id).state)
 
 
-def test_looks_of_many_keepers_do_not_hold_each_other_up(core: Core) -> None:
+def test_looks_of_many_keepers_do_not_hold_each_other_up(core: PrivateConnection) -> None:
     one, other = Hold(), Hold()
     for _ in range(3):
         for hold in (one, other):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.keeper.publish import served
 from esteira.keeper.retention import Retention
 from esteira.record import rescue
@@ -19,7 +19,7 @@ from tests.support.jobs import look, running
 pytestmark = pytest.mark.usefixtures("database")
 
 
-def take(core: Core, name: str = "w@host") -> identity.Identity:
+def take(core: PrivateConnection, name: str = "w@host") -> identity.Identity:
     return identity.take_name(core, name, queues=["default"], slots=2)
 
 
@@ -33,7 +33,7 @@ def gone() -> str:
     return name
 
 
-def announced(core: Core, name: str, incarnation: str) -> None:
+def announced(core: PrivateConnection, name: str, incarnation: str) -> None:
     core.fetch(
         """INSERT INTO esteira_worker (name, incarnation, host, pid, queues, types, slots, state, started_at, last_seen)
            VALUES (%s, %s, 'host', 1, '[]', '[]', 2, 'up', clock_timestamp(), clock_timestamp())""",
@@ -41,14 +41,14 @@ def announced(core: Core, name: str, incarnation: str) -> None:
     )
 
 
-def test_a_first_worker_takes_its_name_and_announces_what_it_serves(core: Core) -> None:
+def test_a_first_worker_takes_its_name_and_announces_what_it_serves(core: PrivateConnection) -> None:
     me = take(core)
 
     assert me.full == f"w@host/{identity.incarnation(os.getpid())}"
     assert core.fetch("SELECT state, slots, queues FROM esteira_worker") == [("up", 2, ["default"])]
 
 
-def test_the_jobs_of_an_earlier_life_are_rescued_at_once(core: Core) -> None:
+def test_the_jobs_of_an_earlier_life_are_rescued_at_once(core: PrivateConnection) -> None:
     earlier = gone()
     announced(core, "w@host", earlier)
     mine = running(core, worker=f"w@host/{earlier}")[0]
@@ -61,7 +61,9 @@ def test_the_jobs_of_an_earlier_life_are_rescued_at_once(core: Core) -> None:
     assert look(core, other.id).state == "running"
 
 
-def test_while_the_namesake_lives_the_newcomer_takes_another_name_and_no_jobs(core: Core) -> None:
+def test_while_the_namesake_lives_the_newcomer_takes_another_name_and_no_jobs(
+    core: PrivateConnection,
+) -> None:
     living = identity.incarnation(os.getppid())
     announced(core, "w@host", living)
     theirs = running(core, worker=f"w@host/{living}")[0]
@@ -87,7 +89,7 @@ def here() -> str:
     return identity.incarnation(os.getpid()).rsplit("-", 2)[0]
 
 
-def silent(core: Core, name: str, seconds: float = 60) -> None:
+def silent(core: PrivateConnection, name: str, seconds: float = 60) -> None:
     core.fetch(
         "UPDATE esteira_worker SET last_seen = last_seen - %s * interval '1 second' WHERE name = %s",
         [seconds, name],
@@ -96,7 +98,7 @@ def silent(core: Core, name: str, seconds: float = 60) -> None:
 
 @pytest.mark.parametrize("where", ELSEWHERE)
 def test_who_lives_elsewhere_keeps_its_name_and_its_jobs(
-    core: Core, where: str, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     theirs = ELSEWHERE[where]()
     announced(core, "w@host", theirs)
@@ -111,7 +113,9 @@ def test_who_lives_elsewhere_keeps_its_name_and_its_jobs(
 
 @pytest.mark.parametrize("where", ELSEWHERE)
 @pytest.mark.parametrize("how", ["silent", "gone"])
-def test_who_left_elsewhere_loses_its_name_and_keeps_its_leases(core: Core, where: str, how: str) -> None:
+def test_who_left_elsewhere_loses_its_name_and_keeps_its_leases(
+    core: PrivateConnection, where: str, how: str
+) -> None:
     theirs = ELSEWHERE[where]()
     announced(core, "w@host", theirs)
     job = running(core, worker=f"w@host/{theirs}")[0]
@@ -126,7 +130,7 @@ def test_who_left_elsewhere_loses_its_name_and_keeps_its_leases(core: Core, wher
     assert look(core, job.id).state == "running"
 
 
-def test_however_often_a_namesake_elsewhere_starts_nobody_is_suspected(core: Core) -> None:
+def test_however_often_a_namesake_elsewhere_starts_nobody_is_suspected(core: PrivateConnection) -> None:
     theirs = ELSEWHERE["another pid namespace"]()
     announced(core, "w@host", theirs)
     job = running(core, worker=f"w@host/{theirs}")[0]
@@ -137,7 +141,7 @@ def test_however_often_a_namesake_elsewhere_starts_nobody_is_suspected(core: Cor
     assert (look(core, job.id).state, look(core, job.id).suspicion) == ("running", 0)
 
 
-def test_a_worker_that_was_silent_for_a_day_is_known_again(core: Core) -> None:
+def test_a_worker_that_was_silent_for_a_day_is_known_again(core: PrivateConnection) -> None:
     me = take(core)
     silent(core, "w@host", 90_000)
     while Retention().step(core):
@@ -153,7 +157,7 @@ def test_a_worker_that_was_silent_for_a_day_is_known_again(core: Core) -> None:
 
 
 def test_a_worker_whose_name_was_taken_while_it_was_silent_goes_on_under_another(
-    core: Core, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     me = take(core)
     job = running(core, worker=me.full)[0]
@@ -172,7 +176,7 @@ def test_a_worker_whose_name_was_taken_while_it_was_silent_goes_on_under_another
     assert rescue.drained(core, me=now.full) == {job.id: "queued"}
 
 
-def test_two_machines_of_one_host_name_are_both_fed(core: Core) -> None:
+def test_two_machines_of_one_host_name_are_both_fed(core: PrivateConnection) -> None:
     """One of them has been announced before the other starts, as clones of a virtual machine are."""
     announced(core, "w@host", ELSEWHERE["another boot"]())
     core.fetch("UPDATE esteira_worker SET queues = '[\"default\"]', types = '[\"t\"]'")
@@ -183,7 +187,7 @@ def test_two_machines_of_one_host_name_are_both_fed(core: Core) -> None:
     assert {"default", "images"} <= set(served(core))
 
 
-def test_a_goodbye_is_for_one_s_own_row_only(core: Core) -> None:
+def test_a_goodbye_is_for_one_s_own_row_only(core: PrivateConnection) -> None:
     me = take(core)
     core.fetch("UPDATE esteira_worker SET incarnation = %s", [ELSEWHERE["another boot"]()])
 
@@ -192,7 +196,7 @@ def test_a_goodbye_is_for_one_s_own_row_only(core: Core) -> None:
     assert core.fetch("SELECT state FROM esteira_worker") == [("up",)]
 
 
-def test_jobs_that_began_under_a_former_name_are_rescued_with_their_process(core: Core) -> None:
+def test_jobs_that_began_under_a_former_name_are_rescued_with_their_process(core: PrivateConnection) -> None:
     earlier = gone()
     announced(core, "w@host-2", earlier)
     announced(core, "w@host", ELSEWHERE["another boot"]())
@@ -225,7 +229,7 @@ def test_without_proc_a_process_of_that_number_may_be_the_one() -> None:
     assert not identity.lives(f"{boot}-4194305-?")
 
 
-def test_a_worker_that_says_goodbye_is_not_counted_on(core: Core) -> None:
+def test_a_worker_that_says_goodbye_is_not_counted_on(core: PrivateConnection) -> None:
     me = take(core)
 
     identity.say_goodbye(me)

@@ -17,7 +17,7 @@ import pytest
 from pypdf import PdfReader
 
 from esteira import Cancelled, GiveUp, LocalContext
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.errors import InvalidParameters
 from esteira.files import open_file, open_result
 from esteira.job_types.context import MemoryHost
@@ -382,7 +382,7 @@ def test_memory_does_not_grow_with_the_number_of_jobs(database, monkeypatch, kin
 class DatabaseFiles(MemoryHost):
     """Writes result files where a worker writes them: in chunks, into a stream that cannot go back."""
 
-    def __init__(self, job: Job, core: Core):
+    def __init__(self, job: Job, core: PrivateConnection):
         super().__init__()
         self.job, self.core = job, core
 

@@ -15,7 +15,7 @@ from django.db import connection
 from esteira import Context, files, job
 from esteira.broker.hint import MARKER, ids_in, list_key
 from esteira.broker.publisher import Publisher
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.keeper.hold import Hold
 from esteira.keeper.publish import Feeder
 from esteira.keeper.reconcile import Checker
@@ -37,7 +37,9 @@ def publisher() -> Publisher:
     return Publisher(timeout_s=1, breaker_s=0.1)
 
 
-def serve(core: Core, *types: str, queues: tuple[str, ...] = ("default",), name: str = "w1") -> None:
+def serve(
+    core: PrivateConnection, *types: str, queues: tuple[str, ...] = ("default",), name: str = "w1"
+) -> None:
     """Announce a living worker."""
     core.fetch(
         """INSERT INTO esteira_worker (name, incarnation, host, pid, queues, types, slots, state, started_at, last_seen)
@@ -65,13 +67,13 @@ def typical(type: str, seconds: float, runs: int = 100) -> None:
         cursor.execute("UPDATE esteira_stat SET minute = date_trunc('minute', clock_timestamp())")
 
 
-def held(core: Core, *, was_away: bool, hold: Hold | None = None) -> bool:
+def held(core: PrivateConnection, *, was_away: bool, hold: Hold | None = None) -> bool:
     """Look as a keeper does; return whether no ordinary lease is judged now."""
     calm = (hold or Hold()).look(core, Turns(), was_away=was_away)
     return calm.longest_lease_s < django_settings.LEASE_SECONDS
 
 
-def sweep(core: Core, *, was_away: bool, hold: Hold | None = None) -> int:
+def sweep(core: PrivateConnection, *, was_away: bool, hold: Hold | None = None) -> int:
     calm = (hold or Hold()).look(core, Turns(), was_away=was_away)
     return Expirer().step(core) + Rescuer().step(core, calm)
 
@@ -79,7 +81,7 @@ def sweep(core: Core, *, was_away: bool, hold: Hold | None = None) -> int:
 # --- sweep ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_whose_lease_ended_is_rescued_and_one_that_lives_is_not(core: Core) -> None:
+def test_a_job_whose_lease_ended_is_rescued_and_one_that_lives_is_not(core: PrivateConnection) -> None:
     dead, alive = running(core)[0], running(core)[0]
     elapse(core, dead.id, "lease_until")
 
@@ -89,7 +91,7 @@ def test_a_job_whose_lease_ended_is_rescued_and_one_that_lives_is_not(core: Core
     assert kinds(core, dead.id) == ["rescued"]
 
 
-def test_after_the_database_was_away_the_living_get_half_a_lease(core: Core) -> None:
+def test_after_the_database_was_away_the_living_get_half_a_lease(core: PrivateConnection) -> None:
     late = running(core)[0]
     elapse(core, late.id, "lease_until")
     held(core, was_away=False)
@@ -106,7 +108,7 @@ def test_after_the_database_was_away_the_living_get_half_a_lease(core: Core) -> 
     assert sweep(core, was_away=False) == 1
 
 
-def test_a_hold_is_never_extended_by_a_second_gap(core: Core) -> None:
+def test_a_hold_is_never_extended_by_a_second_gap(core: PrivateConnection) -> None:
     held(core, was_away=False)
     assert held(core, was_away=True)
     first = core.fetch("SELECT hold_until FROM esteira_keeper")
@@ -121,7 +123,9 @@ def test_a_hold_is_never_extended_by_a_second_gap(core: Core) -> None:
     assert held(core, was_away=True)
 
 
-def test_a_rescued_job_goes_to_the_front(core: Core, publisher: Publisher, redis: redis_client.Redis) -> None:
+def test_a_rescued_job_goes_to_the_front(
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
+) -> None:
     serve(core, TYPE)
     waiting = stored(core, 3)
     lost = running(core)[0]
@@ -138,7 +142,7 @@ def test_a_rescued_job_goes_to_the_front(core: Core, publisher: Publisher, redis
 
 
 def test_only_what_a_living_worker_serves_is_fed(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE, queues=("default", "mail"))
     serve(core, "test.silent", name="w2")
@@ -159,7 +163,7 @@ def test_only_what_a_living_worker_serves_is_fed(
 
 
 def test_two_thousand_jobs_of_an_unknown_type_do_not_delay_a_known_one(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     stored(core, 1000, type="test.unknown", priority=3)
@@ -172,7 +176,7 @@ def test_two_thousand_jobs_of_an_unknown_type_do_not_delay_a_known_one(
 
 
 def test_measured_short_jobs_share_hints_and_others_go_alone(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     @job(name="test.alone", atomic=True)
     def alone(ctx: Context) -> None: ...
@@ -202,7 +206,9 @@ def test_measured_short_jobs_share_hints_and_others_go_alone(
     assert sum(sizes) == 961
 
 
-def test_a_short_queue_goes_one_by_one(core: Core, publisher: Publisher, redis: redis_client.Redis) -> None:
+def test_a_short_queue_goes_one_by_one(
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
+) -> None:
     @job(name="test.short")
     def short(ctx: Context) -> None: ...
 
@@ -216,7 +222,7 @@ def test_a_short_queue_goes_one_by_one(core: Core, publisher: Publisher, redis: 
 
 
 def test_a_full_list_is_left_alone_until_a_quarter_is_free(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     feeder = Feeder(publisher)
@@ -233,7 +239,7 @@ def test_a_full_list_is_left_alone_until_a_quarter_is_free(
 
 
 def test_what_was_interrupted_is_fed_although_its_list_is_full(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     lost = running(core)[0]
@@ -254,7 +260,7 @@ def test_what_was_interrupted_is_fed_although_its_list_is_full(
 
 
 @pytest.fixture
-def fed(core: Core, publisher: Publisher, redis: redis_client.Redis) -> list[UUID]:
+def fed(core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis) -> list[UUID]:
     """Ten jobs whose hints went out a while ago."""
     serve(core, TYPE)
     ids = stored(core, 10)
@@ -265,19 +271,21 @@ def fed(core: Core, publisher: Publisher, redis: redis_client.Redis) -> list[UUI
     return ids
 
 
-def waiting(core: Core) -> int:
+def waiting(core: PrivateConnection) -> int:
     rows = core.fetch("SELECT count(*) FROM esteira_job WHERE state = 'queued' AND published_at IS NULL")
     return int(rows[0][0])
 
 
-def test_nothing_is_done_while_every_hint_is_there(core: Core, publisher: Publisher, fed: list[UUID]) -> None:
+def test_nothing_is_done_while_every_hint_is_there(
+    core: PrivateConnection, publisher: Publisher, fed: list[UUID]
+) -> None:
     assert Checker(publisher).check(core) is False
     assert waiting(core) == 0
 
 
 @pytest.mark.parametrize("how", ["flushall", "delete the list", "pop three"])
 def test_missing_hints_are_fed_again(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID], how: str
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID], how: str
 ) -> None:
     if how == "flushall":
         redis.flushall()
@@ -293,7 +301,7 @@ def test_missing_hints_are_fed_again(
 
 
 def test_a_hint_on_its_way_is_not_missing(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     Checker(publisher).check(core)
     stored(core, 3, publish=True)
@@ -303,7 +311,7 @@ def test_a_hint_on_its_way_is_not_missing(
 
 
 def test_a_hint_that_a_worker_took_and_never_claimed_is_fed_again(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
 ) -> None:
     redis.rpop(list_key("esteira:", "default", 6))
 
@@ -313,7 +321,7 @@ def test_a_hint_that_a_worker_took_and_never_claimed_is_fed_again(
 
 
 def test_a_long_window_is_compared_slice_by_slice(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     Checker(publisher).check(core)
     for _ in range(3):
@@ -328,7 +336,7 @@ def test_a_long_window_is_compared_slice_by_slice(
 
 
 def test_foreign_messages_in_our_lists_are_ignored(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
 ) -> None:
     redis.lpush(list_key("esteira:", "default", 6), b"junk", b'{"body": 1}')
 
@@ -336,7 +344,7 @@ def test_foreign_messages_in_our_lists_are_ignored(
 
 
 def test_a_job_claimed_meanwhile_is_not_fed_again(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
 ) -> None:
     redis.flushall()
     claim(core, fed[:4], worker="w1/x", delivery="d")
@@ -360,7 +368,7 @@ def small_redis(tmp_path: Any, settings: Any) -> Iterator[redis_client.Redis]:
 
 
 def test_a_full_redis_is_relieved_and_fed_a_little_at_a_time(
-    core: Core, small_redis: redis_client.Redis
+    core: PrivateConnection, small_redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     for _ in range(5):
@@ -393,7 +401,9 @@ def _fits(client: redis_client.Redis) -> bool:
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
-def test_retention_deletes_old_jobs_with_all_that_hangs_on_them(core: Core, settings: Any) -> None:
+def test_retention_deletes_old_jobs_with_all_that_hangs_on_them(
+    core: PrivateConnection, settings: Any
+) -> None:
     old, fresh, open_ = stored(core, 3)
     for one in (old, fresh):
         ended(core, one, "succeeded")
@@ -412,12 +422,12 @@ def test_retention_deletes_old_jobs_with_all_that_hangs_on_them(core: Core, sett
     assert FileChunk.objects.count() == 4
 
 
-def keep(retention: Retention, core: Core) -> None:
+def keep(retention: Retention, core: PrivateConnection) -> None:
     """Step until there is nothing left to delete: on a busy machine a box of time is short."""
     until(lambda: not retention.step(core), "nothing is left to delete")
 
 
-def test_orphaned_files_go_after_a_day_and_uploads_after_the_retention(core: Core) -> None:
+def test_orphaned_files_go_after_a_day_and_uploads_after_the_retention(core: PrivateConnection) -> None:
     (job_id,) = stored(core)
     running_job = running(core)[0]
     for owner, attempt in ((job_id, 1), (running_job.id, 1)):
@@ -436,7 +446,9 @@ def test_orphaned_files_go_after_a_day_and_uploads_after_the_retention(core: Cor
     assert not File.objects.filter(pk=upload.pk).exists()
 
 
-def test_retention_stops_when_its_time_is_up(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retention_stops_when_its_time_is_up(
+    core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("esteira.keeper.retention.BOX_S", 0)
     ids = [one for _ in range(2) for one in stored(core, 1000)]
     core.fetch(
@@ -455,7 +467,7 @@ def test_retention_stops_when_its_time_is_up(core: Core, monkeypatch: pytest.Mon
 
 
 def test_the_plain_beat_command_runs_the_keeper_and_survives_its_errors(
-    core: Core, monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Any
+    core: PrivateConnection, monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Any
 ) -> None:
     from project.celery import app
 
@@ -495,7 +507,9 @@ def _broken(*_: Any, **__: Any) -> int:
     raise ZeroDivisionError("a bug")
 
 
-def test_a_turn_with_a_database_that_is_away_is_short_and_is_remembered(core: Core, settings: Any) -> None:
+def test_a_turn_with_a_database_that_is_away_is_short_and_is_remembered(
+    core: PrivateConnection, settings: Any
+) -> None:
     keeper = Keeper()
     keeper.turn()
     core.fetch(
@@ -515,7 +529,7 @@ def test_a_turn_with_a_database_that_is_away_is_short_and_is_remembered(core: Co
 
 
 def test_nothing_here_uses_the_id_of_a_job_as_a_clock(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     """Ids made by clocks that disagree neither order nor decide anything."""
     serve(core, TYPE)

@@ -16,7 +16,7 @@ from django.db import OperationalError, connections
 from pydantic import AfterValidator
 
 from esteira import Context, job
-from esteira.db import Core, Db
+from esteira.db import Db, PrivateConnection
 from esteira.keeper.publish import Feeder
 from esteira.keeper.scheduler import Keeper
 from esteira.keeper.turns import STEPS, Turns
@@ -31,7 +31,9 @@ pytestmark = pytest.mark.usefixtures("database", "job_types")
 
 
 @pytest.fixture
-def keeper(core: Core, monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) -> Iterator[Keeper]:
+def keeper(
+    core: PrivateConnection, monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
+) -> Iterator[Keeper]:
     """A keeper whose every turn does everything."""
     settings.RUN_DIR = tmp_path
     for pace in ("SWEEP_S", "DECLARE_S", "CHECK_S"):
@@ -137,7 +139,11 @@ OWN_CODE: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", OWN_CODE)
 def test_whatever_a_type_s_own_code_raises_is_the_failure_of_its_schedule_alone(
-    core: Core, keeper: Keeper, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch, what: str
+    core: PrivateConnection,
+    keeper: Keeper,
+    redis: redis_client.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
 ) -> None:
     declare_bad_types()
 
@@ -164,7 +170,9 @@ def test_whatever_a_type_s_own_code_raises_is_the_failure_of_its_schedule_alone(
     assert "own code" in told[0][0]
 
 
-def test_a_key_whose_making_says_that_the_database_is_away_fails_alone(core: Core, keeper: Keeper) -> None:
+def test_a_key_whose_making_says_that_the_database_is_away_fails_alone(
+    core: PrivateConnection, keeper: Keeper
+) -> None:
     @job(name="test.key", unique="{x}")
     def key(ctx: Context, x: Annotated[str, AfterValidator(Formatted)] = "a") -> None: ...
 
@@ -177,7 +185,9 @@ def test_a_key_whose_making_says_that_the_database_is_away_fails_alone(core: Cor
     assert (bad.failures, "unique" in bad.error) == (1, True)
 
 
-def test_a_type_whose_connection_broke_gets_another_one_at_its_next_try(core: Core, keeper: Keeper) -> None:
+def test_a_type_whose_connection_broke_gets_another_one_at_its_next_try(
+    core: PrivateConnection, keeper: Keeper
+) -> None:
     """Nobody else closes it: beat has no requests."""
 
     @job(name="test.reads")
@@ -201,11 +211,13 @@ def test_a_type_whose_connection_broke_gets_another_one_at_its_next_try(core: Co
         until(lambda: keeper.turn() is not None and _jobs(core) > 0, "its jobs are submitted again")
 
 
-def _jobs(core: Core) -> int:
+def _jobs(core: PrivateConnection) -> int:
     return int(core.fetch("SELECT count(*) FROM esteira_job")[0][0])
 
 
-def test_a_scheduled_job_s_key_has_the_bounds_of_every_other_key(core: Core, keeper: Keeper) -> None:
+def test_a_scheduled_job_s_key_has_the_bounds_of_every_other_key(
+    core: PrivateConnection, keeper: Keeper
+) -> None:
     @job(name="test.text", unique="{text}")
     def text(ctx: Context, text: str = "") -> None: ...
 
@@ -238,7 +250,7 @@ BAD: dict[str, dict[str, Any]] = {
 @pytest.mark.usefixtures("unbound")
 @pytest.mark.parametrize("what", BAD)
 def test_a_schedule_that_cannot_be_kept_stops_no_step_and_no_other_schedule(
-    core: Core, keeper: Keeper, redis: redis_client.Redis, what: str
+    core: PrivateConnection, keeper: Keeper, redis: redis_client.Redis, what: str
 ) -> None:
     declare_bad_types()
     bad, good = due(**{"name": "bad", **BAD[what]}), due("test.plain", "good")
@@ -263,7 +275,7 @@ def test_a_schedule_that_cannot_be_kept_stops_no_step_and_no_other_schedule(
 
 @pytest.mark.usefixtures("unbound")
 def test_a_row_of_moments_that_python_cannot_hold_begins_again_and_harms_no_other(
-    core: Core, keeper: Keeper, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, keeper: Keeper, caplog: pytest.LogCaptureFixture
 ) -> None:
     declare_bad_types()
     bad, good = due("test.plain", "bad"), due("test.plain", "good")
@@ -280,7 +292,7 @@ def test_a_row_of_moments_that_python_cannot_hold_begins_again_and_harms_no_othe
 
 
 def test_a_failing_schedule_is_tried_again_with_a_growing_pause_and_cleared_by_success(
-    core: Core, keeper: Keeper
+    core: PrivateConnection, keeper: Keeper
 ) -> None:
     declare_bad_types()
     bad = due("test.day")
@@ -306,7 +318,7 @@ def test_a_failing_schedule_is_tried_again_with_a_growing_pause_and_cleared_by_s
 
 
 def test_an_open_transaction_that_holds_a_schedule_s_key_makes_nobody_wait(
-    core: Core, keeper: Keeper, redis: redis_client.Redis
+    core: PrivateConnection, keeper: Keeper, redis: redis_client.Redis
 ) -> None:
     @job(name="test.report", unique="daily")
     def report(ctx: Context) -> None: ...
@@ -352,7 +364,7 @@ def test_an_open_transaction_that_holds_a_schedule_s_key_makes_nobody_wait(
 
 
 def test_a_queue_that_cannot_be_fed_keeps_no_other_from_its_hints_and_is_told_once(
-    core: Core,
+    core: PrivateConnection,
     keeper: Keeper,
     redis: redis_client.Redis,
     monkeypatch: pytest.MonkeyPatch,
@@ -381,7 +393,7 @@ def test_a_queue_that_cannot_be_fed_keeps_no_other_from_its_hints_and_is_told_on
 
 
 def test_what_other_queues_have_behind_them_is_fed_at_once_although_one_fails(
-    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         Feeder, "_feed", lambda _, __, queue, ___: broken() if queue == "default" else (1000, True)
@@ -394,7 +406,7 @@ def test_what_other_queues_have_behind_them_is_fed_at_once_although_one_fails(
 @pytest.mark.parametrize("queues", ['{"default": 1}', '"default"', "7", "null", "[null]", '[["default"], 8]'])
 @pytest.mark.parametrize("column", ["queues", "types"])
 def test_an_announcement_that_is_no_list_of_names_stops_neither_feed_nor_compare(
-    core: Core, keeper: Keeper, redis: redis_client.Redis, column: str, queues: str
+    core: PrivateConnection, keeper: Keeper, redis: redis_client.Redis, column: str, queues: str
 ) -> None:
     serve(core, TYPE)
     serve(core, TYPE, name="strange")
@@ -424,7 +436,7 @@ def broken(*_: Any, **__: Any) -> Any:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_that_fails_keeps_no_other_from_its_turn_and_is_told(
-    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
+    core: PrivateConnection, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
 ) -> None:
     """Not even *ready* hides it: that means that every step of a turn went through."""
     taken: list[str] = []
@@ -448,7 +460,7 @@ def test_a_step_that_fails_keeps_no_other_from_its_turn_and_is_told(
 
 
 def test_beat_shows_that_it_lives_in_each_step_and_between_statements(
-    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    core: PrivateConnection, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Every step may wait for seconds, again and again: who looks at the file must not take that for a stop."""
     alive, touched = tmp_path / "beat.alive", []
@@ -467,7 +479,7 @@ def test_beat_shows_that_it_lives_in_each_step_and_between_statements(
 
 
 def test_a_step_that_goes_through_again_is_told_no_more(
-    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    core: PrivateConnection, keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("esteira.keeper.rescue.Expirer.step", broken)
@@ -482,7 +494,9 @@ def test_a_step_that_goes_through_again_is_told_no_more(
     assert (tmp_path / "beat.ready").exists()
 
 
-def test_what_another_keeper_said_stays_until_that_one_is_silent(core: Core, keeper: Keeper) -> None:
+def test_what_another_keeper_said_stays_until_that_one_is_silent(
+    core: PrivateConnection, keeper: Keeper
+) -> None:
     other = Turns()
     other.me = "elsewhere:1"
     other.failed("feed", ZeroDivisionError("a bug"), None)
@@ -499,7 +513,7 @@ def test_what_another_keeper_said_stays_until_that_one_is_silent(core: Core, kee
     assert core.fetch("SELECT failing FROM esteira_keeper") == [({},)]
 
 
-def test_a_keeper_whose_row_was_deleted_makes_it_again(core: Core, keeper: Keeper) -> None:
+def test_a_keeper_whose_row_was_deleted_makes_it_again(core: PrivateConnection, keeper: Keeper) -> None:
     core.fetch("DELETE FROM esteira_keeper")
 
     keeper.turn()
@@ -509,7 +523,7 @@ def test_a_keeper_whose_row_was_deleted_makes_it_again(core: Core, keeper: Keepe
 
 
 def test_a_turn_with_nothing_to_do_takes_few_statements(
-    core: Core, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is a way to the server and back, twice a second and in every beat; about ten make a turn."""
     serve(core, TYPE)
@@ -518,11 +532,15 @@ def test_a_turn_with_nothing_to_do_takes_few_statements(
     for _ in range(3):
         keeper.turn()
     said: list[str] = []
-    once = Core._once
-    monkeypatch.setattr(Core, "_once", lambda self, sql, params: said.append(sql) or once(self, sql, params))
+    once = PrivateConnection._once
+    monkeypatch.setattr(
+        PrivateConnection, "_once", lambda self, sql, params: said.append(sql) or once(self, sql, params)
+    )
     transactions: list[None] = []
-    transaction = Core.transaction
-    monkeypatch.setattr(Core, "transaction", lambda self: transactions.append(None) or transaction(self))
+    transaction = PrivateConnection.transaction
+    monkeypatch.setattr(
+        PrivateConnection, "transaction", lambda self: transactions.append(None) or transaction(self)
+    )
 
     for _ in range(4):
         keeper.turn()

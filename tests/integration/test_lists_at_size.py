@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from bench import history
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.search import scan
 from esteira.states import SHOWN_STATE_SQL, SHOWN_STATES
 from esteira_web.read.listing import Filters, page
@@ -41,7 +41,9 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["never analysed", "looked empty", "analysed"])
-def many(core: Core, server: psycopg.Connection[Any], request: pytest.FixtureRequest) -> Iterator[None]:
+def many(
+    core: PrivateConnection, server: psycopg.Connection[Any], request: pytest.FixtureRequest
+) -> Iterator[None]:
     """A history, and what the planner knows of it."""
     server.execute("ALTER TABLE esteira_job SET (autovacuum_enabled = false)")
     server.execute("DELETE FROM pg_statistic WHERE starelid = 'esteira_job'::regclass")
@@ -87,7 +89,7 @@ def test_no_list_reads_more_than_its_bound(many: None, small_bounds: None) -> No
 
 
 def test_what_is_rare_is_found_at_the_far_end_of_the_history(
-    many: None, small_bounds: None, core: Core
+    many: None, small_bounds: None, core: PrivateConnection
 ) -> None:
     (oldest,) = core.fetch("SELECT id FROM esteira_job ORDER BY created_at LIMIT 1")[0]
     for state in ("dead", "failed", "retrying", "running"):
@@ -114,7 +116,7 @@ STATES = {
 
 
 def test_jobs_that_wait_are_found_behind_much_that_ran_since(
-    core: Core, server: psycopg.Connection[Any], small_bounds: None
+    core: PrivateConnection, server: psycopg.Connection[Any], small_bounds: None
 ) -> None:
     history.waiting(server, COLLECTED * 2, queue="paused")
     core.fetch(
@@ -160,7 +162,7 @@ LISTS = [
 
 
 def test_a_search_that_goes_on_leaves_out_nothing_there_and_back(
-    core: Core, server: psycopg.Connection[Any], tiny_bounds: None
+    core: PrivateConnection, server: psycopg.Connection[Any], tiny_bounds: None
 ) -> None:
     history.past(server, 2_000)
     core.fetch(  # jobs of all kinds that are due: by their delay, given back by an operator, due in the past
@@ -182,7 +184,7 @@ def test_a_search_that_goes_on_leaves_out_nothing_there_and_back(
         assert back == wanted[::-1][-len(back) :], filters
 
 
-def expected(core: Core, filters: Filters) -> list[UUID]:
+def expected(core: PrivateConnection, filters: Filters) -> list[UUID]:
     rows = core.fetch(
         f"""SELECT id FROM esteira_job WHERE ({SHOWN_STATE_SQL} = ANY(%(states)s) OR cardinality(%(states)s) = 0)
               AND type = coalesce(nullif(%(type)s, ''), type) AND queue = coalesce(nullif(%(queue)s, ''), queue)

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import connection
 
 from esteira import Context, TimeLimitExceeded, job
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.models import Job
 from esteira.record import finish, telling
 from esteira.runner import heartbeat
@@ -88,7 +88,7 @@ def when(condition: Callable[[], bool], what: str, then: Callable[[], None]) -> 
 
 @pytest.mark.parametrize("strength", ["NO KEY UPDATE", "UPDATE"])
 def test_an_end_that_waits_for_a_lock_costs_no_neighbour_its_lease_or_its_end(
-    runner: Runner, core: Core, holder: Holder, strength: str
+    runner: Runner, core: PrivateConnection, holder: Holder, strength: str
 ) -> None:
     @job(name="test.pair", lease=LEASE_S)
     def pair(ctx: Context, first: bool) -> None:
@@ -115,7 +115,7 @@ def test_an_end_that_waits_for_a_lock_costs_no_neighbour_its_lease_or_its_end(
 
 
 def test_a_job_that_cannot_be_handed_back_yet_costs_no_neighbour_its_lease(
-    runner: Runner, core: Core, holder: Holder
+    runner: Runner, core: PrivateConnection, holder: Holder
 ) -> None:
     @job(name="test.waits", lease=LEASE_S)
     def waits(ctx: Context) -> None:
@@ -135,18 +135,22 @@ def test_a_job_that_cannot_be_handed_back_yet_costs_no_neighbour_its_lease(
     ]
 
 
-def test_what_is_to_be_handed_back_keeps_its_lease_until_it_is(runner: Runner, core: Core) -> None:
+def test_what_is_to_be_handed_back_keeps_its_lease_until_it_is(
+    runner: Runner, core: PrivateConnection
+) -> None:
     (claimed,) = running(core)
-    runner.slot.begin([claimed])
-    runner.slot.give_back_waiting()
+    runner.held_jobs.begin([claimed])
+    runner.held_jobs.hand_back_waiting()
 
-    assert [one.job.id for one in runner.slot.held()] == [claimed.id]
+    assert [one.job.id for one in runner.held_jobs.held()] == [claimed.id]
 
-    runner.ledger.flush()
-    assert not runner.slot.held()
+    runner.completer.flush()
+    assert not runner.held_jobs.held()
 
 
-def test_no_write_of_an_attempt_waits_for_a_lock_and_each_says_so(core: Core, holder: Holder) -> None:
+def test_no_write_of_an_attempt_waits_for_a_lock_and_each_says_so(
+    core: PrivateConnection, holder: Holder
+) -> None:
     locked, free = running(core, 2)
     mine = [(locked.id, 1), (free.id, 1)]
     holder.lock(locked.id, "UPDATE")
@@ -170,7 +174,7 @@ def test_no_write_of_an_attempt_waits_for_a_lock_and_each_says_so(core: Core, ho
     assert finish.finish(core, [outcome(locked)]) == {locked.id: "succeeded"}
 
 
-def test_a_completion_waits_for_a_lock_because_it_comes_once(core: Core, holder: Holder) -> None:
+def test_a_completion_waits_for_a_lock_because_it_comes_once(core: PrivateConnection, holder: Holder) -> None:
     (claimed,) = running(core)
     holder.lock(claimed.id)
     core.fetch("SET lock_timeout = '20s'")
@@ -189,13 +193,17 @@ def waiting_for_a_lock(name: str) -> bool:
         return rows.fetchone() is not None
 
 
-def test_the_progress_of_a_locked_row_is_told_later(runner: Runner, core: Core, holder: Holder) -> None:
+def test_the_progress_of_a_locked_row_is_told_later(
+    runner: Runner, core: PrivateConnection, holder: Holder
+) -> None:
     @job(name="test.own", lease=LEASE_S)
     def own(ctx: Context) -> None:
         holder.lock(ctx.job_id)
         ctx.progress(1, 2, "half")
-        until(lambda: runner.slot.running and runner.slot.running.progress is None, "it is taken up")
-        until(lambda: runner.slot.running and runner.slot.running.progress, "it waits")
+        until(
+            lambda: runner.held_jobs.running and runner.held_jobs.running.progress is None, "it is taken up"
+        )
+        until(lambda: runner.held_jobs.running and runner.held_jobs.running.progress, "it waits")
         holder.let_go()
         until(lambda: look(core, ctx.job_id).progress_done == 1, "it is told")
         until(lambda: look(core, ctx.job_id).started_at, "so is the start")
@@ -208,7 +216,7 @@ def test_the_progress_of_a_locked_row_is_told_later(runner: Runner, core: Core, 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.parametrize("force", [True, False])
 def test_what_ended_and_is_locked_is_written_before_its_process_is_ended(
-    force: bool, holder: Holder, core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    force: bool, holder: Holder, core: PrivateConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "HARD_AFTER_S", 0.3)
 

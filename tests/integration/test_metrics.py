@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import esteira
 from esteira import job, operate
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.keeper.retention import Retention
 from esteira.record import claim as claims
 from esteira.record import finish as finishes
@@ -59,7 +59,9 @@ def scraped(page: Page) -> Scraped:
     return Scraped(page())
 
 
-def worker(core: Core, name: str, *, state: str = "up", slots: int = 2, seen_s: float = 0) -> None:
+def worker(
+    core: PrivateConnection, name: str, *, state: str = "up", slots: int = 2, seen_s: float = 0
+) -> None:
     core.fetch(
         """INSERT INTO esteira_worker (name, incarnation, host, pid, queues, types, slots, state, last_seen)
            VALUES (%s, 'b-1-1', 'h', 1, '[]', '[]', %s, %s, clock_timestamp() - %s * interval '1 second')""",
@@ -89,7 +91,7 @@ def test_an_idle_installation_says_zero_of_everything_that_it_knows(page: Page, 
     assert [found("not_measured", part=part) for part in queued.PARTS] == [0, 0, 0, 0]
 
 
-def test_waiting_scheduled_and_running_jobs_are_told_apart(page: Page, core: Core) -> None:
+def test_waiting_scheduled_and_running_jobs_are_told_apart(page: Page, core: PrivateConnection) -> None:
     stored(core, 3)
     stored(core, 2, publish=True)
     stored(core, 4, priority=3, type="tests.other", delay_s=3600.0)
@@ -104,7 +106,9 @@ def test_waiting_scheduled_and_running_jobs_are_told_apart(page: Page, core: Cor
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_the_age_is_that_of_the_job_that_waits_longest(page: Page, core: Core, published: bool) -> None:
+def test_the_age_is_that_of_the_job_that_waits_longest(
+    page: Page, core: PrivateConnection, published: bool
+) -> None:
     old, *_ = stored(core, 3, publish=published)
     elapse(core, old, "run_at", 500)
     stored(core, 1, queue="mail", delay_s=3600.0)
@@ -115,14 +119,14 @@ def test_the_age_is_that_of_the_job_that_waits_longest(page: Page, core: Core, p
     assert found("oldest_due_seconds", queue="mail") == 0
 
 
-def test_a_long_backlog_is_counted_to_ten_thousand(page: Page, core: Core) -> None:
+def test_a_long_backlog_is_counted_to_ten_thousand(page: Page, core: PrivateConnection) -> None:
     for hinted in (False, True):
         fill(core, queued.MOST + 10, hinted=hinted)
 
     assert scraped(page)("jobs_waiting", queue="default") == queued.MOST
 
 
-def test_paused_queues_are_told(page: Page, core: Core) -> None:
+def test_paused_queues_are_told(page: Page, core: PrivateConnection) -> None:
     operate.pause("default", by="ana")
     assert scraped(page)("queue_paused", queue="default") == 1
 
@@ -130,7 +134,7 @@ def test_paused_queues_are_told(page: Page, core: Core) -> None:
     assert scraped(page)("queue_paused", queue="default") == 0
 
 
-def test_workers_are_up_silent_or_gone(page: Page, core: Core) -> None:
+def test_workers_are_up_silent_or_gone(page: Page, core: PrivateConnection) -> None:
     worker(core, "w1", slots=4)
     worker(core, "w2", slots=2)
     worker(core, "w3", slots=8, seen_s=3600)
@@ -142,13 +146,13 @@ def test_workers_are_up_silent_or_gone(page: Page, core: Core) -> None:
     assert found("worker_slots") == 6
 
 
-def test_the_keeper_s_last_sweep_has_an_age(page: Page, core: Core) -> None:
+def test_the_keeper_s_last_sweep_has_an_age(page: Page, core: PrivateConnection) -> None:
     core.fetch("UPDATE esteira_keeper SET last_sweep = clock_timestamp() - interval '90 seconds'")
 
     assert 90 <= scraped(page)("keeper_last_sweep_seconds") < 150
 
 
-def test_bytes_of_files_are_added_up(page: Page, core: Core) -> None:
+def test_bytes_of_files_are_added_up(page: Page, core: PrivateConnection) -> None:
     core.fetch(
         "INSERT INTO esteira_file (id, name, content_type, size, sha256)"
         " SELECT gen_random_uuid(), 'a', 'text/plain', 100, '' FROM generate_series(1, 3)"
@@ -157,7 +161,7 @@ def test_bytes_of_files_are_added_up(page: Page, core: Core) -> None:
     assert scraped(page)("files_bytes") == 300
 
 
-def backup(core: Core, step: str, *, succeeded_s: float | None, failed_s: float | None) -> None:
+def backup(core: PrivateConnection, step: str, *, succeeded_s: float | None, failed_s: float | None) -> None:
     core.fetch(
         """INSERT INTO esteira_backup VALUES (%s, clock_timestamp() - %s * interval '1 second',
              clock_timestamp() - %s * interval '1 second')""",
@@ -165,7 +169,7 @@ def backup(core: Core, step: str, *, succeeded_s: float | None, failed_s: float 
     )
 
 
-def test_backups_have_an_age_and_fail_until_the_next_success(page: Page, core: Core) -> None:
+def test_backups_have_an_age_and_fail_until_the_next_success(page: Page, core: PrivateConnection) -> None:
     backup(core, "dump", succeeded_s=7200, failed_s=9000)
     backup(core, "upload", succeeded_s=None, failed_s=60)
     backup(core, "older", succeeded_s=7200, failed_s=60)
@@ -177,12 +181,14 @@ def test_backups_have_an_age_and_fail_until_the_next_success(page: Page, core: C
     assert [found("backup_failing", step=step) for step in ("dump", "upload", "older")] == [0, 1, 1]
 
 
-def test_connections_are_counted_against_those_that_anybody_may_have(page: Page, core: Core) -> None:
+def test_connections_are_counted_against_those_that_anybody_may_have(
+    page: Page, core: PrivateConnection
+) -> None:
     before = scraped(page)("database_connections")
     most, kept = core.fetch(
         "SELECT setting::int FROM pg_settings WHERE name IN ('max_connections', 'superuser_reserved_connections') ORDER BY name"
     )
-    another = Core("another")
+    another = PrivateConnection("another")
     another.fetch("SELECT 1")
 
     found = scraped(page)
@@ -192,7 +198,9 @@ def test_connections_are_counted_against_those_that_anybody_may_have(page: Page,
     assert found("database_connections_limit") == most[0] - kept[0]
 
 
-def test_alerts_and_dashboard_ask_for_what_is_measured_and_all_of_it_is_used(page: Page, core: Core) -> None:
+def test_alerts_and_dashboard_ask_for_what_is_measured_and_all_of_it_is_used(
+    page: Page, core: PrivateConnection
+) -> None:
     backup(core, "dump", succeeded_s=60, failed_s=None)
     measured = {sample.name for family in scraped(page).families.values() for sample in family.samples}
 
@@ -202,7 +210,7 @@ def test_alerts_and_dashboard_ask_for_what_is_measured_and_all_of_it_is_used(pag
 # --- Counters ------------------------------------------------------------------------------------------------------------
 
 
-def told(core: Core, *runs: tuple[str, float]) -> None:
+def told(core: PrivateConnection, *runs: tuple[str, float]) -> None:
     """Let a process tell the ends of some runs: state and seconds."""
     stats = Stats()
     for state, seconds in runs:
@@ -210,7 +218,7 @@ def told(core: Core, *runs: tuple[str, float]) -> None:
     stats.flush(core)
 
 
-def test_ends_and_run_times_are_those_that_processes_told(page: Page, core: Core) -> None:
+def test_ends_and_run_times_are_those_that_processes_told(page: Page, core: PrivateConnection) -> None:
     told(core, ("succeeded", 0.02), ("succeeded", 0.3), ("retried", 7200))
     told(core, ("succeeded", 0.02), ("failed", 2))
 
@@ -228,7 +236,9 @@ def test_ends_and_run_times_are_those_that_processes_told(page: Page, core: Core
     assert found("job_run_seconds_sum", **of) == pytest.approx(7202.34)
 
 
-def test_no_counter_falls_when_retention_deletes_what_it_was_made_of(page: Page, core: Core) -> None:
+def test_no_counter_falls_when_retention_deletes_what_it_was_made_of(
+    page: Page, core: PrivateConnection
+) -> None:
     told(core, ("succeeded", 0.02), ("dead", 0))
     before = scraped(page).counters()
     core.fetch(
@@ -244,8 +254,8 @@ def test_no_counter_falls_when_retention_deletes_what_it_was_made_of(page: Page,
     assert after == 2
 
 
-def test_many_processes_that_tell_at_once_lose_no_count(page: Page, core: Core) -> None:
-    others = [Core(f"other {n}") for n in range(4)]
+def test_many_processes_that_tell_at_once_lose_no_count(page: Page, core: PrivateConnection) -> None:
+    others = [PrivateConnection(f"other {n}") for n in range(4)]
     try:
         for _ in range(5):
             for other in others:
@@ -261,7 +271,7 @@ def ends(page: Page, state: str) -> float:
     return scraped(page)("jobs_finished_total", type=TYPE, queue="default", state=state)
 
 
-def test_jobs_that_die_with_their_processes_are_counted(page: Page, core: Core) -> None:
+def test_jobs_that_die_with_their_processes_are_counted(page: Page, core: PrivateConnection) -> None:
     (mine,) = running(core, delivery="d1")
     core.fetch("UPDATE esteira_job SET suspicion = %s", [rescues.MAX_SUSPICION - 1])
 
@@ -271,7 +281,7 @@ def test_jobs_that_die_with_their_processes_are_counted(page: Page, core: Core) 
     assert scraped(page)("job_run_seconds_count", type=TYPE, queue="default") == 0
 
 
-def test_jobs_that_expire_are_counted_wherever_that_is_found(page: Page, core: Core) -> None:
+def test_jobs_that_expire_are_counted_wherever_that_is_found(page: Page, core: PrivateConnection) -> None:
     stored(core, 2, expires_in_s=0.0)
     hinted = stored(core, 1, expires_in_s=0.0, publish=True)
 
@@ -281,7 +291,7 @@ def test_jobs_that_expire_are_counted_wherever_that_is_found(page: Page, core: C
     assert ends(page, "expired") == 3
 
 
-def test_cancelled_jobs_are_counted_when_a_worker_had_them(page: Page, core: Core) -> None:
+def test_cancelled_jobs_are_counted_when_a_worker_had_them(page: Page, core: PrivateConnection) -> None:
     killed, returned, rescued = (running(core, delivery=f"d{n}")[0] for n in range(3))
     for one in (killed, returned, rescued):
         operate.cancel(one.id, by="ana", force=one is killed)
@@ -294,7 +304,7 @@ def test_cancelled_jobs_are_counted_when_a_worker_had_them(page: Page, core: Cor
     assert not [one for one in (killed, returned, rescued) if look(core, one.id).state != "cancelled"]
 
 
-def test_refused_parameters_are_a_failure_in_the_end(page: Page, core: Core) -> None:
+def test_refused_parameters_are_a_failure_in_the_end(page: Page, core: PrivateConnection) -> None:
     (mine,) = running(core)
     core.fetch("UPDATE esteira_job SET refused_since = clock_timestamp() - interval '1 hour'")
 
@@ -303,7 +313,7 @@ def test_refused_parameters_are_a_failure_in_the_end(page: Page, core: Core) -> 
     assert ends(page, "failed") == 1
 
 
-def test_what_returns_to_the_queue_is_no_end(page: Page, core: Core) -> None:
+def test_what_returns_to_the_queue_is_no_end(page: Page, core: PrivateConnection) -> None:
     (mine,) = running(core)
 
     assert finishes.hand_back(core, [(mine.id, mine.attempt)]) == 1
@@ -311,7 +321,7 @@ def test_what_returns_to_the_queue_is_no_end(page: Page, core: Core) -> None:
     assert core.fetch("SELECT count(*) FROM esteira_stat") == [(0,)]
 
 
-def test_ends_without_a_run_have_as_many_buckets_as_runs(core: Core) -> None:
+def test_ends_without_a_run_have_as_many_buckets_as_runs(core: PrivateConnection) -> None:
     stored(core, 1, expires_in_s=0.0)
     claims.expire(core)
 
@@ -322,7 +332,7 @@ def test_ends_without_a_run_have_as_many_buckets_as_runs(core: Core) -> None:
 # --- What it costs -------------------------------------------------------------------------------------------------------
 
 
-def test_a_page_is_kept_for_two_seconds(page: Page, core: Core) -> None:
+def test_a_page_is_kept_for_two_seconds(page: Page, core: PrivateConnection) -> None:
     first = page()
     stored(core, 1)
 
@@ -331,7 +341,7 @@ def test_a_page_is_kept_for_two_seconds(page: Page, core: Core) -> None:
     assert Scraped(page())("jobs_waiting", queue="default") == 1
 
 
-def fill(core: Core, n: int, *, type: str = TYPE, hinted: bool = False, in_s: float = 0) -> None:
+def fill(core: PrivateConnection, n: int, *, type: str = TYPE, hinted: bool = False, in_s: float = 0) -> None:
     core.fetch(
         """INSERT INTO esteira_job
              (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, run_at, published_at)
@@ -349,7 +359,7 @@ class AsMeasured(Explained):
         return self.core.fetch(sql, params) if "set_config" in sql else super().fetch(sql, params)
 
 
-def cost(core: Core) -> int:
+def cost(core: PrivateConnection) -> int:
     """Return how many blocks of the job table and its indexes a page reads."""
     explained = AsMeasured(core)
     queued.Queued(queued.Limited(explained)).count()
@@ -362,7 +372,7 @@ def cost(core: Core) -> int:
     return explained.buffers
 
 
-def test_what_is_beyond_ten_thousand_jobs_is_not_looked_at(core: Core) -> None:
+def test_what_is_beyond_ten_thousand_jobs_is_not_looked_at(core: PrivateConnection) -> None:
     def add(n: int) -> None:
         fill(core, n, type="tests.due")
         fill(core, n, type="tests.hinted", hinted=True)
@@ -379,7 +389,7 @@ def test_what_is_beyond_ten_thousand_jobs_is_not_looked_at(core: Core) -> None:
     assert long < short * 1.2 + 100
 
 
-def test_scheduled_jobs_are_not_walked_over_to_find_what_is_due(core: Core) -> None:
+def test_scheduled_jobs_are_not_walked_over_to_find_what_is_due(core: PrivateConnection) -> None:
     fill(core, 50_000, in_s=86400)
     explained = AsMeasured(core)
 
@@ -394,10 +404,10 @@ OF_JOBS = ("jobs_waiting", "jobs_scheduled", "jobs_running", "oldest_due_seconds
 
 
 def test_what_takes_too_long_is_left_out_and_the_rest_is_told(
-    page: Page, core: Core, monkeypatch: pytest.MonkeyPatch
+    page: Page, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored(core, 2)
-    other = Core("other")
+    other = PrivateConnection("other")
     with other.transaction():
         other.fetch("LOCK TABLE esteira_job IN ACCESS EXCLUSIVE MODE")
         found = scraped(page)
@@ -415,8 +425,8 @@ def test_what_takes_too_long_is_left_out_and_the_rest_is_told(
     assert [after("not_measured", part=part) for part in queued.PARTS] == [0, 0, 0, 0]
 
 
-def test_files_that_take_too_long_are_left_out(page: Page, core: Core) -> None:
-    other = Core("other")
+def test_files_that_take_too_long_are_left_out(page: Page, core: PrivateConnection) -> None:
+    other = PrivateConnection("other")
     with other.transaction():
         other.fetch("LOCK TABLE esteira_file IN ACCESS EXCLUSIVE MODE")
         found = scraped(page)
@@ -427,8 +437,8 @@ def test_files_that_take_too_long_are_left_out(page: Page, core: Core) -> None:
     assert "esteira_files_bytes" not in found.families
 
 
-def test_a_server_that_is_too_slow_is_not_asked_twice(page: Page, core: Core) -> None:
-    other = Core("other")
+def test_a_server_that_is_too_slow_is_not_asked_twice(page: Page, core: PrivateConnection) -> None:
+    other = PrivateConnection("other")
     with other.transaction():
         other.fetch("LOCK TABLE esteira_stattotal IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()

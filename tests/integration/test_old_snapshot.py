@@ -12,7 +12,7 @@ import redis as redis_client
 
 from esteira.broker.hint import MARKER
 from esteira.broker.publisher import Publisher
-from esteira.db import Core, Row
+from esteira.db import PrivateConnection, Row
 from esteira.db.walk import Walk
 from esteira.keeper.due import Due
 from esteira.keeper.hold import Hold
@@ -60,7 +60,7 @@ class Sweeper:
         return counted.blocks
 
 
-def test_a_sweep_does_not_read_again_what_ran(core: Core, counted: Counted) -> None:
+def test_a_sweep_does_not_read_again_what_ran(core: PrivateConnection, counted: Counted) -> None:
     sweeper = Sweeper()
     with old_snapshot():
         ran(core, RAN)
@@ -74,7 +74,9 @@ def test_a_sweep_does_not_read_again_what_ran(core: Core, counted: Counted) -> N
     )
 
 
-def test_a_lost_process_is_dealt_with_by_the_keys_of_its_jobs(core: Core, counted: Counted) -> None:
+def test_a_lost_process_is_dealt_with_by_the_keys_of_its_jobs(
+    core: PrivateConnection, counted: Counted
+) -> None:
     with old_snapshot():
         ran(core, RAN)
         job = running(core, delivery="d9")[0]
@@ -85,7 +87,7 @@ def test_a_lost_process_is_dealt_with_by_the_keys_of_its_jobs(core: Core, counte
     assert counted.blocks < FEW_BLOCKS
 
 
-def test_a_worker_that_goes_finds_its_jobs_before_what_ran(core: Core) -> None:
+def test_a_worker_that_goes_finds_its_jobs_before_what_ran(core: PrivateConnection) -> None:
     with old_snapshot():
         ran(core, RAN)
         jobs = running(core, 3, worker="w7/boot")
@@ -101,13 +103,13 @@ def publisher(job_types: None) -> Publisher:
     return Publisher(timeout_s=1, breaker_s=0.1)
 
 
-def read_once(checker: Checker, db: Core) -> None:
+def read_once(checker: Checker, db: PrivateConnection) -> None:
     """Check until everything was read, as a keeper does that starts."""
     until(lambda: checker.check(db) or checker.walk.been_through, "everything was read once")
 
 
 def test_a_check_does_not_read_again_what_ran(
-    core: Core, counted: Counted, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, counted: Counted, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     redis.set(f"esteira:{MARKER}", "1")
     checker = Checker(publisher)
@@ -124,7 +126,7 @@ def test_a_check_does_not_read_again_what_ran(
 
 
 def test_a_missing_hint_is_found_beside_what_ran(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     redis.set(f"esteira:{MARKER}", "1")
     checker = Checker(publisher)
@@ -142,7 +144,7 @@ def test_a_missing_hint_is_found_beside_what_ran(
 
 
 def test_after_redis_lost_everything_no_statement_reads_all_that_ran(
-    core: Core,
+    core: PrivateConnection,
     counted: Counted,
     publisher: Publisher,
     redis: redis_client.Redis,
@@ -161,7 +163,7 @@ def test_after_redis_lost_everything_no_statement_reads_all_that_ran(
     assert counted.most < 1000, "all at once is 1,600"
 
 
-class Statements(Core):
+class Statements(PrivateConnection):
     """A private connection that counts the statements that read what is published."""
 
     pages = 0
@@ -173,7 +175,11 @@ class Statements(Core):
 
 @pytest.mark.parametrize("marker", [True, False])
 def test_a_check_reads_a_long_list_of_hints_a_part_in_each_turn(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch, marker: bool
+    core: PrivateConnection,
+    publisher: Publisher,
+    redis: redis_client.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    marker: bool,
 ) -> None:
     """Else nothing is rescued meanwhile. All are published at the same two moments."""
     monkeypatch.setattr("esteira.keeper.reconcile.SLOW_S", 0.0)
@@ -215,12 +221,12 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esteira.keeper.due.MARKING_S", 0.0)
 
 
-def turn(feeder: Feeder, db: Core) -> tuple[int, bool]:
+def turn(feeder: Feeder, db: PrivateConnection) -> tuple[int, bool]:
     feeder._publisher._lengths.clear()
     return feeder.feed(db)
 
 
-def walked(feeder: Feeder, db: Core) -> Due:
+def walked(feeder: Feeder, db: PrivateConnection) -> Due:
     """Feed until the queue is known to be crowded, and everything was looked at once."""
     until(lambda: [turn(feeder, db)] and feeder._due["default"].walked, "everything was looked at once")
     assert feeder._due["default"].crowded
@@ -229,7 +235,7 @@ def walked(feeder: Feeder, db: Core) -> Due:
 
 @pytest.mark.usefixtures("crowded")
 def test_the_feed_does_not_read_again_what_ran(
-    core: Core, counted: Counted, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, counted: Counted, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     feeder = Feeder(publisher)
@@ -248,7 +254,7 @@ def test_the_feed_does_not_read_again_what_ran(
 
 @pytest.mark.usefixtures("crowded")
 def test_asking_who_waits_does_not_read_again_what_ran(
-    core: Core, counted: Counted, publisher: Publisher
+    core: PrivateConnection, counted: Counted, publisher: Publisher
 ) -> None:
     serve(core, TYPE)
     feeder = Feeder(publisher)
@@ -269,7 +275,7 @@ def test_asking_who_waits_does_not_read_again_what_ran(
 @pytest.mark.usefixtures("crowded")
 @pytest.mark.parametrize("seconds", [70, 1800, 7200])
 def test_what_comes_back_below_the_floor_is_fed(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, seconds: float
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, seconds: float
 ) -> None:
     serve(core, TYPE)
     feeder = Feeder(publisher)
@@ -287,7 +293,7 @@ def test_what_comes_back_below_the_floor_is_fed(
 @pytest.mark.usefixtures("crowded")
 @pytest.mark.parametrize("knows", [True, False])
 def test_a_crowded_queue_is_fed_in_the_order_in_which_jobs_became_due(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, knows: bool
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, knows: bool
 ) -> None:
     """A keeper that starts, and whose first statement is cancelled, knows no floors."""
     serve(core, TYPE)
@@ -323,7 +329,7 @@ def test_a_crowded_queue_is_fed_in_the_order_in_which_jobs_became_due(
 
 @pytest.mark.usefixtures("crowded")
 def test_a_queue_that_is_quick_again_is_crowded_no_more(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(core, TYPE)
     feeder = Feeder(publisher)
@@ -340,7 +346,7 @@ def test_a_queue_that_is_quick_again_is_crowded_no_more(
 
 
 def test_a_slow_disk_makes_no_queue_crowded(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To be crowded costs walks through all that waits, which a server that writes slowly can afford least."""
     monkeypatch.setattr("esteira.keeper.due.SLOW_S", 0.5)  # reading takes less on a busy machine too
@@ -356,7 +362,7 @@ def test_a_slow_disk_makes_no_queue_crowded(
 
 @pytest.mark.usefixtures("crowded")
 def test_jobs_of_a_type_that_a_worker_did_not_know_before_are_fed_in_their_order(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     feeder = Feeder(publisher)
@@ -375,7 +381,7 @@ def test_jobs_of_a_type_that_a_worker_did_not_know_before_are_fed_in_their_order
 # --- two keepers at once ----------------------------------------------------------------------------------------------
 
 
-def started(feeder: Feeder, core: Core, number: int) -> list[UUID]:
+def started(feeder: Feeder, core: PrivateConnection, number: int) -> list[UUID]:
     """Let jobs wait, the oldest first in the list, each 100 s younger, for a keeper that starts beside a crowded queue."""
     feeder._due["default"] = Due("default")
     feeder._due["default"]._crowd()
@@ -387,10 +393,10 @@ def started(feeder: Feeder, core: Core, number: int) -> list[UUID]:
 
 @pytest.mark.usefixtures("crowded")
 def test_two_keepers_feed_a_crowded_queue_in_the_order_in_which_jobs_became_due(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(core, TYPE)
-    feeder, other = Feeder(publisher), Core("other")
+    feeder, other = Feeder(publisher), PrivateConnection("other")
     feeder.window = 8
     asked = {"queue": "default", "types": [TYPE], "priorities": [6], "limit": 8}
     order: list[str] = []
@@ -422,10 +428,10 @@ def test_two_keepers_feed_a_crowded_queue_in_the_order_in_which_jobs_became_due(
 
 @pytest.mark.usefixtures("crowded")
 def test_a_row_that_somebody_holds_is_not_left_to_the_walk(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(core, TYPE)
-    feeder, other = Feeder(publisher), Core("other")
+    feeder, other = Feeder(publisher), PrivateConnection("other")
     with old_snapshot():
         ran(core, RAN, over_s=3600)
         jobs = started(feeder, core, 5)

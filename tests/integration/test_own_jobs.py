@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.files import open_result
 from esteira.job_types.registry import registry
 from esteira.models import Job
@@ -54,7 +54,7 @@ def listed(client: Client, query: str = "") -> set[str]:
     return {job["id"] for job in get(client, f"/jobs{query}").json()["items"]}
 
 
-def with_file(core: Core, user: Any) -> str:
+def with_file(core: PrivateConnection, user: Any) -> str:
     """Store a succeeded job of an account that made the file a.txt."""
     (claimed,) = running(core, account=f"user:{user.pk}")
     with open_result(claimed.id, 1, "a.txt", "text/plain", db=core) as out:
@@ -78,7 +78,7 @@ def without_ids(response: Any, *ids: object) -> str:
 
 
 @pytest.mark.parametrize(("method", "path"), DOORS)
-def test_another_accounts_job_looks_like_none_at_all(core: Core, method: str, path: str) -> None:
+def test_another_accounts_job_looks_like_none_at_all(core: PrivateConnection, method: str, path: str) -> None:
     theirs = with_file(core, account("bia", "submitter"))
     mine = account("ana", "submitter")
     client = bearer("submitter", user=mine)
@@ -93,7 +93,7 @@ def test_another_accounts_job_looks_like_none_at_all(core: Core, method: str, pa
 
 
 @pytest.mark.parametrize(("method", "path"), DOORS)
-def test_the_own_job_answers_at_each_of_them(core: Core, method: str, path: str) -> None:
+def test_the_own_job_answers_at_each_of_them(core: PrivateConnection, method: str, path: str) -> None:
     mine = account("ana", "submitter")
     client = Client()
     client.force_login(mine)
@@ -248,7 +248,7 @@ def test_a_stand_in_of_another_account_is_not_repeated_to_who_lost_the_right_to_
     assert post(client, "/jobs", asked, Idempotency_Key="k").status_code == 404
 
 
-def test_a_list_of_one_account_reads_its_own_index(core: Core) -> None:
+def test_a_list_of_one_account_reads_its_own_index(core: PrivateConnection) -> None:
     core.fetch(
         """INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, account)
            SELECT gen_random_uuid(), 't.note', '{}', 'default', 6, 4, 2, 10, 60,
@@ -264,7 +264,9 @@ def test_a_list_of_one_account_reads_its_own_index(core: Core) -> None:
     assert "job_account" in plan, plan
 
 
-def test_an_ended_job_of_its_own_cannot_be_retried_by_a_submitter(ana: Client, core: Core) -> None:
+def test_an_ended_job_of_its_own_cannot_be_retried_by_a_submitter(
+    ana: Client, core: PrivateConnection
+) -> None:
     job = submitted(ana)
     ended(core, UUID(job), "failed")
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from django.test import Client
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.files import open_result
 from esteira.models import Job, JobLog
 from esteira.record.finish import finish
@@ -97,7 +97,7 @@ def test_an_empty_list_says_how_to_begin(operator: Client) -> None:
     assert "Nothing matches" in text_of(operator.get("/?state=failed"))
 
 
-def test_jobs_are_listed_with_state_and_try(operator: Client, core: Core) -> None:
+def test_jobs_are_listed_with_state_and_try(operator: Client, core: PrivateConnection) -> None:
     (one,) = stored(core)
     (failed,) = stored(core)
     ended(core, failed, "failed")
@@ -111,7 +111,7 @@ def test_jobs_are_listed_with_state_and_try(operator: Client, core: Core) -> Non
     assert "1 / 4" in everything
 
 
-def test_older_and_newer_pages_keep_the_filter(operator: Client, core: Core) -> None:
+def test_older_and_newer_pages_keep_the_filter(operator: Client, core: PrivateConnection) -> None:
     stored(core, 120, queue="mail")
     stored(core, 3)
     seen: list[str] = []
@@ -133,7 +133,9 @@ def test_a_filter_that_makes_no_sense_is_said(operator: Client) -> None:
     assert "sleeping" in text_of(response)
 
 
-def test_the_list_says_why_a_job_failed_to_those_who_may_know(operator: Client, core: Core) -> None:
+def test_the_list_says_why_a_job_failed_to_those_who_may_know(
+    operator: Client, core: PrivateConnection
+) -> None:
     job_id = failed_job(core, message="no rows in " + "x" * 300 + "\nsecond line")
 
     page, to_a_viewer = text_of(operator.get("/")), text_of(browser("viewer").get("/"))
@@ -149,7 +151,7 @@ def test_the_list_says_why_a_job_failed_to_those_who_may_know(operator: Client, 
 # --- one job
 
 
-def failed_job(core: Core, message: str = "no <b>rows</b>") -> UUID:
+def failed_job(core: PrivateConnection, message: str = "no <b>rows</b>") -> UUID:
     (claimed,) = running(core, max_failures=1, params='{"text": "<script>alert(1)</script>"}')
     JobLog.objects.create(job_id=claimed.id, attempt=1, text="reading <rows>\n")
     error = {"kind": "exception", "type": "ValueError", "message": message, "traceback": "File x"}
@@ -157,7 +159,7 @@ def failed_job(core: Core, message: str = "no <b>rows</b>") -> UUID:
     return claimed.id
 
 
-def test_a_failed_job_shows_why_and_what_it_was_given(operator: Client, core: Core) -> None:
+def test_a_failed_job_shows_why_and_what_it_was_given(operator: Client, core: PrivateConnection) -> None:
     page = text_of(operator.get(f"/jobs/{failed_job(core)}/"))
 
     for part in (
@@ -173,7 +175,7 @@ def test_a_failed_job_shows_why_and_what_it_was_given(operator: Client, core: Co
     assert "<b>rows" not in page
 
 
-def test_a_viewer_sees_neither_payloads_nor_buttons(core: Core) -> None:
+def test_a_viewer_sees_neither_payloads_nor_buttons(core: PrivateConnection) -> None:
     client, job_id = browser("viewer"), failed_job(core)
 
     page = text_of(client.get(f"/jobs/{job_id}/"))
@@ -185,7 +187,7 @@ def test_a_viewer_sees_neither_payloads_nor_buttons(core: Core) -> None:
     assert Job.objects.get(pk=job_id).state == "failed"
 
 
-def test_a_result_file_can_be_reached_from_its_job(operator: Client, core: Core) -> None:
+def test_a_result_file_can_be_reached_from_its_job(operator: Client, core: PrivateConnection) -> None:
     (claimed,) = running(core)
     with open_result(claimed.id, claimed.attempt, 'a "b" & c.txt', db=core) as out:
         out.write(b"content")
@@ -199,7 +201,7 @@ def test_a_result_file_can_be_reached_from_its_job(operator: Client, core: Core)
     assert "&quot;ok&quot;: true" in page
 
 
-def test_sizes_and_spans_are_said_as_on_the_command_line(operator: Client, core: Core) -> None:
+def test_sizes_and_spans_are_said_as_on_the_command_line(operator: Client, core: PrivateConnection) -> None:
     (claimed,) = running(core)
     with open_result(claimed.id, claimed.attempt, "report.txt", db=core) as out:
         out.write(b"x" * 2048)
@@ -213,7 +215,7 @@ def test_sizes_and_spans_are_said_as_on_the_command_line(operator: Client, core:
 
 
 def test_a_page_says_what_it_leaves_out_of_a_long_log_and_of_many_events(
-    operator: Client, core: Core
+    operator: Client, core: PrivateConnection
 ) -> None:
     (one,) = stored(core)
     JobLog.objects.create(job_id=one, attempt=1, text="first words\n" + "x" * jobs.LOG_SHOWN)
@@ -232,7 +234,7 @@ def test_a_page_says_what_it_leaves_out_of_a_long_log_and_of_many_events(
     assert f"manage.py jobs show {one} --logs" in page
 
 
-def test_buttons_do_what_they_say_and_tell_it(operator: Client, core: Core) -> None:
+def test_buttons_do_what_they_say_and_tell_it(operator: Client, core: PrivateConnection) -> None:
     (one,) = stored(core)
 
     after_cancel = operator.post(f"/jobs/{one}/cancel/", follow=True)
@@ -244,7 +246,7 @@ def test_buttons_do_what_they_say_and_tell_it(operator: Client, core: Core) -> N
     assert "Sent back to its queue." in text_of(after_retry)
 
 
-def test_a_running_job_is_asked_first_and_ended_then(operator: Client, core: Core) -> None:
+def test_a_running_job_is_asked_first_and_ended_then(operator: Client, core: PrivateConnection) -> None:
     (claimed,) = running(core)
     page = f"/jobs/{claimed.id}/"
     assert "End its process" not in text_of(operator.get(page))
@@ -258,7 +260,7 @@ def test_a_running_job_is_asked_first_and_ended_then(operator: Client, core: Cor
     assert Job.objects.get().cancel_force is True
 
 
-def test_a_job_that_ended_meanwhile_is_told_not_an_error(operator: Client, core: Core) -> None:
+def test_a_job_that_ended_meanwhile_is_told_not_an_error(operator: Client, core: PrivateConnection) -> None:
     (one,) = stored(core)
     ended(core, one, "succeeded")
 
@@ -268,7 +270,7 @@ def test_a_job_that_ended_meanwhile_is_told_not_an_error(operator: Client, core:
     assert "Nothing was changed" in text_of(response)
 
 
-def test_a_secret_is_not_on_the_page(operator: Client, core: Core) -> None:
+def test_a_secret_is_not_on_the_page(operator: Client, core: PrivateConnection) -> None:
     (one,) = stored(core, type="t.send", params='{"to": "ana", "password": "hunter2"}')
 
     page = text_of(operator.get(f"/jobs/{one}/"))
@@ -277,7 +279,7 @@ def test_a_secret_is_not_on_the_page(operator: Client, core: Core) -> None:
     assert "**********" in page
 
 
-def test_buttons_answer_to_post_from_this_site_only(core: Core) -> None:
+def test_buttons_answer_to_post_from_this_site_only(core: PrivateConnection) -> None:
     (one,) = stored(core)
     client = browser("operator", enforce_csrf_checks=True)
 

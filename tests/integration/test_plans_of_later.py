@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.keeper.disposal import BATCH
 from esteira.keeper.retention import DAY_S, Retention
 from esteira.record import claim as claims
@@ -28,19 +28,19 @@ SELECT gen_random_uuid(), %(type)s, '{}', 'default', 6, 4, 2, 10, 600,
 FROM generate_series(1, %(n)s)"""
 
 
-def fill(core: Core, what: str) -> None:
+def fill(core: PrivateConnection, what: str) -> None:
     core.fetch(LATER, {"type": TYPE, "what": what, "n": MANY})
     core.fetch("ANALYZE esteira_job")
 
 
-def test_the_feed_does_not_read_what_is_scheduled(core: Core, explained: Explained) -> None:  # noqa: F811
+def test_the_feed_does_not_read_what_is_scheduled(core: PrivateConnection, explained: Explained) -> None:  # noqa: F811
     stored(core, 5)
     fill(core, "scheduled")
 
     assert feed(explained) < FEW_BLOCKS, explained.scans()
 
 
-def test_expiring_does_not_read_what_has_time(core: Core, explained: Explained) -> None:  # noqa: F811
+def test_expiring_does_not_read_what_has_time(core: PrivateConnection, explained: Explained) -> None:  # noqa: F811
     fill(core, "expiring")
 
     claims.expire(explained)
@@ -48,7 +48,7 @@ def test_expiring_does_not_read_what_has_time(core: Core, explained: Explained) 
     assert explained.buffers < FEW_BLOCKS, explained.scans()
 
 
-def test_retention_does_not_read_what_is_young(core: Core) -> None:
+def test_retention_does_not_read_what_is_young(core: PrivateConnection) -> None:
     fill(core, "ended")
     counted = Counted("counted")
 
@@ -59,7 +59,7 @@ def test_retention_does_not_read_what_is_young(core: Core) -> None:
 
 
 @pytest.mark.parametrize("old", [3, BATCH + 3])
-def test_retention_still_finds_what_is_old(core: Core, old: int) -> None:
+def test_retention_still_finds_what_is_old(core: PrivateConnection, old: int) -> None:
     stored(core, old)
     core.fetch(
         """UPDATE esteira_job SET state = 'cancelled',

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from esteira import Context, job
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.promise import PROMISES, broken
 from esteira.runner.runner import Runner
 from tests.support.command import jobs
@@ -58,14 +58,14 @@ def ended(runner: Runner) -> Any:
     return answer
 
 
-def break_it(core: Core, statements: list[str], job_id: Any) -> None:
+def break_it(core: PrivateConnection, statements: list[str], job_id: Any) -> None:
     with core.transaction():
         core.fetch("SET LOCAL session_replication_role = replica")
         for statement in statements:
             core.fetch(statement, {"id": job_id})
 
 
-def test_what_ran_breaks_no_rule(runner: Runner, core: Core) -> None:
+def test_what_ran_breaks_no_rule(runner: Runner, core: PrivateConnection) -> None:
     ended(runner)
 
     assert [rows for _, rows in broken(core)] == [[]] * len(PROMISES)
@@ -74,7 +74,7 @@ def test_what_ran_breaks_no_rule(runner: Runner, core: Core) -> None:
 
 
 @pytest.mark.parametrize("rule", BREAKS)
-def test_what_breaks_a_rule_is_found(runner: Runner, core: Core, rule: str) -> None:
+def test_what_breaks_a_rule_is_found(runner: Runner, core: PrivateConnection, rule: str) -> None:
     answer = ended(runner)
 
     break_it(core, BREAKS[rule], answer.id)
@@ -87,7 +87,7 @@ def test_what_breaks_a_rule_is_found(runner: Runner, core: Core, rule: str) -> N
     assert str(answer.id) in jobs("check", "--all").out
 
 
-def test_a_tick_with_a_job_and_a_skip_is_found(runner: Runner, core: Core) -> None:
+def test_a_tick_with_a_job_and_a_skip_is_found(runner: Runner, core: PrivateConnection) -> None:
     answer = ended(runner)
     break_it(
         core,
@@ -102,7 +102,7 @@ def test_a_tick_with_a_job_and_a_skip_is_found(runner: Runner, core: Core) -> No
     assert [one.rule for one, rows in broken(core) if rows] == [PROMISES[3].rule]
 
 
-def test_older_jobs_are_left_out_unless_all_are_asked_for(runner: Runner, core: Core) -> None:
+def test_older_jobs_are_left_out_unless_all_are_asked_for(runner: Runner, core: PrivateConnection) -> None:
     answer = ended(runner)
     break_it(core, BREAKS["Times do not run backwards."], answer.id)
     break_it(

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.record.claim import claim, expire, refuse, settle
 from esteira.record.finish import extend, finish
 from esteira.record.insert import insert
@@ -30,7 +30,7 @@ from tests.support.jobs import (
 )
 
 
-def test_a_claim_hands_over_all_that_running_needs(core: Core) -> None:
+def test_a_claim_hands_over_all_that_running_needs(core: PrivateConnection) -> None:
     (job,) = stored(
         core, params='{"name": "Ana"}', queue="mail", max_failures=3, lease_s=4, timeout_s=30, backoff_s=5
     )
@@ -46,7 +46,7 @@ def test_a_claim_hands_over_all_that_running_needs(core: Core) -> None:
     assert 3 < row.lease_in <= 4
 
 
-def test_a_second_worker_cannot_claim_a_leased_job(core: Core) -> None:
+def test_a_second_worker_cannot_claim_a_leased_job(core: PrivateConnection) -> None:
     (job,) = running(core)
 
     assert claim(core, [job.id], worker="w2/boot", delivery="d2") == []
@@ -55,7 +55,7 @@ def test_a_second_worker_cannot_claim_a_leased_job(core: Core) -> None:
     assert (row.attempt, row.worker) == (1, "w1/boot")
 
 
-def test_a_batch_is_claimed_at_once_and_in_the_hints_order(core: Core) -> None:
+def test_a_batch_is_claimed_at_once_and_in_the_hints_order(core: PrivateConnection) -> None:
     jobs = stored(core, 20)
     asked = [*jobs[10:], *jobs[:10]]
 
@@ -65,7 +65,7 @@ def test_a_batch_is_claimed_at_once_and_in_the_hints_order(core: Core) -> None:
     assert all(look(core, job).batched for job in jobs)
 
 
-def test_a_doubled_or_strange_hint_claims_nothing_twice(core: Core) -> None:
+def test_a_doubled_or_strange_hint_claims_nothing_twice(core: PrivateConnection) -> None:
     (job,) = stored(core)
 
     claimed = claim(core, [job, job, uuid4()], worker="w", delivery="d")
@@ -73,12 +73,12 @@ def test_a_doubled_or_strange_hint_claims_nothing_twice(core: Core) -> None:
     assert [(c.id, c.attempt) for c in claimed] == [(job, 1)]
 
 
-def test_no_hint_claims_nothing(core: Core) -> None:
+def test_no_hint_claims_nothing(core: PrivateConnection) -> None:
     assert claim(core, [], worker="w", delivery="d") == []
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "dead", "cancelled", "expired"])
-def test_an_ended_job_is_not_claimed(core: Core, state: str) -> None:
+def test_an_ended_job_is_not_claimed(core: PrivateConnection, state: str) -> None:
     (job,) = stored(core)
     ended(core, job, state)
     before = version(core, job)
@@ -87,7 +87,7 @@ def test_an_ended_job_is_not_claimed(core: Core, state: str) -> None:
     assert version(core, job) == before
 
 
-def test_a_job_that_is_not_due_is_not_claimed_and_waits_for_the_feed(core: Core) -> None:
+def test_a_job_that_is_not_due_is_not_claimed_and_waits_for_the_feed(core: PrivateConnection) -> None:
     (job,) = stored(core, delay_s=60)
     core.fetch("UPDATE esteira_job SET published_at = clock_timestamp()")
 
@@ -97,7 +97,7 @@ def test_a_job_that_is_not_due_is_not_claimed_and_waits_for_the_feed(core: Core)
     assert (row.state, row.published_at, row.attempt) == ("queued", None, 0)
 
 
-def test_a_held_job_is_not_claimed_and_keeps_its_hold(core: Core) -> None:
+def test_a_held_job_is_not_claimed_and_keeps_its_hold(core: PrivateConnection) -> None:
     (job,) = stored(core, publish=True)
     core.fetch("UPDATE esteira_job SET hold_until = clock_timestamp() + interval '1 minute'")
 
@@ -108,7 +108,7 @@ def test_a_held_job_is_not_claimed_and_keeps_its_hold(core: Core) -> None:
     assert row.hold_in > 50
 
 
-def test_a_paused_queues_jobs_are_not_claimed_until_it_is_resumed(core: Core) -> None:
+def test_a_paused_queues_jobs_are_not_claimed_until_it_is_resumed(core: PrivateConnection) -> None:
     core.fetch(
         "INSERT INTO esteira_queue VALUES ('default', clock_timestamp(), 'ana', ''), ('mail', NULL, '', '')"
     )
@@ -121,7 +121,7 @@ def test_a_paused_queues_jobs_are_not_claimed_until_it_is_resumed(core: Core) ->
     assert len(claim(core, [paused], worker="w", delivery="d")) == 1
 
 
-def test_a_job_whose_time_has_passed_expires_at_the_claim(core: Core) -> None:
+def test_a_job_whose_time_has_passed_expires_at_the_claim(core: PrivateConnection) -> None:
     late, due = stored(core, 2, publish=True, expires_in_s=60)
     elapse(core, late, "expires_at")
 
@@ -132,7 +132,7 @@ def test_a_job_whose_time_has_passed_expires_at_the_claim(core: Core) -> None:
     assert row.finished_at
 
 
-def test_a_cancel_that_came_first_is_seen_by_the_claim(core: Core) -> None:
+def test_a_cancel_that_came_first_is_seen_by_the_claim(core: PrivateConnection) -> None:
     (job,) = running(core)
     cancel(core, job.id, by="ana", force=False)
     core.fetch("UPDATE esteira_job SET state = 'queued', worker = NULL, lease_until = NULL")
@@ -142,7 +142,7 @@ def test_a_cancel_that_came_first_is_seen_by_the_claim(core: Core) -> None:
     assert again.cancelled
 
 
-def test_the_attempt_counts_on_whatever_happened_before(core: Core) -> None:
+def test_the_attempt_counts_on_whatever_happened_before(core: PrivateConnection) -> None:
     (job,) = running(core)
     finish(core, [outcome(job, "failed", delay_s=0)])
 
@@ -151,7 +151,7 @@ def test_the_attempt_counts_on_whatever_happened_before(core: Core) -> None:
     assert (again.attempt, again.failures) == (2, 1)
 
 
-def test_a_claim_wipes_the_progress_of_the_try_before(core: Core) -> None:
+def test_a_claim_wipes_the_progress_of_the_try_before(core: PrivateConnection) -> None:
     (job,) = stored(core)
     core.fetch("UPDATE esteira_job SET progress_done = 3, progress_total = 4, progress_text = 'Almost'")
 
@@ -161,7 +161,7 @@ def test_a_claim_wipes_the_progress_of_the_try_before(core: Core) -> None:
     assert (row.progress_done, row.progress_total, row.progress_text) == (None, None, "")
 
 
-def in_turn(core: Core, n: int = 1) -> list[UUID]:
+def in_turn(core: PrivateConnection, n: int = 1) -> list[UUID]:
     nightly = schedule(core)
     jobs = [
         new(schedule_id=nightly, tick_at=datetime(2026, 1, 1 + i, 3, tzinfo=UTC), in_turn=True, publish=True)
@@ -170,7 +170,7 @@ def in_turn(core: Core, n: int = 1) -> list[UUID]:
     return list(insert(core, jobs))
 
 
-def test_jobs_in_turn_run_one_after_the_other(core: Core) -> None:
+def test_jobs_in_turn_run_one_after_the_other(core: PrivateConnection) -> None:
     first, second = in_turn(core, 2)
 
     (one,) = claim(core, [first], worker="w", delivery="d1")
@@ -183,14 +183,14 @@ def test_jobs_in_turn_run_one_after_the_other(core: Core) -> None:
     assert len(claim(core, [second], worker="w", delivery="d3")) == 1
 
 
-def test_of_jobs_in_turn_within_one_hint_only_one_runs(core: Core) -> None:
+def test_of_jobs_in_turn_within_one_hint_only_one_runs(core: PrivateConnection) -> None:
     jobs = in_turn(core, 3)
 
     assert len(claim(core, jobs, worker="w", delivery="d")) == 1
     assert sorted(states(core, jobs)) == ["queued", "queued", "running"]
 
 
-def test_settling_a_hint_of_an_unknown_type_lets_its_jobs_rest(core: Core) -> None:
+def test_settling_a_hint_of_an_unknown_type_lets_its_jobs_rest(core: PrivateConnection) -> None:
     jobs = stored(core, 3, publish=True)
 
     assert settle(core, jobs, hold_s=2) == 3
@@ -199,7 +199,7 @@ def test_settling_a_hint_of_an_unknown_type_lets_its_jobs_rest(core: Core) -> No
     assert feed(core, queue="default", types=[TYPE], priorities=[6], limit=9).fed == []
 
 
-def test_settling_touches_nothing_that_runs_or_waits_for_the_feed(core: Core) -> None:
+def test_settling_touches_nothing_that_runs_or_waits_for_the_feed(core: PrivateConnection) -> None:
     (busy,), (waiting,) = running(core), stored(core)
     before = vars(look(core, waiting))["run_at"]
 
@@ -209,7 +209,7 @@ def test_settling_touches_nothing_that_runs_or_waits_for_the_feed(core: Core) ->
     assert look(core, waiting).run_at == before
 
 
-def test_refused_parameters_send_a_job_back_to_rest_without_counting(core: Core) -> None:
+def test_refused_parameters_send_a_job_back_to_rest_without_counting(core: PrivateConnection) -> None:
     (job,) = running(core)
 
     assert refuse(core, [(job.id, job.attempt, "#/params/n: is required.")], worker="w1") == 1
@@ -220,7 +220,7 @@ def test_refused_parameters_send_a_job_back_to_rest_without_counting(core: Core)
     assert kinds(core, job.id) == ["refused"]
 
 
-def test_parameters_refused_for_ten_minutes_fail_the_job_and_say_why(core: Core) -> None:
+def test_parameters_refused_for_ten_minutes_fail_the_job_and_say_why(core: PrivateConnection) -> None:
     (job,) = running(core)
     refuse(core, [(job.id, 1, "first")], worker="w1")
     elapse(core, job.id, "hold_until")
@@ -243,7 +243,7 @@ def test_parameters_refused_for_ten_minutes_fail_the_job_and_say_why(core: Core)
     assert kinds(core, job.id) == ["refused", "failed"]
 
 
-def test_a_success_forgets_that_an_older_release_refused(core: Core) -> None:
+def test_a_success_forgets_that_an_older_release_refused(core: PrivateConnection) -> None:
     (job,) = running(core)
     refuse(core, [(job.id, 1, "old release")], worker="w1")
     elapse(core, job.id, "hold_until")
@@ -254,7 +254,9 @@ def test_a_success_forgets_that_an_older_release_refused(core: Core) -> None:
     assert look(core, job.id).refused_since is None
 
 
-def test_refusing_obeys_the_fence_and_a_cancel_and_takes_back_a_start_that_was_told(core: Core) -> None:
+def test_refusing_obeys_the_fence_and_a_cancel_and_takes_back_a_start_that_was_told(
+    core: PrivateConnection,
+) -> None:
     old, begun, unwanted = (running(core)[0] for _ in range(3))
     start(core, begun.id, 1, 0.0)
     cancel(core, unwanted.id, by="ana", force=False)
@@ -266,7 +268,7 @@ def test_refusing_obeys_the_fence_and_a_cancel_and_takes_back_a_start_that_was_t
     assert extend(core, [(old.id, 1)])
 
 
-def test_expire_ends_what_waited_too_long_and_nothing_else(core: Core) -> None:
+def test_expire_ends_what_waited_too_long_and_nothing_else(core: PrivateConnection) -> None:
     late = stored(core, 3, expires_in_s=60)
     for job in late:
         elapse(core, job, "expires_at")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.record.insert import insert
 from esteira.states import ENDED, SHOWN_STATE_SQL, SHOWN_STATES, TRANSITIONS, State, allowed, shown_state
 from tests.support.jobs import ended, look, new, running, schedule, stored
@@ -39,7 +39,7 @@ UPDATE esteira_job SET state = %(state)s::text,
   error = '{"message": "m"}' WHERE id = %(id)s"""
 
 
-def put(core: Core, state: State) -> UUID:
+def put(core: PrivateConnection, state: State) -> UUID:
     if state == State.RUNNING:
         return running(core)[0].id
     (job,) = stored(core)
@@ -49,7 +49,9 @@ def put(core: Core, state: State) -> UUID:
 
 
 @pytest.mark.parametrize(("old", "new"), PAIRS)
-def test_the_database_draws_the_same_arrows_as_the_table(core: Core, old: State, new: State) -> None:
+def test_the_database_draws_the_same_arrows_as_the_table(
+    core: PrivateConnection, old: State, new: State
+) -> None:
     job = put(core, old)
 
     try:
@@ -65,7 +67,7 @@ def test_the_database_draws_the_same_arrows_as_the_table(core: Core, old: State,
 
 @pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in PAIRS if old in ENDED])
 def test_only_an_operators_transaction_opens_the_way_out_of_an_end(
-    core: Core, old: State, new: State
+    core: PrivateConnection, old: State, new: State
 ) -> None:
     job = put(core, old)
 
@@ -102,7 +104,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_the_database_refuses(core: Core, what: str) -> None:
+def test_the_database_refuses(core: PrivateConnection, what: str) -> None:
     state, change = IMPOSSIBLE[what]
     job = put(core, State(state))
 
@@ -110,7 +112,7 @@ def test_the_database_refuses(core: Core, what: str) -> None:
         core.fetch(f"UPDATE esteira_job SET {change} WHERE id = %s", [job])
 
 
-def test_the_database_refuses_a_claim_that_does_not_count_its_attempt(core: Core) -> None:
+def test_the_database_refuses_a_claim_that_does_not_count_its_attempt(core: PrivateConnection) -> None:
     (job,) = stored(core)
 
     with pytest.raises(psycopg.errors.IntegrityError, match="no legal transition"):
@@ -121,7 +123,7 @@ def test_the_database_refuses_a_claim_that_does_not_count_its_attempt(core: Core
         )
 
 
-def test_the_database_refuses_a_second_job_for_a_tick_a_key_or_a_turn(core: Core) -> None:
+def test_the_database_refuses_a_second_job_for_a_tick_a_key_or_a_turn(core: PrivateConnection) -> None:
     nightly = schedule(core)
     ticks = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)]
     insert(
@@ -138,16 +140,16 @@ def test_the_database_refuses_a_second_job_for_a_tick_a_key_or_a_turn(core: Core
         core.fetch(MOVE.replace("WHERE id = %(id)s", "WHERE id <> %(id)s"), {"state": "running", "id": first})
 
 
-def test_there_is_one_keepers_row(core: Core) -> None:
+def test_there_is_one_keepers_row(core: PrivateConnection) -> None:
     with pytest.raises(psycopg.errors.IntegrityError):
         core.fetch("INSERT INTO esteira_keeper (id) VALUES (2)")
 
 
 @pytest.fixture(scope="module")
-def lasting(django_db_setup: None, django_db_blocker: object) -> Iterator[Core]:
+def lasting(django_db_setup: None, django_db_blocker: object) -> Iterator[PrivateConnection]:
     """A connection for all examples of a property; it touches no rows."""
     with django_db_blocker.unblock():  # type: ignore[attr-defined]
-        core = Core("properties")
+        core = PrivateConnection("properties")
         yield core
         core.close()
 
@@ -158,7 +160,9 @@ def lasting(django_db_setup: None, django_db_blocker: object) -> Iterator[Core]:
     offset=st.integers(min_value=-(10**7), max_value=10**7).filter(bool),
 )
 @hypothesis_settings(max_examples=200)
-def test_sql_and_python_show_the_same_state(lasting: Core, state: State, failures: int, offset: int) -> None:
+def test_sql_and_python_show_the_same_state(
+    lasting: PrivateConnection, state: State, failures: int, offset: int
+) -> None:
     in_sql, run_at, now = lasting.fetch(
         f"""SELECT {SHOWN_STATE_SQL}, run_at, clock_timestamp() FROM (
               VALUES (%s::text, %s::int, clock_timestamp() + %s * interval '1 second')

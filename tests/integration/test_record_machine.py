@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.record.claim import Claimed, claim, expire, refuse, settle
 from esteira.record.finish import Break, Outcome, break_off, extend, finish, hand_back, kill
 from esteira.record.insert import unpublish
@@ -32,7 +32,7 @@ ARROWS_OF = {t.code: {(str(s), str(target)) for s in t.source for target in t.ta
 TOLD = {"failed", "dead", "cancelled"}
 
 
-def test_random_records_on_one_job_draw_only_legal_arrows(core: Core) -> None:
+def test_random_records_on_one_job_draw_only_legal_arrows(core: PrivateConnection) -> None:
     OneJob.core = core
     run_state_machine_as_test(
         OneJob,
@@ -45,7 +45,7 @@ def test_random_records_on_one_job_draw_only_legal_arrows(core: Core) -> None:
 class OneJob(RuleBasedStateMachine):
     """Does things to one job, and looks at its row before and after each."""
 
-    core: Core
+    core: PrivateConnection
 
     def __init__(self) -> None:
         super().__init__()

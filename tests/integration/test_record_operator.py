@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from psycopg.errors import UniqueViolation
 
-from esteira.db import Core, Orm
+from esteira.db import DjangoConnection, PrivateConnection
 from esteira.record.claim import claim
 from esteira.record.finish import finish
 from esteira.record.operate import cancel, retry
@@ -17,7 +17,7 @@ ENDED = ["succeeded", "failed", "dead", "cancelled", "expired"]
 RETRYABLE = ["failed", "dead", "cancelled", "expired"]
 
 
-def test_a_waiting_job_is_cancelled_at_once(core: Core) -> None:
+def test_a_waiting_job_is_cancelled_at_once(core: PrivateConnection) -> None:
     (job,) = stored(core, publish=True)
 
     assert cancel(core, job, by="ana", force=False) == "cancelled"
@@ -29,7 +29,7 @@ def test_a_waiting_job_is_cancelled_at_once(core: Core) -> None:
     assert claim(core, [job], worker="w", delivery="d") == []
 
 
-def test_a_running_job_is_asked_to_stop_and_runs_on_until_it_hears(core: Core) -> None:
+def test_a_running_job_is_asked_to_stop_and_runs_on_until_it_hears(core: PrivateConnection) -> None:
     (job,) = running(core)
 
     assert cancel(core, job.id, by="ana", force=False) == "running"
@@ -40,7 +40,7 @@ def test_a_running_job_is_asked_to_stop_and_runs_on_until_it_hears(core: Core) -
     assert kinds(core, job.id) == ["cancel"]
 
 
-def test_force_comes_later_and_does_not_go_away(core: Core) -> None:
+def test_force_comes_later_and_does_not_go_away(core: PrivateConnection) -> None:
     (job,) = running(core)
     cancel(core, job.id, by="ana", force=False)
     first = look(core, job.id).cancel_requested_at
@@ -54,7 +54,9 @@ def test_force_comes_later_and_does_not_go_away(core: Core) -> None:
 
 
 @pytest.mark.parametrize("state", ENDED)
-def test_cancelling_an_ended_job_says_its_state_and_changes_nothing(core: Core, state: str) -> None:
+def test_cancelling_an_ended_job_says_its_state_and_changes_nothing(
+    core: PrivateConnection, state: str
+) -> None:
     (job,) = stored(core)
     ended(core, job, state)
     before = version(core, job)
@@ -64,13 +66,13 @@ def test_cancelling_an_ended_job_says_its_state_and_changes_nothing(core: Core, 
     assert kinds(core, job) == []
 
 
-def test_there_is_nothing_to_cancel_or_retry_where_there_is_no_job(core: Core) -> None:
+def test_there_is_nothing_to_cancel_or_retry_where_there_is_no_job(core: PrivateConnection) -> None:
     assert cancel(core, uuid4(), by="ana", force=False) is None
     assert retry(core, uuid4(), by="ana") is None
 
 
 @pytest.mark.parametrize("state", RETRYABLE)
-def test_a_retry_gives_an_ended_job_a_clean_slate(core: Core, state: str) -> None:
+def test_a_retry_gives_an_ended_job_a_clean_slate(core: PrivateConnection, state: str) -> None:
     (job,) = stored(core, expires_in_s=60)
     core.fetch(
         """UPDATE esteira_job SET state = 'running', attempt = 7, failures = 4, suspicion = 6, solo = true,
@@ -94,7 +96,7 @@ def test_a_retry_gives_an_ended_job_a_clean_slate(core: Core, state: str) -> Non
     assert core.fetch("SELECT kind, by, detail->>'was' FROM esteira_jobevent") == [("retried", "ana", state)]
 
 
-def test_a_retried_job_runs_and_its_attempt_counts_on(core: Core) -> None:
+def test_a_retried_job_runs_and_its_attempt_counts_on(core: PrivateConnection) -> None:
     (job,) = running(core, max_failures=1)
     finish(core, [outcome(job, "failed")])
     retry(core, job.id, by="ana")
@@ -106,7 +108,7 @@ def test_a_retried_job_runs_and_its_attempt_counts_on(core: Core) -> None:
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "succeeded"])
-def test_a_job_that_is_not_over_or_succeeded_is_not_retried(core: Core, state: str) -> None:
+def test_a_job_that_is_not_over_or_succeeded_is_not_retried(core: PrivateConnection, state: str) -> None:
     job = running(core)[0].id if state == "running" else stored(core)[0]
     if state == "succeeded":
         ended(core, job, state)
@@ -117,7 +119,7 @@ def test_a_job_that_is_not_over_or_succeeded_is_not_retried(core: Core, state: s
     assert kinds(core, job) == []
 
 
-def test_a_retry_meets_the_job_that_holds_the_unique_key_by_now(core: Core) -> None:
+def test_a_retry_meets_the_job_that_holds_the_unique_key_by_now(core: PrivateConnection) -> None:
     (old,) = stored(core, unique_key="k")
     ended(core, old, "failed")
     stored(core, unique_key="k")
@@ -129,7 +131,7 @@ def test_a_retry_meets_the_job_that_holds_the_unique_key_by_now(core: Core) -> N
     assert kinds(core, old) == []
 
 
-def test_a_retry_opens_the_way_out_for_itself_only(core: Core) -> None:
+def test_a_retry_opens_the_way_out_for_itself_only(core: PrivateConnection) -> None:
     first, second = stored(core, 2)
     ended(core, first, "failed")
     ended(core, second, "failed")
@@ -140,9 +142,9 @@ def test_a_retry_opens_the_way_out_for_itself_only(core: Core) -> None:
         core.fetch("UPDATE esteira_job SET state = 'queued', finished_at = NULL WHERE id = %s", [second])
 
 
-def test_both_work_inside_a_callers_transaction_too(core: Core) -> None:
+def test_both_work_inside_a_callers_transaction_too(core: PrivateConnection) -> None:
     (job,) = stored(core)
-    orm = Orm()
+    orm = DjangoConnection()
 
     with orm.transaction():
         assert cancel(orm, job, by="ana", force=False) == "cancelled"

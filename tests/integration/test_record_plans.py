@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.record import claim as claims
 from esteira.record import finish as finishes
 from esteira.record import insert as inserts
@@ -31,7 +31,7 @@ SELECT gen_random_uuid(), %(type)s, '{}', 'default', 6, 4, 2, 10, 600,
 
 
 @pytest.fixture
-def explained(core: Core) -> Iterator[Explained]:
+def explained(core: PrivateConnection) -> Iterator[Explained]:
     """The core's connection, recording how each statement was executed; nothing it writes stays."""
     yield Explained(core)
 
@@ -39,7 +39,7 @@ def explained(core: Core) -> Iterator[Explained]:
 class Explained:
     """A `Db` that executes each statement under EXPLAIN ANALYZE and keeps the plan."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: PrivateConnection) -> None:
         self.core = core
         self.plans: list[dict[str, Any]] = []
         self.buffers = 0
@@ -80,7 +80,7 @@ def _bitmap(node: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def fresh_backlog(core: Core) -> Iterator[list[UUID]]:
+def fresh_backlog(core: PrivateConnection) -> Iterator[list[UUID]]:
     """100,000 published rows that the planner has never looked at; the ids of fifty."""
     core.fetch("ALTER TABLE esteira_job SET (autovacuum_enabled = false)")
     core.fetch("DELETE FROM pg_statistic WHERE starelid = 'esteira_job'::regclass")
@@ -90,7 +90,7 @@ def fresh_backlog(core: Core) -> Iterator[list[UUID]]:
 
 
 def test_on_a_freshly_filled_table_every_write_goes_by_the_primary_key(
-    core: Core, explained: Explained, fresh_backlog: list[UUID]
+    core: PrivateConnection, explained: Explained, fresh_backlog: list[UUID]
 ) -> None:
     mine = running(core, 50)
     pairs = [(job.id, job.attempt) for job in mine]
@@ -127,10 +127,10 @@ def test_on_a_freshly_filled_table_every_write_goes_by_the_primary_key(
 
 
 @pytest.fixture
-def backlog_that_looked_empty(core: Core) -> Iterator[list[UUID]]:
+def backlog_that_looked_empty(core: PrivateConnection) -> Iterator[list[UUID]]:
     """100,000 published rows, analysed while nobody saw them yet; the ids of fifty."""
     core.fetch("ALTER TABLE esteira_job SET (autovacuum_enabled = false)")
-    other = Core("other")
+    other = PrivateConnection("other")
     with core.transaction():
         core.fetch(FILL, {"type": TYPE, "published": True, "n": BACKLOG})
         # ANALYZE takes a lock that inserting does not mind.
@@ -142,7 +142,7 @@ def backlog_that_looked_empty(core: Core) -> Iterator[list[UUID]]:
 
 
 def test_a_planner_that_takes_a_full_table_for_empty_still_names_rows_by_key(
-    core: Core, explained: Explained, backlog_that_looked_empty: list[UUID]
+    core: PrivateConnection, explained: Explained, backlog_that_looked_empty: list[UUID]
 ) -> None:
     ids = backlog_that_looked_empty
     mine = running(core, 50)
@@ -171,7 +171,9 @@ def test_a_planner_that_takes_a_full_table_for_empty_still_names_rows_by_key(
     assert not dear
 
 
-def test_a_rescue_reads_what_runs_and_not_the_backlog(core: Core, fresh_backlog: list[UUID]) -> None:
+def test_a_rescue_reads_what_runs_and_not_the_backlog(
+    core: PrivateConnection, fresh_backlog: list[UUID]
+) -> None:
     mine = [job.id for job in running(core, 20)]
     counted = Counted("counted")
 
@@ -204,7 +206,7 @@ def feed(explained: Explained) -> int:
 
 
 def test_waiting_jobs_of_a_type_that_nobody_knows_cost_the_feed_nothing(
-    core: Core, explained: Explained
+    core: PrivateConnection, explained: Explained
 ) -> None:
     stored(core, 5)
     alone = feed(explained)
@@ -215,7 +217,7 @@ def test_waiting_jobs_of_a_type_that_nobody_knows_cost_the_feed_nothing(
     assert beside_strangers < alone + 100, explained.scans()
 
 
-def test_the_feed_costs_the_same_before_a_long_backlog(core: Core, explained: Explained) -> None:
+def test_the_feed_costs_the_same_before_a_long_backlog(core: PrivateConnection, explained: Explained) -> None:
     stored(core, 100)
     short = feed(explained)
 

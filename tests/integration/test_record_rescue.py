@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.record.claim import Claimed, claim, refuse
 from esteira.record.finish import Break, break_off, finish, hand_back
 from esteira.record.operate import cancel
@@ -14,7 +14,7 @@ from esteira.record.rescue import drained, leases_ended, process_ended, process_
 from tests.support.jobs import elapse, kinds, look, outcome, running, states, stored
 
 
-def test_a_lease_that_ended_sends_the_job_back_with_a_little_suspicion(core: Core) -> None:
+def test_a_lease_that_ended_sends_the_job_back_with_a_little_suspicion(core: PrivateConnection) -> None:
     (job,) = running(core)
     before = look(core, job.id)
     elapse(core, job.id, "lease_until")
@@ -44,7 +44,7 @@ CAUSE = Break(reason="connection lost", type="ConnectionLost", message="It was c
     ids=["handed back", "broken off", "refused", "drained", "process lost"],
 )
 def test_whatever_goes_back_is_due_at_once_or_after_its_rest_though_the_clock_has_stepped_back(
-    core: Core, back: Any, rests: float
+    core: PrivateConnection, back: Any, rests: float
 ) -> None:
     (job,) = running(core)
     core.fetch(
@@ -59,14 +59,14 @@ def test_whatever_goes_back_is_due_at_once_or_after_its_rest_though_the_clock_ha
     assert (row.hold_in or 0) <= rests
 
 
-def test_a_lease_that_still_holds_is_left_alone(core: Core) -> None:
+def test_a_lease_that_still_holds_is_left_alone(core: PrivateConnection) -> None:
     (job,) = running(core)
 
     assert leases_ended(core) == {}
     assert look(core, job.id).state == "running"
 
 
-def test_only_the_first_of_two_keepers_rescues(core: Core) -> None:
+def test_only_the_first_of_two_keepers_rescues(core: PrivateConnection) -> None:
     (job,) = running(core)
     elapse(core, job.id, "lease_until")
 
@@ -75,7 +75,7 @@ def test_only_the_first_of_two_keepers_rescues(core: Core) -> None:
     assert look(core, job.id).suspicion == 1
 
 
-def test_a_lost_pool_process_is_a_certain_culprit(core: Core) -> None:
+def test_a_lost_pool_process_is_a_certain_culprit(core: PrivateConnection) -> None:
     mine, other = running(core, delivery="d1")[0], running(core, delivery="d2")[0]
 
     assert process_lost(core, "d1") == {mine.id: "queued"}
@@ -85,7 +85,7 @@ def test_a_lost_pool_process_is_a_certain_culprit(core: Core) -> None:
     assert look(core, other.id).state == "running"
 
 
-def die(core: Core, job: Claimed, times: int, *, how: str) -> list[str]:
+def die(core: PrivateConnection, job: Claimed, times: int, *, how: str) -> list[str]:
     """Let a job's process die so many times, and return the states afterwards."""
     seen = []
     for n in range(times):
@@ -101,7 +101,9 @@ def die(core: Core, job: Claimed, times: int, *, how: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("how", "deaths"), [("process", 3), ("worker", 6)])
-def test_a_job_that_keeps_killing_is_dead_in_the_end_and_says_why(core: Core, how: str, deaths: int) -> None:
+def test_a_job_that_keeps_killing_is_dead_in_the_end_and_says_why(
+    core: PrivateConnection, how: str, deaths: int
+) -> None:
     (job,) = running(core)
 
     assert die(core, job, deaths, how=how) == ["queued"] * (deaths - 1) + ["dead"]
@@ -113,7 +115,7 @@ def test_a_job_that_keeps_killing_is_dead_in_the_end_and_says_why(core: Core, ho
     assert kinds(core, job.id) == ["rescued"] * (deaths - 1) + ["dead"]
 
 
-def test_suspects_of_a_lost_worker_part_from_the_second_time_on(core: Core) -> None:
+def test_suspects_of_a_lost_worker_part_from_the_second_time_on(core: PrivateConnection) -> None:
     """Or the culprit and whoever ran beside it would be taken up together until both are dead."""
     together = running(core, worker="w1/boot")[0], running(core, worker="w1/boot")[0]
     for job in together:
@@ -131,7 +133,7 @@ def test_suspects_of_a_lost_worker_part_from_the_second_time_on(core: Core) -> N
     assert all(-1 < rest <= 2 for rest in rests)
 
 
-def test_suspicion_of_both_kinds_adds_up(core: Core) -> None:
+def test_suspicion_of_both_kinds_adds_up(core: PrivateConnection) -> None:
     (job,) = running(core)
     die(core, job, 2, how="process")
     claim(core, [job.id], worker="w1/boot", delivery="d1")
@@ -140,7 +142,9 @@ def test_suspicion_of_both_kinds_adds_up(core: Core) -> None:
 
 
 @pytest.mark.parametrize("how", ["process", "lease", "restart"])
-def test_a_batch_that_died_counts_against_nobody_and_its_jobs_run_alone(core: Core, how: str) -> None:
+def test_a_batch_that_died_counts_against_nobody_and_its_jobs_run_alone(
+    core: PrivateConnection, how: str
+) -> None:
     jobs = running(core, 5)
     done, *lost = jobs
     finish(core, [outcome(done)])
@@ -159,7 +163,7 @@ def test_a_batch_that_died_counts_against_nobody_and_its_jobs_run_alone(core: Co
     assert look(core, done.id).state == "succeeded"
 
 
-def test_a_job_that_was_alone_after_its_batch_died_is_suspected_as_usual(core: Core) -> None:
+def test_a_job_that_was_alone_after_its_batch_died_is_suspected_as_usual(core: PrivateConnection) -> None:
     jobs = running(core, 2)
     process_lost(core, "d1")
 
@@ -170,7 +174,7 @@ def test_a_job_that_was_alone_after_its_batch_died_is_suspected_as_usual(core: C
     assert (row.suspicion, row.solo, row.batched) == (2, True, False)
 
 
-def test_however_many_batches_die_no_innocent_job_is_dead(core: Core) -> None:
+def test_however_many_batches_die_no_innocent_job_is_dead(core: PrivateConnection) -> None:
     (job, *_) = running(core, 2)
 
     for _ in range(10):
@@ -180,7 +184,7 @@ def test_however_many_batches_die_no_innocent_job_is_dead(core: Core) -> None:
     assert look(core, job.id).suspicion == 0
 
 
-def test_a_restarted_worker_takes_back_what_its_dead_self_held(core: Core) -> None:
+def test_a_restarted_worker_takes_back_what_its_dead_self_held(core: PrivateConnection) -> None:
     mine = running(core, worker="w1/first")[0]
     under_a_former_name = running(core, worker="w1-2/first")[0]
     longer = running(core, worker="w1/the-first")[0]
@@ -194,7 +198,7 @@ def test_a_restarted_worker_takes_back_what_its_dead_self_held(core: Core) -> No
 
 
 @pytest.mark.parametrize("incarnation", ["fir%", "firs_", "f\\"])
-def test_an_incarnation_is_no_pattern(core: Core, incarnation: str) -> None:
+def test_an_incarnation_is_no_pattern(core: PrivateConnection, incarnation: str) -> None:
     other = running(core, worker="w1/first")[0]
     mine = running(core, worker=f"w1/{incarnation}")[0]
 
@@ -202,7 +206,7 @@ def test_an_incarnation_is_no_pattern(core: Core, incarnation: str) -> None:
     assert look(core, other.id).state == "running"
 
 
-def test_a_process_that_was_ended_on_purpose_counts_nothing(core: Core) -> None:
+def test_a_process_that_was_ended_on_purpose_counts_nothing(core: PrivateConnection) -> None:
     jobs = running(core, 2)
     other = running(core, delivery="d2")[0]
 
@@ -214,7 +218,7 @@ def test_a_process_that_was_ended_on_purpose_counts_nothing(core: Core) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_drain_counts_nothing(core: Core, batch: int) -> None:
+def test_a_drain_counts_nothing(core: PrivateConnection, batch: int) -> None:
     jobs = running(core, batch, worker="w1/boot")
     other = running(core, worker="w2/other")[0]
 
@@ -225,7 +229,7 @@ def test_a_drain_counts_nothing(core: Core, batch: int) -> None:
     assert look(core, other.id).state == "running"
 
 
-def test_a_cancelled_job_whose_process_died_is_cancelled_and_not_dead(core: Core) -> None:
+def test_a_cancelled_job_whose_process_died_is_cancelled_and_not_dead(core: PrivateConnection) -> None:
     (job,) = running(core)
     core.fetch("UPDATE esteira_job SET suspicion = 5")
     cancel(core, job.id, by="ana", force=False)
@@ -237,11 +241,11 @@ def test_a_cancelled_job_whose_process_died_is_cancelled_and_not_dead(core: Core
     assert kinds(core, job.id) == ["cancel", "cancelled"]
 
 
-def test_a_rescue_waits_for_nobody(core: Core) -> None:
+def test_a_rescue_waits_for_nobody(core: PrivateConnection) -> None:
     """A completion under way holds its row; the rescue passes by, and the completion wins."""
     job = running(core)[0]
     elapse(core, job.id, "lease_until")
-    other = Core("other")
+    other = PrivateConnection("other")
     try:
         with other.transaction():
             finish(other, [outcome(job)])
@@ -252,7 +256,7 @@ def test_a_rescue_waits_for_nobody(core: Core) -> None:
     assert look(core, job.id).state == "succeeded"
 
 
-def test_the_unfinished_of_many_are_rescued_a_thousand_at_a_time(core: Core) -> None:
+def test_the_unfinished_of_many_are_rescued_a_thousand_at_a_time(core: PrivateConnection) -> None:
     running(core, 1001, lease_s=1)
     core.fetch("UPDATE esteira_job SET lease_until = clock_timestamp() - interval '1 second'")
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
-from esteira.db import Core, Orm
+from esteira.db import DjangoConnection, PrivateConnection
 from esteira.record import rescue
 from esteira.record.claim import claim
 from esteira.record.finish import finish
@@ -20,11 +20,13 @@ from tests.support.jobs import TYPE, elapse, ended, look, new, outcome, running,
 ALL = [3, 6, 9]
 
 
-def fed(core: Core, limit: int = 100, queue: str = "default", types: tuple[str, ...] = (TYPE,)) -> list[UUID]:
+def fed(
+    core: PrivateConnection, limit: int = 100, queue: str = "default", types: tuple[str, ...] = (TYPE,)
+) -> list[UUID]:
     return [job.id for job in feed(core, queue=queue, types=list(types), priorities=ALL, limit=limit).fed]
 
 
-def test_a_new_job_waits_in_its_queue_with_everything_it_was_given(core: Core) -> None:
+def test_a_new_job_waits_in_its_queue_with_everything_it_was_given(core: PrivateConnection) -> None:
     job = new(params='{"name": "Ana"}', queue="mail", priority=3, max_failures=2, lease_s=4.5, by="ana")
 
     assert insert(core, [job]) == {job.id: False}
@@ -37,7 +39,7 @@ def test_a_new_job_waits_in_its_queue_with_everything_it_was_given(core: Core) -
     assert -5 < row.run_in <= 0
 
 
-def test_a_job_is_published_at_its_insert_only_if_it_is_due(core: Core) -> None:
+def test_a_job_is_published_at_its_insert_only_if_it_is_due(core: PrivateConnection) -> None:
     now = datetime.now(UTC)
     due, past = new(publish=True), new(publish=True, run_at=now - timedelta(hours=1))
     later, at = new(publish=True, delay_s=60), new(publish=True, run_at=now + timedelta(hours=1))
@@ -51,27 +53,27 @@ def test_a_job_is_published_at_its_insert_only_if_it_is_due(core: Core) -> None:
     assert 58 < look(core, later.id).run_in <= 60
 
 
-def test_a_thousand_jobs_are_stored_by_one_statement(core: Core) -> None:
+def test_a_thousand_jobs_are_stored_by_one_statement(core: PrivateConnection) -> None:
     assert len(stored(core, 1000)) == 1000
     assert core.fetch("SELECT count(*) FROM esteira_job")[0][0] == 1000
 
 
-def test_no_jobs_are_stored_of_none(core: Core) -> None:
+def test_no_jobs_are_stored_of_none(core: PrivateConnection) -> None:
     assert insert(core, []) == {}
 
 
-def test_a_job_submitted_in_a_transaction_belongs_to_it(database: None, core: Core) -> None:
+def test_a_job_submitted_in_a_transaction_belongs_to_it(database: None, core: PrivateConnection) -> None:
     job = new()
 
     with transaction.atomic():
-        insert(Orm(), [job])
+        insert(DjangoConnection(), [job])
         assert core.fetch("SELECT 1 FROM esteira_job") == []
         transaction.set_rollback(True)
 
     assert core.fetch("SELECT 1 FROM esteira_job") == []
 
 
-def test_a_held_unique_key_leaves_the_second_job_out(core: Core) -> None:
+def test_a_held_unique_key_leaves_the_second_job_out(core: PrivateConnection) -> None:
     first, second, twin = new(unique_key="k"), new(unique_key="k"), new(unique_key="k")
 
     assert list(insert(core, [first])) == [first.id]
@@ -79,14 +81,14 @@ def test_a_held_unique_key_leaves_the_second_job_out(core: Core) -> None:
     assert holder(core, "k") == first.id
 
 
-def test_of_two_with_one_key_in_one_list_the_first_is_stored(core: Core) -> None:
+def test_of_two_with_one_key_in_one_list_the_first_is_stored(core: PrivateConnection) -> None:
     first, second = new(unique_key="k"), new(unique_key="k")
 
     assert list(insert(core, [first, second])) == [first.id]
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "dead", "cancelled", "expired"])
-def test_an_ended_job_gives_its_unique_key_back(core: Core, state: str) -> None:
+def test_an_ended_job_gives_its_unique_key_back(core: PrivateConnection, state: str) -> None:
     (first,) = stored(core, unique_key="k")
     ended(core, first, state)
 
@@ -94,14 +96,14 @@ def test_an_ended_job_gives_its_unique_key_back(core: Core, state: str) -> None:
     assert len(stored(core, unique_key="k")) == 1
 
 
-def test_a_running_job_holds_its_unique_key(core: Core) -> None:
+def test_a_running_job_holds_its_unique_key(core: PrivateConnection) -> None:
     (job,) = running(core, unique_key="k")
 
     assert stored(core, unique_key="k") == []
     assert holder(core, "k") == job.id
 
 
-def test_one_tick_of_a_schedule_makes_one_job_even_after_it_has_ended(core: Core) -> None:
+def test_one_tick_of_a_schedule_makes_one_job_even_after_it_has_ended(core: PrivateConnection) -> None:
     nightly, tick = schedule(core), datetime(2026, 1, 1, 3, tzinfo=UTC)
 
     (first,) = stored(core, schedule_id=nightly, tick_at=tick)
@@ -112,7 +114,9 @@ def test_one_tick_of_a_schedule_makes_one_job_even_after_it_has_ended(core: Core
     assert len(stored(core, schedule_id=nightly, tick_at=tick + timedelta(days=1))) == 1
 
 
-def test_the_feed_takes_what_is_most_urgent_first_and_then_what_waits_longest(core: Core) -> None:
+def test_the_feed_takes_what_is_most_urgent_first_and_then_what_waits_longest(
+    core: PrivateConnection,
+) -> None:
     now = datetime.now(UTC)
     jobs = [
         new(priority=priority, run_at=now - timedelta(minutes=minutes))
@@ -127,7 +131,7 @@ def test_the_feed_takes_what_is_most_urgent_first_and_then_what_waits_longest(co
     assert fed(core) == []
 
 
-def test_the_feed_marks_a_row_published_by_the_databases_clock(core: Core) -> None:
+def test_the_feed_marks_a_row_published_by_the_databases_clock(core: PrivateConnection) -> None:
     (job,) = stored(core)
 
     fed(core)
@@ -137,7 +141,7 @@ def test_the_feed_marks_a_row_published_by_the_databases_clock(core: Core) -> No
     assert 0 <= age < 5
 
 
-def test_the_feed_leaves_what_is_not_due_held_expired_elsewhere_or_unknown(core: Core) -> None:
+def test_the_feed_leaves_what_is_not_due_held_expired_elsewhere_or_unknown(core: PrivateConnection) -> None:
     stored(core, delay_s=60)
     stored(core, queue="mail")
     stored(core, type="tests.unknown")
@@ -152,7 +156,7 @@ def test_the_feed_leaves_what_is_not_due_held_expired_elsewhere_or_unknown(core:
     assert fed(core) == [due]
 
 
-def test_a_hold_that_is_over_holds_no_longer(core: Core) -> None:
+def test_a_hold_that_is_over_holds_no_longer(core: PrivateConnection) -> None:
     (job,) = stored(core)
     core.fetch("UPDATE esteira_job SET hold_until = clock_timestamp() - interval '1 second'")
 
@@ -160,7 +164,7 @@ def test_a_hold_that_is_over_holds_no_longer(core: Core) -> None:
     assert look(core, job).hold_until is None
 
 
-def test_the_feed_takes_only_the_priorities_that_have_room(core: Core) -> None:
+def test_the_feed_takes_only_the_priorities_that_have_room(core: PrivateConnection) -> None:
     (high,), (low,) = stored(core, priority=3), stored(core, priority=9)
 
     rows = feed(core, queue="default", types=[TYPE], priorities=[9], limit=10).fed
@@ -169,9 +173,9 @@ def test_the_feed_takes_only_the_priorities_that_have_room(core: Core) -> None:
     assert look(core, high).published_at is None
 
 
-def test_two_keepers_feed_no_row_twice(core: Core) -> None:
+def test_two_keepers_feed_no_row_twice(core: PrivateConnection) -> None:
     stored(core, 50)
-    other = Core("other")
+    other = PrivateConnection("other")
     try:
         with core.transaction():
             mine = fed(core, limit=20)
@@ -183,7 +187,7 @@ def test_two_keepers_feed_no_row_twice(core: Core) -> None:
     assert not set(mine) & set(theirs)
 
 
-def test_what_was_interrupted_goes_to_the_front_and_what_failed_does_not(core: Core) -> None:
+def test_what_was_interrupted_goes_to_the_front_and_what_failed_does_not(core: PrivateConnection) -> None:
     interrupted, failed = running(core)[0], running(core)[0]
     core.fetch("UPDATE esteira_job SET delivery = %s WHERE id = %s", [interrupted.id.hex, interrupted.id])
     finish(core, [outcome(failed, "failed")])
@@ -194,7 +198,7 @@ def test_what_was_interrupted_goes_to_the_front_and_what_failed_does_not(core: C
     assert {row.id: row.front for row in rows} == {interrupted.id: True, failed.id: False}
 
 
-def test_a_row_whose_hint_is_missing_waits_for_the_feed_again(core: Core) -> None:
+def test_a_row_whose_hint_is_missing_waits_for_the_feed_again(core: PrivateConnection) -> None:
     (job,) = stored(core)
     fed(core)
     stamp = core.fetch("SELECT published_at FROM esteira_job")[0][0]
@@ -206,7 +210,7 @@ def test_a_row_whose_hint_is_missing_waits_for_the_feed_again(core: Core) -> Non
     assert fed(core) == [job]
 
 
-def test_a_row_that_moved_meanwhile_is_not_unpublished(core: Core) -> None:
+def test_a_row_that_moved_meanwhile_is_not_unpublished(core: PrivateConnection) -> None:
     claimed, cancelled = stored(core, 2)
     fed(core)
     stamps = dict(core.fetch("SELECT id, published_at FROM esteira_job"))

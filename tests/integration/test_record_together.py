@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.record.claim import claim, expire, settle
 from esteira.record.finish import extend, finish, hand_back
 from esteira.record.operate import cancel, retry
@@ -20,7 +20,7 @@ from tests.support.jobs import TYPE, outcome, stored
 WRITERS, ROUNDS = 6, 60
 
 
-def test_lists_written_by_many_at_once_meet_no_deadlock(core: Core) -> None:
+def test_lists_written_by_many_at_once_meet_no_deadlock(core: PrivateConnection) -> None:
     jobs = stored(core, 200, lease_s=1)
     before = deadlocks(core)
 
@@ -32,7 +32,7 @@ def test_lists_written_by_many_at_once_meet_no_deadlock(core: Core) -> None:
 
 
 def write_at_random(jobs: list[UUID], seed: int) -> None:
-    chance, core = random.Random(seed), Core(f"writer {seed}", timeout_s=30)
+    chance, core = random.Random(seed), PrivateConnection(f"writer {seed}", timeout_s=30)
 
     def some() -> list[UUID]:
         return chance.sample(jobs, 40)
@@ -73,16 +73,16 @@ def write_at_random(jobs: list[UUID], seed: int) -> None:
         core.close()
 
 
-def deadlocks(core: Core) -> int:
+def deadlocks(core: PrivateConnection) -> int:
     core.fetch("SELECT pg_stat_force_next_flush()")
     return int(core.fetch("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")[0][0])
 
 
-def test_of_many_that_claim_the_same_jobs_exactly_one_gets_each(core: Core) -> None:
+def test_of_many_that_claim_the_same_jobs_exactly_one_gets_each(core: PrivateConnection) -> None:
     jobs, start = stored(core, 300), threading.Barrier(WRITERS)
 
     def take(number: int) -> list[UUID]:
-        own = Core(f"claimer {number}")
+        own = PrivateConnection(f"claimer {number}")
         order = random.Random(number).sample(jobs, len(jobs))
         start.wait()
         try:
@@ -101,12 +101,12 @@ def test_of_many_that_claim_the_same_jobs_exactly_one_gets_each(core: Core) -> N
     assert core.fetch("SELECT DISTINCT attempt FROM esteira_job") == [(1,)]
 
 
-def test_of_many_that_finish_one_attempt_exactly_one_end_is_recorded(core: Core) -> None:
+def test_of_many_that_finish_one_attempt_exactly_one_end_is_recorded(core: PrivateConnection) -> None:
     (job,) = claim(core, stored(core), worker="w", delivery="d")
     start = threading.Barrier(WRITERS)
 
     def end(number: int) -> str | None:
-        own = Core(f"finisher {number}")
+        own = PrivateConnection(f"finisher {number}")
         start.wait()
         try:
             return finish(own, [outcome(job, ["succeeded", "given_up"][number % 2])]).get(job.id)

@@ -13,7 +13,7 @@ import pytest
 from django.core.management import call_command
 
 from esteira import Context, cron, every, job, releases
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.job_types.registry import registry
 from esteira.keeper.declared import keep_declared, write_declared
 from esteira.keeper.scheduler import Keeper
@@ -45,7 +45,7 @@ def old_release() -> Iterator[None]:
         registry.add(kept)
 
 
-def silent(core: Core) -> None:
+def silent(core: PrivateConnection) -> None:
     """Let time pass in which no process said anything."""
     core.fetch("UPDATE esteira_release SET last_seen = last_seen - interval '1 minute'")
 
@@ -58,12 +58,12 @@ def row() -> Schedule:
     return Schedule.objects.get(name="test.new")
 
 
-def now(core: Core) -> datetime:
+def now(core: PrivateConnection) -> datetime:
     moment: datetime = core.fetch("SELECT clock_timestamp()")[0][0]
     return moment
 
 
-def roll_out(core: Core) -> None:
+def roll_out(core: PrivateConnection) -> None:
     """The old release ran; the new one has migrated, and runs for five hours."""
     with old_release():
         migrate()
@@ -74,7 +74,7 @@ def roll_out(core: Core) -> None:
     )
 
 
-def test_migrate_writes_declared_schedules(core: Core) -> None:
+def test_migrate_writes_declared_schedules(core: PrivateConnection) -> None:
     @job(
         name="test.nightly",
         schedule=cron("0 3 * * *", tz="America/Sao_Paulo"),
@@ -107,7 +107,7 @@ def test_migrate_writes_declared_schedules(core: Core) -> None:
 
 @pytest.mark.parametrize("who", ["migrate", "a keeper"])
 def test_an_old_process_that_starts_during_a_roll_out_leaves_newer_schedules_alone(
-    core: Core, who: str
+    core: PrivateConnection, who: str
 ) -> None:
     roll_out(core)
     before = row()
@@ -120,7 +120,9 @@ def test_an_old_process_that_starts_during_a_roll_out_leaves_newer_schedules_alo
     assert (after.last_tick_at, after.anchor_at) == (before.last_tick_at, before.anchor_at)
 
 
-def test_an_old_process_does_not_change_what_the_newer_release_declares_otherwise(core: Core) -> None:
+def test_an_old_process_does_not_change_what_the_newer_release_declares_otherwise(
+    core: PrivateConnection,
+) -> None:
     roll_out(core)
     kind = registry.get("test.new")
     registry.remove("test.new")
@@ -137,7 +139,7 @@ def test_an_old_process_does_not_change_what_the_newer_release_declares_otherwis
 
 
 def test_an_older_keeper_says_once_that_a_newer_release_runs(
-    core: Core, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "esteira.keeper")
     roll_out(core)
@@ -162,12 +164,12 @@ def test_an_older_keeper_says_once_that_a_newer_release_runs(
         assert said() == 2, "it is another roll-out"
 
 
-def test_a_keeper_does_not_wait_for_a_schedule_that_somebody_holds(core: Core) -> None:
+def test_a_keeper_does_not_wait_for_a_schedule_that_somebody_holds(core: PrivateConnection) -> None:
     roll_out(core)
     core.fetch("UPDATE esteira_schedule SET grace_s = 7 WHERE name = 'test.new'")
     with psycopg.connect(SERVERS.postgres.url) as somebody:
         somebody.execute("SELECT 1 FROM esteira_schedule WHERE name = 'test.new' FOR UPDATE")
-        patient = Core("test", timeout_s=30)
+        patient = PrivateConnection("test", timeout_s=30)
         watch = Stopwatch()
         with pytest.raises(psycopg.errors.LockNotAvailable):
             keep_declared(patient)
@@ -175,7 +177,7 @@ def test_a_keeper_does_not_wait_for_a_schedule_that_somebody_holds(core: Core) -
         patient.close()
 
 
-def test_a_worker_s_announcement_shows_that_its_release_lives(core: Core) -> None:
+def test_a_worker_s_announcement_shows_that_its_release_lives(core: PrivateConnection) -> None:
     roll_out(core)
     silent(core)
     identity.take_name(core, "w@host", queues=["default"], slots=1)
@@ -188,7 +190,7 @@ def test_a_worker_s_announcement_shows_that_its_release_lives(core: Core) -> Non
 
 
 def test_after_a_roll_back_the_old_keeper_writes_its_own_and_on_the_way_forward_the_new_one(
-    core: Core,
+    core: PrivateConnection,
 ) -> None:
     """Without a migrate, and without a word about the operator's switch."""
     roll_out(core)
@@ -205,7 +207,7 @@ def test_after_a_roll_back_the_old_keeper_writes_its_own_and_on_the_way_forward_
     assert not keep_declared(core), "nothing is left to write"
 
 
-def test_an_operator_s_switch_survives_a_roll_back_and_the_way_forward(core: Core) -> None:
+def test_an_operator_s_switch_survives_a_roll_back_and_the_way_forward(core: PrivateConnection) -> None:
     roll_out(core)
     Schedule.objects.update(enabled=False)
     silent(core)
@@ -218,7 +220,7 @@ def test_an_operator_s_switch_survives_a_roll_back_and_the_way_forward(core: Cor
     assert (row().enabled, row().origin) == (False, "code")
 
 
-def test_what_was_gone_for_long_comes_back_without_its_past_and_in_step(core: Core) -> None:
+def test_what_was_gone_for_long_comes_back_without_its_past_and_in_step(core: PrivateConnection) -> None:
     roll_out(core)
     silent(core)
     with old_release():
@@ -234,7 +236,7 @@ def test_what_was_gone_for_long_comes_back_without_its_past_and_in_step(core: Co
     assert now(core) - row().last_tick_at < timedelta(minutes=1)
 
 
-def test_ticks_of_a_brief_absence_are_made_up(core: Core) -> None:
+def test_ticks_of_a_brief_absence_are_made_up(core: PrivateConnection) -> None:
     roll_out(core)
     before = row()
     silent(core)
@@ -246,7 +248,9 @@ def test_ticks_of_a_brief_absence_are_made_up(core: Core) -> None:
     assert row().last_tick_at == before.last_tick_at
 
 
-def test_what_an_earlier_version_switched_off_as_gone_is_on_again_when_its_code_is_back(core: Core) -> None:
+def test_what_an_earlier_version_switched_off_as_gone_is_on_again_when_its_code_is_back(
+    core: PrivateConnection,
+) -> None:
     """It switched off itself what was gone, and wrote down no time."""
     roll_out(core)
     Schedule.objects.filter(name="test.new").update(origin="gone", enabled=False, gone_at=None)
@@ -256,7 +260,7 @@ def test_what_an_earlier_version_switched_off_as_gone_is_on_again_when_its_code_
     assert (row().enabled, row().origin) == (True, "code")
 
 
-def test_a_moment_that_a_clock_ahead_wrote_keeps_no_release_alive(core: Core) -> None:
+def test_a_moment_that_a_clock_ahead_wrote_keeps_no_release_alive(core: PrivateConnection) -> None:
     roll_out(core)
     core.fetch("UPDATE esteira_release SET last_seen = last_seen + interval '1 hour'")
 
@@ -266,7 +270,9 @@ def test_a_moment_that_a_clock_ahead_wrote_keeps_no_release_alive(core: Core) ->
         assert Release.objects.get(fingerprint=releases.fingerprint()).last_seen < now(core)
 
 
-def test_an_operator_s_own_schedule_of_a_type_s_name_gets_another_name_and_both_go_on(core: Core) -> None:
+def test_an_operator_s_own_schedule_of_a_type_s_name_gets_another_name_and_both_go_on(
+    core: PrivateConnection,
+) -> None:
     fields: dict[str, Any] = {"type": "test.new", "every_s": 60, "origin": "database"}
     mine = Schedule.objects.create(name="test.new", **fields)
     Schedule.objects.create(name="test.new (own)", **fields)

@@ -15,7 +15,7 @@ from django.db import connection
 from pydantic import BaseModel
 
 from esteira import Context, FileRef, files, job, migrations
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.db.erasing import DELETE_CHUNKS
 from esteira.keeper import disposal
 from esteira.keeper.disposal import BATCH
@@ -42,13 +42,13 @@ def sends() -> Any:
     return sends
 
 
-def age(core: Core, days: float = 40) -> None:
+def age(core: PrivateConnection, days: float = 40) -> None:
     """Let so many days pass for all files and for all jobs that have ended."""
     core.fetch("UPDATE esteira_file SET created_at = created_at - %s * interval '1 day'", [days])
     core.fetch("UPDATE esteira_job SET finished_at = finished_at - %s * interval '1 day'", [days])
 
 
-def keep(core: Core) -> None:
+def keep(core: PrivateConnection) -> None:
     """Retention, as a keeper that just started does it, until it rests."""
     retention = Retention()
     for _ in itertools.takewhile(lambda _: retention.step(core) or not retention._next, range(500)):
@@ -59,7 +59,9 @@ def upload(name: str = "u") -> File:
     return files.save_upload(name, None, [b"x"])
 
 
-def test_an_upload_that_a_waiting_job_names_stays_however_deep_it_stands(core: Core, sends: Any) -> None:
+def test_an_upload_that_a_waiting_job_names_stays_however_deep_it_stands(
+    core: PrivateConnection, sends: Any
+) -> None:
     logo, attached, spare = upload(), upload(), upload()
     letters = {"a": {"to": "ana", "attached": [str(attached.pk)]}}
     sends.after(days=60).submit(letters=letters, logo=str(logo.pk))
@@ -71,7 +73,7 @@ def test_an_upload_that_a_waiting_job_names_stays_however_deep_it_stands(core: C
     assert spare.pk not in FileUse.objects.values_list("file_id", flat=True)
 
 
-def test_an_upload_goes_once_no_job_names_it(core: Core, sends: Any) -> None:
+def test_an_upload_goes_once_no_job_names_it(core: PrivateConnection, sends: Any) -> None:
     file = upload()
     for _ in range(2):
         sends.submit(letters={}, logo=str(file.pk))
@@ -93,7 +95,7 @@ def test_an_upload_goes_once_no_job_names_it(core: Core, sends: Any) -> None:
     assert (Job.objects.count(), File.objects.count(), FileUse.objects.count()) == (0, 0, 0)
 
 
-def test_many_jobs_of_one_submit_note_their_files(core: Core, sends: Any) -> None:
+def test_many_jobs_of_one_submit_note_their_files(core: PrivateConnection, sends: Any) -> None:
     file = upload()
 
     sends.submit_many({"letters": {}, "logo": str(file.pk)} for _ in range(1200))
@@ -101,7 +103,9 @@ def test_many_jobs_of_one_submit_note_their_files(core: Core, sends: Any) -> Non
     assert FileUse.objects.filter(file=file).count() == 1200
 
 
-def test_an_upload_that_a_schedule_names_stays_and_so_do_its_ticks_files(core: Core, sends: Any) -> None:
+def test_an_upload_that_a_schedule_names_stays_and_so_do_its_ticks_files(
+    core: PrivateConnection, sends: Any
+) -> None:
     file = upload()
     Schedule.objects.create(
         name="daily", type="tests.sends", params={"letters": {}, "logo": str(file.pk)}, every_s=1,
@@ -120,7 +124,7 @@ def test_an_upload_that_a_schedule_names_stays_and_so_do_its_ticks_files(core: C
     assert FileUse.objects.filter(file=file).exists()
 
 
-def test_an_upgrade_notes_the_files_of_jobs_that_wait(core: Core, sends: Any) -> None:
+def test_an_upgrade_notes_the_files_of_jobs_that_wait(core: PrivateConnection, sends: Any) -> None:
     name = next(one.name for one in pkgutil.iter_modules(migrations.__path__) if one.name.endswith("_cost"))
     file, over = upload(), upload()
     waits = sends.submit(letters={"a": {"to": "ana", "attached": [str(file.pk)]}}).id
@@ -133,7 +137,7 @@ def test_an_upgrade_notes_the_files_of_jobs_that_wait(core: Core, sends: Any) ->
     assert list(FileUse.objects.values_list("job_id", "file_id")) == [(waits, file.pk)]
 
 
-def test_a_job_whose_file_another_job_names_stays_with_it(core: Core, sends: Any) -> None:
+def test_a_job_whose_file_another_job_names_stays_with_it(core: PrivateConnection, sends: Any) -> None:
     (maker,) = stored(core)
     with files.open_result(maker, 1, "f", db=core) as file:
         file.write(b"x")
@@ -153,7 +157,7 @@ def test_a_job_whose_file_another_job_names_stays_with_it(core: Core, sends: Any
     assert (Job.objects.count(), File.objects.count()) == (0, 0)
 
 
-def with_files(core: Core, jobs: int, chunks: int) -> list[UUID]:
+def with_files(core: PrivateConnection, jobs: int, chunks: int) -> list[UUID]:
     """Old jobs with a result file each, of so many chunks."""
     ids = stored(core, jobs)
     core.fetch(
@@ -170,7 +174,7 @@ def with_files(core: Core, jobs: int, chunks: int) -> list[UUID]:
     return ids
 
 
-def test_the_bytes_of_many_files_go_a_few_at_a_time(core: Core) -> None:
+def test_the_bytes_of_many_files_go_a_few_at_a_time(core: PrivateConnection) -> None:
     with_files(core, 10, DELETE_CHUNKS)
     retention = Retention()
     retention._disposals[0].step(core, _now(core), float("-inf"))
@@ -183,7 +187,7 @@ def test_the_bytes_of_many_files_go_a_few_at_a_time(core: Core) -> None:
 
 
 def test_a_batch_that_takes_too_long_is_halved_until_it_fits(
-    core: Core, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each job takes 20 ms to delete; ten of them take too long."""
     monkeypatch.setattr(disposal, "LIMIT_S", 0.15)
@@ -205,7 +209,7 @@ def test_a_batch_that_takes_too_long_is_halved_until_it_fits(
 
 
 @pytest.fixture
-def foreign(core: Core) -> Iterator[None]:
+def foreign(core: PrivateConnection) -> Iterator[None]:
     """Somebody's own table that refers to jobs."""
     core.fetch("CREATE TABLE tests_orders (job_id uuid REFERENCES esteira_job)")
     yield
@@ -213,7 +217,7 @@ def foreign(core: Core) -> Iterator[None]:
 
 
 def test_a_job_that_cannot_go_is_passed_over(
-    core: Core, foreign: None, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, foreign: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "esteira.keeper")
     ids = with_files(core, 40, 1)
@@ -228,7 +232,9 @@ def test_a_job_that_cannot_go_is_passed_over(
     assert Job.objects.count() == 0
 
 
-def test_more_that_cannot_go_than_a_batch_do_not_stand_before_the_others(core: Core, foreign: None) -> None:
+def test_more_that_cannot_go_than_a_batch_do_not_stand_before_the_others(
+    core: PrivateConnection, foreign: None
+) -> None:
     bad = stored(core, BATCH + 20)
     core.fetch("INSERT INTO tests_orders SELECT id FROM esteira_job")
     good = stored(core, 30)
@@ -246,10 +252,10 @@ def test_more_that_cannot_go_than_a_batch_do_not_stand_before_the_others(core: C
 
 
 def test_a_job_that_somebody_holds_waits_and_is_no_absence(
-    core: Core, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disposal, "LIMIT_S", 0.1)
-    ids, other = with_files(core, 3, 1), Core("other")
+    ids, other = with_files(core, 3, 1), PrivateConnection("other")
     with other.transaction():
         other.fetch("SELECT 1 FROM esteira_file WHERE job_id = %s FOR UPDATE", [ids[1]])
         keep(core)
@@ -260,7 +266,7 @@ def test_a_job_that_somebody_holds_waits_and_is_no_absence(
     assert Job.objects.count() == 0
 
 
-def test_a_job_with_a_log_that_is_retried_meanwhile_stays(core: Core) -> None:
+def test_a_job_with_a_log_that_is_retried_meanwhile_stays(core: PrivateConnection) -> None:
     (job_id,) = with_files(core, 1, 1)
     JobLog.objects.create(job_id=job_id, attempt=1, text="x")
     retention = Retention()
@@ -275,7 +281,7 @@ def test_a_job_with_a_log_that_is_retried_meanwhile_stays(core: Core) -> None:
     assert (Job.objects.count(), JobLog.objects.count()) == (1, 1)
 
 
-def test_old_files_that_stay_cost_retention_nothing(core: Core) -> None:
+def test_old_files_that_stay_cost_retention_nothing(core: PrivateConnection) -> None:
     """A result of a finished job lives as long as the job: for 29 days its file is old, and not to be deleted."""
     core.fetch(
         """INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
@@ -298,7 +304,7 @@ def test_old_files_that_stay_cost_retention_nothing(core: Core) -> None:
     assert counted.blocks < 300
 
 
-def test_what_was_deleted_under_an_old_snapshot_is_not_read_with_each_step(core: Core) -> None:
+def test_what_was_deleted_under_an_old_snapshot_is_not_read_with_each_step(core: PrivateConnection) -> None:
     counted, retention = Counted("counted"), Retention()
     with old_snapshot():
         with_files(core, 1000, 1)
@@ -315,5 +321,5 @@ def test_what_was_deleted_under_an_old_snapshot_is_not_read_with_each_step(core:
     assert counted.blocks < 1000
 
 
-def _now(core: Core) -> float:
+def _now(core: PrivateConnection) -> float:
     return float(core.fetch("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0])

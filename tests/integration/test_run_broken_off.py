@@ -16,7 +16,7 @@ from django.db import OperationalError, connection, transaction
 from pydantic import AfterValidator
 
 from esteira import Context, GiveUp, Retry, job
-from esteira.db import Core, Gone
+from esteira.db import ConnectionLost, PrivateConnection
 from esteira.models import File, Job, JobEvent, Stat
 from esteira.record import finish
 from esteira.record.finish import Break, complete
@@ -53,7 +53,7 @@ def handed_back(runner: Runner, job_id: UUID) -> Job:
     assert row.hold_until is not None
     assert events(row) == ["rescued"]
     assert JobEvent.objects.get().detail == {"reason": "connection lost"}
-    assert not runner.slot.held()
+    assert not runner.held_jobs.held()
     return row
 
 
@@ -200,7 +200,7 @@ def test_the_private_connection_that_a_jobs_file_uses_is_nobodys_fault_either(ru
     @job(name="test.file", retries=0)
     def write(ctx: Context) -> None:
         ask("SELECT 1")
-        with ctx.file("out.bin") as file, runner.core.lock:  # the heart would meet the break first
+        with ctx.file("out.bin") as file, runner.core.lock:  # the heartbeat would meet the break first
             (pid,) = runner.core.fetch("SELECT pg_backend_pid()")[0]
             ask(f"SELECT pg_terminate_backend({pid})")
             until(lambda: file.write(b"x" * 300_000) is None, "the break is met")
@@ -271,7 +271,7 @@ def test_a_job_that_asks_for_a_pause_after_a_lost_connection_gets_it(runner: Run
     assert (row.state, row.failures, row.suspicion, events(row)) == ("queued", 1, 0, ["retry_scheduled"])
 
 
-def end_of(runner: Runner, core: Core, job_id: UUID) -> tuple[Job, list[float]]:
+def end_of(runner: Runner, core: PrivateConnection, job_id: UUID) -> tuple[Job, list[float]]:
     """Run a job again and again without its rests; return its end, and how long each rest would have been."""
     rests = []
     for _ in range(2 * MAX_SUSPICION):
@@ -286,7 +286,7 @@ def end_of(runner: Runner, core: Core, job_id: UUID) -> tuple[Job, list[float]]:
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_job_that_cuts_its_own_connection_each_time_ends_dead_and_says_why(
-    runner: Runner, core: Core, atomic: bool
+    runner: Runner, core: PrivateConnection, atomic: bool
 ) -> None:
     @job(name="test.cuts", atomic=atomic, retries=2)
     def cuts(ctx: Context) -> None:
@@ -338,10 +338,12 @@ def test_an_error_of_the_core_counts_against_what_had_started_and_nothing_else(r
     assert (done.state, started.state, waiting.state) == ("succeeded", "queued", "queued")
     assert (started.suspicion, events(started)) == (1, ["rescued"])
     assert (waiting.suspicion, waiting.hold_until, events(waiting)) == (0, None, [])
-    assert not runner.slot.held()
+    assert not runner.held_jobs.held()
 
 
-def test_a_job_around_which_the_core_fails_each_time_ends_dead(runner: Runner, core: Core) -> None:
+def test_a_job_around_which_the_core_fails_each_time_ends_dead(
+    runner: Runner, core: PrivateConnection
+) -> None:
     @job(name="test.raises")
     def raises(ctx: Context) -> None:
         raise ValueError
@@ -361,11 +363,13 @@ def test_a_job_around_which_the_core_fails_each_time_ends_dead(runner: Runner, c
 CAUSE = Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
 
 
-def test_a_completion_that_had_gone_through_is_left_alone_and_counted(runner: Runner, core: Core) -> None:
+def test_a_completion_that_had_gone_through_is_left_alone_and_counted(
+    runner: Runner, core: PrivateConnection
+) -> None:
     (claimed,) = running(core)
     assert complete(core, outcome(claimed))
-    runner.slot.break_off(Held(claimed, 0.0), CAUSE)
-    runner.ledger.flush()
+    runner.held_jobs.break_off(Held(claimed, 0.0), CAUSE)
+    runner.completer.flush()
     runner.stats.flush(core)
 
     row = Job.objects.get()
@@ -374,13 +378,13 @@ def test_a_completion_that_had_gone_through_is_left_alone_and_counted(runner: Ru
 
 
 def test_what_is_broken_off_is_counted_once_though_the_next_one_meets_a_lost_connection(
-    runner: Runner, core: Core, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done, cut_off = running(core, 2)
     assert complete(core, outcome(done))
     break_off = finish.break_off
 
-    def break_off_and_cut(db: Core, job_id: UUID, attempt: int, cause: Break) -> str | None:
+    def break_off_and_cut(db: PrivateConnection, job_id: UUID, attempt: int, cause: Break) -> str | None:
         if job_id == cut_off.id and attempt == 1 and not cuts:
             cuts.append(True)
             core.fetch("SELECT pg_terminate_backend(%s)", runner.core.fetch("SELECT pg_backend_pid()")[0])
@@ -388,12 +392,12 @@ def test_what_is_broken_off_is_counted_once_though_the_next_one_meets_a_lost_con
 
     cuts: list[bool] = []
     monkeypatch.setattr(finish, "break_off", break_off_and_cut)
-    with runner.core.lock:  # the heart would write the second one
+    with runner.core.lock:  # the heartbeat would write the second one
         for claimed in (done, cut_off):
-            runner.slot.break_off(Held(claimed, 0.0), CAUSE)
-        with pytest.raises(Gone):
-            runner.ledger.flush()
-        runner.ledger.flush()
+            runner.held_jobs.break_off(Held(claimed, 0.0), CAUSE)
+        with pytest.raises(ConnectionLost):
+            runner.completer.flush()
+        runner.completer.flush()
     runner.stats.flush(core)
 
     assert [(stat.state, stat.n) for stat in Stat.objects.filter(type=TYPE)] == [("succeeded", 1)]
@@ -402,18 +406,18 @@ def test_what_is_broken_off_is_counted_once_though_the_next_one_meets_a_lost_con
 
 
 def test_a_job_that_was_cancelled_meanwhile_is_cancelled_when_its_connection_is_lost(
-    runner: Runner, core: Core
+    runner: Runner, core: PrivateConnection
 ) -> None:
     (claimed,) = running(core)
     cancel(core, claimed.id, by="ana", force=False)
-    runner.slot.break_off(Held(claimed, 0.0), CAUSE)
-    runner.ledger.flush()
+    runner.held_jobs.break_off(Held(claimed, 0.0), CAUSE)
+    runner.completer.flush()
 
     assert Job.objects.get().state == "cancelled"
 
 
 def test_what_its_own_last_transaction_still_locks_waits_and_holds_up_nobody(
-    runner: Runner, core: Core
+    runner: Runner, core: PrivateConnection
 ) -> None:
     """The server may notice late that a client is gone; until then nobody knows whether its commit went through."""
     holder = psycopg.connect(settings.DATABASE_URL)

@@ -14,7 +14,7 @@ from django.db import connection
 from pydantic import AfterValidator, BeforeValidator
 
 from esteira import Context, GiveUp, Retry, TimeLimitExceeded, job
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.errors import LeaseLost
 from esteira.models import Job, JobEvent
 from esteira.runner.runner import Runner
@@ -32,7 +32,7 @@ def counted(runner: Runner, job_id: UUID, kind: str) -> Job:
     assert row.error["kind"] == kind  # type: ignore[index]
     assert row.run_at > row.claimed_at  # type: ignore[operator]
     assert events(row) == ["retry_scheduled"]
-    assert not runner.slot.held()
+    assert not runner.held_jobs.held()
     return row
 
 
@@ -312,7 +312,9 @@ def test_parameters_that_do_not_meet_their_own_check_again_fail_the_try(runner: 
     counted(runner, answer.id, "parameters")
 
 
-def test_a_stored_number_that_is_too_long_to_be_read_fails_the_try(runner: Runner, core: Core) -> None:
+def test_a_stored_number_that_is_too_long_to_be_read_fails_the_try(
+    runner: Runner, core: PrivateConnection
+) -> None:
     @job(name="test.number")
     def number(ctx: Context, n: Any = None) -> None: ...
 
@@ -325,7 +327,7 @@ def test_a_stored_number_that_is_too_long_to_be_read_fails_the_try(runner: Runne
 
 
 def test_a_slow_check_that_refuses_is_a_refusal_all_the_same(runner: Runner) -> None:
-    """The heart has written by then that the job has started."""
+    """The heartbeat thread has written by then that the job has started."""
 
     @job(name="test.looked_up")
     def looked_up(ctx: Context, v: Obeyed) -> None: ...
@@ -342,7 +344,7 @@ def test_a_slow_check_that_refuses_is_a_refusal_all_the_same(runner: Runner) -> 
     assert row.refused_since is not None
     assert row.hold_until is not None
     assert events(row) == ["refused"]
-    assert not runner.slot.held()
+    assert not runner.held_jobs.held()
 
 
 def test_a_refusal_that_cannot_be_told_fails_the_try(runner: Runner) -> None:

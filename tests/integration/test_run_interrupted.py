@@ -14,7 +14,7 @@ import pytest
 from django.db import connection
 
 from esteira import Context, TimeLimitExceeded, job, operate
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.models import Job
 from esteira.record import finish
 from esteira.record import operate as operator
@@ -202,7 +202,7 @@ def test_the_time_limit_also_ends_what_a_function_does_after_its_completion(runn
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.parametrize("lost", [True, False])
 def test_what_ignores_its_limit_ends_with_its_process_although_its_attempt_is_over(
-    lost: bool, core: Core, monkeypatch: pytest.MonkeyPatch
+    lost: bool, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it has completed before or has lost its lease: nobody else would end it."""
     monkeypatch.setattr(heartbeat, "HARD_AFTER_S", 0.3)
@@ -239,7 +239,7 @@ def test_what_ignores_its_limit_ends_with_its_process_although_its_attempt_is_ov
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.parametrize("by", ["the process, whose answer is lost", "a keeper", "the process, then retried"])
 def test_a_forced_cancel_ends_the_process_whoever_wrote_it_and_whatever_it_heard(
-    by: str, core: Core, monkeypatch: pytest.MonkeyPatch
+    by: str, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @job(name="test.deaf", lease=1)
     def deaf(ctx: Context) -> None:
@@ -249,7 +249,7 @@ def test_a_forced_cancel_ends_the_process_whoever_wrote_it_and_whatever_it_heard
 
     kill = finish.kill
 
-    def kill_and_lose(db: Core, job_id: UUID, attempt: int) -> bool:
+    def kill_and_lose(db: PrivateConnection, job_id: UUID, attempt: int) -> bool:
         assert kill(db, job_id, attempt)
         if by.endswith("retried"):
             operator.retry(db, job_id, by="bob")

@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 
 from esteira import Context, job
-from esteira.db import Core, Gone
+from esteira.db import ConnectionLost, PrivateConnection
 from esteira.job_types.registry import registry
 from esteira.runner.runner import Runner
 from tests.support.runs import events, run
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("database", "job_types")
 class Server:
     """The suite's server as a fail-over leaves it for a moment: each new session may read only."""
 
-    def __init__(self, core: Core, runner: Runner) -> None:
+    def __init__(self, core: PrivateConnection, runner: Runner) -> None:
         self.core, self.runner = core, runner
         self.name = core.fetch("SELECT current_database()")[0][0]
 
@@ -52,7 +52,7 @@ class Server:
 
 
 @pytest.fixture
-def server(core: Core, runner: Runner) -> Iterator[Server]:
+def server(core: PrivateConnection, runner: Runner) -> Iterator[Server]:
     server = Server(core, runner)
     yield server
     server.allow_writing()
@@ -88,7 +88,7 @@ def test_ends_are_written_when_the_server_writes_again(runner: Runner, server: S
 
 
 def test_a_hint_that_comes_meanwhile_waits_and_is_not_forgotten(
-    runner: Runner, server: Server, core: Core
+    runner: Runner, server: Server, core: PrivateConnection
 ) -> None:
     @job(name="test.waits", retries=0)
     def waits(ctx: Context) -> int:
@@ -96,7 +96,7 @@ def test_a_hint_that_comes_meanwhile_waits_and_is_not_forgotten(
 
     answer = waits.submit()
     server.forbid_writing()
-    with pytest.raises(Gone):  # the claim will meet this
+    with pytest.raises(ConnectionLost):  # the claim will meet this
         runner.core.fetch("UPDATE esteira_job SET failures = failures")
 
     hint = threading.Timer(1.0, server.allow_writing)

@@ -15,7 +15,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.record.rescue import drained
 from esteira.worker import identity
 from project.kubernetes import api, scale_in
@@ -31,16 +31,16 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def scaling(kubernetes: Kubernetes, core: Core) -> Iterator[ScaleIn]:
+def scaling(kubernetes: Kubernetes, core: PrivateConnection) -> Iterator[ScaleIn]:
     """The controller between a Kubernetes with three idle workers and an empty database."""
     for name in ("a", "b", "c"):
         kubernetes.add_pod(f"worker-{name}")
-    db = Core("scale-in", timeout_s=3)
+    db = PrivateConnection("scale-in", timeout_s=3)
     yield ScaleIn(Api(), db)
     db.close()
 
 
-def runs(core: Core, pod: str, n: int = 1, *, for_s: float = 0) -> None:
+def runs(core: PrivateConnection, pod: str, n: int = 1, *, for_s: float = 0) -> None:
     """Let a pod run n jobs, each in a process of its own."""
     for process in range(n):
         (job,) = running(core, worker=f"celery@worker-{pod}/boot-1-1", delivery=f"{pod}{for_s:g}-{process}")
@@ -85,7 +85,7 @@ def test_whatever_is_read_it_is_a_number_that_kubernetes_takes(load: Load) -> No
 
 
 def test_idle_workers_cost_nothing_and_busy_ones_more_the_more_they_run(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: Core
+    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
 ) -> None:
     runs(core, "a", 2)
     runs(core, "c", 1)
@@ -97,7 +97,7 @@ def test_idle_workers_cost_nothing_and_busy_ones_more_the_more_they_run(
 
 
 def test_with_equal_numbers_young_work_goes_first(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: Core
+    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
 ) -> None:
     runs(core, "a", for_s=60)
     runs(core, "b", for_s=5)
@@ -109,7 +109,7 @@ def test_with_equal_numbers_young_work_goes_first(
 
 
 def test_a_batch_counts_as_one_job_and_no_more_than_a_long_one(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: Core
+    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
 ) -> None:
     runs(core, "a", for_s=HOUR)
     running(core, 50, worker="celery@worker-b/boot-1-1", delivery="one message")
@@ -120,7 +120,7 @@ def test_a_batch_counts_as_one_job_and_no_more_than_a_long_one(
 
 
 def test_a_worker_that_idles_for_long_goes_before_one_between_two_short_jobs(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: Core, monkeypatch: pytest.MonkeyPatch
+    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scale_in, "IDLE_S", 1.0)
     runs(core, "a")
@@ -145,7 +145,7 @@ def test_a_new_process_goes_on_where_the_last_one_ended(scaling: ScaleIn, kubern
 
 
 def test_pods_are_patched_when_their_cost_changes_and_only_then(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: Core
+    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
 ) -> None:
     runs(core, "a", for_s=HOUR)
     scaling.turn()
@@ -191,7 +191,7 @@ def test_no_worker_at_all_is_no_trouble(
 
 
 def test_a_second_name_on_the_same_pod_is_the_pod_s(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: Core
+    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
 ) -> None:
     core.fetch(
         """INSERT INTO esteira_worker (name, incarnation, host, pid, queues, types, slots, state, started_at, last_seen)
@@ -207,7 +207,7 @@ def test_a_second_name_on_the_same_pod_is_the_pod_s(
     assert order(kubernetes)[-1] == "a"
 
 
-def test_a_backlog_costs_the_question_nothing(core: Core) -> None:
+def test_a_backlog_costs_the_question_nothing(core: PrivateConnection) -> None:
     core.fetch(
         """INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s)
            SELECT gen_random_uuid(), %s, '{}', 'default', 6, 4, 2, 10, 600 FROM generate_series(1, 20000)""",
@@ -224,7 +224,7 @@ def test_a_backlog_costs_the_question_nothing(core: Core) -> None:
 class Asked:
     """A `Db` that counts the blocks that a statement reads."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: PrivateConnection) -> None:
         self.core, self.blocks, self.transaction = core, 0, core.transaction
 
     def fetch(self, sql: str, params: object = ()) -> list:
@@ -244,7 +244,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_without_the_database_costs_stay_as_they_are_and_that_is_told_once(
     scaling: ScaleIn,
     kubernetes: Kubernetes,
-    core: Core,
+    core: PrivateConnection,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -357,7 +357,9 @@ scale_in.main()
 
 
 @pytest.fixture
-def process(kubernetes: Kubernetes, core: Core, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    kubernetes: Kubernetes, core: PrivateConnection, tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     kubernetes.add_pod("worker-a")
     with (tmp_path / "scale-in.log").open("wb") as log:
         process = subprocess.Popen(
@@ -378,7 +380,7 @@ def healthy(tmp_path: Path) -> bool:
 
 
 def test_the_process_keeps_up_with_what_runs_and_is_healthy(
-    process: subprocess.Popen[bytes], kubernetes: Kubernetes, core: Core, tmp_path: Path
+    process: subprocess.Popen[bytes], kubernetes: Kubernetes, core: PrivateConnection, tmp_path: Path
 ) -> None:
     assert not healthy(tmp_path)
     until(lambda: costs(kubernetes)["a"] == 0, "the idle worker has its cost")

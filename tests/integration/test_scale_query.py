@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import yaml
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from tests.repo.tree import text
 from tests.support.jobs import TYPE, elapse, ended, running, stored
 
@@ -30,13 +30,13 @@ SELECT gen_random_uuid(), %(type)s, '{}', %(queue)s, 6, 4, 2, 10, 600,
 FROM generate_series(1, %(n)s)"""
 
 
-def fill(core: Core, n: int = MANY, **fields: Any) -> None:
+def fill(core: PrivateConnection, n: int = MANY, **fields: Any) -> None:
     plain = {"type": TYPE, "queue": "default", "delay_s": 0.0, "published": False, "state": "queued", "n": n}
     core.fetch(FILL, plain | fields)
 
 
 @pytest.fixture
-def keda(core: Core) -> Iterator[psycopg.Connection]:
+def keda(core: PrivateConnection) -> Iterator[psycopg.Connection]:
     """A connection as KEDA opens it: by the address alone, with none of the core's settings."""
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         yield connection
@@ -48,7 +48,7 @@ def demand(keda: psycopg.Connection) -> int:
     return row[0]
 
 
-def pause(core: Core, queue: str) -> None:
+def pause(core: PrivateConnection, queue: str) -> None:
     core.fetch(
         """INSERT INTO esteira_queue (name, paused_at, paused_by, reason) VALUES (%s, clock_timestamp(), '', '')
            ON CONFLICT (name) DO UPDATE SET paused_at = excluded.paused_at""",
@@ -61,7 +61,7 @@ def test_an_empty_table_is_no_work(keda: psycopg.Connection) -> None:
 
 
 def test_what_is_due_counts_published_or_not_whatever_its_queue_priority_and_type(
-    keda: psycopg.Connection, core: Core
+    keda: psycopg.Connection, core: PrivateConnection
 ) -> None:
     stored(core, 3)
     stored(core, 2, publish=True)
@@ -72,13 +72,13 @@ def test_what_is_due_counts_published_or_not_whatever_its_queue_priority_and_typ
     assert demand(keda) == 8
 
 
-def test_what_runs_counts(keda: psycopg.Connection, core: Core) -> None:
+def test_what_runs_counts(keda: psycopg.Connection, core: PrivateConnection) -> None:
     running(core, 3)
 
     assert demand(keda) == 3
 
 
-def test_what_is_scheduled_counts_from_its_time_on(keda: psycopg.Connection, core: Core) -> None:
+def test_what_is_scheduled_counts_from_its_time_on(keda: psycopg.Connection, core: PrivateConnection) -> None:
     now, _ = stored(core, 2, delay_s=3600.0)
     assert demand(keda) == 0
 
@@ -87,7 +87,7 @@ def test_what_is_scheduled_counts_from_its_time_on(keda: psycopg.Connection, cor
     assert demand(keda) == 1
 
 
-def test_what_rests_or_has_expired_does_not_count(keda: psycopg.Connection, core: Core) -> None:
+def test_what_rests_or_has_expired_does_not_count(keda: psycopg.Connection, core: PrivateConnection) -> None:
     resting, rested, expired = stored(core, 3)
     core.fetch(
         "UPDATE esteira_job SET hold_until = clock_timestamp() + interval '1 minute' WHERE id = ANY(%s)",
@@ -99,7 +99,9 @@ def test_what_rests_or_has_expired_does_not_count(keda: psycopg.Connection, core
     assert demand(keda) == 1
 
 
-def test_paused_queues_do_not_count_but_what_runs_there_does(keda: psycopg.Connection, core: Core) -> None:
+def test_paused_queues_do_not_count_but_what_runs_there_does(
+    keda: psycopg.Connection, core: PrivateConnection
+) -> None:
     stored(core, 2, queue="mail")
     stored(core, 2, queue="mail", publish=True)
     running(core, 1, queue="mail")
@@ -110,7 +112,7 @@ def test_paused_queues_do_not_count_but_what_runs_there_does(keda: psycopg.Conne
     assert demand(keda) == 2
 
 
-def test_a_queue_that_goes_on_counts_again(keda: psycopg.Connection, core: Core) -> None:
+def test_a_queue_that_goes_on_counts_again(keda: psycopg.Connection, core: PrivateConnection) -> None:
     stored(core, 2, queue="mail")
     pause(core, "mail")
     assert demand(keda) == 0
@@ -121,7 +123,7 @@ def test_a_queue_that_goes_on_counts_again(keda: psycopg.Connection, core: Core)
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "dead", "cancelled", "expired"])
-def test_what_has_ended_does_not_count(keda: psycopg.Connection, core: Core, state: str) -> None:
+def test_what_has_ended_does_not_count(keda: psycopg.Connection, core: PrivateConnection, state: str) -> None:
     (job,) = stored(core)
 
     ended(core, job, state)
@@ -129,7 +131,7 @@ def test_what_has_ended_does_not_count(keda: psycopg.Connection, core: Core, sta
     assert demand(keda) == 0
 
 
-def test_what_is_not_committed_does_not_count(keda: psycopg.Connection, core: Core) -> None:
+def test_what_is_not_committed_does_not_count(keda: psycopg.Connection, core: PrivateConnection) -> None:
     with core.transaction():
         stored(core)
         assert demand(keda) == 0
@@ -138,7 +140,7 @@ def test_what_is_not_committed_does_not_count(keda: psycopg.Connection, core: Co
 
 
 def test_it_stops_counting_when_it_is_enough_for_any_number_of_pods(
-    keda: psycopg.Connection, core: Core
+    keda: psycopg.Connection, core: PrivateConnection
 ) -> None:
     fill(core, 3 * ENOUGH)
     fill(core, 3 * ENOUGH, queue="mail", published=True)
@@ -166,7 +168,7 @@ BACKLOGS: dict[str, tuple[dict[str, Any], ...]] = {
 @pytest.mark.parametrize("known", ["nothing", "that it was empty", "all"])
 @pytest.mark.parametrize("backlog", BACKLOGS)
 def test_a_backlog_is_not_walked_whatever_the_planner_knows(
-    keda: psycopg.Connection, core: Core, planner_knows_nothing: None, backlog: str, known: str
+    keda: psycopg.Connection, core: PrivateConnection, planner_knows_nothing: None, backlog: str, known: str
 ) -> None:
     """Each part stops after a thousand rows, found in an index; a walk over these would read tens of thousands."""
     pause(core, "mail")
@@ -185,7 +187,7 @@ def test_a_backlog_is_not_walked_whatever_the_planner_knows(
 
 
 @pytest.fixture
-def planner_knows_nothing(core: Core) -> Iterator[None]:
+def planner_knows_nothing(core: PrivateConnection) -> Iterator[None]:
     core.fetch("ALTER TABLE esteira_job SET (autovacuum_enabled = false)")
     core.fetch("DELETE FROM pg_statistic WHERE starelid = 'esteira_job'::regclass")
     yield

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.search import scan
 from esteira_web.admin import found as admin_list
 from tests.support.http import account, bearer, browser, get, problem
@@ -31,7 +31,7 @@ RARE = "tests.rare"
 
 
 @pytest.fixture
-def rare(core: Core, monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
+def rare(core: PrivateConnection, monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     """A few jobs of one type behind many of another; a search looks at 20 jobs."""
     for name in ("MOST_ROWS", "FIRST_ROWS"):
         monkeypatch.setattr(scan, name, BOUND)
@@ -40,7 +40,9 @@ def rare(core: Core, monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     return old
 
 
-def test_the_api_says_how_far_it_searched_and_its_next_page_goes_on(rare: list[UUID], core: Core) -> None:
+def test_the_api_says_how_far_it_searched_and_its_next_page_goes_on(
+    rare: list[UUID], core: PrivateConnection
+) -> None:
     client, items, cursor, searched = bearer(), list[str](), "", []
     while cursor is not None:
         body = get(client, f"/jobs?type={RARE}&cursor={cursor}").json()
@@ -54,7 +56,7 @@ def test_the_api_says_how_far_it_searched_and_its_next_page_goes_on(rare: list[U
     assert get(client, "/jobs?limit=5").json()["searched_to"] is None
 
 
-def test_a_list_of_the_api_can_begin_before_a_moment(rare: list[UUID], core: Core) -> None:
+def test_a_list_of_the_api_can_begin_before_a_moment(rare: list[UUID], core: PrivateConnection) -> None:
     (at,) = core.fetch("SELECT max(created_at) FROM esteira_job WHERE type = %s", [RARE])[0]
     before = at.isoformat().replace("+", "%2B")
 

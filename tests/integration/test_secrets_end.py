@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from esteira import Context, Secret, job, operate
-from esteira.db import Core, Orm
+from esteira.db import DjangoConnection, PrivateConnection
 from esteira.errors import SecretsRemoved, StateConflict
 from esteira.job_types.registry import registry
 from esteira.models import Job
@@ -37,38 +37,38 @@ def made(**options: Any) -> UUID:
     return registry.get("s.send").options(**options).submit(to="ana", password="hunter2", keys=["k-1"]).id
 
 
-def taken(job_id: UUID, db: Core) -> Claimed:
+def taken(job_id: UUID, db: PrivateConnection) -> Claimed:
     db.fetch("UPDATE esteira_job SET published_at = clock_timestamp() WHERE id = %s", [job_id])
     (claimed,) = claim.claim(db, [job_id], worker="w1/boot", delivery="d1")
     return claimed
 
 
-def cancelled_while_running(db: Core, **options: Any) -> Claimed:
+def cancelled_while_running(db: PrivateConnection, **options: Any) -> Claimed:
     claimed = taken(made(**options), db)
     operate.cancel(claimed.id, by="test", force=True)
     return claimed
 
 
-def ended_by(db: Core, kind: str) -> UUID:
+def ended_by(db: PrivateConnection, kind: str) -> UUID:
     claimed = taken(made(), db)
     assert finish.finish(db, [outcome(claimed, kind)])
     return claimed.id
 
 
-def completed(db: Core) -> UUID:
+def completed(db: PrivateConnection) -> UUID:
     claimed = taken(made(), db)
     assert finish.complete(db, outcome(claimed))
     return claimed.id
 
 
-def cancelled_waiting(db: Core) -> UUID:
+def cancelled_waiting(db: PrivateConnection) -> UUID:
     job_id = made()
     operate.cancel(job_id, by="test")
     return job_id
 
 
-def of_running(end: Callable[[Core, Claimed], Any]) -> Callable[[Core], UUID]:
-    def ended(db: Core) -> UUID:
+def of_running(end: Callable[[PrivateConnection, Claimed], Any]) -> Callable[[PrivateConnection], UUID]:
+    def ended(db: PrivateConnection) -> UUID:
         claimed = cancelled_while_running(db)
         assert end(db, claimed)
         return claimed.id
@@ -76,33 +76,33 @@ def of_running(end: Callable[[Core, Claimed], Any]) -> Callable[[Core], UUID]:
     return ended
 
 
-def lease_ended(db: Core, claimed: Claimed) -> Any:
+def lease_ended(db: PrivateConnection, claimed: Claimed) -> Any:
     elapse(db, claimed.id, "lease_until")
     return rescue.leases_ended(db)
 
 
-def expired_by_keeper(db: Core) -> UUID:
+def expired_by_keeper(db: PrivateConnection) -> UUID:
     job_id = made(expires_in_s=0.001)
     db.fetch("SELECT pg_sleep(0.01)")
     assert claim.expire(db)
     return job_id
 
 
-def expired_at_claim(db: Core) -> UUID:
+def expired_at_claim(db: PrivateConnection) -> UUID:
     job_id = made(expires_in_s=0.001)
     db.fetch("UPDATE esteira_job SET published_at = clock_timestamp() WHERE id = %s", [job_id])
     assert claim.settle(db, [job_id]) == 1
     return job_id
 
 
-def suspected(db: Core) -> UUID:
+def suspected(db: PrivateConnection) -> UUID:
     claimed = taken(made(), db)
     db.fetch("UPDATE esteira_job SET suspicion = 5 WHERE id = %s", [claimed.id])
     assert finish.break_off(db, claimed.id, claimed.attempt, BREAK) == "dead"
     return claimed.id
 
 
-def refused_for_long(db: Core) -> UUID:
+def refused_for_long(db: PrivateConnection) -> UUID:
     claimed = taken(made(), db)
     db.fetch(
         "UPDATE esteira_job SET refused_since = clock_timestamp() - interval '1 hour' WHERE id = %s",
@@ -112,7 +112,7 @@ def refused_for_long(db: Core) -> UUID:
     return claimed.id
 
 
-FORGETTING: dict[str, Callable[[Core], UUID]] = {
+FORGETTING: dict[str, Callable[[PrivateConnection], UUID]] = {
     "finish: succeeded": lambda db: ended_by(db, "succeeded"),
     "complete": completed,
     "finish: cancelled": lambda db: ended_by(db, "cancelled"),
@@ -130,7 +130,7 @@ FORGETTING: dict[str, Callable[[Core], UUID]] = {
     "expire": expired_by_keeper,
     "settle": expired_at_claim,
 }
-KEEPING: dict[str, Callable[[Core], UUID]] = {
+KEEPING: dict[str, Callable[[PrivateConnection], UUID]] = {
     "finish: failed": lambda db: ended_by(db, "failed"),
     "finish: given up": lambda db: ended_by(db, "given_up"),
     "break_off: dead": suspected,
@@ -139,7 +139,7 @@ KEEPING: dict[str, Callable[[Core], UUID]] = {
 
 
 @pytest.mark.parametrize("how", FORGETTING)
-def test_secrets_go_with_the_end_of_their_job(core: Core, how: str) -> None:
+def test_secrets_go_with_the_end_of_their_job(core: PrivateConnection, how: str) -> None:
     row = Job.objects.get(pk=FORGETTING[how](core))
 
     assert row.state in ("succeeded", "cancelled", "expired")
@@ -150,7 +150,7 @@ def test_secrets_go_with_the_end_of_their_job(core: Core, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", KEEPING)
-def test_a_failed_or_dead_job_keeps_them_for_a_retry(core: Core, how: str) -> None:
+def test_a_failed_or_dead_job_keeps_them_for_a_retry(core: PrivateConnection, how: str) -> None:
     job_id = KEEPING[how](core)
     before = Job.objects.get(pk=job_id)
 
@@ -162,7 +162,7 @@ def test_a_failed_or_dead_job_keeps_them_for_a_retry(core: Core, how: str) -> No
 
 
 @pytest.mark.parametrize("how", ["operator: cancelled while waiting", "expire"])
-def test_a_retry_without_its_secrets_is_refused_and_says_so(core: Core, how: str) -> None:
+def test_a_retry_without_its_secrets_is_refused_and_says_so(core: PrivateConnection, how: str) -> None:
     job_id = FORGETTING[how](core)
     before = version(core, job_id)
 
@@ -170,12 +170,12 @@ def test_a_retry_without_its_secrets_is_refused_and_says_so(core: Core, how: str
         operate.retry(job_id, by="test")
 
     assert version(core, job_id) == before
-    assert operator.retry(Orm(), job_id, by="test") in ("cancelled", "expired")
+    assert operator.retry(DjangoConnection(), job_id, by="test") in ("cancelled", "expired")
     assert Job.objects.get(pk=job_id).state in ("cancelled", "expired")
     assert issubclass(SecretsRemoved, StateConflict)
 
 
-def test_a_job_without_secrets_is_retried_as_ever_and_stores_no_names(core: Core) -> None:
+def test_a_job_without_secrets_is_retried_as_ever_and_stores_no_names(core: PrivateConnection) -> None:
     job_id = registry.get("s.open").submit(to="ana").id
     operate.cancel(job_id, by="test")
 

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, connections
 
 from esteira import Context, Secret, job
-from esteira.db import Core, Orm
+from esteira.db import DjangoConnection, PrivateConnection
 from esteira.db.orm import settle_orm_connections
 from esteira.models import Queue
 from esteira.runner.runner import Runner
@@ -42,7 +42,7 @@ def logged(servers: SuiteServers) -> Callable[[], str]:
 
 
 @pytest.fixture
-def told_to_log_parameters(core: Core) -> Iterator[None]:
+def told_to_log_parameters(core: PrivateConnection) -> Iterator[None]:
     """A server whose own setting is to log the parameters of what fails, for connections made from here on."""
     name = core.fetch("SELECT current_database()")[0][0]
     core.fetch(f"ALTER DATABASE {name} SET log_parameter_max_length_on_error = -1")
@@ -101,11 +101,11 @@ def test_a_jobs_own_statement_that_fails_is_logged_without_its_secret(
 
 
 @pytest.mark.usefixtures("told_to_log_parameters")
-@pytest.mark.parametrize("kind", [Core, Orm])
+@pytest.mark.parametrize("kind", [PrivateConnection, DjangoConnection])
 def test_a_statement_of_ours_that_fails_is_logged_without_its_values(
-    core: Core, logged: Callable[[], str], kind: type
+    core: PrivateConnection, logged: Callable[[], str], kind: type
 ) -> None:
-    db = core if kind is Core else Orm()
+    db = core if kind is PrivateConnection else DjangoConnection()
 
     with pytest.raises(Exception, match="division by zero"):
         db.fetch("SELECT 1 / (length(%s::text) - %s)", [SECRET, len(SECRET)])

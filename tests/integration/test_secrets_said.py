@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from esteira import Context, GiveUp, Retry, Secret, job
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.files import result_files
 from esteira.runner.runner import Runner
 from esteira.runner.scrub import STARS, scrubber
@@ -36,7 +36,7 @@ class Login(BaseModel):
     pin: Secret
 
 
-def said_everywhere(core: Core) -> str:
+def said_everywhere(core: PrivateConnection) -> str:
     """Return all that is stored of jobs but the parameters, which the job needs."""
     parts = [
         "SELECT (to_jsonb(j) - 'params')::text FROM esteira_job j",
@@ -85,7 +85,7 @@ def declare(way: str) -> Any:
 
 @pytest.mark.parametrize("way", ["return", "raise", "retry", "give up"])
 def test_secrets_of_an_attempt_are_stars_in_all_that_is_kept_of_it(
-    runner: Runner, core: Core, written: io.StringIO, way: str
+    runner: Runner, core: PrivateConnection, written: io.StringIO, way: str
 ) -> None:
     submitted = declare(way).submit(password=PASSWORD, key=KEY, login={"name": "ana", "pin": "4711-0815"})
 
@@ -99,7 +99,7 @@ def test_secrets_of_an_attempt_are_stars_in_all_that_is_kept_of_it(
     assert leaks(written.getvalue()) == []
 
 
-def test_the_words_around_a_secret_stay(runner: Runner, core: Core) -> None:
+def test_the_words_around_a_secret_stay(runner: Runner, core: PrivateConnection) -> None:
     submitted = declare("raise").submit(password=PASSWORD, key=KEY, login={"name": "ana", "pin": "4711-0815"})
 
     run(runner, submitted.id)
@@ -127,7 +127,9 @@ def test_progress_is_scrubbed_before_it_is_cut(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("before", ["", "x" * 190])
-def test_the_name_of_an_errors_class_is_scrubbed(runner: Runner, core: Core, before: str) -> None:
+def test_the_name_of_an_errors_class_is_scrubbed(
+    runner: Runner, core: PrivateConnection, before: str
+) -> None:
     @job(name="said.class", retries=0)
     def named(ctx: Context, password: Secret) -> None:
         """Raise what is named like it."""
@@ -172,7 +174,7 @@ def test_a_secret_is_found_as_python_and_json_write_it_inside_of_something_else(
 
 
 def test_what_other_threads_log_while_the_job_runs_is_scrubbed_in_the_workers_log(
-    runner: Runner, core: Core, written: io.StringIO
+    runner: Runner, core: PrivateConnection, written: io.StringIO
 ) -> None:
     @job(name="said.thread")
     def threads(ctx: Context, password: Secret) -> None:
@@ -197,7 +199,7 @@ def test_what_other_threads_log_while_the_job_runs_is_scrubbed_in_the_workers_lo
     assert leaks(said_everywhere(core)) == []
 
 
-def test_the_next_job_of_the_process_says_what_it_likes(runner: Runner, core: Core) -> None:
+def test_the_next_job_of_the_process_says_what_it_likes(runner: Runner, core: PrivateConnection) -> None:
     @job(name="said.open")
     def open_job(ctx: Context, text: str) -> str:
         """Say it."""

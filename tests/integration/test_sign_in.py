@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client, RequestFactory
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.errors import TooManyRequests
 from esteira_web.accounts import hashing, login
 from esteira_web.accounts.addresses import address_of
@@ -39,7 +39,9 @@ def sign_in(
     return (client or Client()).post(door, {"username": name, "password": password, "next": "/"}, **meta)
 
 
-def failed(core: Core, n: int, *, name: str = "ana", address: str = "127.0.0.1", ago_s: float = 60) -> None:
+def failed(
+    core: PrivateConnection, n: int, *, name: str = "ana", address: str = "127.0.0.1", ago_s: float = 60
+) -> None:
     """Store failures, as if somebody had tried; each real one would take a third of a second."""
     core.fetch(
         """INSERT INTO esteira_web_loginfailure (at, username, address)
@@ -64,7 +66,7 @@ def test_a_wrong_password_counts_and_the_right_one_does_not(door: str) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_who_guesses_one_name_is_slowed_down_and_nobody_else(core: Core, door: str) -> None:
+def test_who_guesses_one_name_is_slowed_down_and_nobody_else(core: PrivateConnection, door: str) -> None:
     account("bia", staff=True)
     failed(core, login.MAX_FAILURES)
 
@@ -74,7 +76,7 @@ def test_who_guesses_one_name_is_slowed_down_and_nobody_else(core: Core, door: s
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_who_guesses_many_names_is_slowed_down(core: Core, door: str) -> None:
+def test_who_guesses_many_names_is_slowed_down(core: PrivateConnection, door: str) -> None:
     for n in range(login.MAX_OF_ADDRESS):
         failed(core, 1, name=f"name{n}")
 
@@ -83,7 +85,7 @@ def test_who_guesses_many_names_is_slowed_down(core: Core, door: str) -> None:
     assert sign_in(PASSWORD, door=door, REMOTE_ADDR="10.9.8.7").status_code == 302
 
 
-def test_refused_tries_make_it_no_longer(core: Core) -> None:
+def test_refused_tries_make_it_no_longer(core: PrivateConnection) -> None:
     failed(core, login.MAX_FAILURES, ago_s=250)
     before = LoginFailure.objects.count()
 
@@ -95,14 +97,14 @@ def test_refused_tries_make_it_no_longer(core: Core) -> None:
     assert sign_in(PASSWORD).status_code == 302
 
 
-def test_an_owner_gets_in_while_the_whole_world_guesses(core: Core) -> None:
+def test_an_owner_gets_in_while_the_whole_world_guesses(core: PrivateConnection) -> None:
     for n in range(200):
         failed(core, 1, address=f"10.0.{n // 250}.{n % 250}", ago_s=5)
 
     assert sign_in(PASSWORD, REMOTE_ADDR="192.0.2.7").status_code == 302
 
 
-def test_under_attack_each_address_has_few_tries(core: Core) -> None:
+def test_under_attack_each_address_has_few_tries(core: PrivateConnection) -> None:
     failed(core, login.ATTACK, address="10.0.0.1", ago_s=1000)
     failed(core, login.MAX_UNDER_ATTACK, address="192.0.2.7")
 
@@ -110,7 +112,7 @@ def test_under_attack_each_address_has_few_tries(core: Core) -> None:
     assert sign_in(PASSWORD, REMOTE_ADDR="192.0.2.8").status_code == 302
 
 
-def test_a_browser_that_is_known_gets_in_from_an_address_that_is_closed(core: Core) -> None:
+def test_a_browser_that_is_known_gets_in_from_an_address_that_is_closed(core: PrivateConnection) -> None:
     known = Client()
     assert sign_in(PASSWORD, client=known).status_code == 302
     known.post("/logout/")
@@ -121,7 +123,7 @@ def test_a_browser_that_is_known_gets_in_from_an_address_that_is_closed(core: Co
     assert sign_in(PASSWORD, client=known).status_code == 302
 
 
-def test_a_known_browser_is_known_for_its_own_account_and_has_a_limit_too(core: Core) -> None:
+def test_a_known_browser_is_known_for_its_own_account_and_has_a_limit_too(core: PrivateConnection) -> None:
     account("bia")
     known = Client()
     sign_in(PASSWORD, client=known)
@@ -188,7 +190,7 @@ def test_a_password_is_hashed_on_no_thread_of_a_request() -> None:
     assert check_password(PASSWORD, hashed())
 
 
-def test_the_old_password_is_guessed_no_more_often_where_it_is_changed(core: Core) -> None:
+def test_the_old_password_is_guessed_no_more_often_where_it_is_changed(core: PrivateConnection) -> None:
     client = Client()
     client.force_login(User.objects.get(username="ana"))
     new = {"new_password1": "another long one 7", "new_password2": "another long one 7"}
@@ -240,7 +242,7 @@ def test_a_try_that_the_database_breaks_off_is_nobodys_failure(
 
 
 def test_failures_are_logged_without_names_and_not_without_end(
-    core: Core, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         login, "log", Rarely(logging.getLogger("esteira_web.accounts"))
@@ -302,7 +304,7 @@ def test_nobody_else_is_believed() -> None:
 # --- Sessions ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_session_in_use_goes_on_and_one_that_is_not_ends(core: Core) -> None:
+def test_a_session_in_use_goes_on_and_one_that_is_not_ends(core: PrivateConnection) -> None:
     client = Client()
     sign_in(PASSWORD, client=client)
     client.get("/")

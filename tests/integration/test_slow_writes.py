@@ -13,7 +13,7 @@ import pytest
 import redis as redis_client
 
 from esteira.broker.publisher import Publisher
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.keeper.hold import Hold
 from esteira.keeper.publish import Feeder
 from esteira.keeper.reconcile import Checker
@@ -29,9 +29,9 @@ ROWS, LIMIT_S = 300, 0.5
 
 
 @pytest.fixture
-def slow(core: Core) -> Iterator[Core]:
+def slow(core: PrivateConnection) -> Iterator[PrivateConnection]:
     serve(core, TYPE)
-    slow = Core("slow", timeout_s=LIMIT_S)
+    slow = PrivateConnection("slow", timeout_s=LIMIT_S)
     yield slow
     slow.close()
 
@@ -41,7 +41,7 @@ def publisher() -> Publisher:
     return Publisher(timeout_s=1, breaker_s=0.1)
 
 
-def turned(core: Core, step: Callable[[], object], left: str) -> None:
+def turned(core: PrivateConnection, step: Callable[[], object], left: str) -> None:
     """Repeat a step, which may fail in between, until no such job is left."""
 
     def done() -> bool:
@@ -54,7 +54,7 @@ def turned(core: Core, step: Callable[[], object], left: str) -> None:
 
 
 def test_jobs_are_fed_in_smaller_slices(
-    core: Core, slow: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, slow: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     ids = stored(core, ROWS)
     feeder = Feeder(publisher)
@@ -65,7 +65,7 @@ def test_jobs_are_fed_in_smaller_slices(
 
 
 def test_what_was_interrupted_is_fed_in_smaller_slices(
-    core: Core, slow: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, slow: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     stored(core, ROWS)
     core.fetch("UPDATE esteira_job SET interrupted = true, attempt = 1")
@@ -76,7 +76,7 @@ def test_what_was_interrupted_is_fed_in_smaller_slices(
     assert len(hints(redis, priority=0)) == ROWS
 
 
-def test_jobs_are_rescued_in_smaller_slices(core: Core, slow: Core) -> None:
+def test_jobs_are_rescued_in_smaller_slices(core: PrivateConnection, slow: PrivateConnection) -> None:
     running(core, ROWS)
     core.fetch(
         "UPDATE esteira_job SET lease_until = lease_until - interval '1 h', claimed_at = claimed_at - interval '1 h'"
@@ -86,7 +86,7 @@ def test_jobs_are_rescued_in_smaller_slices(core: Core, slow: Core) -> None:
     turned(core, lambda: rescuer.step(slow, hold.look(slow, Turns(), was_away=False)), "state = 'running'")
 
 
-def test_jobs_expire_in_smaller_slices(core: Core, slow: Core) -> None:
+def test_jobs_expire_in_smaller_slices(core: PrivateConnection, slow: PrivateConnection) -> None:
     stored(core, ROWS)
     core.fetch("UPDATE esteira_job SET expires_at = (SELECT min(run_at) FROM esteira_job)")
     expirer = Expirer()
@@ -95,7 +95,7 @@ def test_jobs_expire_in_smaller_slices(core: Core, slow: Core) -> None:
 
 
 def test_what_is_missing_in_redis_is_fed_again_in_smaller_slices(
-    core: Core, slow: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, slow: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     stored(core, ROWS)
     core.fetch("UPDATE esteira_job SET published_at = clock_timestamp()")

@@ -14,7 +14,7 @@ import redis as redis_client
 from esteira import Context, job
 from esteira.broker.hint import UNACKED, UNACKED_INDEX, UNACKED_MUTEX, Hint, behind_key, ids_in, list_key
 from esteira.broker.publisher import Publisher, fast
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.keeper.publish import Feeder
 from esteira.keeper.reconcile import READ_MAX, Checker
 from esteira.keeper.scheduler import Keeper
@@ -54,7 +54,7 @@ def crowd(redis: redis_client.Redis, n: int = MANY, priority: int = 6) -> None:
         redis.lpush(list_key("esteira:", "default", priority), *[STRANGE] * 1000)
 
 
-def published_long_ago(core: Core, redis: redis_client.Redis) -> None:
+def published_long_ago(core: PrivateConnection, redis: redis_client.Redis) -> None:
     redis.set("esteira:filled", "1")
     core.fetch("UPDATE esteira_job SET published_at = published_at - interval '1 minute'")
 
@@ -63,7 +63,7 @@ def published_long_ago(core: Core, redis: redis_client.Redis) -> None:
 
 
 def test_three_hundred_thousand_messages_of_others_cost_a_turn_little(
-    core: Core, redis: redis_client.Redis
+    core: PrivateConnection, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
     redis.set("esteira:filled", "1")
@@ -86,7 +86,7 @@ def sent(redis: redis_client.Redis) -> int:
 
 
 def test_jobs_are_fed_and_kept_in_a_list_that_is_crowded(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     crowd(redis, 10_000)
     first = stored(core, 10, publish=True)
@@ -110,7 +110,7 @@ def test_jobs_are_fed_and_kept_in_a_list_that_is_crowded(
 
 
 def test_a_crowded_list_does_not_hide_what_is_missing_in_another_queue(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE, queues=("default", "zzz"))
     crowd(redis, 20_000)
@@ -129,7 +129,7 @@ def test_a_crowded_list_does_not_hide_what_is_missing_in_another_queue(
     ids=["empty", "junk", "no text", "deep", "odd", "deep too", "huge"],
 )
 def test_a_strange_message_is_passed_over(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, strange: bytes
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, strange: bytes
 ) -> None:
     serve(core, TYPE)
     there, missing = stored(core, 3, publish=True), stored(core, 2, publish=True)
@@ -146,7 +146,7 @@ def test_a_strange_message_is_passed_over(
 
 @pytest.mark.parametrize("body", ["[1]", "[[]]", '["x"]', '{"0": [1]}', "[[1, 2]]", '[{"a": 1}]', "[[[1]]]"])
 def test_a_message_that_looks_like_a_hint_of_no_job_names_none(
-    core: Core, publisher: Publisher, redis: redis_client.Redis, body: str
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, body: str
 ) -> None:
     (missing,) = stored(core, publish=True)
     message = {
@@ -175,7 +175,11 @@ WRONG: dict[str, Put] = {
 @pytest.mark.parametrize("kind", WRONG)
 @pytest.mark.parametrize("number", [0, 3, 6, 9])
 def test_a_list_of_a_wrong_type_is_replaced_and_holds_up_no_other(
-    core: Core, redis: redis_client.Redis, kind: str, number: int, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection,
+    redis: redis_client.Redis,
+    kind: str,
+    number: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     serve(core, TYPE, queues=("aaa", "default", "zzz"))
     redis.set("esteira:filled", "1")
@@ -191,7 +195,7 @@ def test_a_list_of_a_wrong_type_is_replaced_and_holds_up_no_other(
 
 
 def test_a_list_that_turns_strange_between_two_looks_holds_up_no_other(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE, queues=("aaa", "default", "zzz"))
     for queue in ("aaa", "default", "zzz"):
@@ -210,7 +214,7 @@ def test_a_list_that_turns_strange_between_two_looks_holds_up_no_other(
     assert len(ours(redis)) == 5
 
 
-def test_a_submit_survives_a_list_of_a_wrong_type(core: Core, redis: redis_client.Redis) -> None:
+def test_a_submit_survives_a_list_of_a_wrong_type(core: PrivateConnection, redis: redis_client.Redis) -> None:
     @job(name="test.a", queue="default")
     def a(ctx: Context) -> None: ...
 
@@ -237,7 +241,7 @@ def test_a_submit_survives_a_list_of_a_wrong_type(core: Core, redis: redis_clien
     ],
 )
 def test_another_key_of_a_wrong_type_is_deleted(
-    core: Core, redis: redis_client.Redis, name: str, put: str, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, redis: redis_client.Redis, name: str, put: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert behind_key("", "default") == "behind.default"
     serve(core, TYPE)
@@ -253,7 +257,7 @@ def test_another_key_of_a_wrong_type_is_deleted(
 
 
 def test_a_marker_of_any_type_is_a_marker(
-    core: Core, publisher: Publisher, redis: redis_client.Redis
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     redis.lpush("esteira:filled", str(uuid4()))
 

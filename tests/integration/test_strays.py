@@ -10,7 +10,7 @@ import pytest
 from kombu import Connection
 from kombu.message import Message
 
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.worker.strangers import STRAYS_MAX, Strays, surviving
 from tests.support.jobs import look, stored
 
@@ -22,11 +22,11 @@ def message(arguments: Any) -> Message:
     return Message(body, headers={"task": "shop.refund"})
 
 
-def waits(core: Core, ids: list[UUID]) -> bool:
+def waits(core: PrivateConnection, ids: list[UUID]) -> bool:
     return all(look(core, one).published_at is None for one in ids)
 
 
-def test_a_hint_of_several_jobs_goes_back_like_one_of_one(core: Core) -> None:
+def test_a_hint_of_several_jobs_goes_back_like_one_of_one(core: PrivateConnection) -> None:
     ids, strays = stored(core, 3, type="shop.refund", publish=True), Strays()
 
     strays.take(message([str(one) for one in ids]))
@@ -37,7 +37,7 @@ def test_a_hint_of_several_jobs_goes_back_like_one_of_one(core: Core) -> None:
 
 @pytest.mark.parametrize("junk", [[5], [None], 5, None, ["x" * 36], "[" * 100_000, "[[{", [[1]], [{"a": 1}]])
 def test_a_strangers_message_is_told_and_holds_up_no_stray(
-    core: Core, junk: Any, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, junk: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids, strays = stored(core, 2, type="shop.refund", publish=True), Strays()
 
@@ -49,7 +49,7 @@ def test_a_strangers_message_is_told_and_holds_up_no_stray(
     assert waits(core, ids)
 
 
-def test_strays_are_bounded(core: Core) -> None:
+def test_strays_are_bounded(core: PrivateConnection) -> None:
     ids, strays = stored(core, 1, type="shop.refund", publish=True), Strays()
 
     strays.take(message([str(one) for one in ids]))

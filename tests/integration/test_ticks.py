@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from esteira import Context, job
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.keeper.schedules import MOST_A_TURN, write_ticks
 from esteira.models import Job, Schedule, ScheduleSkip
 from tests.support.jobs import stored
@@ -24,12 +24,12 @@ def tick_type(job_types: None) -> None:
     def tick(ctx: Context, n: int = 1) -> None: ...
 
 
-def now(core: Core) -> datetime:
+def now(core: PrivateConnection) -> datetime:
     moment: datetime = core.fetch("SELECT clock_timestamp()")[0][0]
     return moment
 
 
-def schedule(core: Core, ago_s: float, **fields: Any) -> Schedule:
+def schedule(core: PrivateConnection, ago_s: float, **fields: Any) -> Schedule:
     """Store a schedule of every second whose last tick was so long ago."""
     last = now(core) - timedelta(seconds=ago_s)
     given = {"name": "s", "type": "test.tick", "every_s": 1, "origin": "database", "missed": "all", **fields}
@@ -47,18 +47,18 @@ def skips_of(one: Schedule) -> dict[str, int]:
     return found
 
 
-def write_all(core: Core) -> None:
+def write_all(core: PrivateConnection) -> None:
     while write_ticks(core):
         pass
 
 
-def write_until(core: Core, last: datetime) -> None:
+def write_until(core: PrivateConnection, last: datetime) -> None:
     """Write the ticks up to a moment of the past."""
     while Schedule.objects.filter(last_tick_at__lt=last).exists():
         write_ticks(core)
 
 
-def test_every_tick_since_the_last_one_gets_its_job(core: Core) -> None:
+def test_every_tick_since_the_last_one_gets_its_job(core: PrivateConnection) -> None:
     one = schedule(core, 10.5)
 
     write_ticks(core)
@@ -73,12 +73,12 @@ def test_every_tick_since_the_last_one_gets_its_job(core: Core) -> None:
     assert (row.submitted_by, row.params, row.in_turn) == ("schedule s", {"n": 1}, False)
 
 
-def test_keepers_at_the_same_time_write_each_tick_once(core: Core) -> None:
+def test_keepers_at_the_same_time_write_each_tick_once(core: PrivateConnection) -> None:
     one = schedule(core, 300.5, grace_s=3600)
-    cores = [Core(f"keeper {n}") for n in range(4)]
+    cores = [PrivateConnection(f"keeper {n}") for n in range(4)]
     errors: list[BaseException] = []
 
-    def keep(mine: Core) -> None:
+    def keep(mine: PrivateConnection) -> None:
         try:
             for _ in range(10):
                 write_ticks(mine)
@@ -100,7 +100,7 @@ def test_keepers_at_the_same_time_write_each_tick_once(core: Core) -> None:
     assert len(ticks) >= 300
 
 
-def test_a_turn_writes_at_most_a_hundred_and_says_that_there_is_more(core: Core) -> None:
+def test_a_turn_writes_at_most_a_hundred_and_says_that_there_is_more(core: PrivateConnection) -> None:
     one = schedule(core, 250.5, grace_s=3600)
 
     assert write_ticks(core) is True
@@ -110,7 +110,9 @@ def test_a_turn_writes_at_most_a_hundred_and_says_that_there_is_more(core: Core)
 
 
 @pytest.mark.parametrize(("missed", "late_jobs"), [("skip", 0), ("once", 1), ("all", 240)])
-def test_ticks_older_than_the_grace_follow_the_policy(core: Core, missed: str, late_jobs: int) -> None:
+def test_ticks_older_than_the_grace_follow_the_policy(
+    core: PrivateConnection, missed: str, late_jobs: int
+) -> None:
     one = schedule(core, 300.5, missed=missed, grace_s=60)
     late = now(core) - timedelta(seconds=60)
 
@@ -126,7 +128,7 @@ def test_ticks_older_than_the_grace_follow_the_policy(core: Core, missed: str, l
         assert max(tick for tick in ticks if tick < late) > late - timedelta(seconds=3)
 
 
-def test_overlap_skip_makes_no_job_while_one_is_open(core: Core) -> None:
+def test_overlap_skip_makes_no_job_while_one_is_open(core: PrivateConnection) -> None:
     one = schedule(core, 5.5, overlap="skip")
 
     write_ticks(core)
@@ -135,7 +137,7 @@ def test_overlap_skip_makes_no_job_while_one_is_open(core: Core) -> None:
     assert skips_of(one) == {"overlap": 4}
 
 
-def test_overlap_queue_makes_jobs_that_run_one_at_a_time(core: Core) -> None:
+def test_overlap_queue_makes_jobs_that_run_one_at_a_time(core: PrivateConnection) -> None:
     one = schedule(core, 3.5, overlap="queue")
 
     write_ticks(core)
@@ -143,7 +145,7 @@ def test_overlap_queue_makes_jobs_that_run_one_at_a_time(core: Core) -> None:
     assert Job.objects.filter(schedule=one, in_turn=True).count() == 3
 
 
-def test_a_unique_key_that_is_held_is_a_recorded_skip(core: Core) -> None:
+def test_a_unique_key_that_is_held_is_a_recorded_skip(core: PrivateConnection) -> None:
     @job(name="test.unique", unique="only")
     def unique(ctx: Context) -> None: ...
 
@@ -155,7 +157,7 @@ def test_a_unique_key_that_is_held_is_a_recorded_skip(core: Core) -> None:
     assert skips_of(one) == {"unique": 2}
 
 
-def test_parameters_that_the_type_refuses_are_a_recorded_skip(core: Core) -> None:
+def test_parameters_that_the_type_refuses_are_a_recorded_skip(core: PrivateConnection) -> None:
     one = schedule(core, 2.5, params={"n": "many"})
 
     write_ticks(core)
@@ -164,7 +166,7 @@ def test_parameters_that_the_type_refuses_are_a_recorded_skip(core: Core) -> Non
     assert skips_of(one) == {"invalid": 2}
 
 
-def test_a_type_that_only_another_release_knows_is_left_to_its_keeper(core: Core) -> None:
+def test_a_type_that_only_another_release_knows_is_left_to_its_keeper(core: PrivateConnection) -> None:
     one = schedule(core, 2.5, type="test.newer")
 
     assert write_ticks(core) is False
@@ -174,7 +176,7 @@ def test_a_type_that_only_another_release_knows_is_left_to_its_keeper(core: Core
     assert skips_of(one) == {}
 
 
-def test_a_schedule_that_cannot_be_read_harms_no_other(core: Core) -> None:
+def test_a_schedule_that_cannot_be_read_harms_no_other(core: PrivateConnection) -> None:
     schedule(core, 2.5, name="bad", every_s=0, cron="0 0 31 2 *", tz="UTC")
     schedule(core, 2.5, name="worse", every_s=0, cron="* * * * *", tz="Nowhere/At_All")
     good = schedule(core, 2.5, name="good")
@@ -184,7 +186,7 @@ def test_a_schedule_that_cannot_be_read_harms_no_other(core: Core) -> None:
     assert len(ticks_of(good)) == 2
 
 
-def test_a_switched_off_schedule_makes_nothing(core: Core) -> None:
+def test_a_switched_off_schedule_makes_nothing(core: PrivateConnection) -> None:
     one = schedule(core, 5.5, enabled=False)
 
     write_ticks(core)
@@ -192,7 +194,7 @@ def test_a_switched_off_schedule_makes_nothing(core: Core) -> None:
     assert ticks_of(one) == []
 
 
-def test_a_year_of_missed_seconds_is_taken_a_hundred_at_a_time(core: Core) -> None:
+def test_a_year_of_missed_seconds_is_taken_a_hundred_at_a_time(core: PrivateConnection) -> None:
     one = schedule(core, 366 * 86400, missed="all")
     watch = Stopwatch()
 
@@ -202,7 +204,7 @@ def test_a_year_of_missed_seconds_is_taken_a_hundred_at_a_time(core: Core) -> No
     assert len(ticks_of(one)) == MOST_A_TURN
 
 
-def test_an_interval_ticks_through_the_hour_that_autumn_has_twice(core: Core) -> None:
+def test_an_interval_ticks_through_the_hour_that_autumn_has_twice(core: PrivateConnection) -> None:
     """The server's own zone has daylight saving; every connection of ours says UTC."""
     (name,) = core.fetch("SELECT current_database()")[0]
     core.fetch(f"ALTER DATABASE {name} SET timezone = 'America/New_York'")
@@ -225,7 +227,7 @@ def test_an_interval_ticks_through_the_hour_that_autumn_has_twice(core: Core) ->
 
 
 def test_a_last_tick_in_the_future_is_set_back_and_what_has_a_job_gets_no_second_one(
-    core: Core, caplog: pytest.LogCaptureFixture
+    core: PrivateConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after a clock that was an hour ahead for a moment, and wrote ticks in it."""
     one = schedule(core, 0.0)
@@ -250,7 +252,7 @@ def test_a_last_tick_in_the_future_is_set_back_and_what_has_a_job_gets_no_second
     assert sorted(recorded)[:2] == early
 
 
-def test_a_schedule_that_was_stored_while_the_clock_was_ahead_ticks_too(core: Core) -> None:
+def test_a_schedule_that_was_stored_while_the_clock_was_ahead_ticks_too(core: PrivateConnection) -> None:
     one = schedule(core, -3600)
 
     write_ticks(core)
@@ -260,7 +262,7 @@ def test_a_schedule_that_was_stored_while_the_clock_was_ahead_ticks_too(core: Co
     assert one.last_tick_at <= now(core)
 
 
-def test_refused_parameters_are_said_with_the_schedule(core: Core) -> None:
+def test_refused_parameters_are_said_with_the_schedule(core: PrivateConnection) -> None:
     one = schedule(core, 2.5, params={"n": "many"})
 
     write_ticks(core)
@@ -274,7 +276,7 @@ def test_refused_parameters_are_said_with_the_schedule(core: Core) -> None:
     assert one.error == ""
 
 
-def test_a_schedule_whose_code_is_gone_makes_nothing(core: Core) -> None:
+def test_a_schedule_whose_code_is_gone_makes_nothing(core: PrivateConnection) -> None:
     one = schedule(core, 5.5, origin="gone")
 
     write_ticks(core)

@@ -13,7 +13,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from esteira import Context, FileRef, job
-from esteira.db import Core
+from esteira.db import PrivateConnection
 from esteira.errors import InvalidParameters
 from esteira.files import CHUNK_BYTES, open_result, save_upload
 from esteira.files.uploads import may_name
@@ -160,7 +160,9 @@ def test_an_operator_names_anybodys_upload_and_nobody_one_that_is_not_there(
     registry.get("t.read").submit(file=str(save_upload("a", None, [b"x"]).pk))
 
 
-def test_a_result_may_be_named_by_whose_job_made_it(ana: Client, rui: Client, core: Core) -> None:
+def test_a_result_may_be_named_by_whose_job_made_it(
+    ana: Client, rui: Client, core: PrivateConnection
+) -> None:
     (claimed,) = running(core)
     with open_result(claimed.id, claimed.attempt, "a.txt", db=core) as out:
         out.write(b"x")

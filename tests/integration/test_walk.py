@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from esteira.db import Core, Db
+from esteira.db import Db, PrivateConnection
 from esteira.db.walk import LOST_TRAIL_S, Survey, Trail, Walk
 from esteira.keeper.hold import Hold
 from esteira.keeper.rescue import Expirer, Rescuer
@@ -41,7 +41,7 @@ class Visitor:
             assert earlier[1] == later[0]
 
 
-def test_a_trail_visits_each_moment_once(core: Core) -> None:
+def test_a_trail_visits_each_moment_once(core: PrivateConnection) -> None:
     visitor = Visitor()
     trail = Trail(visitor, delay_s=1)
 
@@ -50,7 +50,7 @@ def test_a_trail_visits_each_moment_once(core: Core) -> None:
     assert visitor.visits == [(99.0, 99.5), (99.5, 101.0), (101.0, 101.0), (101.0, 102.0)]
 
 
-def test_a_trail_comes_back_for_what_a_visit_left(core: Core) -> None:
+def test_a_trail_comes_back_for_what_a_visit_left(core: PrivateConnection) -> None:
     visitor = Visitor(left=1)
     trail = Trail(visitor, delay_s=0)
 
@@ -59,7 +59,7 @@ def test_a_trail_comes_back_for_what_a_visit_left(core: Core) -> None:
     assert visitor.visits == [(100.0, 102.0)]
 
 
-def test_a_trail_that_was_left_behind_says_that_a_walk_is_needed(core: Core) -> None:
+def test_a_trail_that_was_left_behind_says_that_a_walk_is_needed(core: PrivateConnection) -> None:
     trail = Trail(Visitor(), delay_s=0)
     trail.step(core, 100.0)
 
@@ -68,7 +68,7 @@ def test_a_trail_that_was_left_behind_says_that_a_walk_is_needed(core: Core) -> 
 
 
 def test_a_trail_that_takes_too_long_says_that_a_walk_is_needed() -> None:
-    hasty = Core("hasty", timeout_s=0.05)
+    hasty = PrivateConnection("hasty", timeout_s=0.05)
     trail = Trail(Visitor(), delay_s=0)
     trail.step(hasty, DENSE_FROM)
 
@@ -77,7 +77,7 @@ def test_a_trail_that_takes_too_long_says_that_a_walk_is_needed() -> None:
     hasty.close()
 
 
-def test_a_walk_that_cannot_read_all_at_once_reads_all_in_slices(core: Core) -> None:
+def test_a_walk_that_cannot_read_all_at_once_reads_all_in_slices(core: PrivateConnection) -> None:
     visitor = Visitor()
     walk = Walk(visitor)
 
@@ -87,7 +87,7 @@ def test_a_walk_that_cannot_read_all_at_once_reads_all_in_slices(core: Core) -> 
     visitor.assert_without_gap()
 
 
-def test_a_walk_over_a_slow_server_takes_longer_slices_at_last(core: Core) -> None:
+def test_a_walk_over_a_slow_server_takes_longer_slices_at_last(core: PrivateConnection) -> None:
     slow = Visitor(seconds=0.3)
     walk = Walk(slow)
 
@@ -95,7 +95,7 @@ def test_a_walk_over_a_slow_server_takes_longer_slices_at_last(core: Core) -> No
 
 
 def test_a_walk_over_a_slow_server_asks_for_no_moment_that_postgresql_does_not_know(
-    core: Core, sparse: Visitor, monkeypatch: pytest.MonkeyPatch
+    core: PrivateConnection, sparse: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where every statement is slow, slices grow by little, and one before the other they pass the year 4713 BC."""
     monkeypatch.setattr("esteira.db.walk.SLOW_S", 0.0)
@@ -108,7 +108,7 @@ def test_a_walk_over_a_slow_server_asks_for_no_moment_that_postgresql_does_not_k
     sparse.assert_without_gap()
 
 
-def test_a_walk_begins_again_after_a_rest(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_walk_begins_again_after_a_rest(core: PrivateConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esteira.db.walk.RESTS", 2)
     visitor = Visitor()
     walk = Walk(visitor)
@@ -127,7 +127,7 @@ def test_a_walk_begins_again_after_a_rest(core: Core, monkeypatch: pytest.Monkey
     assert visitor.visits[0][1] == DENSE_TO
 
 
-def test_a_walk_stays_where_a_visit_left_something(core: Core) -> None:
+def test_a_walk_stays_where_a_visit_left_something(core: PrivateConnection) -> None:
     visitor = Visitor(left=2)
     walk = Walk(visitor)
 
@@ -145,7 +145,7 @@ def sparse(monkeypatch: pytest.MonkeyPatch) -> Visitor:
 
 
 def test_while_a_walk_sees_everything_at_once_its_trails_rest_and_miss_nothing_later(
-    core: Core, sparse: Visitor
+    core: PrivateConnection, sparse: Visitor
 ) -> None:
     survey = Survey(sparse, delay_s=1)
     until(lambda: survey.step(core, 100.0) or survey.walk.at_once, "a walk is quick")
@@ -160,11 +160,11 @@ def test_while_a_walk_sees_everything_at_once_its_trails_rest_and_miss_nothing_l
 
 
 def test_a_walk_that_suddenly_takes_long_is_no_failure_and_has_a_limit_again(
-    core: Core, sparse: Visitor
+    core: PrivateConnection, sparse: Visitor
 ) -> None:
     survey = Survey(sparse, delay_s=1)
     until(lambda: survey.step(core, 100.0) or survey.walk.at_once, "a walk is quick")
-    hasty = Core("hasty", timeout_s=0.3)
+    hasty = PrivateConnection("hasty", timeout_s=0.3)
     sparse._seconds = 1.0
 
     survey.step(hasty, 101.0)
@@ -176,17 +176,17 @@ def test_a_walk_that_suddenly_takes_long_is_no_failure_and_has_a_limit_again(
 # --- what the keeper makes of them ------------------------------------------------------------------------------------
 
 
-def swept(rescuer: Rescuer, core: Core) -> int:
+def swept(rescuer: Rescuer, core: PrivateConnection) -> int:
     """Step while nothing holds rescues."""
     return rescuer.step(core, Hold().look(core, Turns(), was_away=False))
 
 
-def rescued(rescuer: Rescuer, core: Core, job_id: UUID) -> bool:
+def rescued(rescuer: Rescuer, core: PrivateConnection, job_id: UUID) -> bool:
     swept(rescuer, core)
     return bool(look(core, job_id).state == "queued")
 
 
-def test_a_lease_that_ends_while_it_is_watched_is_rescued(core: Core) -> None:
+def test_a_lease_that_ends_while_it_is_watched_is_rescued(core: PrivateConnection) -> None:
     rescuer = Rescuer()
     swept(rescuer, core)
     dead = running(core, lease_s=1)[0]
@@ -194,7 +194,7 @@ def test_a_lease_that_ends_while_it_is_watched_is_rescued(core: Core) -> None:
     until(lambda: rescued(rescuer, core, dead.id), "the job is rescued")
 
 
-def test_a_lease_that_is_extended_while_it_is_watched_is_left_alone(core: Core) -> None:
+def test_a_lease_that_is_extended_while_it_is_watched_is_left_alone(core: PrivateConnection) -> None:
     rescuer = Rescuer()
     dead, alive = running(core, lease_s=1)[0], running(core, lease_s=1)[0]
     swept(rescuer, core)
@@ -207,8 +207,8 @@ def test_a_lease_that_is_extended_while_it_is_watched_is_left_alone(core: Core) 
     assert look(core, alive.id).state == "running"
 
 
-def test_a_row_that_is_locked_is_rescued_later(core: Core) -> None:
-    rescuer, other = Rescuer(), Core("other")
+def test_a_row_that_is_locked_is_rescued_later(core: PrivateConnection) -> None:
+    rescuer, other = Rescuer(), PrivateConnection("other")
     dead = running(core)[0]
     elapse(core, dead.id, "lease_until")
     with other.transaction():
@@ -219,8 +219,8 @@ def test_a_row_that_is_locked_is_rescued_later(core: Core) -> None:
     assert rescued(rescuer, core, dead.id)
 
 
-def test_a_claim_that_was_committed_late_is_found(core: Core) -> None:
-    rescuer, other = Rescuer(), Core("other")
+def test_a_claim_that_was_committed_late_is_found(core: PrivateConnection) -> None:
+    rescuer, other = Rescuer(), PrivateConnection("other")
     (job_id,) = stored(core, lease_s=1)
     with other.transaction():
         claim(other, [job_id], worker="w1/boot", delivery="d")
@@ -242,7 +242,7 @@ def _claimed(db: Db, job_id: UUID) -> float:
     )
 
 
-def test_after_the_clock_was_put_back_the_dead_do_not_wait_for_the_old_time(core: Core) -> None:
+def test_after_the_clock_was_put_back_the_dead_do_not_wait_for_the_old_time(core: PrivateConnection) -> None:
     rescuer = Rescuer()
     dead, alive = running(core, lease_s=1)[0], running(core, lease_s=1)[0]
     for job in (dead, alive):
@@ -257,7 +257,9 @@ def test_after_the_clock_was_put_back_the_dead_do_not_wait_for_the_old_time(core
     assert look(core, alive.id).state == "running"
 
 
-def test_a_keeper_notices_a_clock_that_was_put_back(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keeper_notices_a_clock_that_was_put_back(
+    core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rescuer = Rescuer()
     swept(rescuer, core)
     rescuer._clock._seen += 3600
@@ -269,7 +271,7 @@ def test_a_keeper_notices_a_clock_that_was_put_back(core: Core, monkeypatch: pyt
     assert rescued(rescuer, core, dead.id)
 
 
-def test_what_comes_back_to_the_queue_after_its_expiry_ends(core: Core) -> None:
+def test_what_comes_back_to_the_queue_after_its_expiry_ends(core: PrivateConnection) -> None:
     expirer = Expirer()
     (job,) = running(core, expires_in_s=3600)
     elapse(core, job.id, "expires_at", 7200)
@@ -282,7 +284,7 @@ def test_what_comes_back_to_the_queue_after_its_expiry_ends(core: Core) -> None:
     until(lambda: expirer.step(core) and look(core, job.id).state == "expired", "the job has expired")
 
 
-def test_many_that_expire_at_once_all_end(core: Core) -> None:
+def test_many_that_expire_at_once_all_end(core: PrivateConnection) -> None:
     expirer = Expirer()
     for _ in range(3):
         stored(core, 1000, expires_in_s=0.001)

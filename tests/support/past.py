@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from django.conf import settings
 
-from esteira.db import Core, Row
+from esteira.db import PrivateConnection, Row
 from tests.support.jobs import TYPE
 
 _RAN = (
@@ -37,7 +37,7 @@ def old_snapshot() -> Iterator[None]:
 
 
 @contextmanager
-def slow_writes(core: Core) -> Iterator[None]:
+def slow_writes(core: PrivateConnection) -> Iterator[None]:
     """Let each row of a job take 5 ms to write, as on a slow disk."""
     core.fetch(
         """CREATE FUNCTION slow_disk() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -53,14 +53,14 @@ def slow_writes(core: Core) -> Iterator[None]:
         core.fetch("DROP FUNCTION slow_disk()")
 
 
-def ran(core: Core, jobs: int, *, over_s: float = 0.0) -> None:
+def ran(core: PrivateConnection, jobs: int, *, over_s: float = 0.0) -> None:
     """Let so many jobs go through all their states; those that became due, and were published, over so many seconds."""
     for statement in _RAN:
         core.fetch(statement, {"type": TYPE, "n": jobs, "over_s": over_s} if "%(" in statement else ())
     core.fetch("ANALYZE esteira_job")
 
 
-class Counted(Core):
+class Counted(PrivateConnection):
     """A private connection that counts the blocks that its statements read, by executing each of them twice."""
 
     blocks = 0

@@ -13,7 +13,7 @@ from django.core.management.commands.migrate import Command as Migrate
 from django.db import ProgrammingError, connections
 from psycopg.errors import InsufficientPrivilege
 
-from esteira.db import Gone
+from esteira.db import ConnectionLost
 from esteira.migration_lock import NotMigrated, away, migrate_alone
 from esteira.owner import OwnerMayNot, as_owner, let_work
 
@@ -41,7 +41,7 @@ class Command(Migrate):
                 if not isinstance(error.__cause__, InsufficientPrivilege):
                     raise
                 raise CommandError(_may_not(alias)) from error
-            except Gone as error:
+            except ConnectionLost as error:
                 if connections[alias].is_usable():
                     raise
                 raise CommandError(away(error, alias=alias)) from error

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import ProgrammingError
 
-from esteira.db import Gone
+from esteira.db import ConnectionLost
 from esteira.errors import EsteiraError
 from esteira.migration_lock import away
 from esteira_web.cli import (
@@ -115,7 +115,7 @@ def run(action: Action, out: Out, options: dict[str, Any]) -> int:
         return USAGE if isinstance(error, Usage | NotAnId) else REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Gone as error:
+    except ConnectionLost as error:
         if options["traceback"]:
             raise
         out.say(away(error), "red")
