@@ -6,7 +6,8 @@ pays nothing for them. Triggers hold for every statement, whichever process and 
 
 from django.db import migrations
 
-# The only way out of an end state is T13, which names itself by a setting of its transaction.
+# The arrows of esteira/states.py, and no others. T13, the one way out of an end state, names itself by a setting of its
+# transaction.
 ARROWS = """
 CREATE FUNCTION esteira_refuse_arrow() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -16,13 +17,13 @@ END $$;
 
 CREATE TRIGGER esteira_job_arrow BEFORE UPDATE ON esteira_job FOR EACH ROW WHEN (
   NEW.attempt < OLD.attempt
-  OR (OLD.state = 'queued' AND NEW.state NOT IN ('queued', 'running', 'cancelled', 'expired', 'failed'))
-  OR (OLD.state = 'running' AND NEW.state = 'expired')
-  OR (OLD.state = 'running' AND NEW.state = 'running' AND NEW.attempt <> OLD.attempt)
   OR (OLD.state = 'queued' AND NEW.state = 'running' AND NEW.attempt = OLD.attempt)
-  OR (OLD.state IN ('succeeded', 'failed', 'dead', 'cancelled', 'expired') AND NEW.state <> OLD.state
-      AND NOT (OLD.state <> 'succeeded' AND NEW.state = 'queued'
-               AND coalesce(current_setting('esteira.transition', true), '') = 'T13'))
+  OR (OLD.state = 'running' AND NEW.state = 'running' AND NEW.attempt <> OLD.attempt)
+  OR (OLD.state = 'queued' AND NEW.state NOT IN ('queued', 'running', 'cancelled', 'expired'))
+  OR (OLD.state = 'running' AND NEW.state NOT IN ('queued', 'running', 'succeeded', 'failed', 'dead', 'cancelled'))
+  OR (OLD.state = 'succeeded' AND NEW.state <> 'succeeded')
+  OR (OLD.state IN ('failed', 'dead', 'cancelled', 'expired') AND NEW.state <> OLD.state
+      AND NOT (NEW.state = 'queued' AND coalesce(current_setting('esteira.transition', true), '') = 'T13'))
 ) EXECUTE FUNCTION esteira_refuse_arrow();
 """
 NO_ARROWS = "DROP TRIGGER esteira_job_arrow ON esteira_job; DROP FUNCTION esteira_refuse_arrow();"
