@@ -273,7 +273,7 @@ JOB_INDEXES = [
 ]
 JOBS = [
     migrations.CreateModel(
-        name="Job", fields=JOB_FIELDS, options={"constraints": JOB_CONSTRAINTS, "indexes": JOB_INDEXES}
+        name="Job", fields=JOB_FIELDS, options={"base_manager_name": "objects", "constraints": JOB_CONSTRAINTS, "indexes": JOB_INDEXES}
     ),
     migrations.CreateModel(
         name="JobEvent",
