@@ -1,4 +1,4 @@
-"""What Django's models cannot say: triggers, two foreign keys that PostgreSQL cascades, and how tables are stored.
+"""What Django's models cannot say: triggers, a view, two foreign keys that cascade, and how tables are stored.
 
 The WHEN clauses of the triggers on jobs are evaluated without calling a function, so an update that no trigger concerns
 pays nothing for them. Triggers hold for every statement, whichever process and release sends it.
@@ -87,6 +87,26 @@ ALTER TABLE esteira_fileuse
 """
 NO_USES = "ALTER TABLE esteira_fileuse DROP CONSTRAINT file_use_job, DROP CONSTRAINT file_use_file;"
 
+# The backlog: each list in which jobs wait that have no hint. A list is a range of the index job_feed, with what is due
+# first, and a reader takes from each range as much as it needs. The walk goes from one list to the next, so it reads one
+# entry of the index for each list, however many jobs wait. PostgreSQL changes the type of a column that a view names
+# only after the view was dropped.
+BACKLOG = """
+CREATE VIEW esteira_backlog AS
+WITH RECURSIVE lists (queue, priority, type, in_turn) AS (
+  (SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j
+   WHERE j.state = 'queued' AND j.published_at IS NULL
+   ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1)
+  UNION ALL
+  SELECT later.queue, later.priority, later.type, later.in_turn FROM lists k CROSS JOIN LATERAL (
+    SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j
+    WHERE j.state = 'queued' AND j.published_at IS NULL
+      AND (j.queue, j.priority, j.type, j.in_turn) > (k.queue, k.priority, k.type, k.in_turn)
+    ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1) AS later)
+SELECT queue, priority, type, in_turn FROM lists;
+"""
+NO_BACKLOG = "DROP VIEW esteira_backlog;"
+
 STORAGE = """
 ALTER TABLE esteira_job SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.05);
@@ -103,6 +123,7 @@ class Migration(migrations.Migration):
         migrations.RunSQL(TURNS, NO_TURNS),
         migrations.RunSQL(TOTALS, NO_TOTALS),
         migrations.RunSQL(USES, NO_USES),
+        migrations.RunSQL(BACKLOG, NO_BACKLOG),
         migrations.RunSQL(STORAGE, migrations.RunSQL.noop),
         migrations.RunSQL(KEEPER, migrations.RunSQL.noop),
     ]
