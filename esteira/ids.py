@@ -17,12 +17,6 @@ def uuid7() -> UUID:
     return _pack(millis, int.from_bytes(os.urandom(10), "big"))
 
 
-def many(n: int) -> list[UUID]:
-    """Return n new ids from one read of the clock and of the random source."""
-    millis, noise = time.time_ns() // 1_000_000, os.urandom(10 * n)
-    return [_pack(millis, int.from_bytes(noise[i : i + 10], "big")) for i in range(0, 10 * n, 10)]
-
-
 def _pack(millis: int, noise: int) -> UUID:
     rand_a, rand_b = noise >> 68, noise & ((1 << 62) - 1)
     return UUID(int=(millis << 80) | (0x7 << 76) | ((rand_a & 0xFFF) << 64) | (0b10 << 62) | rand_b)

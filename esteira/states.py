@@ -1,9 +1,12 @@
 """The states of a job and every legal arrow between them.
 
-Pure data: no database, no Django. `record` is the only writer and each of its statements names one transition from
-this table; the database's own trigger (first migration) refuses what the table does not hold. People and the API see
-two more names, derived from a queued row: *scheduled* (its first try lies in the future) and *retrying* (it failed
-before and waits). One pair of functions derives them, in Python and in SQL, and a property test holds them together.
+Pure data: no database, no Django. `record` is the only writer, and the docstrings of its functions name transitions of
+this table; docs/lifecycle.md says who writes each of them, and under which guard. A trigger of the database refuses
+every arrow that no transition draws (migration 0002). Tests compare the trigger and the diagram with this table.
+
+People and the API see two more names, derived from a queued row: *scheduled* (its first try lies in the future) and
+*retrying* (it failed before and waits). One function derives them in Python and one expression in SQL, and a property
+test compares the two.
 """
 
 from __future__ import annotations
@@ -42,152 +45,46 @@ SHOWN_STATES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+#: From which stored state to which; None is "no row yet".
+Arrow = tuple[State | None, State]
+
+
+@dataclass(frozen=True)
 class Transition:
-    """One arrow: who may draw it and what must hold in the statement's WHERE clause."""
+    """What may happen to a job, and the arrows along which its statements move it."""
 
     code: str
     name: str
-    source: tuple[State | None, ...]
-    target: tuple[State, ...]
-    writer: str
-    guard: str
+    arrows: frozenset[Arrow]
+
+
+def _from(source: State | None, *targets: State) -> frozenset[Arrow]:
+    return frozenset((source, target) for target in targets)
 
 
 _Q, _R = State.QUEUED, State.RUNNING
+_FAILED, _DEAD, _CANCELLED = State.FAILED, State.DEAD, State.CANCELLED
 
-TRANSITIONS: tuple[Transition, ...] = (
-    Transition(
-        code="T1",
-        name="submit",
-        source=(None,),
-        target=(_Q,),
-        writer="web, keeper (tick), job code",
-        guard="unique key while queued or running; (schedule, tick)",
-    ),
-    Transition(
-        code="T2",
-        name="publish",
-        source=(_Q,),
-        target=(_Q,),
-        writer="submit, keeper",
-        guard="queued, not published, due, not held; in turn: none of its schedule published or running",
-    ),
-    Transition(
-        code="T3",
-        name="claim",
-        source=(_Q,),
-        target=(_R,),
-        writer="pool process",
-        guard="queued, due, not expired, not held, queue not paused",
-    ),
-    Transition(
-        code="T4",
-        name="extend",
-        source=(_R,),
-        target=(_R,),
-        writer="lease thread",
-        guard="id, attempt, running",
-    ),
-    Transition(
-        code="T5",
-        name="succeed",
-        source=(_R,),
-        target=(State.SUCCEEDED,),
-        writer="pool process",
-        guard="id, attempt, running; 0 rows: roll back",
-    ),
-    Transition(
-        code="T6",
-        name="fail",
-        source=(_R,),
-        target=(_Q, State.FAILED, State.CANCELLED),
-        writer="pool process",
-        guard="id, attempt, running",
-    ),
-    Transition(
-        code="T7",
-        name="process lost",
-        source=(_R,),
-        target=(_Q, State.DEAD, State.CANCELLED),
-        writer="worker's parent",
-        guard="delivery, running",
-    ),
-    Transition(
-        code="T8",
-        name="lease ended",
-        source=(_R,),
-        target=(_Q, State.DEAD, State.CANCELLED),
-        writer="keeper",
-        guard="running, lease ended, no sweep hold",
-    ),
-    Transition(
-        code="T9",
-        name="worker restarted",
-        source=(_R,),
-        target=(_Q, State.DEAD, State.CANCELLED),
-        writer="booting worker",
-        guard="running, of the incarnation that had my name before, process gone",
-    ),
-    Transition(
-        code="T10",
-        name="hand back",
-        source=(_R,),
-        target=(_Q, State.CANCELLED, State.DEAD),
-        writer="draining worker, pool process",
-        guard="running and mine (incarnation, delivery, or id and attempt)",
-    ),
-    Transition(
-        code="T11",
-        name="cancel waiting",
-        source=(_Q,),
-        target=(State.CANCELLED,),
-        writer="web",
-        guard="queued",
-    ),
-    Transition(
-        code="T12",
-        name="cancel running",
-        source=(_R,),
-        target=(_R, State.CANCELLED),
-        writer="web (flag), then pool process, parent or keeper",
-        guard="running; then as T6, T7, T8",
-    ),
-    Transition(
-        code="T13",
-        name="retry by an operator",
-        source=tuple(sorted(RETRYABLE)),
-        target=(_Q,),
-        writer="operator",
-        guard="failed, dead, cancelled or expired",
-    ),
-    Transition(
-        code="T14",
-        name="refuse",
-        source=(_Q, _R),
-        target=(_Q, State.FAILED, State.CANCELLED),
-        writer="pool process, worker's parent",
-        guard="queued; or claimed by me and its function not called; failed after 10 minutes of refused parameters",
-    ),
-    Transition(
-        code="T15",
-        name="expire",
-        source=(_Q,),
-        target=(State.EXPIRED,),
-        writer="keeper, claim",
-        guard="queued, expires_at passed",
-    ),
+TRANSITIONS = (
+    Transition("T1", "submit", _from(None, _Q)),
+    Transition("T2", "publish", _from(_Q, _Q)),
+    Transition("T3", "claim", _from(_Q, _R)),
+    Transition("T4", "extend", _from(_R, _R)),
+    Transition("T5", "succeed", _from(_R, State.SUCCEEDED)),
+    Transition("T6", "fail", _from(_R, _Q, _FAILED, _CANCELLED)),
+    Transition("T7", "process lost", _from(_R, _Q, _DEAD, _CANCELLED)),
+    Transition("T8", "lease ended", _from(_R, _Q, _DEAD, _CANCELLED)),
+    Transition("T9", "worker restarted", _from(_R, _Q, _DEAD, _CANCELLED)),
+    Transition("T10", "hand back", _from(_R, _Q, _DEAD, _CANCELLED)),
+    Transition("T11", "cancel waiting", _from(_Q, _CANCELLED)),
+    Transition("T12", "cancel running", _from(_R, _R, _CANCELLED)),
+    Transition("T13", "retry by an operator", frozenset((ended, _Q) for ended in RETRYABLE)),
+    Transition("T14", "refuse", _from(_Q, _Q) | _from(_R, _Q, _FAILED, _CANCELLED)),
+    Transition("T15", "expire", _from(_Q, State.EXPIRED)),
 )
 
-#: Every (from, to) pair that some transition allows; None is "no row yet".
-ARROWS: frozenset[tuple[State | None, State]] = frozenset(
-    (source, target) for t in TRANSITIONS for source in t.source for target in t.target
-)
-
-
-def allowed(source: State | None, target: State) -> bool:
-    """Say whether any transition leads from one stored state to the other."""
-    return (source, target) in ARROWS
+#: Every arrow that some transition draws.
+ARROWS: frozenset[Arrow] = frozenset(arrow for t in TRANSITIONS for arrow in t.arrows)
 
 
 def shown_state(state: str, *, failures: int, run_at: datetime, now: datetime) -> str:

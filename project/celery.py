@@ -1,7 +1,7 @@
 """The Celery app: every setting and why it is so (see docs/architecture.md for the measurements).
 
-Redis carries hints only, so the settings aim at quick recovery and at nothing being hoarded, not at safe messages:
-messages are acknowledged early, nothing is prefetched, results live in PostgreSQL.
+Redis carries hints only, so the settings aim at quick recovery, not at safe messages: hints are not acknowledged, a
+worker prefetches none, and results are stored in PostgreSQL.
 """
 
 from __future__ import annotations

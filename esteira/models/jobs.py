@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import ClassVar
 
 from django.db import models
 from django.db.models import F, Q, Value
@@ -11,7 +11,7 @@ from django.db.models.lookups import GreaterThan, LessThan
 
 from esteira.ids import uuid7
 from esteira.job_types.registry import PRIORITY_NAMES
-from esteira.models.clock import ClockTimestamp
+from esteira.models.clock import ClockManager, ClockTimestamp
 from esteira.models.schedules import Schedule
 from esteira.models.within import moments, progresses, spans
 from esteira.states import ENDED, RETRYABLE, State, shown_state
@@ -41,6 +41,10 @@ PROMPT_S = 1
 
 class Job(models.Model):
     """One request to run a job type."""
+
+    objects: ClassVar[ClockManager[Job]] = ClockManager()
+    #: The database's clock when this row was read; a job that was never read has none.
+    db_now: datetime
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     type = models.CharField(max_length=120)
@@ -97,6 +101,8 @@ class Job(models.Model):
     secret_names = models.TextField(null=True)
 
     class Meta:
+        # The job of an event or of a file is read by this one.
+        base_manager_name = "objects"
         constraints = [
             models.CheckConstraint(condition=Q(state__in=[str(s) for s in State]), name="job_state"),
             models.CheckConstraint(condition=Q(priority__in=list(PRIORITY_NAMES)), name="job_priority"),
@@ -239,9 +245,8 @@ class Job(models.Model):
 
     @property
     def shown_state(self) -> str:
-        """The state as people see it; annotate `db_now` to judge by the database's clock in lists."""
-        now: Any = getattr(self, "db_now", None) or self.created_at
-        return shown_state(self.state, failures=self.failures, run_at=self.run_at, now=now)
+        """The state as people see it, at the moment when the row was read."""
+        return shown_state(self.state, failures=self.failures, run_at=self.run_at, now=self.db_now)
 
 
 class JobEvent(models.Model):

@@ -53,8 +53,8 @@ class Wanted:
             found.append(f"({' OR '.join(map(in_state, states))})")
         return f"({' AND '.join(found) or 'true'})"
 
-    def kinds(self) -> str:
-        """Say in SQL on the row `k` which kinds of waiting rows are meant; see `esteira.search.open_rows`."""
+    def lists(self) -> str:
+        """Say in SQL on the row `k` which lists of waiting rows are meant; see `esteira.search.open_rows`."""
         found = ["k.type = ANY(%(types)s)"] if self.types else []
         return " AND ".join(found + (["k.queue = %(queue)s"] if self.queue else [])) or "true"
 
@@ -136,7 +136,7 @@ def _by_its_index(reads: Scan, wanted: Wanted, stretch: Stretch, state: str) -> 
         return reads.collect(RUNNING.format(fits=fits), stretch, scan.MOST_RUNNING)
     with_hint = reads.collect(PUBLISHED.format(fits=fits), stretch, scan.MOST_COLLECTED)
     without = with_hint and reads.collect(
-        UNPUBLISHED.format(fits=fits, where=wanted.kinds()), stretch, scan.MOST_COLLECTED
+        UNPUBLISHED.format(fits=fits, where=wanted.lists()), stretch, scan.MOST_COLLECTED
     )
     return with_hint and without and _together(with_hint, without, older=stretch.older)
 
@@ -151,7 +151,7 @@ def _where_any_waits(reads: Scan, wanted: Wanted, stretch: Stretch) -> Stretch |
     with_hint = reads.collect(PUBLISHED.format(fits=fits), stretch, scan.MOST_COLLECTED)
     if with_hint is None:
         return stretch
-    due = reads.fetch(f"WITH RECURSIVE {NEWEST_DUE.format(where=wanted.kinds())}", stretch.asked())
+    due = reads.fetch(f"WITH {NEWEST_DUE.format(where=wanted.lists())}", stretch.asked())
     later = [reads.walk(LATER, fits, stretch, first=retrying, glance=True) for retrying in (False, True)]
     parts = [with_hint, *later]
     if due is None or None in parts:

@@ -1,8 +1,8 @@
 """SQL that reads the rows that wait or run through the indexes of the feed and of claims, for lists of few of them.
 
 Each statement reads `cap` rows at most, in its index's own order, and says of each whether it fits. Those that wait and
-have no hint stand in one range of an index for each queue, priority, type and "in turn or not" (a kind), with what is
-due first; they are gone through from kind to kind.
+have no hint are in one range of an index for each list that the view esteira_backlog names (queue, priority, type, in
+turn or not), with what is due first.
 """
 
 from __future__ import annotations
@@ -18,32 +18,23 @@ PUBLISHED = _SEEN.format(
 )
 
 # The clock is read once, because only a value that stands still can be the end of an index range.
-_KINDS = """
+_LISTS = """
 clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
-kinds AS (
-  (SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j
-   WHERE j.state = 'queued' AND j.published_at IS NULL
-   ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1)
-  UNION ALL
-  SELECT next.queue, next.priority, next.type, next.in_turn FROM kinds k CROSS JOIN LATERAL (
-    SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j
-    WHERE j.state = 'queued' AND j.published_at IS NULL
-      AND (j.queue, j.priority, j.type, j.in_turn) > (k.queue, k.priority, k.type, k.in_turn)
-    ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1) AS next)"""
+lists AS MATERIALIZED (SELECT * FROM esteira_backlog)"""
 _RANGE = """j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue AND j.priority = k.priority
        AND j.type = k.type AND j.in_turn = k.in_turn"""
 
-UNPUBLISHED = f"""{_KINDS},
+UNPUBLISHED = f"""{_LISTS},
 seen AS MATERIALIZED (
-  SELECT due.created_at, due.id, due.fits FROM kinds k CROSS JOIN LATERAL (
+  SELECT due.created_at, due.id, due.fits FROM lists k CROSS JOIN LATERAL (
     SELECT j.created_at, j.id, {{fits}} AS fits FROM esteira_job j
     WHERE {_RANGE} AND j.run_at <= (SELECT now FROM clock)
     ORDER BY j.run_at, j.id LIMIT %(cap)s) AS due
   WHERE {{where}} LIMIT %(cap)s)"""
 
 #: No row that waits without a hint, and was due when it was submitted, was submitted later than this, but before a key.
-NEWEST_DUE = f"""{_KINDS}
-SELECT max(due.run_at) + interval '1 second' FROM kinds k CROSS JOIN LATERAL (
+NEWEST_DUE = f"""{_LISTS}
+SELECT max(due.run_at) + interval '1 second' FROM lists k CROSS JOIN LATERAL (
   SELECT j.run_at FROM esteira_job j
   WHERE {_RANGE}
     AND j.run_at <= least((SELECT now FROM clock), %(before_at)s::timestamptz + interval '1 second')

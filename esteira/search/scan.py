@@ -138,7 +138,7 @@ class Scan:
         """Read what the common table expression `seen` reads, and choose what fits; None as well if there is more."""
         direction = "DESC" if stretch.older else "ASC"
         rows = self.fetch(
-            f"""WITH RECURSIVE {seen}
+            f"""WITH {seen}
             SELECT counted.number, f.created_at, f.id FROM (SELECT count(*) AS number FROM seen) AS counted
             LEFT JOIN LATERAL (
               SELECT s.created_at, s.id FROM seen s

@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from esteira import operate
 from esteira.errors import EsteiraError
 from esteira.files import result_files
-from esteira.models import ClockTimestamp, Job
+from esteira.models import Job
 from esteira.models.jobs import newest_log
 from esteira.redact import shown_params
 from esteira.values import readable
@@ -75,8 +75,7 @@ class JobAdmin(ReadOnly):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
-        jobs = Job.objects.annotate(db_now=ClockTimestamp())
-        return jobs.defer("params", "result", "error")
+        return Job.objects.defer("params", "result", "error")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobList]:
         return JobList

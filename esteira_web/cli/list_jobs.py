@@ -94,7 +94,7 @@ def _lines(out: Out, jobs: list[Job]) -> None:
 def _table(out: Out, jobs: list[Job]) -> None:
     table = display.grid("id", "type", "state", "queue", "submitted", "ran for", "")
     for job in jobs:
-        now: datetime = job.db_now  # type: ignore[attr-defined]
+        now = job.db_now
         ran = span(job.started_at, job.finished_at or (now if job.state == "running" else None))
         table.add_row(
             display.short_id(job.pk),

@@ -76,7 +76,7 @@ def show(out: Out, job: Job, *, all_logs: bool = False) -> None:
     if out.as_json:
         out.data(facts(job))
         return
-    now: datetime = job.db_now  # type: ignore[attr-defined]
+    now = job.db_now
     out.show(Text.assemble((one_line(job.type), "bold"), "  ", display.state(job.shown_state), f"  {job.pk}"))
     out.show("", _about(job, now))
     if job.broken:

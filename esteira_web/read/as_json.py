@@ -23,8 +23,8 @@ UPLOADS = "/api/v1/files"
 
 
 def jobs() -> QuerySet[Job]:
-    """Return jobs with what showing them needs: the database's clock, and the schedule's name."""
-    return Job.objects.annotate(db_now=ClockTimestamp()).select_related("schedule")
+    """Return jobs with what showing them needs: the schedule's name."""
+    return Job.objects.select_related("schedule")
 
 
 def job_for(access: Access, job_id: UUID) -> Job:

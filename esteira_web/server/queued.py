@@ -1,7 +1,7 @@
 """Counts what is in each queue, each part within a limit of its own.
 
-Waiting jobs are counted up to 10,000 a queue. Waiting rows are found by the index that feeds Redis: from each kind of
-row (queue, priority, type) to the next, then one index range each, in which what is due comes first.
+Waiting jobs are counted up to 10,000 a queue. The view esteira_backlog names their lists (queue, priority, type): each
+is one range of the index that feeds Redis, in which what is due comes first.
 
 While somebody holds an old snapshot, these indexes keep the entries of all that ran since, and to read them takes
 longer and longer. A part that takes too long is left out, and is not asked again for a while: the other numbers, and
@@ -26,35 +26,28 @@ LIMIT_S = 0.2
 #: A part that took too long is asked for again after the first time; that doubles up to the second one.
 AGAIN_S, LONGEST_S = 2.0, 30.0
 
-# Each queue, priority, type and "in turn or not" is a range of the index job_feed.
+# Each row of esteira_backlog is a range of the index job_feed.
 # The clock is read once, because only a value that stands still can be the end of an index range.
 _UNFED = f"""
-WITH RECURSIVE clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
-kinds AS (
-  (SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
-   ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1)
-  UNION ALL
-  SELECT next.queue, next.priority, next.type, next.in_turn FROM kinds k CROSS JOIN LATERAL (
-    SELECT j.queue, j.priority, j.type, j.in_turn FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL
-      AND (j.queue, j.priority, j.type, j.in_turn) > (k.queue, k.priority, k.type, k.in_turn)
-    ORDER BY j.queue, j.priority, j.type, j.in_turn LIMIT 1) AS next),
-queues AS (SELECT DISTINCT queue FROM kinds)
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
+lists AS MATERIALIZED (SELECT * FROM esteira_backlog),
+queues AS (SELECT DISTINCT queue FROM lists)
 SELECT q.queue,
   (SELECT count(*) FROM (
-     SELECT 1 FROM kinds k CROSS JOIN LATERAL (
+     SELECT 1 FROM lists k CROSS JOIN LATERAL (
        SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
          AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
          AND j.run_at <= (SELECT now FROM clock)
        LIMIT {MOST}) AS due
      WHERE k.queue = q.queue LIMIT {MOST}) AS all_due),
   (SELECT count(*) FROM (
-     SELECT 1 FROM kinds k CROSS JOIN LATERAL (
+     SELECT 1 FROM lists k CROSS JOIN LATERAL (
        SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
          AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
          AND j.run_at > (SELECT now FROM clock)
        LIMIT {MOST}) AS later
      WHERE k.queue = q.queue LIMIT {MOST}) AS all_later),
-  (SELECT extract(epoch FROM (SELECT now FROM clock) - min(first.run_at))::float8 FROM kinds k CROSS JOIN LATERAL (
+  (SELECT extract(epoch FROM (SELECT now FROM clock) - min(first.run_at))::float8 FROM lists k CROSS JOIN LATERAL (
      SELECT j.run_at FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
        AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
      ORDER BY j.run_at, j.id LIMIT 1) AS first

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 import redis as redis_client
-from django.db import connection
 
 from esteira import Context, job
 from esteira.broker.hint import behind_key, ids_in, list_key
@@ -19,7 +17,6 @@ from esteira.job_types.registry import JobType
 from esteira.keeper.publish import Feeder
 from esteira.keeper.reconcile import Checker
 from esteira.keeper.scheduler import Keeper
-from esteira.online_migrations import in_batches
 from esteira.record import insert, operate, rescue, waiting
 from esteira.record.claim import claim
 from esteira.record.finish import finish, hand_back
@@ -111,23 +108,6 @@ def test_what_was_interrupted_after_its_start_goes_to_the_front_once(
     redis.flushall()
     Feeder(publisher).feed(core)
     assert hints(redis, priority=0) == []
-
-
-def test_the_migration_marks_what_the_release_before_had_interrupted(core: PrivateConnection) -> None:
-    lost, retried, unstarted, failed = (running(core, delivery=d)[0] for d in "abcd")
-    for one in (lost, retried, failed):
-        start(core, one.id, one.attempt, 0.0)
-    finish(core, [outcome(failed, "failed")])
-    finish(core, [outcome(retried, "given_up")])
-    operate.retry(core, retried.id, by="op")
-    hand_back(core, [(one.id, one.attempt) for one in (lost, unstarted)])
-    core.fetch("UPDATE esteira_job SET interrupted = false")
-
-    in_batches(
-        connection, "esteira_job", importlib.import_module("esteira.migrations.0006_feed").MARK, rows=2
-    )
-
-    assert {row[0] for row in core.fetch("SELECT id FROM esteira_job WHERE interrupted")} == {lost.id}
 
 
 # --- in turn ----------------------------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def test_a_table_in_use_is_not_queued_for_longer_than_two_seconds(address: str) 
         read_until(migrator, "stepping back")
         user.commit()
 
-    assert "Applying esteira.0002_guards... OK" in finished(migrator)
+    assert "Applying esteira.0002_sql... OK" in finished(migrator)
 
 
 def test_plan_and_check_do_not_wait_for_the_gate(address: str) -> None:
@@ -211,17 +211,17 @@ def one_pending(database: None) -> Iterator[Callable[[], None]]:
 
     def mark() -> None:
         DjangoConnection().fetch(
-            """INSERT INTO django_migrations (app, name, applied) SELECT 'esteira', '0002_guards', now()
-               WHERE NOT EXISTS (SELECT 1 FROM django_migrations WHERE app = 'esteira' AND name = '0002_guards')"""
+            """INSERT INTO django_migrations (app, name, applied) SELECT 'esteira', '0002_sql', now()
+               WHERE NOT EXISTS (SELECT 1 FROM django_migrations WHERE app = 'esteira' AND name = '0002_sql')"""
         )
 
-    DjangoConnection().fetch("DELETE FROM django_migrations WHERE app = 'esteira' AND name = '0002_guards'")
+    DjangoConnection().fetch("DELETE FROM django_migrations WHERE app = 'esteira' AND name = '0002_sql'")
     yield mark
     mark()
 
 
 def test_pending_names_what_this_release_needs(one_pending: Callable[[], None]) -> None:
-    assert migration_lock.pending(DjangoConnection()) == ["esteira.0002_guards"]
+    assert migration_lock.pending(DjangoConnection()) == ["esteira.0002_sql"]
 
     one_pending()
 

@@ -160,7 +160,7 @@ def test_the_next_migrate_mends_a_password_and_rights_that_were_lost(place: Plac
     ],
 )
 def test_the_role_that_works_is_told_who_migrates(place: Place, command: str, what_to_do: str) -> None:
-    back = ("manage.py", "migrate", "esteira_web", "0001", "--verbosity", "0")
+    back = ("manage.py", "migrate", "esteira", "0001", "--verbosity", "0")
 
     done = place.manage(*back, DATABASE_OWNER_URL="", MIGRATE_COMMAND=command)
 

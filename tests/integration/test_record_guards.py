@@ -14,18 +14,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from esteira.db import PrivateConnection
+from esteira.models import Job, JobEvent, Schedule
+from esteira.record import operate
 from esteira.record.insert import insert
-from esteira.states import ENDED, SHOWN_STATE_SQL, SHOWN_STATES, TRANSITIONS, State, allowed, shown_state
-from tests.support.jobs import ended, look, new, running, schedule, stored
+from esteira.states import ARROWS, ENDED, SHOWN_STATE_SQL, SHOWN_STATES, TRANSITIONS, State, shown_state
+from tests.support.jobs import TYPE, elapse, ended, look, new, running, schedule, stored
 
 PAIRS = [(old, new) for old, new in product(State, State) if old != new]
-BY_OPERATOR = {
-    (s, t)
-    for transition in TRANSITIONS
-    if transition.code == "T13"
-    for s in transition.source
-    for t in transition.target
-}
+(BY_OPERATOR,) = (transition.arrows for transition in TRANSITIONS if transition.code == "T13")
 
 # Moves a job with everything else in order, so that only the arrow can be wrong.
 MOVE = """
@@ -61,7 +57,7 @@ def test_the_database_draws_the_same_arrows_as_the_table(
         drawn = False
         assert f"{old} (attempt" in str(refusal) and "no legal transition" in str(refusal)
 
-    assert drawn == (allowed(old, new) and (old, new) not in BY_OPERATOR)
+    assert drawn == ((old, new) in ARROWS - BY_OPERATOR)
     assert look(core, job).state == (new if drawn else old)
 
 
@@ -172,3 +168,26 @@ def test_sql_and_python_show_the_same_state(
 
     assert in_sql == shown_state(state, failures=failures, run_at=run_at, now=now)
     assert in_sql in SHOWN_STATES
+
+
+def test_a_delayed_job_that_is_due_by_now_is_shown_as_queued(core: PrivateConnection) -> None:
+    """However its row was read: no way judges by another clock than the database's."""
+    (job,) = stored(core, delay_s=60.0, schedule_id=schedule(core))
+    operate.cancel(core, stored(core)[0], by="ana", force=False)
+    core.fetch("UPDATE esteira_jobevent SET job_id = %s", [job])
+    for moment in ("created_at", "run_at"):
+        elapse(core, job, moment)
+
+    ways = {
+        "by its id": Job.objects.get(pk=job),
+        "in a list": Job.objects.filter(type=TYPE).order_by("created_at")[0],
+        "from its event": JobEvent.objects.get().job,
+        "from its schedule": Schedule.objects.get().job_set.get(),
+    }
+
+    assert {way: read.shown_state for way, read in ways.items()} == dict.fromkeys(ways, "queued")
+
+
+def test_a_job_that_was_never_read_has_no_shown_state() -> None:
+    with pytest.raises(AttributeError, match="db_now"):
+        _ = Job(type=TYPE).shown_state

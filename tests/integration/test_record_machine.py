@@ -27,7 +27,7 @@ from esteira.record.waiting import feed
 from esteira.states import ENDED, TRANSITIONS
 from tests.support.jobs import TYPE, elapse, kinds, look, outcome, stored, version
 
-ARROWS_OF = {t.code: {(str(s), str(target)) for s in t.source for target in t.target} for t in TRANSITIONS}
+ARROWS_OF = {t.code: t.arrows for t in TRANSITIONS}
 #: Events that every off-path arrival in a state leaves.
 TOLD = {"failed", "dead", "cancelled"}
 

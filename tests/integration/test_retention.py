@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import logging
-import pkgutil
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection
 from pydantic import BaseModel
 
-from esteira import Context, FileRef, files, job, migrations
+from esteira import Context, FileRef, files, job
 from esteira.db import PrivateConnection
 from esteira.db.erasing import DELETE_CHUNKS
 from esteira.keeper import disposal
@@ -22,7 +19,6 @@ from esteira.keeper.disposal import BATCH
 from esteira.keeper.retention import Retention
 from esteira.keeper.schedules import write_ticks
 from esteira.models import File, FileChunk, FileUse, Job, JobLog, Schedule
-from esteira.online_migrations import in_batches
 from tests.support.jobs import elapse, ended, stored
 from tests.support.past import Counted, old_snapshot
 
@@ -122,19 +118,6 @@ def test_an_upload_that_a_schedule_names_stays_and_so_do_its_ticks_files(
     write_ticks(core)
 
     assert FileUse.objects.filter(file=file).exists()
-
-
-def test_an_upgrade_notes_the_files_of_jobs_that_wait(core: PrivateConnection, sends: Any) -> None:
-    name = next(one.name for one in pkgutil.iter_modules(migrations.__path__) if one.name.endswith("_cost"))
-    file, over = upload(), upload()
-    waits = sends.submit(letters={"a": {"to": "ana", "attached": [str(file.pk)]}}).id
-    ended(core, sends.submit(letters={}, logo=str(over.pk)).id, "succeeded")
-    core.fetch("DELETE FROM esteira_fileuse")
-
-    noted = importlib.import_module(f"{migrations.__name__}.{name}").NOTE_USES
-    in_batches(connection, "esteira_job", noted, rows=1)
-
-    assert list(FileUse.objects.values_list("job_id", "file_id")) == [(waits, file.pk)]
 
 
 def test_a_job_whose_file_another_job_names_stays_with_it(core: PrivateConnection, sends: Any) -> None:

@@ -52,7 +52,7 @@ def ended(db: Db, job_id: UUID, state: str) -> None:
     db.fetch(
         """UPDATE esteira_job SET state = 'running', attempt = attempt + 1, worker = 'w',
              claimed_at = clock_timestamp(), lease_until = clock_timestamp()
-           WHERE id = %s AND %s IN ('succeeded', 'dead')""",
+           WHERE id = %s AND %s IN ('succeeded', 'failed', 'dead')""",
         [job_id, state],
     )
     db.fetch(

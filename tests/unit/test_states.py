@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from esteira.states import ARROWS, ENDED, RETRYABLE, SHOWN_STATES, TRANSITIONS, State, allowed, shown_state
+from esteira.states import ARROWS, ENDED, RETRYABLE, SHOWN_STATES, TRANSITIONS, State, shown_state
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -25,12 +25,12 @@ def test_every_state_can_be_reached_and_every_live_one_left() -> None:
 
 
 def test_a_job_begins_queued_and_nowhere_else() -> None:
-    assert [state for state in State if allowed(None, state)] == [State.QUEUED]
+    assert [target for source, target in ARROWS if source is None] == [State.QUEUED]
 
 
 @pytest.mark.parametrize("ended", sorted(ENDED))
 def test_only_an_operators_retry_leaves_an_end_state(ended: State) -> None:
-    ways_out = {(t.code, target) for t in TRANSITIONS if ended in t.source for target in t.target}
+    ways_out = {(t.code, target) for t in TRANSITIONS for source, target in t.arrows if source == ended}
 
     assert ways_out == ({("T13", State.QUEUED)} if ended in RETRYABLE else set())
 
@@ -43,10 +43,6 @@ def test_a_success_is_final() -> None:
 def test_only_a_running_job_succeeds_or_dies() -> None:
     assert {s for s, t in ARROWS if t == State.SUCCEEDED} == {State.RUNNING}
     assert {s for s, t in ARROWS if t == State.DEAD} == {State.RUNNING}
-
-
-def test_every_transition_says_who_writes_it_and_under_which_guard() -> None:
-    assert all(t.writer and t.guard and t.source and t.target for t in TRANSITIONS)
 
 
 @pytest.mark.parametrize(
