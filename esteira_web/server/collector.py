@@ -29,7 +29,7 @@ from esteira.keeper.hold import FAILING_S
 from esteira.keeper.turns import STEPS
 from esteira.liveness import SILENT_S
 from esteira.states import ENDED
-from esteira.stats import BOUNDS_S
+from esteira.stats import BOUNDS_S, BUCKETS
 from esteira_web.server import health
 from esteira_web.server.queued import MOST, PARTS, Limited, Queued
 
@@ -47,6 +47,7 @@ SELECT extract(epoch FROM clock_timestamp() - k.last_sweep)::float8,
   (SELECT count(*) FROM esteira_schedule WHERE enabled AND origin <> 'gone' AND error <> '')
 FROM esteira_keeper k
 """
+_TOTALS = f"SELECT type, queue, state, n, sum_ms, {', '.join(BUCKETS)} FROM esteira_stattotal"
 _WORKERS = """
 SELECT CASE WHEN state = 'up' AND last_seen <= clock_timestamp() - %s * interval '1 second' THEN 'silent'
             ELSE state END, count(*), sum(slots)
@@ -127,13 +128,12 @@ class Measures(Collector):
     def _totals(self) -> Iterator[Metric]:
         """Begin every series of a known type at 0: what first appears as 1 is no increase to Prometheus."""
         counts: dict[tuple[str, str, str], int] = {}
-        times: dict[Pair, list[int]] = {(t.name, t.queue): [0] * (len(BOUNDS_S) + 1) for t in registry.all()}
+        times: dict[Pair, list[int]] = {(t.name, t.queue): [0] * len(BUCKETS) for t in registry.all()}
         sums: dict[Pair, float] = defaultdict(float)
-        rows = self._core.fetch("SELECT type, queue, state, n, sum_ms, buckets FROM esteira_stattotal")
-        for type, queue, state, n, sum_ms, buckets in rows:
+        for type, queue, state, n, sum_ms, *buckets in self._core.fetch(_TOTALS):
             counts[type, queue, state] = n
             sums[type, queue] += sum_ms / 1000
-            before = times.get((type, queue), [0] * len(buckets))
+            before = times.get((type, queue), [0] * len(BUCKETS))
             times[type, queue] = [a + b for a, b in zip(before, buckets, strict=True)]
         pairs = sorted(times)
         finished = CounterMetricFamily(

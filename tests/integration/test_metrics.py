@@ -17,7 +17,7 @@ from esteira.keeper.retention import Retention
 from esteira.record import claim as claims
 from esteira.record import finish as finishes
 from esteira.record import rescue as rescues
-from esteira.stats import BOUNDS_S, Stats
+from esteira.stats import Stats
 from esteira_web.server import queued
 from esteira_web.server.metrics import TIMEOUT_S, Page
 from tests.integration.test_record_plans import Explained
@@ -254,19 +254,6 @@ def test_no_counter_falls_when_retention_deletes_what_it_was_made_of(
     assert after == 2
 
 
-def test_many_processes_that_tell_at_once_lose_no_count(page: Page, core: PrivateConnection) -> None:
-    others = [PrivateConnection(f"other {n}") for n in range(4)]
-    try:
-        for _ in range(5):
-            for other in others:
-                told(other, ("succeeded", 0.02))
-    finally:
-        for other in others:
-            other.close()
-
-    assert scraped(page)("jobs_finished_total", type=TYPE, queue="default", state="succeeded") == 20
-
-
 def ends(page: Page, state: str) -> float:
     return scraped(page)("jobs_finished_total", type=TYPE, queue="default", state=state)
 
@@ -319,14 +306,6 @@ def test_what_returns_to_the_queue_is_no_end(page: Page, core: PrivateConnection
     assert finishes.hand_back(core, [(mine.id, mine.attempt)]) == 1
 
     assert core.fetch("SELECT count(*) FROM esteira_stat") == [(0,)]
-
-
-def test_ends_without_a_run_have_as_many_buckets_as_runs(core: PrivateConnection) -> None:
-    stored(core, 1, expires_in_s=0.0)
-    claims.expire(core)
-
-    ((buckets,),) = core.fetch("SELECT buckets FROM esteira_stat")
-    assert buckets == [0] * (len(BOUNDS_S) + 1)
 
 
 # --- What it costs -------------------------------------------------------------------------------------------------------
