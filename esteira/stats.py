@@ -74,7 +74,10 @@ class Stats:
             self._add((type, queue, state), {"n": 1, "sum_ms": seconds * 1000, bucket: 1})
 
     def flush(self, db: Db) -> None:
-        """Add the counts to the current minute's rows; after an error they are kept for the next flush."""
+        """Add the counts to the current minute's rows; after an error they are kept for the next flush.
+
+        If the connection is lost between a commit and its answer, the counts of that flush are added twice.
+        """
         with self._lock:
             counts, self._counts = self._counts, _no_counts()
         if not counts:

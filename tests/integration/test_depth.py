@@ -83,7 +83,7 @@ def test_a_run_time_that_a_long_list_waits_for_is_known_soon(core: PrivateConnec
     )
 
 
-def test_the_first_runs_of_a_type_are_news_once(core: PrivateConnection, short: str) -> None:
+def test_the_first_runs_of_a_type_are_measured_once(core: PrivateConnection, short: str) -> None:
     few, many = ran(short, MEASURED - 1), ran(short, MEASURED)
     assert not few.first_measured()
     assert many.first_measured()
