@@ -68,7 +68,7 @@ class Typical:
                GROUP BY type HAVING sum(n) >= %s""",
             [MEASURED],
         )
-        # What did not run for an hour keeps the time it took: a nightly burst starts in batches.
+        # A type that did not run for an hour keeps its last run time, so a nightly burst starts in batches.
         self._seconds.update({row[0]: float(row[1]) for row in rows})
         self._read = time.monotonic()
 

@@ -1,9 +1,10 @@
 """Delete what is older than RETENTION_DAYS: a step of its own, after the sweep, in boxes of 50 ms.
 
-Jobs go with their events, logs and files, unless another job names one of those files; uploads go once no job and no
-schedule names them. What dying processes left of files goes after a day, and keys of requests are kept for at least a
-day, because clients may repeat for that long. Nothing here takes long at once, however much hangs on one job: batches
-shrink when a statement takes too long, and the bytes of files go a few at a time (`esteira.keeper.disposal`).
+Jobs are deleted with their events, logs and files, unless another job names one of those files. Uploads are deleted
+once no job and no schedule names them, and incomplete files of killed processes after a day. Idempotency keys are kept
+for at least a day, because clients may repeat a request for that long. Statistics are deleted by minute; their totals
+stay. No step takes long, however many rows belong to one job: batches shrink when a statement takes too long, and the
+chunks of files are deleted a few at a time (`esteira.keeper.disposal`).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from django.db.models import (
     CheckConstraint,
     DateTimeField,
     F,
+    Field,
     FloatField,
     ForeignKey,
     Index,
@@ -62,6 +63,20 @@ def serial() -> BigAutoField:
 
 def clock(**how: bool) -> DateTimeField:
     return DateTimeField(db_default=ClockTimestamp(), **how)
+
+
+def counts() -> list[tuple[str, Field]]:
+    below = ("1ms", "10ms", "50ms", "100ms", "500ms", "1s", "5s", "10s", "1min", "5min", "1h")
+    return [
+        ("id", serial()),
+        ("type", CharField(max_length=120)),
+        ("queue", CharField(max_length=60)),
+        ("state", CharField(max_length=10)),
+        ("n", BigIntegerField(db_default=0)),
+        ("sum_ms", FloatField(db_default=0)),
+        *((f"below_{bound}", BigIntegerField(db_default=0)) for bound in below),
+        ("longer", BigIntegerField(db_default=0)),
+    ]
 
 
 SCHEDULES = [
@@ -433,31 +448,14 @@ RUNNING = [
 STATS = [
     migrations.CreateModel(
         name="Stat",
-        fields=[
-            ("id", serial()),
-            ("minute", DateTimeField()),
-            ("type", CharField(max_length=120)),
-            ("queue", CharField(max_length=60)),
-            ("state", CharField(max_length=10)),
-            ("n", BigIntegerField(default=0)),
-            ("sum_ms", FloatField(default=0)),
-            ("buckets", JSONField(default=list)),
-        ],
+        fields=[*counts(), ("minute", DateTimeField())],
         options={
             "constraints": [UniqueConstraint(fields=("minute", "type", "queue", "state"), name="stat_once")]
         },
     ),
     migrations.CreateModel(
         name="StatTotal",
-        fields=[
-            ("id", serial()),
-            ("type", CharField(max_length=120)),
-            ("queue", CharField(max_length=60)),
-            ("state", CharField(max_length=10)),
-            ("n", BigIntegerField(default=0)),
-            ("sum_ms", FloatField(default=0)),
-            ("buckets", JSONField(default=list)),
-        ],
+        fields=counts(),
         options={
             "constraints": [UniqueConstraint(fields=("type", "queue", "state"), name="stat_total_once")]
         },

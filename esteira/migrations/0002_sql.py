@@ -59,22 +59,21 @@ EXECUTE FUNCTION esteira_unbind_turns();
 NO_TURNS = "DROP TRIGGER esteira_schedule_turns ON esteira_schedule; DROP FUNCTION esteira_unbind_turns();"
 
 # Totals outlive retention: every statement that adds to a minute's row also adds to its total.
-TOTALS = """
+COUNTS = (
+    *("n", "sum_ms", "below_1ms", "below_10ms", "below_50ms", "below_100ms", "below_500ms", "below_1s"),
+    *("below_5s", "below_10s", "below_1min", "below_5min", "below_1h", "longer"),
+)
+TOTALS = f"""
 CREATE FUNCTION esteira_add_up() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO esteira_stattotal AS t (type, queue, state, n, sum_ms, buckets)
-  VALUES (NEW.type, NEW.queue, NEW.state, NEW.n - coalesce(OLD.n, 0), NEW.sum_ms - coalesce(OLD.sum_ms, 0),
-    (SELECT coalesce(jsonb_agg(a.v::bigint - coalesce(b.v::bigint, 0) ORDER BY a.i), '[]')
-     FROM jsonb_array_elements_text(NEW.buckets) WITH ORDINALITY AS a(v, i)
-     LEFT JOIN jsonb_array_elements_text(coalesce(OLD.buckets, '[]')) WITH ORDINALITY AS b(v, i) USING (i)))
-  ON CONFLICT (type, queue, state) DO UPDATE SET n = t.n + excluded.n, sum_ms = t.sum_ms + excluded.sum_ms,
-    buckets = (SELECT coalesce(jsonb_agg(coalesce(a.v::bigint, 0) + coalesce(b.v::bigint, 0) ORDER BY i), '[]')
-               FROM jsonb_array_elements_text(t.buckets) WITH ORDINALITY AS a(v, i)
-               FULL JOIN jsonb_array_elements_text(excluded.buckets) WITH ORDINALITY AS b(v, i) USING (i));
+  INSERT INTO esteira_stattotal AS t (type, queue, state, {", ".join(COUNTS)})
+  VALUES (NEW.type, NEW.queue, NEW.state, {", ".join(f"NEW.{one} - coalesce(OLD.{one}, 0)" for one in COUNTS)})
+  ON CONFLICT (type, queue, state) DO UPDATE
+  SET {", ".join(f"{one} = t.{one} + excluded.{one}" for one in COUNTS)};
   RETURN NULL;
 END $$;
 
-CREATE TRIGGER esteira_stat_total AFTER INSERT OR UPDATE OF n, sum_ms, buckets ON esteira_stat
+CREATE TRIGGER esteira_stat_total AFTER INSERT OR UPDATE ON esteira_stat
   FOR EACH ROW EXECUTE FUNCTION esteira_add_up();
 """
 NO_TOTALS = "DROP TRIGGER esteira_stat_total ON esteira_stat; DROP FUNCTION esteira_add_up();"

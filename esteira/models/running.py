@@ -70,37 +70,47 @@ class IdempotencyKey(models.Model):
         constraints = [models.UniqueConstraint(fields=["scope", "key"], name="idempotency_once")]
 
 
-class Stat(models.Model):
-    """Ended attempts per minute, type, queue and state: one UPSERT per process every 5 s, never per job.
+class Counts(models.Model):
+    """Counts of one type, queue and state: ends, the sum of run times, and run times by bucket.
 
-    Jobs that end without an attempt's end (dead, expired) are counted by `esteira.record`, without run times.
-
-    `buckets` counts run times below 1, 10, 50, 100, 500 ms, 1, 5, 10, 60, 300, 3600 s, and the rest.
+    A run time is counted in the first bucket whose bound it is below, or in `longer`. Ends that no process measures
+    (such as dead and expired) are counted by `esteira.record`, in `n` only.
     """
 
     id = models.BigAutoField(primary_key=True)
-    minute = models.DateTimeField()
     type = models.CharField(max_length=120)
     queue = models.CharField(max_length=60)
     state = models.CharField(max_length=10)
-    n = models.BigIntegerField(default=0)
-    sum_ms = models.FloatField(default=0)
-    buckets = models.JSONField(default=list)
+    n = models.BigIntegerField(db_default=0)
+    sum_ms = models.FloatField(db_default=0)
+    below_1ms = models.BigIntegerField(db_default=0)
+    below_10ms = models.BigIntegerField(db_default=0)
+    below_50ms = models.BigIntegerField(db_default=0)
+    below_100ms = models.BigIntegerField(db_default=0)
+    below_500ms = models.BigIntegerField(db_default=0)
+    below_1s = models.BigIntegerField(db_default=0)
+    below_5s = models.BigIntegerField(db_default=0)
+    below_10s = models.BigIntegerField(db_default=0)
+    below_1min = models.BigIntegerField(db_default=0)
+    below_5min = models.BigIntegerField(db_default=0)
+    below_1h = models.BigIntegerField(db_default=0)
+    longer = models.BigIntegerField(db_default=0)
+
+    class Meta:
+        abstract = True
+
+
+class Stat(Counts):
+    """The counts of one minute: each process adds to them with one statement every 5 s, never per job."""
+
+    minute = models.DateTimeField()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["minute", "type", "queue", "state"], name="stat_once")]
 
 
-class StatTotal(models.Model):
-    """All that `Stat` ever held of a type, queue and state; a trigger keeps it, and retention leaves it alone."""
-
-    id = models.BigAutoField(primary_key=True)
-    type = models.CharField(max_length=120)
-    queue = models.CharField(max_length=60)
-    state = models.CharField(max_length=10)
-    n = models.BigIntegerField(default=0)
-    sum_ms = models.FloatField(default=0)
-    buckets = models.JSONField(default=list)
+class StatTotal(Counts):
+    """The counts of all minutes since the beginning; a trigger adds to them, and retention never deletes them."""
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["type", "queue", "state"], name="stat_total_once")]

@@ -24,9 +24,8 @@ DUE_AGAIN = "least(j.run_at, clock_timestamp())"
 #: with no run times. Put it behind `moved`, in statements that commit at once: the row is shared by all processes. That
 #: is why T11 does not count: it may stand in somebody's long transaction.
 COUNTED = """counted AS (
-  INSERT INTO esteira_stat AS s (minute, type, queue, state, n, sum_ms, buckets)
-  SELECT date_trunc('minute', clock_timestamp()), type, queue, state, count(*), 0,
-    '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]'
+  INSERT INTO esteira_stat AS s (minute, type, queue, state, n)
+  SELECT date_trunc('minute', clock_timestamp()), type, queue, state, count(*)
   FROM moved WHERE state IN ('failed', 'dead', 'cancelled', 'expired')
   GROUP BY type, queue, state ORDER BY type, queue, state
   ON CONFLICT (minute, type, queue, state) DO UPDATE SET n = s.n + excluded.n)"""

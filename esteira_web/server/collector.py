@@ -1,6 +1,6 @@
-"""What `/metrics` measures, and how each number is had cheaply: by partial indexes, never by counting a backlog.
+"""The metrics of `/metrics`. Each is cheap to measure: partial indexes serve it, and no backlog is counted.
 
-What is in the queues is counted by `esteira_web.server.queued`. Totals are read from rows that only grow (`StatTotal`):
+`esteira_web.server.queued` counts the jobs in the queues. Counters are read from rows that only grow (`StatTotal`), so
 neither retention nor a restart makes a counter fall.
 """
 
@@ -29,7 +29,7 @@ from esteira.keeper.hold import FAILING_S
 from esteira.keeper.turns import STEPS
 from esteira.liveness import SILENT_S
 from esteira.states import ENDED
-from esteira.stats import BOUNDS_S
+from esteira.stats import BOUNDS_S, BUCKETS
 from esteira_web.server import health
 from esteira_web.server.queued import MOST, PARTS, Limited, Queued
 
@@ -47,13 +47,15 @@ SELECT extract(epoch FROM clock_timestamp() - k.last_sweep)::float8,
   (SELECT count(*) FROM esteira_schedule WHERE enabled AND origin <> 'gone' AND error <> '')
 FROM esteira_keeper k
 """
+_TOTALS = f"SELECT type, queue, state, n, sum_ms, {', '.join(BUCKETS)} FROM esteira_stattotal"
 _WORKERS = """
 SELECT CASE WHEN state = 'up' AND last_seen <= clock_timestamp() - %s * interval '1 second' THEN 'silent'
             ELSE state END, count(*), sum(slots)
 FROM esteira_worker GROUP BY 1"""
 
-# Connections that are kept for superusers, and since PostgreSQL 16 for a role of its own, are nobody's to have here.
-# What other roles' processes are is not shown to one without rights: those of clients have a user and a database.
+# PostgreSQL reserves connections for superusers, and since version 16 for one more role: they are not counted as
+# allowed. A role without rights cannot see the kind of other roles' processes, but only those of clients have a user
+# and a database.
 _CONNECTIONS = """
 SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datid IS NOT NULL
           AND coalesce(backend_type, 'client backend') = 'client backend'),
@@ -66,7 +68,7 @@ FROM esteira_backup ORDER BY step"""
 
 
 class Measures(Collector):
-    """Asks the database once for each collection; raises the driver's errors."""
+    """Queries the database at each collection; raises the driver's errors."""
 
     def __init__(self, core: Db) -> None:
         self._core = core
@@ -74,7 +76,7 @@ class Measures(Collector):
         self._queued, self._files = Queued(self._limited), _Files(self._limited)
 
     def describe(self) -> Iterable[Metric]:
-        """Name nothing beforehand: nothing else is registered beside this."""
+        """Announce no names: no other collector is registered beside this one."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -100,42 +102,40 @@ class Measures(Collector):
             row[0] for row in self._core.fetch("SELECT name FROM esteira_queue WHERE paused_at IS NOT NULL")
         }
         queues = sorted({*known_queues(), *paused, *found.names()})
-        hinted = f"of those that have a hint in Redis, the oldest {MOST} of all queues"
-        for name, (numbers, told) in {
-            "esteira_jobs_waiting": (
-                found.waiting,
-                f"Jobs that are due and wait for a worker; {MOST} means as many or more. Counted are, {hinted}.",
-            ),
+        waiting = (
+            f"Jobs that are due and wait for a worker; {MOST} means {MOST} or more. Of the jobs that have a hint in"
+            f" Redis, only the oldest {MOST} of all queues are counted."
+        )
+        for name, (numbers, text) in {
+            "esteira_jobs_waiting": (found.waiting, waiting),
             "esteira_jobs_scheduled": (
                 found.later,
-                f"Jobs that wait for their moment, a next try included; {MOST} means as many or more.",
+                f"Jobs that start later, next tries included; {MOST} means {MOST} or more.",
             ),
             "esteira_jobs_running": (found.running, "Jobs that a worker holds."),
             "esteira_oldest_due_seconds": (
                 found.oldest_s,
-                "How long the job that waits longest could have run already; 0 if none waits.",
+                "Seconds since the job that has waited longest became due; 0 if no job waits.",
             ),
         }.items():
             if numbers is not None:
-                yield _by_queue(name, told, {queue: numbers.get(queue, 0) for queue in queues})
+                yield _by_queue(name, text, {queue: numbers.get(queue, 0) for queue in queues})
         yield _by_queue(
             "esteira_queue_paused",
-            "1 while nothing of the queue is handed out.",
+            "1 while the queue is paused.",
             {queue: queue in paused for queue in queues},
         )
 
     def _totals(self) -> Iterator[Metric]:
-        """Begin every series of a known type at 0: what first appears as 1 is no increase to Prometheus."""
+        """Begin every series of a known type at 0: to Prometheus a series that first appears as 1 has not increased."""
         counts: dict[tuple[str, str, str], int] = {}
-        times: dict[Pair, list[int]] = {(t.name, t.queue): [0] * (len(BOUNDS_S) + 1) for t in registry.all()}
+        times: dict[Pair, list[int]] = defaultdict(lambda: [0] * len(BUCKETS))
         sums: dict[Pair, float] = defaultdict(float)
-        rows = self._core.fetch("SELECT type, queue, state, n, sum_ms, buckets FROM esteira_stattotal")
-        for type, queue, state, n, sum_ms, buckets in rows:
+        for type, queue, state, n, sum_ms, *buckets in self._core.fetch(_TOTALS):
             counts[type, queue, state] = n
             sums[type, queue] += sum_ms / 1000
-            before = times.get((type, queue), [0] * len(buckets))
-            times[type, queue] = [a + b for a, b in zip(before, buckets, strict=True)]
-        pairs = sorted(times)
+            times[type, queue] = [a + b for a, b in zip(times[type, queue], buckets, strict=True)]
+        pairs = sorted({*times, *((kind.name, kind.queue) for kind in registry.all())})
         finished = CounterMetricFamily(
             "esteira_jobs_finished",
             "Jobs that ended, by their end state; without those that were cancelled before they ran.",
@@ -174,11 +174,9 @@ class Measures(Collector):
     def _keeper(self) -> Iterator[Metric]:
         rows = self._core.fetch(_KEEPER, [FAILING_S])
         age_s, failing, schedules = rows[0] if rows else (None, [], 0)
-        told = (
-            "Seconds since every step of a keeper's (beat's) turn went through; +Inf if that never happened."
-        )
+        text = "Seconds since all steps of a turn of the keeper (in beat) succeeded; +Inf if they never did."
         age_s = float("inf") if age_s is None else age_s
-        yield GaugeMetricFamily("esteira_keeper_last_sweep_seconds", told, age_s)
+        yield GaugeMetricFamily("esteira_keeper_last_sweep_seconds", text, age_s)
         steps = GaugeMetricFamily(
             "esteira_keeper_step_failing", "1 while this step of a keeper's turn fails.", labels=["step"]
         )
@@ -195,17 +193,17 @@ class Measures(Collector):
         ((used, most),) = self._core.fetch(_CONNECTIONS)
         yield GaugeMetricFamily(
             "esteira_database_connections",
-            "Connections to the whole of PostgreSQL, whoever holds them.",
+            "Open connections to the PostgreSQL server, those of all clients.",
             used,
         )
         yield GaugeMetricFamily(
             "esteira_database_connections_limit",
-            "As many as it allows, without those that are reserved.",
+            "Connections that the server allows, without those that it reserves.",
             most,
         )
 
     def _backups(self) -> Iterator[Metric]:
-        """Nothing, before the first backup by a timer: whether there is to be one is not known here."""
+        """Begin with the first backup by a timer: web does not know whether backups are planned."""
         age = GaugeMetricFamily(
             "esteira_backup_age_seconds",
             "Seconds since this step of a backup (dump, upload) succeeded; +Inf if it never did.",
@@ -220,15 +218,15 @@ class Measures(Collector):
         yield from (age, failing)
 
     def _not_measured(self) -> Metric:
-        told = "1 while this part takes too long to measure; the metrics that are made of it are left out."
-        family = GaugeMetricFamily("esteira_not_measured", told, labels=["part"])
+        text = "1 while this part takes too long to measure; the metrics that are made of it are left out."
+        family = GaugeMetricFamily("esteira_not_measured", text, labels=["part"])
         for part in PARTS:
             family.add_metric([part], float(part in self._limited.left_out))
         return family
 
 
 class _Files:
-    """The bytes of all files, asked once a minute; left out while there are too many to add up in time."""
+    """The bytes of all files, read once a minute; left out while adding up their sizes takes too long."""
 
     def __init__(self, limited: Limited) -> None:
         self._limited = limited
@@ -237,25 +235,25 @@ class _Files:
 
     def collect(self) -> Iterator[Metric]:
         if time.monotonic() - self._asked > FILES_KEPT_S:
-            # The one statement that does read a whole table, of small rows; row by row through an index is slower.
+            # The only statement here that reads a whole table: its rows are small, and an index would be slower.
             rows = self._limited.fetch(
                 "files", "SELECT coalesce(sum(size), 0) FROM esteira_file", seqscan="on"
             )
             self._bytes = int(rows[0][0]) if rows else None
             self._asked = time.monotonic()
         if self._bytes is not None:
-            told = "Bytes of all uploads and results, at most a minute old; FILES_MAX_TOTAL is their limit."
-            yield GaugeMetricFamily("esteira_files_bytes", told, self._bytes)
+            text = "Bytes of all uploads and results, at most a minute old; FILES_MAX_TOTAL is their limit."
+            yield GaugeMetricFamily("esteira_files_bytes", text, self._bytes)
 
 
-def _by_queue(name: str, told: str, numbers: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, told, labels=["queue"])
+def _by_queue(name: str, text: str, numbers: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=["queue"])
     for queue, number in numbers.items():
         family.add_metric([queue], float(number))
     return family
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
-    """Return Prometheus' buckets: each counts what its bound and all smaller ones hold."""
+    """Return buckets as Prometheus counts: each includes all smaller ones."""
     bounds = [*(f"{bound:g}" if bound % 1 else f"{bound:.1f}" for bound in BOUNDS_S), "+Inf"]
     return list(zip(bounds, map(float, accumulate(buckets)), strict=True))

@@ -1,9 +1,9 @@
-"""`/metrics` for Prometheus, on a port of its own: what the database says, so every web process gives the same numbers.
+"""`/metrics` for Prometheus, on a port of its own: read from the database, so every web process gives the same numbers.
 
-Nothing is counted in this process, so nothing is lost with it and nothing has to be added up over processes. A page is
-kept for two seconds: however many scrape, the database is asked that often at most, by each process on one connection.
-One thread measures, for a second at most; if it takes longer, or the database is away, the answer is 503, and to
-Prometheus the target is down. What may take long has a shorter limit, and only that part is left out then.
+No process counts anything itself, so no number is lost with a process, and none has to be added up over processes. A
+page is kept for two seconds: each process queries the database that often at most, on one connection, however many
+scrapes come. One thread measures, for a second at most. If it takes longer, or the database is away, the answer is 503,
+and Prometheus shows the target as down. Parts that may be slow have a shorter limit, and only they are left out then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NO_ANSWER = "The database does not answer within a second.\n"
 
 
 class Page:
-    """The text of one moment, kept for two seconds; empty if the database does not answer."""
+    """The text of the page, kept for two seconds; empty if the database does not answer."""
 
     def __init__(self) -> None:
         self._core = PrivateConnection("metrics", timeout_s=TIMEOUT_S)
@@ -54,10 +54,10 @@ class Page:
         try:
             return generate_latest(self._registry).decode()
         except psycopg.OperationalError as error:
-            # A server that is too slow answers no sooner when it is asked twice.
+            # A server that is too slow does not answer a second try sooner.
             if self._core.connected() or isinstance(error, psycopg.errors.QueryCanceled):
                 raise
-        return generate_latest(self._registry).decode()  # the kept connection had died, maybe long ago
+        return generate_latest(self._registry).decode()  # the connection had been lost since the last page
 
 
 _page = health.Check("metrics", Page())

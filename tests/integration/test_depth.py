@@ -83,13 +83,13 @@ def test_a_run_time_that_a_long_list_waits_for_is_known_soon(core: PrivateConnec
     )
 
 
-def test_the_first_runs_of_a_type_are_news_once(core: PrivateConnection, short: str) -> None:
+def test_the_first_runs_of_a_type_are_measured_once(core: PrivateConnection, short: str) -> None:
     few, many = ran(short, MEASURED - 1), ran(short, MEASURED)
-    assert not few.news()
-    assert many.news()
+    assert not few.first_measured()
+    assert many.first_measured()
 
     many.flush(core)
     for _ in range(MEASURED):
         many.add(short, "default", "succeeded", 0.001)
 
-    assert not many.news()
+    assert not many.first_measured()
