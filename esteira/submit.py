@@ -213,7 +213,7 @@ def _read(request: SubmitRequest, by: str, account: str | None, known: Known) ->
         params=text,
         queue=_queue(request.queue, known.queues) or kind.queue,
         priority=PRIORITIES[_priority(request.priority) or kind.priority],
-        max_failures=kind.retries + 1,
+        max_failures=kind.max_tries,
         backoff_s=kind.backoff_s,
         lease_s=kind.lease_s or settings.LEASE_SECONDS,
         timeout_s=kind.timeout_s,

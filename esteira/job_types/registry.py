@@ -88,6 +88,10 @@ class JobType:
     def help(self) -> str:
         return "\n".join((inspect.getdoc(self.fn) or "").splitlines()[1:]).strip()
 
+    @property
+    def max_tries(self) -> int:
+        return self.retries + 1
+
     def schema(self) -> dict[str, Any]:
         """Return the parameters' JSON Schema (2020-12)."""
         return {**self.model.model_json_schema(), "title": self.title}

@@ -259,7 +259,7 @@ def _job(schedule: Scheduled, kind: JobType, params: str, key: str | None, tick:
         params=params,
         queue=kind.queue,
         priority=PRIORITIES[kind.priority],
-        max_failures=kind.retries + 1,
+        max_failures=kind.max_tries,
         backoff_s=kind.backoff_s,
         lease_s=kind.lease_s or settings.LEASE_SECONDS,
         timeout_s=kind.timeout_s,
