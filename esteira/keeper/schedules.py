@@ -18,19 +18,17 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from django.conf import settings
-
 from esteira.db import BUSY, Db
 from esteira.errors import EsteiraError, UnknownJobType
-from esteira.ids import uuid7
 from esteira.job_types.checking import check
-from esteira.job_types.registry import PRIORITIES, JobType, registry
+from esteira.job_types.registry import JobType, registry
 from esteira.job_types.schedule import Cadence
 from esteira.job_types.unique_key import unique_key
 from esteira.keeper import own_code
 from esteira.keeper.declared import LOCK_WAIT
 from esteira.keeper.turns import is_absence, said
 from esteira.record.insert import NewJob, insert
+from esteira.submit import new_job
 
 log = logging.getLogger("esteira.keeper")
 
@@ -253,21 +251,14 @@ def _store(db: Db, schedule: Scheduled, kind: JobType, decided: dict[datetime, s
 
 
 def _job(schedule: Scheduled, kind: JobType, params: str, key: str | None, tick: datetime) -> NewJob:
-    return NewJob(
-        id=uuid7(),
-        type=kind.name,
-        params=params,
-        queue=kind.queue,
-        priority=PRIORITIES[kind.priority],
-        max_failures=kind.max_tries,
-        backoff_s=kind.backoff_s,
-        lease_s=kind.lease_s or settings.LEASE_SECONDS,
-        timeout_s=kind.timeout_s,
+    return new_job(
+        kind,
+        params,
         unique_key=key,
+        by=f"schedule {schedule.name}",
         schedule_id=schedule.id,
         tick_at=tick,
         in_turn=schedule.overlap == "queue",
-        by=f"schedule {schedule.name}",
     )
 
 

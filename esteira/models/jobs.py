@@ -10,7 +10,7 @@ from django.db.models import F, Q, Value
 from django.db.models.lookups import GreaterThan, LessThan
 
 from esteira.ids import uuid7
-from esteira.job_types.registry import PRIORITY_NAMES
+from esteira.job_types.request import PRIORITY_NAMES
 from esteira.models.clock import ClockTimestamp
 from esteira.models.schedules import Schedule
 from esteira.models.within import moments, progresses, spans

@@ -13,7 +13,7 @@ from django.db.models import Avg, Count, DateTimeField, F, Func, IntegerField, M
 from django.db.models.fields.json import KeyTextTransform
 
 from esteira.db import DjangoConnection
-from esteira.job_types.registry import PRIORITY_NAMES
+from esteira.job_types.request import PRIORITY_NAMES
 from esteira.models import Job
 from esteira.states import shown_state, tries
 
