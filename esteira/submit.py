@@ -149,7 +149,7 @@ def refusals(request: SubmitRequest, known: Known | None = None) -> list[Esteira
     """Find all that is wrong with a request, each mistake as the error that it is alone."""
     known = known or Known(queues=set(known_queues()), files=may_name(None))
     looks: list[Callable[[], object]] = [
-        lambda: _kind_and_params(request, known.files),
+        lambda: _type_and_params(request, known.files),
         lambda: _queue(request.queue, known.queues),
         *request.checks(),
     ]
@@ -198,17 +198,17 @@ def _of_request(n: int, mistake: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(request: SubmitRequest, by: str, account: str | None, known: Known) -> _Checked:
-    kind, text, key = _kind_and_params(request, known.files)
+    job_type, text, key = _type_and_params(request, known.files)
     _queue(request.queue, known.queues)
     chosen = request.options()
     if request.unique is not None:
-        key = f"{kind.name}:{request.unique}"
-    job = new_job(kind, text, unique_key=key, chosen=chosen, by=by, account=account)
+        key = f"{job_type.name}:{request.unique}"
+    job = new_job(job_type, text, unique_key=key, chosen=chosen, by=by, account=account)
     return _Checked(job=job, on_conflict=request.on_conflict)
 
 
 def new_job(
-    kind: JobType,
+    job_type: JobType,
     params: str,
     *,
     unique_key: str | None,
@@ -220,14 +220,14 @@ def new_job(
     option = (chosen or {}).get
     return NewJob(
         id=ids.uuid7(),
-        type=kind.name,
+        type=job_type.name,
         params=params,
-        queue=option("queue") or kind.queue,
-        priority=PRIORITIES[option("priority") or kind.priority],
-        max_failures=kind.max_tries,
-        backoff_s=kind.backoff_s,
-        lease_s=kind.lease_s or settings.LEASE_SECONDS,
-        timeout_s=kind.timeout_s,
+        queue=option("queue") or job_type.queue,
+        priority=PRIORITIES[option("priority") or job_type.priority],
+        max_failures=job_type.max_tries,
+        backoff_s=job_type.backoff_s,
+        lease_s=job_type.lease_s or settings.LEASE_SECONDS,
+        timeout_s=job_type.timeout_s,
         delay_s=option("delay"),
         run_at=option("run_at"),
         expires_in_s=option("expires_in"),
@@ -237,11 +237,11 @@ def new_job(
     )
 
 
-def _kind_and_params(request: SubmitRequest, files: MayName) -> tuple[JobType, str, str | None]:
+def _type_and_params(request: SubmitRequest, files: MayName) -> tuple[JobType, str, str | None]:
     """Return the type, the parameters as they are stored, and the key that the type's own template makes of them."""
-    kind = registry.get(request.type)
-    params, text = check(kind.model, request.params, may_name=files)
-    return kind, text, unique_key(kind, params) if request.unique is None else None
+    job_type = registry.get(request.type)
+    params, text = check(job_type.model, request.params, may_name=files)
+    return job_type, text, unique_key(job_type, params) if request.unique is None else None
 
 
 def _queue(name: str | None, queues: Collection[str]) -> str | None:

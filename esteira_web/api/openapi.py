@@ -192,7 +192,7 @@ def _any_of(known: list[JobType]) -> Schema:
 
 
 def _example(params: Schema) -> Schema | None:
-    """Return parameters that the type takes; None if its author gave no example of one that is required."""
+    """Return an example of the parameters; None if a required parameter has no example in its declaration."""
     named = {name: params["properties"][name] for name in params.get("required", [])}
     if not all(one.get("examples") for one in named.values()):
         return None

@@ -99,7 +99,7 @@ Cursor = Annotated[
 def _json(allowed: Allowed) -> tuple[Any, dict[str, Any], str]:
     """Return an option's type and schema in JSON, and a sentence about its bounds.
 
-    The bounds are told here and kept by the core, which names them in its own words.
+    The schema shows the bounds, and the core checks them with its own errors.
     """
     match allowed:
         case Span(least=least, most=most):
@@ -116,11 +116,11 @@ def _json(allowed: Allowed) -> tuple[Any, dict[str, Any], str]:
 
 
 def _field(option: Option) -> tuple[Any, Any]:
-    kind, schema, bounds_said = _json(option.allowed)
+    annotation, schema, bounds_said = _json(option.allowed)
     if option.default is None:
-        kind, schema = kind | None, {"anyOf": [schema, NULL]}
+        annotation, schema = annotation | None, {"anyOf": [schema, NULL]}
     meaning = f"{option.meaning[0].upper()}{option.meaning[1:]}.{bounds_said}"
-    return kind, Field(default=option.default, description=meaning, json_schema_extra=schema)
+    return annotation, Field(default=option.default, description=meaning, json_schema_extra=schema)
 
 
 def with_options(base: type[R]) -> type[R]:

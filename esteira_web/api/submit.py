@@ -91,8 +91,8 @@ def _without_others(access: Access, error: EsteiraError) -> EsteiraError:
 def _held_by_another(body: SubmitJob) -> UniqueConflict:
     key = _request(body).unique
     if key is None:
-        kind = registry.get(body.type)
-        key = (unique_key(kind, check(kind.model, body.params)[0]) or "").split(":", 1)[-1]
+        job_type = registry.get(body.type)
+        key = (unique_key(job_type, check(job_type.model, body.params)[0]) or "").split(":", 1)[-1]
     return UniqueConflict(key)
 
 

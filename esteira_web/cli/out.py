@@ -23,7 +23,7 @@ from esteira.values.readable import as_json
 
 #: A pipe has no width; tables are cut to this one unless COLUMNS says otherwise.
 PIPE_WIDTH = 160
-#: How the fields of a submit are typed.
+#: The command line option of each field of a submit.
 TYPED = {"type": "type", **{one.name: f"--{one.name.replace('_', '-')}" for one in OPTIONS}}
 
 
@@ -97,7 +97,7 @@ def _are_of_a_submit(error: EsteiraError, errors: Sequence[Mapping[str, Any]]) -
 
 
 def _name(pointer: str) -> str:
-    """Turn "#/params/to/0" into "to 1", because people count from one, and "#/delay" into "--delay"."""
+    """Turn "#/params/to/0" into "to 1" (people count from one), and "#/delay" into "--delay"."""
     option = pointer.removeprefix("#/")
     if option in TYPED:
         return TYPED[option]

@@ -64,13 +64,13 @@ def run(out: Out, options: dict[str, Any]) -> int:
     given = typed_values.words(options["params"], options["file"])
     wrong: list[EsteiraError] = []
     request = _request(options, wrong)
-    kind = noting(lambda: named(options["type"]), wrong)
-    if kind is not None:
-        noting(lambda: typed_values.refuse(kind, given), wrong)
+    job_type = noting(lambda: named(options["type"]), wrong)
+    if job_type is not None:
+        noting(lambda: typed_values.refuse(job_type, given), wrong)
     wrong += [one for one in refusals(request) if not _is_of(one, "type", "params")]
-    if wrong or kind is None:
+    if wrong or job_type is None:
         raise told_at_once(wrong)
-    params = typed_values.read(kind, given, _upload)
+    params = typed_values.read(job_type, given, _upload)
     [answer] = submit([replace(request, params=params)], by=who())
     return wait_and_show(out, answer) if options["wait"] else _tell(out, answer)
 
