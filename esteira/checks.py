@@ -154,7 +154,7 @@ def _queues() -> Findings:
             fix = "Use letters, digits, '-' and '_', at most 60, and commas between the names."
             yield _error(14, f"JOB_QUEUES holds {name!r}.", fix)
     places = [(name, "JOB_QUEUES") for name in settings.JOB_QUEUES]
-    places += [(kind.queue, f"{kind.name}, {kind.where}") for kind in registry.all()]
+    places += [(job_type.queue, f"{job_type.name}, {job_type.where}") for job_type in registry.all()]
     for name, where in places:
         if name in TAKEN_QUEUE_NAMES:
             fix = "Choose another: the Redis transport and the keeper keep their own things there."
@@ -162,7 +162,7 @@ def _queues() -> Findings:
 
 
 def _job_types() -> Findings:
-    modules = [kind.fn.__module__ for kind in registry.all()]
+    modules = [job_type.fn.__module__ for job_type in registry.all()]
     for package in settings.JOB_PACKAGES:
         if not any(name == package or name.startswith(f"{package}.") for name in modules):
             fix = "Declare a job type in it with @job, or take it out."

@@ -21,27 +21,30 @@ SAY_S, SILENT_S = 4.0, 15.0
 
 def declared() -> list[JobType]:
     """Return the job types with a schedule, in the order of their names."""
-    return sorted((kind for kind in registry.all() if kind.schedule is not None), key=lambda kind: kind.name)
+    return sorted(
+        (job_type for job_type in registry.all() if job_type.schedule is not None),
+        key=lambda job_type: job_type.name,
+    )
 
 
-def definition(kind: JobType) -> tuple[Any, ...]:
+def definition(job_type: JobType) -> tuple[Any, ...]:
     """Return what a declaration says about when a job type runs, as it is stored."""
-    cadence = kind.schedule
+    cadence = job_type.schedule
     assert cadence is not None
     return (
-        kind.name,
+        job_type.name,
         cadence.cron,
         cadence.tz,
         float(cadence.every_s),
-        kind.overlap,
-        kind.missed,
-        float(kind.grace_s),
+        job_type.overlap,
+        job_type.missed,
+        float(job_type.grace_s),
     )
 
 
 def fingerprint() -> str:
     """Return a name for all that this process declares."""
-    text = json.dumps([definition(kind) for kind in declared()])
+    text = json.dumps([definition(job_type) for job_type in declared()])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -94,6 +94,14 @@ def shown_state(state: str, *, failures: int, run_at: datetime, now: datetime) -
     return str(state)
 
 
-#: The same derivation over a row of the job table, as an SQL expression.
+def tries(state: str, failures: int) -> int:
+    """Count the tries that a job has used: the attempts that failed, and the one that runs or has succeeded.
+
+    An attempt that was handed back, lost, cancelled or refused used none.
+    """
+    return failures + (state in (State.RUNNING, State.SUCCEEDED))
+
+
+#: The derivation of `shown_state` over a row of the job table, as an SQL expression.
 SHOWN_STATE_SQL = """CASE WHEN state = 'queued' AND run_at > clock_timestamp()
   THEN CASE WHEN failures > 0 THEN 'retrying' ELSE 'scheduled' END ELSE state END"""

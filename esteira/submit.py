@@ -6,10 +6,9 @@ row and feeds it. Everything a caller can get wrong is refused before the first 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -24,7 +23,6 @@ from esteira.db import Db, DjangoConnection
 from esteira.db.patience import PATIENCE_S, waiting_at_most
 from esteira.errors import (
     EsteiraError,
-    InvalidOption,
     InvalidRequest,
     UniqueConflict,
     UniqueInProgress,
@@ -34,7 +32,8 @@ from esteira.errors import (
 from esteira.files.uploads import may_name
 from esteira.job_types.checking import check
 from esteira.job_types.parameters import MayName
-from esteira.job_types.registry import PRIORITIES, JobType, SubmitRequest, Submitted, registry
+from esteira.job_types.registry import JobType, registry
+from esteira.job_types.request import PRIORITIES, SubmitRequest, Submitted
 from esteira.job_types.unique_key import unique_key
 from esteira.record.insert import SLICE, NewJob, holder, insert
 from esteira.values import bounds
@@ -149,18 +148,12 @@ class Known:
 def refusals(request: SubmitRequest, known: Known | None = None) -> list[EsteiraError]:
     """Find all that is wrong with a request, each mistake as the error that it is alone."""
     known = known or Known(queues=set(known_queues()), files=may_name(None))
-    found: list[EsteiraError] = []
     looks: list[Callable[[], object]] = [
-        lambda: _kind_and_params(request, known.files),
+        lambda: _type_and_params(request, known.files),
         lambda: _queue(request.queue, known.queues),
-        lambda: _priority(request.priority),
-        lambda: _on_conflict(request.on_conflict),
-        lambda: _delay(request),
-        lambda: _run_at(request),
-        lambda: _expires_in(request),
-        lambda: _one_start(request),
-        lambda: _own_key(request),
+        *request.checks(),
     ]
+    found: list[EsteiraError] = []
     for look in looks:
         try:
             look()
@@ -205,76 +198,56 @@ def _of_request(n: int, mistake: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(request: SubmitRequest, by: str, account: str | None, known: Known) -> _Checked:
-    kind, text, key = _kind_and_params(request, known.files)
-    _one_start(request)
-    job = NewJob(
+    job_type, text, key = _type_and_params(request, known.files)
+    _queue(request.queue, known.queues)
+    chosen = request.options()
+    if request.unique is not None:
+        key = f"{job_type.name}:{request.unique}"
+    job = new_job(job_type, text, unique_key=key, chosen=chosen, by=by, account=account)
+    return _Checked(job=job, on_conflict=request.on_conflict)
+
+
+def new_job(
+    job_type: JobType,
+    params: str,
+    *,
+    unique_key: str | None,
+    by: str,
+    chosen: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> NewJob:
+    """Make a job of checked parts, ready to store: what `chosen` leaves open is the type's choice."""
+    option = (chosen or {}).get
+    return NewJob(
         id=ids.uuid7(),
-        type=kind.name,
-        params=text,
-        queue=_queue(request.queue, known.queues) or kind.queue,
-        priority=PRIORITIES[_priority(request.priority) or kind.priority],
-        max_failures=kind.retries + 1,
-        backoff_s=kind.backoff_s,
-        lease_s=kind.lease_s or settings.LEASE_SECONDS,
-        timeout_s=kind.timeout_s,
-        delay_s=_delay(request),
-        run_at=_run_at(request),
-        expires_in_s=_expires_in(request),
-        unique_key=key if request.unique is None else f"{kind.name}:{_own_key(request)}",
+        type=job_type.name,
+        params=params,
+        queue=option("queue") or job_type.queue,
+        priority=PRIORITIES[option("priority") or job_type.priority],
+        max_failures=job_type.max_tries,
+        backoff_s=job_type.backoff_s,
+        lease_s=job_type.lease_s or settings.LEASE_SECONDS,
+        timeout_s=job_type.timeout_s,
+        delay_s=option("delay"),
+        run_at=option("run_at"),
+        expires_in_s=option("expires_in"),
+        unique_key=unique_key,
         by=by,
-        account=account,
+        **more,
     )
-    return _Checked(job=job, on_conflict=_on_conflict(request.on_conflict))
 
 
-def _kind_and_params(request: SubmitRequest, files: MayName) -> tuple[JobType, str, str | None]:
+def _type_and_params(request: SubmitRequest, files: MayName) -> tuple[JobType, str, str | None]:
     """Return the type, the parameters as they are stored, and the key that the type's own template makes of them."""
-    kind = registry.get(request.type)
-    params, text = check(kind.model, request.params, may_name=files)
-    return kind, text, unique_key(kind, params) if request.unique is None else None
+    job_type = registry.get(request.type)
+    params, text = check(job_type.model, request.params, may_name=files)
+    return job_type, text, unique_key(job_type, params) if request.unique is None else None
 
 
 def _queue(name: str | None, queues: Collection[str]) -> str | None:
     if name is not None and (not isinstance(name, str) or name not in queues):
         raise UnknownQueue(name, sorted(queues))
     return name
-
-
-def _priority(name: str | None) -> str | None:
-    if name is not None and (not isinstance(name, str) or name not in PRIORITIES):
-        raise InvalidOption("priority", f"must be one of {', '.join(PRIORITIES)}, not {bounds.shown(name)}.")
-    return name
-
-
-def _on_conflict(how: str) -> str:
-    if how not in ("return", "error"):
-        raise InvalidOption("on_conflict", f"must be return or error, not {bounds.shown(how)}.")
-    return how
-
-
-def _delay(request: SubmitRequest) -> float | None:
-    return None if request.delay_s is None else bounds.DELAY.check("delay_s", request.delay_s)
-
-
-def _run_at(request: SubmitRequest) -> datetime | None:
-    return None if request.run_at is None else bounds.moment("run_at", request.run_at)
-
-
-def _expires_in(request: SubmitRequest) -> float | None:
-    return (
-        None
-        if request.expires_in_s is None
-        else bounds.EXPIRES_IN.check("expires_in_s", request.expires_in_s)
-    )
-
-
-def _one_start(request: SubmitRequest) -> None:
-    if request.run_at is not None and request.delay_s is not None:
-        raise InvalidOption("run_at", "cannot be combined with a delay; give one of them.")
-
-
-def _own_key(request: SubmitRequest) -> str | None:
-    return None if request.unique is None else bounds.UNIQUE.check("unique", request.unique)
 
 
 def _without_type(key: str) -> str:

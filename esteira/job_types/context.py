@@ -46,7 +46,7 @@ class Host(Protocol):
 class Context:
     """Handed to every job function as its first argument.
 
-    `attempt` is the fence: it rises with every claim. `try_number` is what people count: failures so far + 1.
+    `attempt` is the fence: it rises with every claim. `try_number` says which try of the job it is.
     `idempotency_key` is the same for every attempt; give it to outside systems so that they can drop repeats.
     """
 

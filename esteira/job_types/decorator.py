@@ -14,7 +14,8 @@ from typing import Any, NoReturn, overload
 
 from esteira.errors import DeclarationError, InvalidOption
 from esteira.job_types.parameters import model_of
-from esteira.job_types.registry import DEFAULT_TIMEOUT_S, PRIORITIES, JobType, registry
+from esteira.job_types.registry import DEFAULT_TIMEOUT_S, JobType, registry
+from esteira.job_types.request import PRIORITIES
 from esteira.job_types.schedule import Cadence, checked
 from esteira.job_types.secret import open_names
 from esteira.values import bounds

@@ -9,52 +9,27 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 from uuid import UUID
 
 from esteira.errors import DeclarationError, InvalidOption, UnknownJobType
 from esteira.job_types.checking import check
 from esteira.job_types.context import Context, LocalContext
 from esteira.job_types.parameters import FILE_FORMAT, Params
+from esteira.job_types.request import SubmitRequest, Submitted
 from esteira.job_types.schedule import Cadence
 from esteira.job_types.secret import hidden_names
 from esteira.values.bounds import DELAY
 
-PRIORITIES = {"high": 3, "normal": 6, "low": 9}
-PRIORITY_NAMES = {number: name for name, number in PRIORITIES.items()}
 DEFAULT_TIMEOUT_S = 600.0
 #: A job that ignores its time limit is ended by force this much later.
 HARD_AFTER_S = 30.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class SubmitRequest:
-    """One request to run a job type; None leaves the choice to the type."""
-
-    type: str
-    params: Mapping[str, Any]
-    queue: str | None = None
-    priority: str | None = None
-    delay_s: float | None = None
-    run_at: datetime | None = None
-    expires_in_s: float | None = None
-    unique: str | None = None
-    on_conflict: str = "return"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Submitted:
-    """The answer to a submit; `deduplicated` when a job with the same unique key stands in for this one."""
-
-    id: UUID
-    deduplicated: bool = False
-
-
-class Submitter(Protocol):
-    def __call__(self, requests: Iterable[SubmitRequest], *, by: str = "") -> list[Submitted]: ...
+Submitter = Callable[[Iterable[SubmitRequest]], list[Submitted]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +40,19 @@ class JobType:
     fn: Callable[..., Any]
     model: type[Params]
     where: str
-    queue: str = "default"
-    priority: str = "normal"
-    retries: int = 3
-    backoff_s: float = 2.0
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    lease_s: float | None = None
-    atomic: bool = False
-    alone: bool = False
-    unique: str | None = None
-    schedule: Cadence | None = None
-    overlap: str = "allow"
-    missed: str = "once"
-    grace_s: float = 60.0
+    queue: str
+    priority: str
+    retries: int
+    backoff_s: float
+    timeout_s: float
+    lease_s: float | None
+    atomic: bool
+    alone: bool
+    unique: str | None
+    schedule: Cadence | None
+    overlap: str
+    missed: str
+    grace_s: float
 
     @cached_property
     def title(self) -> str:
@@ -87,6 +62,10 @@ class JobType:
     @cached_property
     def help(self) -> str:
         return "\n".join((inspect.getdoc(self.fn) or "").splitlines()[1:]).strip()
+
+    @property
+    def max_tries(self) -> int:
+        return self.retries + 1
 
     def schema(self) -> dict[str, Any]:
         """Return the parameters' JSON Schema (2020-12)."""
@@ -101,8 +80,11 @@ class JobType:
         return Options(type=self).submit_many(many)
 
     def options(self, **options: Any) -> Options:
-        """Choose queue, priority, delay_s, run_at, expires_in_s, unique or on_conflict for the next submit."""
-        return replace(Options(type=self), **options)
+        """Choose options for the next submit; `SubmitRequest` has their names, bounds and meanings."""
+        SubmitRequest(
+            type=self.name, params={}, **options
+        )  # refuses an unknown name at the line that wrote it
+        return Options(type=self, chosen=options)
 
     def after(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> Options:
         """Run no sooner than this long from now, by the database's clock; raises InvalidOption."""
@@ -110,7 +92,7 @@ class JobType:
             delay = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days).total_seconds()
         except (TypeError, ValueError, OverflowError):
             raise InvalidOption("delay", f"must be a number of seconds {DELAY.words()}.") from None
-        return self.options(delay_s=DELAY.check("delay", delay))
+        return self.options(delay=DELAY.check("delay", delay))
 
     def at(self, when: datetime) -> Options:
         """Run no sooner than a moment; it must carry a time zone."""
@@ -146,16 +128,10 @@ class JobType:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """A job type with choices for one submit."""
+    """A job type with options for one submit."""
 
     type: JobType
-    queue: str | None = None
-    priority: str | None = None
-    delay_s: float | None = None
-    run_at: datetime | None = None
-    expires_in_s: float | None = None
-    unique: str | None = None
-    on_conflict: str = "return"
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     def submit(self, **params: Any) -> Submitted:
         return registry.submitter([self._request(params)])[0]
@@ -164,17 +140,7 @@ class Options:
         return [s.id for s in registry.submitter(self._request(params) for params in many)]
 
     def _request(self, params: Mapping[str, Any]) -> SubmitRequest:
-        return SubmitRequest(
-            type=self.type.name,
-            params=params,
-            queue=self.queue,
-            priority=self.priority,
-            delay_s=self.delay_s,
-            run_at=self.run_at,
-            expires_in_s=self.expires_in_s,
-            unique=self.unique,
-            on_conflict=self.on_conflict,
-        )
+        return SubmitRequest(type=self.type.name, params=params, **self.chosen)
 
 
 class Registry:
@@ -225,7 +191,7 @@ class Registry:
         return sorted({t.queue for t in self._types.values()} | {"default"})
 
 
-def _not_ready(requests: Iterable[SubmitRequest], *, by: str = "") -> NoReturn:
+def _not_ready(_: Iterable[SubmitRequest]) -> NoReturn:
     raise RuntimeError("Jobs can be submitted once Django is set up: call django.setup() first.")
 
 

@@ -14,22 +14,22 @@ from esteira.values.spoken import said
 from esteira.values.storable import why_not
 
 
-def unique_key(kind: JobType, params: Any) -> str | None:
+def unique_key(job_type: JobType, params: Any) -> str | None:
     """Return the key that a type's own template makes of checked parameters; raises InvalidParameters."""
-    if not kind.unique:
+    if not job_type.unique:
         return None
     values, pieces = dict(params), []
-    for text, field, form, conversion in string.Formatter().parse(kind.unique):
+    for text, field, form, conversion in string.Formatter().parse(job_type.unique):
         pieces.append(_Piece(text=text, parameters=()))
         if field is not None:
-            pieces.append(_filled(kind.unique, values, field, form or "", conversion))
+            pieces.append(_filled(job_type.unique, values, field, form or "", conversion))
     for piece in pieces:
         if reason := why_not(piece.text):
             raise _refused([piece], f"makes a unique key that {reason}")
     key = "".join(piece.text for piece in pieces)
     if not bounds.UNIQUE.least <= len(key) <= bounds.UNIQUE.most:
         raise _bad_length(key, [piece for piece in pieces if piece.parameters])
-    return f"{kind.name}:{key}"  # two types never meet in one key
+    return f"{job_type.name}:{key}"  # two types never meet in one key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,7 +31,7 @@ def keep_declared(db: Db) -> bool:
     """Say that this release lives; write what it declares if it is the newest and finds something else."""
     global _newer_runs
     releases.say_alive(db)
-    if _stored(db) == [releases.definition(kind) for kind in releases.declared()]:
+    if _stored(db) == [releases.definition(job_type) for job_type in releases.declared()]:
         _newer_runs = False
         return False
     return write_declared(db, lock_wait=LOCK_WAIT)
@@ -53,12 +53,12 @@ def write_declared(db: Db, *, lock_wait: str | None = None) -> bool:
                 log.info("a newer release runs; the schedules that it declares stay as they are")
             return False
         declared = releases.declared()
-        for kind in declared:
-            _write(db, kind)
+        for job_type in declared:
+            _write(db, job_type)
         gone = db.fetch(
             """UPDATE esteira_schedule SET origin = 'gone', gone_at = clock_timestamp()
                WHERE origin = 'code' AND name <> ALL(%s) RETURNING name""",
-            [[kind.name for kind in declared]],
+            [[job_type.name for job_type in declared]],
         )
     for (name,) in gone:
         log.warning("schedule %s is no longer declared in code; it rests", name)
@@ -72,8 +72,8 @@ def _stored(db: Db) -> list[tuple[Any, ...]]:
     return sorted(rows, key=lambda row: str(row[0]))
 
 
-def _write(db: Db, kind: JobType) -> None:
-    name, cron, tz, every_s, overlap, missed, grace_s = releases.definition(kind)
+def _write(db: Db, job_type: JobType) -> None:
+    name, cron, tz, every_s, overlap, missed, grace_s = releases.definition(job_type)
     _make_way(db, name)
     db.fetch(
         """

@@ -22,7 +22,7 @@ import psycopg
 
 from esteira.db import Db
 from esteira.db.walk import RESTS, SLICE_LIMIT_S, Walk, within
-from esteira.job_types.registry import PRIORITIES
+from esteira.job_types.request import PRIORITIES
 from esteira.keeper.slices import Slice
 from esteira.record import waiting
 from esteira.record.insert import SLICE, Fed

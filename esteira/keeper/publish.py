@@ -35,7 +35,7 @@ from esteira.broker.hint import FRONT
 from esteira.broker.publisher import Publisher
 from esteira.db import BUSY, ConnectionLost, Db
 from esteira.db.walk import RESTS, Clock
-from esteira.job_types.registry import PRIORITIES
+from esteira.job_types.request import PRIORITIES
 from esteira.keeper.due import MARKING_S, SLOW_S, Due
 from esteira.keeper.slices import Slice
 from esteira.liveness import SILENT_S

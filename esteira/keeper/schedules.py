@@ -18,19 +18,17 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from django.conf import settings
-
 from esteira.db import BUSY, Db
 from esteira.errors import EsteiraError, UnknownJobType
-from esteira.ids import uuid7
 from esteira.job_types.checking import check
-from esteira.job_types.registry import PRIORITIES, JobType, registry
+from esteira.job_types.registry import JobType, registry
 from esteira.job_types.schedule import Cadence
 from esteira.job_types.unique_key import unique_key
 from esteira.keeper import own_code
 from esteira.keeper.declared import LOCK_WAIT
 from esteira.keeper.turns import is_absence, said
 from esteira.record.insert import NewJob, insert
+from esteira.submit import new_job
 
 log = logging.getLogger("esteira.keeper")
 
@@ -176,7 +174,7 @@ def _write(db: Db, schedule_id: int, now: datetime) -> bool:
             return False
         schedule = Scheduled(**dict(zip(Scheduled.__dataclass_fields__, rows[0][1:], strict=True)))
         try:
-            kind = registry.get(schedule.type)
+            job_type = registry.get(schedule.type)
         except UnknownJobType:
             log.debug("schedule %s waits for a keeper that knows %s", schedule.name, schedule.type)
             return False
@@ -184,7 +182,7 @@ def _write(db: Db, schedule_id: int, now: datetime) -> bool:
         ticks, following = due[:MOST_A_TURN], due[MOST_A_TURN:]
         if not ticks:
             return False
-        refused = _store(db, schedule, kind, dict(_decide(db, schedule, ticks, following, now)))
+        refused = _store(db, schedule, job_type, dict(_decide(db, schedule, ticks, following, now)))
         db.fetch(
             """UPDATE esteira_schedule SET last_tick_at = %s, failures = 0, retry_at = NULL, error = %s,
                  error_at = CASE WHEN %s <> '' THEN clock_timestamp() END WHERE id = %s""",
@@ -236,38 +234,31 @@ def _is_open(db: Db, schedule_id: int) -> bool:
     return bool(rows)
 
 
-def _store(db: Db, schedule: Scheduled, kind: JobType, decided: dict[datetime, str]) -> str:
+def _store(db: Db, schedule: Scheduled, job_type: JobType, decided: dict[datetime, str]) -> str:
     """Store jobs and skips; return why the type refuses the schedule's parameters, or nothing."""
     try:
-        params, text = own_code.run(lambda: check(kind.model, schedule.params))
+        params, text = own_code.run(lambda: check(job_type.model, schedule.params))
     except EsteiraError as error:
         log.error("schedule %s: its parameters are refused: %s", schedule.name, said(error))
         _skip(db, schedule, {tick: reason or "invalid" for tick, reason in decided.items()})
         return f"Its parameters are refused. {said(error)}"
-    key = own_code.run(lambda: unique_key(kind, params))
-    jobs = {tick: _job(schedule, kind, text, key, tick) for tick, reason in decided.items() if not reason}
+    key = own_code.run(lambda: unique_key(job_type, params))
+    jobs = {tick: _job(schedule, job_type, text, key, tick) for tick, reason in decided.items() if not reason}
     stored = insert(db, list(jobs.values())) if jobs else {}
     left_out = {tick: "unique" for tick, job in jobs.items() if job.id not in stored}
     _skip(db, schedule, {tick: reason for tick, reason in {**decided, **left_out}.items() if reason})
     return ""
 
 
-def _job(schedule: Scheduled, kind: JobType, params: str, key: str | None, tick: datetime) -> NewJob:
-    return NewJob(
-        id=uuid7(),
-        type=kind.name,
-        params=params,
-        queue=kind.queue,
-        priority=PRIORITIES[kind.priority],
-        max_failures=kind.retries + 1,
-        backoff_s=kind.backoff_s,
-        lease_s=kind.lease_s or settings.LEASE_SECONDS,
-        timeout_s=kind.timeout_s,
+def _job(schedule: Scheduled, job_type: JobType, params: str, key: str | None, tick: datetime) -> NewJob:
+    return new_job(
+        job_type,
+        params,
         unique_key=key,
+        by=f"schedule {schedule.name}",
         schedule_id=schedule.id,
         tick_at=tick,
         in_turn=schedule.overlap == "queue",
-        by=f"schedule {schedule.name}",
     )
 
 

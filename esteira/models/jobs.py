@@ -10,11 +10,11 @@ from django.db.models import F, Q, Value
 from django.db.models.lookups import GreaterThan, LessThan
 
 from esteira.ids import uuid7
-from esteira.job_types.registry import PRIORITY_NAMES
+from esteira.job_types.request import PRIORITY_NAMES
 from esteira.models.clock import ClockManager, ClockTimestamp
 from esteira.models.schedules import Schedule
 from esteira.models.within import moments, progresses, spans
-from esteira.states import ENDED, RETRYABLE, State, shown_state
+from esteira.states import ENDED, RETRYABLE, State, shown_state, tries
 from esteira.values import readable
 from esteira.values.bounds import LEASE, RETRIES
 
@@ -220,9 +220,13 @@ class Job(models.Model):
         return f"{self.type} {self.id}"
 
     @property
-    def try_number(self) -> int:
-        """What people count: the try that runs, comes next or, of a failed job, was the last."""
-        return self.failures if self.state == "failed" else self.failures + 1
+    def tries(self) -> int:
+        """How many of its `max_tries` the job has used, see `states.tries`."""
+        return tries(self.state, self.failures)
+
+    @property
+    def max_tries(self) -> int:
+        return self.max_failures
 
     @property
     def forgot_secrets(self) -> bool:

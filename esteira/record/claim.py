@@ -16,6 +16,7 @@ from psycopg.errors import UniqueViolation
 
 from esteira.db import ConnectionLost, Db
 from esteira.record import COUNTED, DUE_AGAIN, QUEUED, RUNNING
+from esteira.states import State, tries
 
 #: How long a refused job rests before it is offered again.
 REFUSED_HOLD_S = 0.5
@@ -40,6 +41,11 @@ class Claimed:
     lease_s: float
     backoff_s: float
     cancelled: bool
+
+    @property
+    def tries(self) -> int:
+        """Which try of the job this attempt is."""
+        return tries(State.RUNNING, self.failures)
 
 
 _CLAIM = f"""

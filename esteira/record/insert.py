@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
@@ -49,9 +49,9 @@ class NewJob:
     by: str = ""
     account: str | None = None
     publish: bool = False
-    # What a fed row may be and a new one never is.
-    solo: bool = False
-    front: bool = False
+    # For its hint: a new job neither died in a batch nor was interrupted.
+    solo: ClassVar[bool] = False
+    front: ClassVar[bool] = False
 
     @property
     def secret_names(self) -> str | None:

@@ -49,7 +49,7 @@ def called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
     context = Context(
         job_id=held.job.id,
         attempt=held.job.attempt,
-        try_number=held.job.failures + 1,
+        try_number=held.job.tries,
         log=logging.getLogger(f"jobs.{kind.name}"),
         host=host,
     )

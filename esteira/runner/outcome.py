@@ -136,7 +136,7 @@ def _delay_s(held: Held, error: BaseException) -> float:
         asked = getattr(error, "after", None) if is_a(error, Retry) else None
         if asked is not None:
             return pause_s(asked)
-    return backoff_s(held.job.backoff_s, held.job.failures + 1)
+    return backoff_s(held.job.backoff_s, held.job.tries)
 
 
 def _result(value: Any, scrub: Scrub | None = None) -> str | None:

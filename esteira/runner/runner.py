@@ -219,7 +219,7 @@ class Runner:
             "job %s (%s) failed on try %s: %s",
             held.job.id,
             held.job.type,
-            held.job.failures + 1,
+            held.job.tries,
             f"{spoken.name_of(error)}: {spoken.said(error)}"[:500],
         )
         return outcome

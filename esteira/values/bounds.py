@@ -110,6 +110,36 @@ class Text:
         return f"{self.least} to {self.most} characters" if self.least else f"at most {self.most} characters"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OneOf:
+    """One of a few names."""
+
+    names: tuple[str, ...]
+
+    def check(self, field: str, value: Any) -> str:
+        """Return the name; raises InvalidOption."""
+        if not isinstance(value, str) or value not in self.names:
+            raise InvalidOption(field, f"must be {self.words()}, not {shown(value)}.")
+        return value
+
+    def words(self) -> str:
+        return f"one of {', '.join(self.names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment that can be stored."""
+
+    def check(self, field: str, value: Any) -> datetime:
+        """Return the moment in UTC; raises InvalidOption."""
+        return moment(field, value)
+
+    def words(self) -> str:
+        return "from 1970 to ten years from now, with a time zone"
+
+
+MOMENT = Moment()
+
 DELAY = Span(least=0, most=TEN_YEARS_S)
 EXPIRES_IN = Span(least=0.001, most=TEN_YEARS_S)
 TIMEOUT = Span(least=0.001, most=TEN_YEARS_S)

@@ -65,8 +65,6 @@ class JobAdmin(ReadOnly):
     times = ("created", "runs", "expires", "claimed", "started", "ended", "lease", "held")
     fence = (
         "attempt",
-        "failures",
-        "max_failures",
         "suspicion",
         "solo",
         "worker",
@@ -163,7 +161,7 @@ class JobAdmin(ReadOnly):
 
     @admin.display(description="tries")
     def tries(self, job: Job) -> str:
-        return f"{job.failures} failed of {job.max_failures}" if job.failures else "–"
+        return f"{job.tries} of {job.max_tries}"
 
     @admin.display(description="submitted")
     def created(self, job: Job) -> str:

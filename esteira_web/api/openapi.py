@@ -176,7 +176,7 @@ def _parts(kind: JobType) -> Schema:
         "required": ["type", "params"] if params.get("required") else ["type"],
         "additionalProperties": False,
     }
-    if (example := _example(kind, params)) is not None:
+    if (example := _example(params)) is not None:
         request["examples"] = [{"type": kind.name, "params": example}]
     return {kind.name: request, f"{kind.name}.params": params, **inner}
 
@@ -191,8 +191,8 @@ def _any_of(known: list[JobType]) -> Schema:
     }
 
 
-def _example(kind: JobType, params: Schema) -> Schema | None:
-    """Return parameters that the type takes; None if its author gave no example of one that is required."""
+def _example(params: Schema) -> Schema | None:
+    """Return an example of the parameters; None if a required parameter has no example in its declaration."""
     named = {name: params["properties"][name] for name in params.get("required", [])}
     if not all(one.get("examples") for one in named.values()):
         return None

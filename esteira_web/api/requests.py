@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from ninja import Schema
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field, StrictBool
-
-from esteira.errors import InvalidOption
-from esteira.job_types.registry import PRIORITIES
-from esteira.states import SHOWN_STATES
-from esteira.values.bounds import (
-    BATCH,
-    DELAY,
-    EXPIRES_IN,
-    PAGE,
-    QUEUE_NAME,
-    TYPE_NAME,
-    UNIQUE,
-    Span,
-    moment,
-    shown,
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    create_model,
 )
 
+from esteira.errors import InvalidOption
+from esteira.job_types.request import OPTIONS, Allowed, Option
+from esteira.states import SHOWN_STATES
+from esteira.values import bounds
+from esteira.values.bounds import BATCH, MOMENT, PAGE, QUEUE_NAME, TYPE_NAME, OneOf, Span, Text, shown
+
 T = TypeVar("T")
+R = TypeVar("R", bound="Request")
 MAX_BATCH = BATCH.most
 #: A text that PostgreSQL stores: without NUL.
 STORABLE: dict[str, Any] = {"type": "string", "pattern": "^[^\\u0000]*$"}
+NULL: dict[str, Any] = {"type": "null"}
 
 
 class Request(Schema):
@@ -82,7 +82,7 @@ QueueFilter = Annotated[
     _within(QUEUE_NAME.check),
 ]
 MomentFilter = Annotated[
-    Moment | None, _within(moment), Field(description="From 1970 to ten years from now, with a time zone.")
+    Moment | None, _within(MOMENT.check), Field(description=f"{MOMENT.words().capitalize()}.")
 ]
 Limit = Annotated[
     int, Field(ge=PAGE.least, le=PAGE.most), BeforeValidator(lambda text: _told(PAGE.typed, text))
@@ -96,51 +96,42 @@ Cursor = Annotated[
 ]
 
 
-def _seconds(span: Span, meaning: str) -> Any:
-    """A field of a duration; its bounds are told here and kept by the core, which names them in its own words."""
-    return Field(
-        default=None,
-        strict=True,
-        description=f"{meaning} A number of seconds {span.words()}.",
-        json_schema_extra={"anyOf": [{"type": "number", "minimum": span.least, "maximum": span.most}, NULL]},
-    )
+def _json(allowed: Allowed) -> tuple[Any, dict[str, Any], str]:
+    """Return an option's type and schema in JSON, and a sentence about its bounds.
+
+    The schema shows the bounds, and the core checks them with its own errors.
+    """
+    match allowed:
+        case Span(least=least, most=most):
+            number = {"type": "number", "minimum": least, "maximum": most}
+            return Annotated[float, Field(strict=True)], number, f" A number of seconds {allowed.words()}."
+        case bounds.Moment():
+            return Moment, {"type": "string", "format": "date-time"}, f" {allowed.words().capitalize()}."
+        case Text(least=least, most=most):
+            return str, {**STORABLE, "minLength": least, "maxLength": most}, ""
+        case OneOf(names=names):
+            return str, {"type": "string", "enum": list(names)}, ""
+        case None:
+            return str, {"type": "string"}, ""
 
 
-def _one_of(names: Sequence[str], meaning: str, *, default: str | None = None) -> Any:
-    one: dict[str, Any] = {"type": "string", "enum": list(names)}
-    return Field(
-        default=default,
-        description=meaning,
-        json_schema_extra={"anyOf": [one, NULL]} if default is None else one,
-    )
+def _field(option: Option) -> tuple[Any, Any]:
+    annotation, schema, bounds_said = _json(option.allowed)
+    if option.default is None:
+        annotation, schema = annotation | None, {"anyOf": [schema, NULL]}
+    meaning = f"{option.meaning[0].upper()}{option.meaning[1:]}.{bounds_said}"
+    return annotation, Field(default=option.default, description=meaning, json_schema_extra=schema)
 
 
-NULL: dict[str, Any] = {"type": "null"}
+def with_options(base: type[R]) -> type[R]:
+    """Add a field for each option that the core knows."""
+    options: dict[str, Any] = {option.name: _field(option) for option in OPTIONS}
+    return create_model(base.__name__, __base__=base, __doc__=base.__doc__, __module__=__name__, **options)
 
 
+@with_options
 class SubmitOptions(Request):
     """How to run a job; what is left out, or null, is the job type's choice."""
-
-    queue: str | None = Field(
-        default=None, description="One that workers read; GET /api/v1/job-types names them."
-    )
-    priority: str | None = _one_of(list(PRIORITIES), "Which of the waiting jobs goes first.")
-    delay: float | None = _seconds(DELAY, "Run no sooner than this from now.")
-    run_at: Moment | None = Field(
-        default=None,
-        description="Run no sooner than this moment, from 1970 to ten years from now; not with delay.",
-    )
-    expires_in: float | None = _seconds(EXPIRES_IN, "Do not start later than this from now.")
-    unique: str | None = Field(
-        default=None,
-        description="While a job of this type with this key waits or runs, no second one is made.",
-        json_schema_extra={
-            "anyOf": [{**STORABLE, "minLength": UNIQUE.least, "maxLength": UNIQUE.most}, NULL]
-        },
-    )
-    on_conflict: str = _one_of(
-        ["return", "error"], "When the key is held: return that job, or error (409).", default="return"
-    )
 
 
 class SubmitJob(Request):

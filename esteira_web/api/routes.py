@@ -21,7 +21,7 @@ from esteira.job_types.registry import registry
 from esteira.states import ENDED
 from esteira_web.accounts.roles import Access, Forbidden, Scope
 from esteira_web.api import files, requests, schemas
-from esteira_web.api.answers import answer, api, caller, linked, once, reads
+from esteira_web.api.answers import accept, answer, api, caller, linked, reads
 from esteira_web.api.auth import need
 from esteira_web.api.openapi import described
 from esteira_web.api.statuses import (
@@ -59,8 +59,8 @@ ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or
     openapi_extra=REPEATABLE,
 )
 def submit_job(request: HttpRequest, body: requests.SubmitJob) -> HttpResponse:
-    """Submit a job. Accepted means kept: the answer comes after the commit. `Idempotency-Key` makes repeats safe."""
-    return once(request, lambda access: submit_one(access, body))
+    """Submit a job. The answer comes after the commit: accepted means stored. `Idempotency-Key` makes repeats safe."""
+    return accept(request, lambda access: submit_one(access, body))
 
 
 @api.post(
@@ -75,7 +75,7 @@ def submit_jobs(request: HttpRequest, body: requests.SubmitJobs) -> HttpResponse
     if len(body.jobs) > requests.MAX_BATCH:
         detail = f"is longer than the limit of {requests.MAX_BATCH:,} in one request."
         raise Told(invalid([{"pointer": "#/jobs", "detail": detail}], code="too-large", status=413))
-    return once(request, lambda access: submit_all(access, body.jobs))
+    return accept(request, lambda access: submit_all(access, body.jobs))
 
 
 @reads("/jobs", response={200: schemas.JobPage, **READ_ERRORS}, auth=need(Scope.OWN), tags=["jobs"])
@@ -146,7 +146,7 @@ def cancel_job(
         return {"body": job_body(job_for(access, job_id), access)}
 
     _for_cancel(caller(request), job_id)
-    return once(request, work)
+    return accept(request, work)
 
 
 @api.post(
@@ -163,7 +163,7 @@ def retry_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
         operate.retry(job_id, by=access.by)
         return {"body": job_body(job_for(access, job_id), access), "location": job_url(job_id)}
 
-    return once(request, work)
+    return accept(request, work)
 
 
 @reads("/job-types", response={200: schemas.Types, **READ_ERRORS}, auth=need(Scope.OWN), tags=["job types"])

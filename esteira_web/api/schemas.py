@@ -17,8 +17,8 @@ A_JOB: dict[str, Any] = {
     "state": "succeeded",
     "queue": "default",
     "priority": "normal",
-    "try_number": 1,
-    "tries": 4,
+    "tries": 1,
+    "max_tries": 4,
     "attempt": 1,
     "progress": None,
     "error": None,
@@ -77,9 +77,11 @@ class JobLine(Schema):
     ]
     queue: str
     priority: Literal["high", "normal", "low"]
-    try_number: int = Field(description="Failures so far + 1.")
-    tries: int = Field(description="How many tries it has in all.")
-    attempt: int = Field(description="Rises with every start, also after a lost process.")
+    tries: int = Field(
+        description="How many tries it has used: the attempts that failed, and the one that runs or has succeeded."
+    )
+    max_tries: int = Field(description="How many tries it has in all.")
+    attempt: int = Field(description="Rises with every claim, also after a lost process.")
     progress: Progress | None
     error: JobError | None
     cancel_requested: bool
@@ -169,7 +171,7 @@ class TypeBody(Schema):
     help: str
     queue: str
     priority: str
-    tries: int
+    max_tries: int = Field(description="How many tries a job of this type has in all.")
     timeout_s: float
     schedule: str | None
     params_schema: dict[str, Any] = Field(alias="schema")

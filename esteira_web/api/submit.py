@@ -14,12 +14,13 @@ from esteira.files.uploads import may_name
 from esteira.idempotency import Answer
 from esteira.job_types.checking import check
 from esteira.job_types.parameters import MayName
-from esteira.job_types.registry import SubmitRequest, Submitted, registry
+from esteira.job_types.registry import registry
+from esteira.job_types.request import OPTIONS, SubmitRequest, Submitted
 from esteira.job_types.unique_key import unique_key
 from esteira.models import Job
 from esteira.submit import Known, refusals, submit
 from esteira_web.accounts.roles import Access, Scope
-from esteira_web.api.requests import SubmitJob, SubmitOptions
+from esteira_web.api.requests import SubmitJob
 from esteira_web.read.as_json import job_body, job_url, jobs
 from esteira_web.server.problems import Told, invalid
 
@@ -88,26 +89,15 @@ def _without_others(access: Access, error: EsteiraError) -> EsteiraError:
 
 
 def _held_by_another(body: SubmitJob) -> UniqueConflict:
-    key = body.options.unique
+    key = _request(body).unique
     if key is None:
-        kind = registry.get(body.type)
-        key = (unique_key(kind, check(kind.model, body.params)[0]) or "").split(":", 1)[-1]
+        job_type = registry.get(body.type)
+        key = (unique_key(job_type, check(job_type.model, body.params)[0]) or "").split(":", 1)[-1]
     return UniqueConflict(key)
 
 
 def _request(body: SubmitJob) -> SubmitRequest:
-    options = body.options
-    return SubmitRequest(
-        type=body.type,
-        params=body.params,
-        queue=options.queue,
-        priority=options.priority,
-        delay_s=options.delay,
-        run_at=options.run_at,
-        expires_in_s=options.expires_in,
-        unique=options.unique,
-        on_conflict=options.on_conflict,
-    )
+    return SubmitRequest(type=body.type, params=body.params, **dict(body.options))
 
 
 def _said(accepted: Submitted) -> dict[str, Any]:
@@ -137,7 +127,7 @@ def _also_wrong(known: Known, base: str, job: Any, refused: Collection[Place]) -
     tops = {place[0] for place in refused if place}
     bad_options = {place[1] for place in refused if place[:1] == ("options",) and len(place) > 1}
     given = job.get("options")
-    good = SubmitOptions.model_fields.keys() - bad_options
+    good = {option.name for option in OPTIONS} - bad_options
     options = {name: one for name, one in given.items() if name in good} if isinstance(given, dict) else {}
     kept = {name: job[name] for name in ("type", "params") if name in job and name not in tops}
     whole = {"type": "", "params": {}, **kept, "options": options}
@@ -170,7 +160,6 @@ def _mistakes(base: str, errors: Iterable[EsteiraError]) -> Iterator[dict[str, A
 
 
 def _place(pointer: str) -> str:
-    """Say where a field of a SubmitRequest stands in the body: options are in an object there, without their units."""
+    """Say where a field of a SubmitRequest stands in the body: its options are in an object there."""
     path = pointer.removeprefix("#")
-    field = path.split("/")[1]
-    return path if field in ("params", "type") else f"/options/{field.removesuffix('_s')}"
+    return path if path.split("/")[1] in ("params", "type") else f"/options{path}"

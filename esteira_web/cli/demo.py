@@ -19,7 +19,7 @@ from rich.text import Text
 
 from esteira import operate
 from esteira.errors import EsteiraError
-from esteira.job_types.registry import SubmitRequest
+from esteira.job_types.request import SubmitRequest
 from esteira.models import Job
 from esteira.submit import submit
 from esteira.values import readable

@@ -89,7 +89,7 @@ def _default(parameter: Parameter) -> str:
 
 
 def _how_it_runs(kind: JobType) -> Text:
-    tries = f"{kind.retries} retries" if kind.retries != 1 else "1 retry"
+    tries = f"{kind.max_tries} tries" if kind.max_tries != 1 else "1 try"
     said = [f"queue {kind.queue}", f"priority {kind.priority}", tries, f"time limit {span(kind.timeout_s)}"]
     if kind.schedule:
         said.append(f"runs by itself: {kind.schedule.words()}")

@@ -92,7 +92,7 @@ def _lines(out: Out, jobs: list[Job]) -> None:
 
 
 def _table(out: Out, jobs: list[Job]) -> None:
-    table = display.grid("id", "type", "state", "queue", "submitted", "ran for", "")
+    table = display.grid("id", "type", "state", "tries", "queue", "submitted", "ran for", "")
     for job in jobs:
         now = job.db_now
         ran = span(job.started_at, job.finished_at or (now if job.state == "running" else None))
@@ -100,6 +100,7 @@ def _table(out: Out, jobs: list[Job]) -> None:
             display.short_id(job.pk),
             Text(job.type, style="bold"),
             display.state(job.shown_state),
+            f"{job.tries} of {job.max_tries}",
             job.queue,
             ago(job.created_at, now),
             ran,
@@ -113,13 +114,10 @@ def _remark(job: Job, now: datetime) -> str:
     if job.broken:
         return f"broken: {', '.join(job.broken)} cannot be read"
     if job.state == "queued" and job.run_at > now:
-        again = f"after {job.failures} failures, " if job.failures else ""
-        return f"{again}{ago(job.run_at, now)}"
+        return ago(job.run_at, now)
     if job.state == "running" and job.progress_total:
         return f"{job.progress_done or 0:g} of {job.progress_total:g} {job.progress_text}"
-    if isinstance(job.error, dict):
-        return first_line(job.error)
-    return f"{job.failures + 1} tries" if job.failures and job.state == "succeeded" else ""
+    return first_line(job.error)
 
 
 def _say_what_is_left(out: Out, options: dict[str, Any], found: Page[Job], *, any_found: bool) -> None:

@@ -16,22 +16,15 @@ from rich.segment import Segment
 from rich.text import Text
 
 from esteira.errors import EsteiraError, UnknownJobType, mistakes
+from esteira.job_types.request import OPTIONS
 from esteira.values.bounds import LONGEST_NUMBER, clean, is_digits
 from esteira.values.printable import indented, json_line, printable
 from esteira.values.readable import as_json
 
 #: A pipe has no width; tables are cut to this one unless COLUMNS says otherwise.
 PIPE_WIDTH = 160
-#: How the fields of a submit are typed.
-OPTIONS = {
-    "type": "type",
-    "queue": "--queue",
-    "priority": "--priority",
-    "delay_s": "--delay",
-    "run_at": "--at",
-    "expires_in_s": "--expires",
-    "unique": "--unique",
-}
+#: The command line option of each field of a submit.
+TYPED = {"type": "type", **{one.name: f"--{one.name.replace('_', '-')}" for one in OPTIONS}}
 
 
 class Out:
@@ -100,14 +93,14 @@ def _mistakes(error: EsteiraError) -> list[dict[str, Any]]:
 def _are_of_a_submit(error: EsteiraError, errors: Sequence[Mapping[str, Any]]) -> bool:
     """Whether each mistake is in a word of `jobs submit`; a type alone is told in a sentence."""
     tops = {str(one.get("pointer", "")).removeprefix("#/").split("/")[0] for one in errors}
-    return bool(tops) and tops <= {*OPTIONS, "params"} and not isinstance(error, UnknownJobType)
+    return bool(tops) and tops <= {*TYPED, "params"} and not isinstance(error, UnknownJobType)
 
 
 def _name(pointer: str) -> str:
-    """Turn "#/params/to/0" into "to 1", because people count from one, and "#/delay_s" into "--delay"."""
+    """Turn "#/params/to/0" into "to 1" (people count from one), and "#/delay" into "--delay"."""
     option = pointer.removeprefix("#/")
-    if option in OPTIONS:
-        return OPTIONS[option]
+    if option in TYPED:
+        return TYPED[option]
     parts = pointer.removeprefix("#/params").strip("/").split("/")
     said = [str(int(part) + 1) if is_digits(part) and len(part) <= LONGEST_NUMBER else part for part in parts]
     return " ".join(part.replace("~1", "/").replace("~0", "~") for part in said) or "parameters"

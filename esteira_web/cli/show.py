@@ -105,11 +105,6 @@ def facts(job: Job) -> dict[str, Any]:
     return {**job_body(job, access()), "files": [file_body(one) for one in result_files(job.pk)]}
 
 
-def tries(job: Job) -> int:
-    """Count the tries as people do: a job that waits for its first has none, one that failed has its failures."""
-    return job.failures + (job.state in ("running", "succeeded"))
-
-
 def _about(job: Job, now: datetime) -> Table:
     table = display.pairs()
     for name, value in _rows(job, now):
@@ -124,7 +119,7 @@ def _rows(job: Job, now: datetime) -> list[tuple[str, str]]:
         ("parameters", display.as_json(params) if params else ""),
         ("result", display.as_json(job.result) if job.result is not None else ""),
         ("progress", _progress(job)),
-        ("tries", f"{tries(job)} of at most {job.max_failures}" if tries(job) else ""),
+        ("tries", f"{job.tries} of {job.max_tries}"),
         ("queue", f"{job.queue}, {job.priority_name} priority"),
         ("submitted", _when(job.created_at, now) + (f" by {job.submitted_by}" if job.submitted_by else "")),
         ("unique", (job.unique_key or "").partition(":")[2]),

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from esteira.errors import EsteiraError, TooLarge, mistakes
 from esteira.files import MAX_BYTES, save_upload
-from esteira.job_types.registry import PRIORITIES, SubmitRequest, Submitted
+from esteira.job_types.request import OPTIONS, Allowed, SubmitRequest, Submitted
 from esteira.submit import refusals, submit
+from esteira.values.bounds import Moment, OneOf, Span
 from esteira_web.cli import show, typed_values
 from esteira_web.cli.caller import who
 from esteira_web.cli.display import short_id
 from esteira_web.cli.errors import OK, REFUSED, Unreadable, noting, told_at_once
 from esteira_web.cli.hints import typed
 from esteira_web.cli.job_types import named
-from esteira_web.cli.out import Out
+from esteira_web.cli.out import TYPED, Out
 from esteira_web.cli.wait import until_ended
 from esteira_web.read import find
 from esteira_web.read.durations import duration, moment
 
 HELP = "submit a job"
 READ_BYTES = 256 * 1024
-T = TypeVar("T")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,49 +35,57 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("params", nargs="*", metavar="NAME=VALUE", help="text; NAME:=JSON for a JSON value; again for a list")
     add("--file", action="append", default=[], metavar="NAME=PATH", help="upload a file as this parameter")
     add("--wait", action="store_true", help="stay until it has ended; exit 1 unless it succeeded")
-    add("--queue", help="another queue than the type's own")
-    add("--priority", metavar="|".join(PRIORITIES), help="another priority than the type's own")
-    add("--delay", metavar="TIME", help="run no sooner than in 90, 5m, 2h, 1d")
-    add("--at", metavar="MOMENT", help="run no sooner than 2026-01-31T09:00-03:00; not with --delay")
-    add("--expires", metavar="TIME", help="give up if it has not started in 90, 5m, 2h, 1d")
-    add("--unique", metavar="KEY", help="at most one waiting or running job of this type and key")
+    for option in OPTIONS:
+        form = _form(option.allowed)
+        add(TYPED[option.name], metavar=form.metavar, help=option.meaning + form.example)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """How an option is typed; without a metavar its own name stands for its value."""
+
+    read: Callable[[str], Any] = str
+    metavar: str | None = None
+    example: str = ""
+
+
+def _form(allowed: Allowed) -> _Form:
+    match allowed:
+        case Span():
+            return _Form(read=duration, metavar="TIME", example=" (90, 5m, 2h, 1d)")
+        case Moment():
+            return _Form(read=moment, metavar="MOMENT", example=" (2026-01-31T09:00-03:00)")
+        case OneOf(names=names):
+            return _Form(metavar="|".join(names))
+    return _Form()
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
     given = typed_values.words(options["params"], options["file"])
     wrong: list[EsteiraError] = []
-    request = _options(options, wrong)
-    kind = noting(lambda: named(options["type"]), wrong)
-    if kind is not None:
-        noting(lambda: typed_values.refuse(kind, given), wrong)
+    request = _request(options, wrong)
+    job_type = noting(lambda: named(options["type"]), wrong)
+    if job_type is not None:
+        noting(lambda: typed_values.refuse(job_type, given), wrong)
     wrong += [one for one in refusals(request) if not _is_of(one, "type", "params")]
-    if wrong or kind is None:
+    if wrong or job_type is None:
         raise told_at_once(wrong)
-    params = typed_values.read(kind, given, partial(_upload, out))
+    params = typed_values.read(job_type, given, _upload)
     [answer] = submit([replace(request, params=params)], by=who())
     return wait_and_show(out, answer) if options["wait"] else _tell(out, answer)
 
 
-def _options(options: dict[str, Any], wrong: list[EsteiraError]) -> SubmitRequest:
-    """Read the options, noting those that cannot be read."""
-    return SubmitRequest(
-        type=options["type"],
-        params={},
-        queue=options["queue"],
-        priority=options["priority"],
-        delay_s=_read("delay_s", duration, options["delay"], wrong),
-        run_at=_read("run_at", moment, options["at"], wrong),
-        expires_in_s=_read("expires_in_s", duration, options["expires"], wrong),
-        unique=options["unique"],
-    )
-
-
-def _read(field: str, reader: Callable[[str], T], text: str | None, wrong: list[EsteiraError]) -> T | None:
-    try:
-        return None if text is None else reader(text)
-    except argparse.ArgumentTypeError as error:
-        wrong.append(Unreadable(field, str(error)))
-        return None
+def _request(typed: dict[str, Any], wrong: list[EsteiraError]) -> SubmitRequest:
+    """Read the options that were typed, noting those that cannot be read."""
+    chosen = {}
+    for option in OPTIONS:
+        if typed[option.name] is None:
+            continue
+        try:
+            chosen[option.name] = _form(option.allowed).read(typed[option.name])
+        except argparse.ArgumentTypeError as error:
+            wrong.append(Unreadable(option.name, str(error)))
+    return SubmitRequest(type=typed["type"], params={}, **chosen)
 
 
 def _is_of(error: EsteiraError, *fields: str) -> bool:
@@ -86,7 +93,7 @@ def _is_of(error: EsteiraError, *fields: str) -> bool:
     return all(str(one["pointer"]).removeprefix("#/").split("/")[0] in fields for one in mistakes(error))
 
 
-def _upload(out: Out, path: Path, content_type: str) -> str:
+def _upload(path: Path, content_type: str) -> str:
     if path.stat().st_size > MAX_BYTES:
         raise TooLarge(f"file {path}", f"{MAX_BYTES // 1024**2} MiB")
     with path.open("rb") as stream:

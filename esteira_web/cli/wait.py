@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from esteira.db import ConnectionLost, DjangoConnection
 from esteira.errors import NotFound
-from esteira.states import ENDED, SHOWN_STATE_SQL
+from esteira.states import ENDED, SHOWN_STATE_SQL, tries
 from esteira.values.printable import one_line
 from esteira.values.readable import number
 from esteira_web.cli.display import short_id
@@ -34,11 +34,16 @@ class Seen:
     queue: str
     state: str
     failures: int
+    max_tries: int
     due_in_s: float
     done: float | None
     total: float | None
     text: str
     cancelling: bool
+
+    @property
+    def tries(self) -> int:
+        return tries(self.state, self.failures)
 
     @property
     def ended(self) -> bool:
@@ -48,7 +53,7 @@ class Seen:
 def look(ids: Sequence[UUID]) -> dict[UUID, Seen]:
     """Look at jobs once."""
     rows = DjangoConnection().fetch(
-        f"""SELECT id, type, queue, {SHOWN_STATE_SQL}, failures,
+        f"""SELECT id, type, queue, {SHOWN_STATE_SQL}, failures, max_failures,
               extract(epoch FROM run_at - clock_timestamp())::float8, progress_done, progress_total, progress_text,
               cancel_requested_at IS NOT NULL
             FROM esteira_job WHERE id = ANY(%s)""",
@@ -162,7 +167,7 @@ class Lines:
 
 def _words(one: Seen) -> str:
     if one.state == "retrying":
-        return f"failed {one.failures}×, tries again in {words.span(max(0.0, one.due_in_s))}"
+        return f"used {one.tries} of {one.max_tries} tries, the next in {words.span(max(0.0, one.due_in_s))}"
     if one.state == "scheduled":
         return f"starts in {words.span(max(0.0, one.due_in_s))}"
     if one.state == "running" and one.cancelling:

@@ -13,9 +13,9 @@ from django.db.models import Avg, Count, DateTimeField, F, Func, IntegerField, M
 from django.db.models.fields.json import KeyTextTransform
 
 from esteira.db import DjangoConnection
-from esteira.job_types.registry import PRIORITY_NAMES
+from esteira.job_types.request import PRIORITY_NAMES
 from esteira.models import Job
-from esteira.states import shown_state
+from esteira.states import shown_state, tries
 
 ROWS_AT_ONCE = 2000
 LONGEST_TEXT = 300
@@ -89,7 +89,8 @@ class Row:
     queue: str
     priority: str
     attempts: int
-    failures: int
+    tries: int
+    max_tries: int
     submitted_by: str
     submitted: datetime
     started: datetime | None
@@ -192,7 +193,8 @@ class History:
             queue=line["queue"],
             priority=PRIORITY_NAMES[line["priority"]],
             attempts=line["attempt"],
-            failures=line["failures"],
+            tries=tries(line["state"], line["failures"]),
+            max_tries=line["max_failures"],
             submitted_by=line["submitted_by"][:LONGEST_TEXT],
             submitted=line["created_at"].astimezone(period.zone),
             started=period.local(started),
@@ -204,7 +206,7 @@ class History:
 
 
 _COLUMNS = (
-    "id type state queue priority attempt failures submitted_by created_at run_at started_at finished_at"
+    "id type state queue priority attempt failures max_failures submitted_by created_at run_at started_at finished_at"
 ).split()
 
 

@@ -125,7 +125,7 @@ def test_beat_leaves_on_sigterm_at_once(stack: Stack) -> None:
 def test_delayed_and_retrying_jobs_wait_in_the_table_and_not_in_a_process(stack: Stack) -> None:
     """Everything is killed while they wait; they run at their time all the same, once."""
     worker, beat = stack.worker("w1"), stack.beat()
-    ids = [*stack.submit("effects.work", 10, delay_s=4), *stack.submit("effects.flaky", [{"times": 2}] * 10)]
+    ids = [*stack.submit("effects.work", 10, delay=4), *stack.submit("effects.flaky", [{"times": 2}] * 10)]
     stack.until(
         lambda: stack.db.one("SELECT count(*) FROM esteira_job WHERE failures > 0"), "some have failed"
     )

@@ -256,7 +256,7 @@ class Chaos:
         chance = random.Random(SEED + 2)
         while not self.enough.wait(chance.expovariate(PER_SECOND / 8)):
             name, params = an_order(chance)
-            self.stack.submitter.submit(name, [params] * 4, delay_s=chance.choice([0, 0, 0, 2]))
+            self.stack.submitter.submit(name, [params] * 4, delay=chance.choice([0, 0, 0, 2]))
 
 
 def an_order(chance: random.Random) -> tuple[str, dict[str, object]]:

@@ -88,7 +88,7 @@ def page(client: Client, url: str, **query: str) -> str:
 
 
 def test_the_list_shows_jobs_in_the_words_of_the_other_screens(boss: Client) -> None:
-    later = submit(delay_s=3600.0)
+    later = submit(delay=3600.0)
 
     text = page(boss, JOBS)
 
@@ -102,7 +102,7 @@ def test_every_state_can_be_filtered_by(boss: Client, state: str) -> None:
 
 
 def test_the_filter_by_state_agrees_with_the_core(database: None) -> None:
-    made = [submit(), submit(delay_s=3600.0), submit(), submit(), submit()]
+    made = [submit(), submit(delay=3600.0), submit(), submit(), submit()]
     end(made[2], "failed", error='{"message": "x"}', delay_s=600.0)
     end(made[3], "succeeded", result="{}")
     operate.cancel(made[4], by="test")

@@ -51,9 +51,9 @@ PROGRESS = NUMBERS | st.decimals() | st.fractions() | st.none() | st.booleans() 
 OPTIONS = st.fixed_dictionaries(
     {},
     optional={
-        "delay_s": NUMBERS,
+        "delay": NUMBERS,
         "run_at": MOMENTS,
-        "expires_in_s": NUMBERS,
+        "expires_in": NUMBERS,
         "unique": TEXTS,
         "queue": st.sampled_from(["default", "no", None]),
         "priority": st.sampled_from(["high", "low", "no", None]),

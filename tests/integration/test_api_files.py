@@ -142,7 +142,7 @@ def test_job_types_come_with_their_schema(operator: Client) -> None:
     types = {one["name"]: one for one in get(operator, "/job-types").json()["items"]}
 
     note = types["t.note"]
-    assert (note["title"], note["queue"], note["priority"], note["tries"]) == (
+    assert (note["title"], note["queue"], note["priority"], note["max_tries"]) == (
         "Write a note",
         "default",
         "normal",

@@ -19,7 +19,8 @@ from django.test import Client
 from esteira import JobType, operate
 from esteira.errors import EsteiraError
 from esteira.idempotency import once
-from esteira.job_types.registry import SubmitRequest, registry
+from esteira.job_types.registry import registry
+from esteira.job_types.request import SubmitRequest
 from esteira.models import Job, Queue, Schedule
 from esteira.submit import submit
 from esteira.values import bounds
@@ -215,8 +216,8 @@ def moments() -> list[Any]:
 
 PYTHON: list[tuple[str, list[Any]]] = [
     ("run_at", moments()),
-    ("delay_s", [*BAD_SPANS, timedelta.max, True]),
-    ("expires_in_s", [0, *BAD_SPANS, timedelta.max, True]),
+    ("delay", [*BAD_SPANS, timedelta.max, True]),
+    ("expires_in", [0, *BAD_SPANS, timedelta.max, True]),
     ("unique", BAD_TEXTS),
     ("queue", [NUL, HALF, "nobody", 5, [5], {"a": 1}]),
     ("priority", [NUL, "urgent", 5, [5], {"a": 1}]),
@@ -288,15 +289,15 @@ def test_a_reason_a_key_and_a_filter_are_text(database: None) -> None:
 
 WORDS = [
     *[
-        ["submit", "t.note", "text=x", "--at", value]
+        ["submit", "t.note", "text=x", "--run-at", value]
         for value in [*BAD_MOMENTS, "", "infinity", "2026-01-01", HALF]
     ],
     *[
         ["submit", "t.note", "text=x", option, value]
-        for option in ("--delay", "--expires")
+        for option in ("--delay", "--expires-in")
         for value in ("-1", "3e11", "400000000000", f"{'9' * 400}d", "nan", "inf", "", HALF)
     ],
-    ["submit", "t.note", "text=x", "--expires", "0"],
+    ["submit", "t.note", "text=x", "--expires-in", "0"],
     *[["submit", "t.note", "text=x", "--unique", value] for value in ("", "x" * 201, HALF)],
     *[["submit", "t.note", "text=x", "--queue", value] for value in ("nobody", HALF)],
     ["submit", HALF],

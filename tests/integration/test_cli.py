@@ -179,7 +179,7 @@ def test_submit_prints_the_id_alone_for_scripts_to_keep() -> None:
 
 def test_options_reach_the_job() -> None:
     made = Job.objects.get(
-        pk=submitted("--queue=default", "--priority=high", "--delay=1h", "--expires=2h", "--unique=k")
+        pk=submitted("--queue=default", "--priority=high", "--delay=1h", "--expires-in=2h", "--unique=k")
     )
 
     assert (made.priority_name, made.shown_state, made.unique_key) == ("high", "scheduled", "cli.greet:k")
@@ -190,7 +190,7 @@ def test_options_reach_the_job() -> None:
 
 def test_a_moment_reaches_the_job() -> None:
     year = datetime.now(UTC).year + 2
-    made = Job.objects.get(pk=submitted(f"--at={year}-01-01T09:00-03:00"))
+    made = Job.objects.get(pk=submitted(f"--run-at={year}-01-01T09:00-03:00"))
 
     assert made.run_at.isoformat() == f"{year}-01-01T12:00:00+00:00"
 
@@ -305,7 +305,7 @@ def test_show_tells_all_and_hides_secrets() -> None:
         "verse.txt",
         "16 B",
         "line 29",
-        "1 of at most 4",
+        "1 of 4",
     ):
         assert word in text
     assert "hunter2" not in before + text

@@ -130,17 +130,17 @@ def test_json_that_is_odd_is_refused_as_over_http(word: str, line: str) -> None:
 
 
 def test_mistakes_in_parameters_options_and_types_are_shown_at_once() -> None:
-    words = ["nam=x", "--queue=nobody", "--delay=soon", "--at=tomorrow", "--unique=", "--priority=urgent"]
+    words = ["nam=x", "--queue=nobody", "--delay=soon", "--run-at=tomorrow", "--unique=", "--priority=urgent"]
 
     said = jobs("submit", "cli.greet", *words)
     as_json = json.loads(jobs("submit", "cli.greet", *words, "--json").err)
-    of_no_type = jobs("submit", "cli.gret", "--expires=0")
+    of_no_type = jobs("submit", "cli.gret", "--expires-in=0")
 
     assert said.code == 2
     assert said.err.splitlines()[0] == "6 things need attention:"
     assert [line.split()[0] for line in said.err.splitlines()[1:]] == [
         "--delay",
-        "--at",
+        "--run-at",
         "nam",
         "--queue",
         "--priority",
@@ -148,7 +148,7 @@ def test_mistakes_in_parameters_options_and_types_are_shown_at_once() -> None:
     ]
     assert len(as_json["errors"]) == 6
     assert of_no_type.code == 1
-    assert [line.split()[0] for line in of_no_type.err.splitlines()[1:]] == ["type", "--expires"]
+    assert [line.split()[0] for line in of_no_type.err.splitlines()[1:]] == ["type", "--expires-in"]
     assert "cli.greet" in of_no_type.err
     assert not Job.objects.exists()
 
@@ -168,7 +168,7 @@ def test_mistakes_as_json_are_for_scripts() -> None:
         (["list", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
         (["files", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
         (["submit", "cli.greet", "--delay"], "is no duration", "1h "),
-        (["submit", "cli.greet", "--expires"], "is no duration", "\n5"),
+        (["submit", "cli.greet", "--expires-in"], "is no duration", "\n5"),
         (["token", "x", "--expires"], "is no duration", "\u0665h"),
     ],
 )
@@ -214,9 +214,9 @@ def test_an_empty_word_is_never_taken_for_none(words: list[str], sentence: str) 
     [
         (["--queue=nobody"], "--queue  no worker would read 'nobody'"),
         (["--queue="], "--queue  no worker would read ''"),
-        (["--delay=1h", "--expires=0"], "--expires  must be a number of seconds"),
+        (["--delay=1h", "--expires-in=0"], "--expires-in  must be a number of seconds"),
         (["--priority="], "--priority  must be one of high, normal, low"),
-        (["--delay=1h", "--at=2030-01-01T00:00Z"], "--at  cannot be combined with a delay"),
+        (["--delay=1h", "--run-at=2030-01-01T00:00Z"], "--run-at  cannot be combined with a delay"),
     ],
 )
 def test_what_the_core_refuses_is_named_as_it_was_typed(words: list[str], sentence: str) -> None:

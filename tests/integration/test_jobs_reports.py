@@ -134,7 +134,8 @@ def test_a_line_of_the_csv_tells_a_job_whole(database):
             "queue": "mail",
             "priority": "high",
             "attempts": "3",
-            "failures": "2",
+            "tries": "2",
+            "max_tries": "4",
             "submitted_by": "ana",
             "submitted": "2026-03-10T12:00:00.000+00:00",
             "started": "2026-03-10T12:00:01.000+00:00",
@@ -329,7 +330,7 @@ def test_every_script_is_in_the_tables_and_what_paper_cannot_show_is_replaced(da
     _, ctx = report()
 
     assert csv_lines(ctx)[0]["error"] == text
-    assert workbook(ctx)["Jobs"]["N2"].value == text.replace("\x01", "_x0001_").replace("\n", "\n")
+    assert workbook(ctx)["Jobs"]["O2"].value == text.replace("\x01", "_x0001_").replace("\n", "\n")
     assert "ação ?? ?" in pdf_text(ctx)
 
 

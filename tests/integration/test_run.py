@@ -235,7 +235,7 @@ def test_a_file_that_is_gone_or_too_large_is_not_tried_again(runner: Runner) -> 
 
     gone, large = run(runner, read_gone.submit().id, write_large.submit().id)
 
-    assert (gone.state, gone.failures, gone.try_number) == ("failed", 1, 1)
+    assert (gone.state, gone.failures, gone.tries) == ("failed", 1, 1)
     assert (large.state, large.error["type"]) == ("failed", "TooLarge")  # type: ignore[index]
     assert files.result_files(large.pk) == []
 

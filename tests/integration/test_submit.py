@@ -25,7 +25,7 @@ from esteira.errors import (
     UnknownJobType,
     UnknownQueue,
 )
-from esteira.job_types.registry import SubmitRequest
+from esteira.job_types.request import SubmitRequest
 from esteira.models import Job
 from esteira.submit import submit
 from project.local.embedded import free_port
@@ -95,7 +95,7 @@ def test_later_jobs_are_stored_without_a_hint(greet: JobType, redis: Any) -> Non
         for answer in (
             greet.after(hours=1).submit(name="a"),
             greet.at(when).submit(name="b"),
-            greet.options(delay_s=5, expires_in_s=60).submit(name="c"),
+            greet.options(delay=5, expires_in=60).submit(name="c"),
         )
     ]
 
@@ -160,12 +160,12 @@ def test_parameters_have_a_size() -> None:
     [
         ({"queue": "nowhere"}, UnknownQueue, "nowhere"),
         ({"priority": "urgent"}, InvalidOption, "high, normal, low"),
-        ({"delay_s": -1}, InvalidOption, "delay"),
-        ({"delay_s": float("nan")}, InvalidOption, "delay"),
-        ({"delay_s": 1e12}, InvalidOption, "ten years"),
-        ({"expires_in_s": 0}, InvalidOption, "expires_in"),
+        ({"delay": -1}, InvalidOption, "delay"),
+        ({"delay": float("nan")}, InvalidOption, "delay"),
+        ({"delay": 1e12}, InvalidOption, "ten years"),
+        ({"expires_in": 0}, InvalidOption, "expires_in"),
         ({"run_at": datetime(2026, 1, 1)}, InvalidOption, "time zone"),  # noqa: DTZ001
-        ({"run_at": datetime(2026, 1, 1, tzinfo=UTC), "delay_s": 1}, InvalidOption, "combined"),
+        ({"run_at": datetime(2026, 1, 1, tzinfo=UTC), "delay": 1}, InvalidOption, "combined"),
         ({"unique": ""}, InvalidOption, "unique"),
         ({"unique": "x" * 201}, InvalidOption, "unique"),
         ({"on_conflict": "explode"}, InvalidOption, "on_conflict"),
@@ -180,7 +180,7 @@ def test_bad_options_name_the_field(
 
 
 def test_mistakes_in_parameters_and_options_are_named_at_once_by_their_keywords(greet: JobType) -> None:
-    options = {"delay_s": True, "expires_in_s": 0, "queue": "", "priority": "", "unique": ""}
+    options = {"delay": True, "expires_in": 0, "queue": "", "priority": "", "unique": ""}
 
     with pytest.raises(InvalidRequest) as caught:
         greet.options(**options).submit(name=7, nmae="y")

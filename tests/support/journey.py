@@ -145,7 +145,7 @@ class Journey:
         assert api.request(f"/api/v1/jobs/{failing}/retry", {}).status == 202
 
         until(lambda: ended(api, failing)["attempt"] == 2, "the failed job ran again", every=0.2)
-        assert (done(api, flaky)["try_number"], job(api, flaky)["attempt"]) == (2, 2)
+        assert (done(api, flaky)["tries"], job(api, flaky)["attempt"]) == (2, 2)
 
     def test_the_pages_answer_who_signs_in_and_nobody_else(self, stack: Reached, api: ApiClient) -> None:
         one = submit(api, "demo.greet", name="Ana")

@@ -12,6 +12,7 @@ import pytest
 
 from esteira import job
 from esteira.job_types.registry import JobType, registry
+from esteira.job_types.request import OPTIONS
 from jobs import demo, email, images, reports
 
 GUIDE = Path(__file__).resolve().parent.parent.parent / "docs" / "adding-a-job.md"
@@ -72,6 +73,12 @@ def test_the_guide_names_every_option_that_a_beginner_needs():
     told = set(re.findall(r"^\| `(\w+)=", _section("Options"), re.MULTILINE))
 
     assert set(inspect.signature(job).parameters) - told == {"fn", "lease", "alone", "grace"}
+
+
+def test_the_guide_names_every_option_of_a_submit_and_its_meaning():
+    told = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", _section("Submitting"), re.MULTILINE))
+
+    assert told == {option.name: option.meaning for option in OPTIONS}
 
 
 def _section(heading: str) -> str:

@@ -12,7 +12,8 @@ import pytest
 
 from esteira import Context, LocalContext, Secret, cron, every, job
 from esteira.errors import DeclarationError, InvalidParameters, UnknownJobType
-from esteira.job_types.registry import JobType, SubmitRequest, Submitted, registry
+from esteira.job_types.registry import JobType, registry
+from esteira.job_types.request import SubmitRequest, Submitted
 from esteira.job_types.schedule import Cadence
 
 pytestmark = pytest.mark.usefixtures("job_types")
@@ -221,7 +222,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[SubmitRequest]:
     """What reaches the installed submitter."""
     seen: list[SubmitRequest] = []
 
-    def submitter(requests: Iterable[SubmitRequest], *, by: str = "") -> list[Submitted]:
+    def submitter(requests: Iterable[SubmitRequest]) -> list[Submitted]:
         new = list(requests)
         seen.extend(new)
         return [Submitted(id=uuid4()) for _ in new]
@@ -237,14 +238,14 @@ def test_the_ways_to_submit_say_what_was_chosen_and_nothing_else(submitted: list
     greet.submit(n=1)
     greet.after(minutes=1, seconds=30).submit(n=2)
     greet.at(when).submit(n=3)
-    greet.options(queue="mail", priority="high", unique="k", on_conflict="error", expires_in_s=9).submit(n=4)
+    greet.options(queue="mail", priority="high", unique="k", on_conflict="error", expires_in=9).submit(n=4)
 
     first, after, at, chosen = submitted
     assert first == SubmitRequest(type=greet.name, params={"n": 1})
-    assert after == SubmitRequest(type=greet.name, params={"n": 2}, delay_s=90.0)
+    assert after == SubmitRequest(type=greet.name, params={"n": 2}, delay=90.0)
     assert at == SubmitRequest(type=greet.name, params={"n": 3}, run_at=when)
     assert (chosen.queue, chosen.priority, chosen.unique) == ("mail", "high", "k")
-    assert (chosen.on_conflict, chosen.expires_in_s) == ("error", 9)
+    assert (chosen.on_conflict, chosen.expires_in) == ("error", 9)
 
 
 def test_submit_many_gives_an_id_for_each(submitted: list[SubmitRequest]) -> None:

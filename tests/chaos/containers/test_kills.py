@@ -51,7 +51,7 @@ def test_kill_beat(stack: Breakable, measured: Measured) -> None:
 
     watch = Stopwatch()
     stack.kill(beat)
-    due = stack.submit("plain.nap", 4, delay_s=0.5, priority="high")
+    due = stack.submit("plain.nap", 4, delay=0.5, priority="high")
     stack.wait_back("beat")
     away = watch.seconds
 

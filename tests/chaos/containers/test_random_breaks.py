@@ -223,5 +223,5 @@ class Breaks:
         while not self.enough.wait(chance.expovariate(PER_SECOND / 8)):
             name, params = chance.choice(ORDERS)
             self.from_python += self.stack.submitter.submit(
-                name, [params] * 4, delay_s=chance.choice([0, 0, 2])
+                name, [params] * 4, delay=chance.choice([0, 0, 2])
             )
