@@ -135,7 +135,7 @@ def _feed(keeper: Keeper, clock: _Clock, database: Database) -> Figures:
         database.keep_worker()
     took = time.monotonic() - began
     fed = max(1, database.published())
-    return {"feeding µs": took * 1e6 / fed, "feeding, database µs": clock.spent * 1e6 / fed, "fed": fed}
+    return {"publishing µs": took * 1e6 / fed, "publishing, database µs": clock.spent * 1e6 / fed, "fed": fed}
 
 
 def _figures(where: str, turns: Sequence[float]) -> Figures:

@@ -33,9 +33,9 @@ WORKER_REFUSES = {
 }
 BEAT_REFUSES = {
     "schedule": "schedules are kept in the database; there is no file of them.",
-    "max_interval": "set KEEPER_SECONDS, which says how often the keeper looks.",
+    "max_interval": "set KEEPER_SECONDS, which is how often the keeper looks.",
     "hostname": "beat takes no remote control, so it has no name there.",
-    "executable": "beat goes on in the same program; start it with the Python that you want.",
+    "executable": "beat goes on in the same program; start it with the Python that you need.",
 }
 #: Global options and environment variables by which a process would leave the others' settings.
 ELSEWHERE_REFUSES = {

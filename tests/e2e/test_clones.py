@@ -138,7 +138,7 @@ class TestContainers(Readme):
         assert "fetch  docker compose cp web:/data/demo ." in said
 
     def test_there_are_as_many_workers_as_one_asks_for_until_the_next_start(self, stack: Clone) -> None:
-        stack.type(printed("README.md", "docker compose up --wait --scale worker=4"))
+        stack.type(printed("docs/operations.md", "docker compose up --wait --scale worker=4"))
         lost, *others = stack.ids("worker")
         assert len(others) == 3
 
@@ -168,7 +168,7 @@ class TestContainers(Readme):
     def test_docker_starts_what_died_by_itself_and_the_job_goes_on(self, stack: Clone, shell: Shell) -> None:
         before = {worker: stack.pid(worker) for worker in stack.ids("worker")}
         quicker = printed(
-            "README.md",
+            "docs/chaos.md",
             "manage jobs submit demo.slow seconds=15 --wait &\nsleep 5\ndocker run",
             {"sleep 5": WAIT, "seconds=15": "seconds=5"},
         )

@@ -20,7 +20,7 @@ FIGURES = {
         "latency p50 ms",
         "keeper, no worker ms",
         "keeper, lists full ms",
-        "feeding µs",
+        "publishing µs",
         "no-op, short backlog: worker",
         "no-op, short backlog: beat",
         "no-op, short backlog: PostgreSQL",

@@ -1,4 +1,4 @@
-"""What README has people do with and without Docker, in the same words: a class of it for each says how it is typed.
+"""What README and docs/http.md have people type with and without Docker; a subclass for each gives the shell.
 
 `shell` runs lines in the reader's folder, behind those that tell a shell what `manage` is; it returns what they printed.
 """
@@ -43,10 +43,10 @@ class Readme:
 
     def test_the_same_jobs_are_submitted_over_http(self, shell: Shell, folder: Path) -> None:
         lines = [
-            printed("README.md", "TOKEN=$(manage jobs token"),
-            printed("README.md", 'submit \'{"type": "email.send"'),
+            printed("docs/http.md", "TOKEN=$(manage jobs token"),
+            printed("docs/http.md", 'submit \'{"type": "email.send"'),
             A_FEW_SECONDS_LATER,
-            printed("README.md", 'api "$WEB_URL/api/v1/jobs?limit=10"'),
+            printed("docs/http.md", 'api "$WEB_URL/api/v1/jobs?limit=10"'),
         ]
 
         said = shell("\n".join(lines))
