@@ -27,7 +27,6 @@ OTHER_CLOCKS = {
     ("esteira/job_types/schedule.py", "Cadence.words"): "only words for people come from it",
     ("esteira/job_types/schedule.py", "cron"): "asks whether an expression ever fires",
     ("esteira/ids.py", "uuid7"): "a UUIDv7 begins with the time, for locality; it never decides",
-    ("esteira/ids.py", "many"): "as uuid7",
 }
 WALL_CLOCKS = re.compile(
     r"(^|\.)(timezone\.now|localtime|datetime\.(now|utcnow|today)|date\.today|time\.(time|time_ns)|Now)$"
