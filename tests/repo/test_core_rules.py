@@ -108,6 +108,18 @@ def _functions_of_record() -> Iterator[ast.FunctionDef]:
             yield from (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef))
 
 
+def test_statements_of_record_name_their_parameters() -> None:
+    found = [
+        f"{path}:{constant.lineno}"
+        for path in modules("esteira")
+        if RECORD in path.parents
+        for constant in strings(tree_of(path))
+        if re.search(r"(::|=|ANY\(|, )\s*%s|%s\s*(::|\)|,)", str(constant.value))
+    ]
+
+    assert not found, "write %(name)s:\n" + "\n".join(found)
+
+
 def test_the_core_reads_no_clock_but_the_database_s() -> None:
     found = {
         (str(path), where): f"{path}:{node.lineno}: {dotted(node.func)}() in {where or 'the module'}"
