@@ -5,7 +5,11 @@ normal. Statements work on lists; one job is a list of one. Lists lock their row
 them cannot deadlock. All times are the database's `clock_timestamp()`. The process may die before or after any
 statement here: each is one transaction, and what the next process needs is in the row.
 
-`insert` T1 T2 · `claim` T3 T14 T15 · `finish` T4 T5 T6 T10 · `rescue` T7 T8 T9 T10 · `operator` T11 T12 T13
+Each statement is one constant above the function that sends it, with named parameters. Parts that several statements
+share are here, and are put in when the module is loaded.
+
+`insert` T1 T2 · `waiting` T2 · `claim` T3 T14 T15 · `finish` T4 T5 T6 T10 T12 · `rescue` T7 T8 T9 T10
+`operate` T11 T12 T13
 `uses` notes which files a job names, `telling` what a running attempt says of itself; both change no state
 """
 
@@ -15,6 +19,21 @@ statement here: each is one transaction, and what the next process needs is in t
 #: whole table, if the planner last saw it empty, and that costs 1000 times as much.
 QUEUED = "(j.state || '') = 'queued'"
 RUNNING = "(j.state || '') = 'running'"
+
+#: The rows that still run under these attempts, but for those that somebody locks.
+MINE = f"""locked AS MATERIALIZED (
+  SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
+  JOIN esteira_job j ON j.id = v.id
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
+  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)"""
+
+#: The same for one attempt.
+MINE_ALONE = f"""locked AS MATERIALIZED (
+  SELECT j.id FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
+  FOR NO KEY UPDATE OF j SKIP LOCKED)"""
+
+#: The beginning of each statement that notes an event.
+NOTED = "INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)"
 
 #: What was claimed was due. Back in the queue it is due again at once, even if the clock has stepped back since; a rest
 #: stands in `hold_until`.

@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg.errors import UniqueViolation
 
 from esteira.db import ConnectionLost, Db
-from esteira.record import COUNTED, DUE_AGAIN, QUEUED, RUNNING
+from esteira.record import COUNTED, DUE_AGAIN, NOTED, QUEUED, RUNNING
 from esteira.states import State, tries
 
 #: How long a refused job rests before it is offered again.
@@ -91,34 +91,62 @@ def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Cl
 _FIELDS = Claimed.__slots__
 
 
+_SETTLE = f"""
+WITH locked AS MATERIALIZED (
+  SELECT j.id, j.expires_at <= clock_timestamp() AS over
+  FROM esteira_job j
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL
+  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
+moved AS (
+  UPDATE esteira_job j SET published_at = NULL,
+    state = CASE WHEN locked.over THEN 'expired' ELSE 'queued' END,
+    finished_at = CASE WHEN locked.over THEN clock_timestamp() END,
+    hold_until = CASE WHEN locked.over THEN NULL
+      WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp()
+        + greatest(%(hold)s, CASE WHEN j.in_turn THEN 1 ELSE 0 END) * interval '1 second'
+      ELSE j.hold_until END
+  FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
+  RETURNING j.type, j.queue, j.state),
+{COUNTED}
+SELECT 1 FROM moved
+"""
+
+
 def settle(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
     """T14 and T15 for hinted rows that are not claimed: end what has expired, let the rest wait for the feed.
 
     Also for a type that this worker does not know (`hold_s` keeps it from coming straight back).
     """
-    return len(
-        db.fetch(
-            f"""
-            WITH locked AS MATERIALIZED (
-              SELECT j.id, j.expires_at <= clock_timestamp() AS over
-              FROM esteira_job j
-              WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL
-              ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
-            moved AS (
-              UPDATE esteira_job j SET published_at = NULL,
-                state = CASE WHEN locked.over THEN 'expired' ELSE 'queued' END,
-                finished_at = CASE WHEN locked.over THEN clock_timestamp() END,
-                hold_until = CASE WHEN locked.over THEN NULL
-                  WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp()
-                    + greatest(%(hold)s, CASE WHEN j.in_turn THEN 1 ELSE 0 END) * interval '1 second'
-                  ELSE j.hold_until END
-              FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
-              RETURNING j.type, j.queue, j.state),
-            {COUNTED}
-            SELECT 1 FROM moved""",
-            {"ids": list(ids), "hold": float(hold_s)},
-        )
-    )
+    return len(db.fetch(_SETTLE, {"ids": list(ids), "hold": float(hold_s)}))
+
+
+_REFUSE = f"""
+WITH v AS (SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(reasons)s::text[])
+           AS v(id, attempt, reason)),
+locked AS MATERIALIZED (
+  SELECT j.id, v.reason, j.cancel_requested_at IS NOT NULL AS cancelled,
+    j.refused_since IS NULL AS first, coalesce(j.refused_since, clock_timestamp()) AS since,
+    coalesce(j.refused_since < clock_timestamp() - %(give_up)s * interval '1 second', false) AS over
+  FROM v JOIN esteira_job j ON j.id = v.id
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND {RUNNING} AND j.attempt = v.attempt
+  ORDER BY j.id FOR NO KEY UPDATE OF j),
+moved AS (
+  UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, started_at = NULL,
+    run_at = {DUE_AGAIN}, refused_since = locked.since,
+    state = CASE WHEN cancelled THEN 'cancelled' WHEN over THEN 'failed' ELSE 'queued' END,
+    finished_at = CASE WHEN cancelled OR over THEN clock_timestamp() END,
+    hold_until = CASE WHEN NOT (cancelled OR over)
+                 THEN clock_timestamp() + %(hold)s * interval '1 second' END,
+    error = CASE WHEN over AND NOT cancelled THEN jsonb_build_object('kind', 'refused',
+      'type', 'InvalidParameters', 'message', locked.reason) ELSE j.error END
+  FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
+  RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.reason, locked.first),
+{COUNTED}
+{NOTED}
+SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'refused' ELSE state END, attempt, %(worker)s,
+  '', jsonb_build_object('reason', reason) FROM moved WHERE first OR state <> 'queued'
+RETURNING job_id
+"""
 
 
 def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int:
@@ -130,32 +158,7 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
     ids, attempts, reasons = zip(*jobs, strict=True)
     return len(
         db.fetch(
-            f"""
-            WITH v AS (SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(reasons)s::text[])
-                       AS v(id, attempt, reason)),
-            locked AS MATERIALIZED (
-              SELECT j.id, v.reason, j.cancel_requested_at IS NOT NULL AS cancelled,
-                j.refused_since IS NULL AS first, coalesce(j.refused_since, clock_timestamp()) AS since,
-                coalesce(j.refused_since < clock_timestamp() - %(give_up)s * interval '1 second', false) AS over
-              FROM v JOIN esteira_job j ON j.id = v.id
-              WHERE j.id = ANY(%(ids)s::uuid[]) AND {RUNNING} AND j.attempt = v.attempt
-              ORDER BY j.id FOR NO KEY UPDATE OF j),
-            moved AS (
-              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, started_at = NULL,
-                run_at = {DUE_AGAIN}, refused_since = locked.since,
-                state = CASE WHEN cancelled THEN 'cancelled' WHEN over THEN 'failed' ELSE 'queued' END,
-                finished_at = CASE WHEN cancelled OR over THEN clock_timestamp() END,
-                hold_until = CASE WHEN NOT (cancelled OR over)
-                             THEN clock_timestamp() + %(hold)s * interval '1 second' END,
-                error = CASE WHEN over AND NOT cancelled THEN jsonb_build_object('kind', 'refused',
-                  'type', 'InvalidParameters', 'message', locked.reason) ELSE j.error END
-              FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
-              RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.reason, locked.first),
-            {COUNTED}
-            INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
-            SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'refused' ELSE state END, attempt, %(worker)s,
-              '', jsonb_build_object('reason', reason) FROM moved WHERE first OR state <> 'queued'
-            RETURNING job_id""",
+            _REFUSE,
             {
                 "ids": list(ids),
                 "attempts": list(attempts),
@@ -168,22 +171,21 @@ def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int
     )
 
 
+_EXPIRE = f"""
+WITH locked AS MATERIALIZED (
+  SELECT j.id FROM esteira_job j
+  WHERE j.state = 'queued' AND j.expires_at IS NOT NULL
+    AND j.expires_at > to_timestamp(%(after)s::float8)
+    AND j.expires_at <= (SELECT least(clock_timestamp(), to_timestamp(%(until)s::float8)))
+  ORDER BY j.expires_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED),
+moved AS (
+  UPDATE esteira_job j SET state = 'expired', finished_at = clock_timestamp(), published_at = NULL
+  WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING j.type, j.queue, j.state),
+{COUNTED}
+SELECT 1 FROM moved
+"""
+
+
 def expire(db: Db, *, after: float = -math.inf, until: float = math.inf, limit: int = EXPIRE_MOST) -> int:
     """T15: end queued jobs whose time to start passed after one moment and not after another (seconds since 1970)."""
-    return len(
-        db.fetch(
-            f"""
-            WITH locked AS MATERIALIZED (
-              SELECT j.id FROM esteira_job j
-              WHERE j.state = 'queued' AND j.expires_at IS NOT NULL
-                AND j.expires_at > to_timestamp(%(after)s::float8)
-                AND j.expires_at <= (SELECT least(clock_timestamp(), to_timestamp(%(until)s::float8)))
-              ORDER BY j.expires_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED),
-            moved AS (
-              UPDATE esteira_job j SET state = 'expired', finished_at = clock_timestamp(), published_at = NULL
-              WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING j.type, j.queue, j.state),
-            {COUNTED}
-            SELECT 1 FROM moved""",
-            {"after": after, "until": until, "limit": limit},
-        )
-    )
+    return len(db.fetch(_EXPIRE, {"after": after, "until": until, "limit": limit}))

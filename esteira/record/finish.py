@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record import COUNTED, DUE_AGAIN, RUNNING
+from esteira.record import COUNTED, DUE_AGAIN, MINE, MINE_ALONE, NOTED, RUNNING
 from esteira.record.rescue import LONGEST_REST_S, MAX_SUSPICION, WORKER_LOST
 
 
@@ -71,7 +72,7 @@ moved AS (
   FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
   RETURNING j.id, j.attempt, locked.next, locked.kind, locked.error, locked.delay_s),
 noted AS (
-  INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+  {NOTED}
   SELECT id, clock_timestamp(), CASE next WHEN 'queued' THEN 'retry_scheduled' ELSE next END, attempt, '', '',
     jsonb_build_object('error', error::jsonb) ||
     CASE next WHEN 'queued' THEN jsonb_build_object('delay_s', round(delay_s::numeric, 3)) ELSE '{{}}'::jsonb END
@@ -124,28 +125,35 @@ def _finish(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
     return {row[0]: row[1] for row in db.fetch(sql, columns)}
 
 
+_ATTACH = """
+UPDATE esteira_file f SET attached_at = clock_timestamp()
+FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
+WHERE f.job_id = v.id AND f.attempt = v.attempt AND f.attached_at IS NULL
+"""
+
+
 def _attach(db: Db, outcomes: Sequence[Outcome]) -> None:
     if outcomes:
-        db.fetch(
-            """UPDATE esteira_file f SET attached_at = clock_timestamp()
-               FROM unnest(%s::uuid[], %s::int[]) AS v(id, attempt)
-               WHERE f.job_id = v.id AND f.attempt = v.attempt AND f.attached_at IS NULL""",
-            [[o.id for o in outcomes], [o.attempt for o in outcomes]],
-        )
+        db.fetch(_ATTACH, _named([(o.id, o.attempt) for o in outcomes]))
+
+
+_WHAT_BECAME = f"""
+SELECT j.id, j.state
+FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(kinds)s::text[]) AS v(id, attempt, kind)
+JOIN esteira_job j ON j.id = v.id
+WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt
+  AND ({RUNNING} OR (v.kind = 'succeeded' AND j.state = 'succeeded')
+  OR (v.kind IN ('failed', 'given_up') AND j.state IN ('failed', 'queued') AND EXISTS (
+    SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = v.attempt
+    AND e.kind IN ('failed', 'retry_scheduled')))
+  OR (v.kind <> 'succeeded' AND j.state = 'cancelled'))
+"""
 
 
 def what_became(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
     """Find the outcomes whose first commit went through although its answer was lost, and attempts that run still."""
     rows = db.fetch(
-        f"""SELECT j.id, j.state
-           FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(kinds)s::text[]) AS v(id, attempt, kind)
-           JOIN esteira_job j ON j.id = v.id
-           WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt
-             AND ({RUNNING} OR (v.kind = 'succeeded' AND j.state = 'succeeded')
-             OR (v.kind IN ('failed', 'given_up') AND j.state IN ('failed', 'queued') AND EXISTS (
-               SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = v.attempt
-               AND e.kind IN ('failed', 'retry_scheduled')))
-             OR (v.kind <> 'succeeded' AND j.state = 'cancelled'))""",
+        _WHAT_BECAME,
         {
             "ids": [o.id for o in outcomes],
             "attempts": [o.attempt for o in outcomes],
@@ -155,27 +163,31 @@ def what_became(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
     return {row[0]: row[1] for row in rows}
 
 
+_EXTEND = f"""
+WITH {MINE}
+UPDATE esteira_job j SET lease_until = clock_timestamp() + j.lease_s * interval '1 second'
+WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
+RETURNING j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force
+"""
+
+
 def extend(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, bool]]:
     """T4: extend the leases of what I hold; return (cancel requested, by force) for each that is still mine.
 
     A locked row costs no other one its lease. It is passed over, and stays mine as long as it says so.
     """
-    ids, attempts = [i for i, _ in mine], [a for _, a in mine]
-    rows = db.fetch(
-        f"""
-        WITH locked AS MATERIALIZED (
-          SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
-          JOIN esteira_job j ON j.id = v.id
-          WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
-          ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
-        UPDATE esteira_job j SET lease_until = clock_timestamp() + j.lease_s * interval '1 second'
-        WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
-        RETURNING j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force""",
-        {"ids": ids, "attempts": attempts},
-    )
+    rows = db.fetch(_EXTEND, _named(mine))
     extended = {row[0]: (row[1], row[2]) for row in rows}
     rest = [one for one in mine if one[0] not in extended]
     return {**extended, **still_mine(db, rest)} if rest else extended
+
+
+_STILL_MINE = f"""
+SELECT j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force
+FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
+JOIN esteira_job j ON j.id = v.id
+WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
+"""
 
 
 def still_mine(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, bool]]:
@@ -183,14 +195,25 @@ def still_mine(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[boo
 
     It is asked by a statement of its own, after the one that passed the row over: the lock's owner may have moved it.
     """
-    rows = db.fetch(
-        f"""SELECT j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force
-            FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
-            JOIN esteira_job j ON j.id = v.id
-            WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}""",
-        {"ids": [i for i, _ in mine], "attempts": [a for _, a in mine]},
-    )
+    rows = db.fetch(_STILL_MINE, _named(mine))
     return {row[0]: (row[1], row[2]) for row in rows}
+
+
+_HAND_BACK = f"""
+WITH {MINE},
+moved AS (
+  UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, run_at = {DUE_AGAIN},
+    solo = j.solo OR %(solo)s, interrupted = j.started_at IS NOT NULL,
+    state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
+    finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
+  WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
+  RETURNING j.id, j.attempt, j.type, j.queue, j.state),
+noted AS (
+  {NOTED}
+  SELECT id, clock_timestamp(), 'cancelled', attempt, '', '', '{{}}' FROM moved WHERE state = 'cancelled'),
+{COUNTED}
+SELECT 1 FROM moved
+"""
 
 
 def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -> int:
@@ -200,29 +223,34 @@ def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -
     """
     if not mine:
         return 0
-    return len(
-        db.fetch(
-            f"""
-            WITH locked AS MATERIALIZED (
-              SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
-              JOIN esteira_job j ON j.id = v.id
-              WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
-              ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
-            moved AS (
-              UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, run_at = {DUE_AGAIN},
-                solo = j.solo OR %(solo)s, interrupted = j.started_at IS NOT NULL,
-                state = CASE WHEN j.cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
-                finished_at = CASE WHEN j.cancel_requested_at IS NOT NULL THEN clock_timestamp() END
-              WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
-              RETURNING j.id, j.attempt, j.type, j.queue, j.state),
-            noted AS (
-              INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
-              SELECT id, clock_timestamp(), 'cancelled', attempt, '', '', '{{}}' FROM moved WHERE state = 'cancelled'),
-            {COUNTED}
-            SELECT 1 FROM moved""",
-            {"ids": [i for i, _ in mine], "attempts": [a for _, a in mine], "solo": solo},
-        )
-    )
+    return len(db.fetch(_HAND_BACK, {**_named(mine), "solo": solo}))
+
+
+_BREAK_OFF = f"""
+WITH locked AS MATERIALIZED (
+  SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
+    j.suspicion + {WORKER_LOST} >= {MAX_SUSPICION} AS dead
+  FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
+  FOR NO KEY UPDATE OF j SKIP LOCKED),
+moved AS (
+  UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, run_at = {DUE_AGAIN},
+    state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
+    finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
+    suspicion = j.suspicion + {WORKER_LOST},
+    hold_until = CASE WHEN NOT (cancelled OR dead) THEN clock_timestamp()
+      + (0.5 + random() / 2) * least(power(2, j.suspicion), {LONGEST_REST_S}) * interval '1 second' END,
+    error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', %(type)s::text,
+      'message', %(why)s::text || ' That is ' || (j.suspicion + {WORKER_LOST})
+        || ' points of suspicion. Retry it once the cause is found.') ELSE j.error END
+  FROM locked WHERE j.id = locked.id AND j.id = %(id)s
+  RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
+noted AS (
+  {NOTED}
+  SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'rescued' ELSE state END, attempt, worker, '',
+    jsonb_build_object('reason', %(reason)s::text) FROM moved),
+{COUNTED}
+SELECT state FROM moved
+"""
 
 
 def break_off(db: Db, job_id: UUID, attempt: int, cause: Break) -> str | None:
@@ -232,30 +260,7 @@ def break_off(db: Db, job_id: UUID, attempt: int, cause: Break) -> str | None:
     so it is to be tried again. None: the attempt is over by now.
     """
     rows = db.fetch(
-        f"""
-        WITH locked AS MATERIALIZED (
-          SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
-            j.suspicion + {WORKER_LOST} >= {MAX_SUSPICION} AS dead
-          FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
-          FOR NO KEY UPDATE OF j SKIP LOCKED),
-        moved AS (
-          UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL, run_at = {DUE_AGAIN},
-            state = CASE WHEN cancelled THEN 'cancelled' WHEN dead THEN 'dead' ELSE 'queued' END,
-            finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
-            suspicion = j.suspicion + {WORKER_LOST},
-            hold_until = CASE WHEN NOT (cancelled OR dead) THEN clock_timestamp()
-              + (0.5 + random() / 2) * least(power(2, j.suspicion), {LONGEST_REST_S}) * interval '1 second' END,
-            error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', %(type)s::text,
-              'message', %(why)s::text || ' That is ' || (j.suspicion + {WORKER_LOST})
-                || ' points of suspicion. Retry it once the cause is found.') ELSE j.error END
-          FROM locked WHERE j.id = locked.id AND j.id = %(id)s
-          RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
-        noted AS (
-          INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
-          SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'rescued' ELSE state END, attempt, worker, '',
-            jsonb_build_object('reason', %(reason)s::text) FROM moved),
-        {COUNTED}
-        SELECT state FROM moved""",
+        _BREAK_OFF,
         {"id": job_id, "attempt": attempt, "reason": cause.reason, "type": cause.type, "why": cause.message},
     )
     if rows:
@@ -263,22 +268,26 @@ def break_off(db: Db, job_id: UUID, attempt: int, cause: Break) -> str | None:
     return "running" if still_mine(db, [(job_id, attempt)]) else None
 
 
+_KILL = f"""
+WITH {MINE_ALONE},
+moved AS (
+  UPDATE esteira_job j SET state = 'cancelled', finished_at = clock_timestamp(), worker = NULL,
+    lease_until = NULL
+  FROM locked WHERE j.id = locked.id AND j.id = %(id)s
+  RETURNING j.id, j.attempt, j.type, j.queue, j.state, j.cancel_by),
+{COUNTED}
+{NOTED}
+SELECT id, clock_timestamp(), 'cancelled', attempt, '', cancel_by, '{{"force": true}}' FROM moved
+RETURNING 1
+"""
+
+
 def kill(db: Db, job_id: UUID, attempt: int) -> bool:
     """T12 by force: running -> cancelled, written by the process that then ends itself; False if the row is locked."""
-    rows = db.fetch(
-        f"""
-        WITH locked AS MATERIALIZED (
-          SELECT j.id FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
-          FOR NO KEY UPDATE OF j SKIP LOCKED),
-        moved AS (
-          UPDATE esteira_job j SET state = 'cancelled', finished_at = clock_timestamp(), worker = NULL,
-            lease_until = NULL
-          FROM locked WHERE j.id = locked.id AND j.id = %(id)s
-          RETURNING j.id, j.attempt, j.type, j.queue, j.state, j.cancel_by),
-        {COUNTED}
-        INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
-        SELECT id, clock_timestamp(), 'cancelled', attempt, '', cancel_by, '{{"force": true}}' FROM moved
-        RETURNING 1""",
-        {"id": job_id, "attempt": attempt},
-    )
+    rows = db.fetch(_KILL, {"id": job_id, "attempt": attempt})
     return bool(rows)
+
+
+def _named(mine: Sequence[tuple[UUID, int]]) -> dict[str, Any]:
+    """Return the parameters of `MINE`."""
+    return {"ids": [one for one, _ in mine], "attempts": [attempt for _, attempt in mine]}

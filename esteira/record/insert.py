@@ -55,7 +55,7 @@ class NewJob:
 
     @property
     def secret_names(self) -> str | None:
-        """Which parameters go when the job ends, see the trigger of migration 0012; most types have none."""
+        """Which parameters go when the job ends, see the trigger of migration 0002; most types have none."""
         return ",".join(sorted(registry.secret_names(self.type))) or None
 
 
@@ -98,11 +98,11 @@ RETURNING id, published_at IS NOT NULL
 """
 _NAMES = ", ".join(_COLUMNS)
 _INSERT_MANY = _INSERT.format(
-    rows=f"unnest({', '.join(f'%s::{t}[]' for t in _COLUMNS.values())})", names=_NAMES
+    rows=f"unnest({', '.join(f'%({name})s::{t}[]' for name, t in _COLUMNS.items())})", names=_NAMES
 )
 # One row needs no arrays: a single submit waits for this statement, and it is planned in half the time.
 _INSERT_ONE = _INSERT.format(
-    rows=f"(VALUES ({', '.join(f'%s::{t}' for t in _COLUMNS.values())}))", names=_NAMES
+    rows=f"(VALUES ({', '.join(f'%({name})s::{t}' for name, t in _COLUMNS.items())}))", names=_NAMES
 )
 
 
@@ -123,16 +123,17 @@ def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
 
 def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     if len(jobs) == 1:
-        rows = db.fetch(_INSERT_ONE, [getattr(jobs[0], name) for name in _COLUMNS])
+        rows = db.fetch(_INSERT_ONE, {name: getattr(jobs[0], name) for name in _COLUMNS})
     else:
-        rows = db.fetch(_INSERT_MANY, [[getattr(job, name) for job in jobs] for name in _COLUMNS])
+        rows = db.fetch(_INSERT_MANY, {name: [getattr(job, name) for job in jobs] for name in _COLUMNS})
     return {row[0]: row[1] for row in rows}
 
 
 def holder(db: Db, unique_key: str) -> UUID | None:
     """Return the waiting or running job that holds a unique key."""
     rows = db.fetch(
-        "SELECT id FROM esteira_job WHERE unique_key = %s AND state IN ('queued', 'running')", [unique_key]
+        "SELECT id FROM esteira_job WHERE unique_key = %(key)s AND state IN ('queued', 'running')",
+        {"key": unique_key},
     )
     return rows[0][0] if rows else None
 
@@ -249,21 +250,21 @@ def as_fed(found: Sequence[Row]) -> list[Fed]:
     ]
 
 
+_UNPUBLISH = f"""
+WITH locked AS MATERIALIZED (
+  SELECT j.id FROM esteira_job j
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at = ANY(%(stamps)s::timestamptz[])
+  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
+UPDATE esteira_job j SET published_at = NULL
+WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1"""
+
+
 def unpublish(db: Db, ids: Sequence[UUID | str], stamps: Sequence[datetime | str]) -> int:
     """T2 undone: rows whose hint is missing wait for the feed again, unless they moved since they were looked at."""
     try:
-        return len(db.fetch(_UNPUBLISH, [list(ids), list(stamps)]))
+        return len(db.fetch(_UNPUBLISH, {"ids": list(ids), "stamps": list(stamps)}))
     except VALUE_ERRORS as error:
         if len(ids) > 1:
             return sum(unpublish(db, [one], [stamp]) for one, stamp in zip(ids, stamps, strict=True))
         log.error("job %s cannot be fed again: %s", ids[0], error)
         return 0
-
-
-_UNPUBLISH = f"""
-WITH locked AS MATERIALIZED (
-  SELECT j.id FROM esteira_job j
-  WHERE j.id = ANY(%s::uuid[]) AND {QUEUED} AND j.published_at = ANY(%s::timestamptz[])
-  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
-UPDATE esteira_job j SET published_at = NULL
-WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1"""

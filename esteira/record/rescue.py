@@ -18,7 +18,7 @@ from uuid import UUID
 
 from esteira.db import Db
 from esteira.db.walk import Walk, clock
-from esteira.record import COUNTED, DUE_AGAIN, RUNNING
+from esteira.record import COUNTED, DUE_AGAIN, NOTED, RUNNING
 
 MAX_SUSPICION = 6
 PROCESS_LOST, WORKER_LOST, DRAINED = 2, 1, 0
@@ -55,7 +55,7 @@ moved AS (
   FROM locked WHERE j.id = locked.id AND j.id = ANY(ARRAY(SELECT id FROM locked))
   RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
 noted AS (
-  INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
+  {NOTED}
   SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'rescued' ELSE state END, attempt, worker, '',
     jsonb_build_object('reason', %(reason)s::text) FROM moved),
 {COUNTED}

@@ -9,44 +9,56 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record import RUNNING
+from esteira.record import MINE_ALONE, NOTED
 
-_FREE = f"""WITH free AS MATERIALIZED (
-  SELECT j.id FROM esteira_job j WHERE j.id = %(id)s AND j.attempt = %(attempt)s AND {RUNNING}
-  FOR NO KEY UPDATE OF j SKIP LOCKED)"""
+_START = f"""
+WITH {MINE_ALONE}
+UPDATE esteira_job j SET started_at = j.claimed_at + %(started)s * interval '1 second'
+FROM locked WHERE j.id = locked.id AND j.id = %(id)s RETURNING 1
+"""
 
 
 def start(db: Db, job_id: UUID, attempt: int, started_s: float) -> bool:
     """Say that a claimed job has started, for one that is not over at once; False if its row is locked or lost."""
-    rows = db.fetch(
-        f"""{_FREE}
-            UPDATE esteira_job j SET started_at = j.claimed_at + %(started)s * interval '1 second'
-            FROM free WHERE j.id = free.id AND j.id = %(id)s RETURNING 1""",
-        {"id": job_id, "attempt": attempt, "started": started_s},
-    )
+    rows = db.fetch(_START, {"id": job_id, "attempt": attempt, "started": started_s})
     return bool(rows)
+
+
+_PROGRESS = f"""
+WITH {MINE_ALONE}
+UPDATE esteira_job j SET progress_done = %(done)s, progress_total = %(total)s, progress_text = %(text)s
+FROM locked WHERE j.id = locked.id AND j.id = %(id)s RETURNING 1
+"""
 
 
 def progress(db: Db, job_id: UUID, attempt: int, done: float, total: float | None, text: str) -> bool:
     """Store how far an attempt is; False if its row is locked or lost."""
-    rows = db.fetch(
-        f"""{_FREE}
-            UPDATE esteira_job j SET progress_done = %(done)s, progress_total = %(total)s, progress_text = %(text)s
-            FROM free WHERE j.id = free.id AND j.id = %(id)s RETURNING 1""",
-        {"id": job_id, "attempt": attempt, "done": done, "total": total, "text": text},
-    )
+    rows = db.fetch(_PROGRESS, {"id": job_id, "attempt": attempt, "done": done, "total": total, "text": text})
     return bool(rows)
+
+
+_LATE_RESULT = f"""
+{NOTED}
+SELECT j.id, clock_timestamp(), 'late_result', %(attempt)s, '', '',
+  jsonb_build_object('outcome', %(kind)s::text)
+FROM esteira_job j WHERE j.id = %(id)s
+"""
 
 
 def late_result(db: Db, job_id: UUID, attempt: int, kind: str) -> None:
     """Note that an attempt ended after another had taken its job over; its outcome changed nothing."""
-    db.fetch(
-        """INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)
-           SELECT j.id, clock_timestamp(), 'late_result', %s, '', '',
-             jsonb_build_object('outcome', %s::text)
-           FROM esteira_job j WHERE j.id = %s""",
-        [attempt, kind, job_id],
-    )
+    db.fetch(_LATE_RESULT, {"id": job_id, "attempt": attempt, "kind": kind})
+
+
+_LOG_LINES = """
+WITH free AS MATERIALIZED (
+  SELECT j.id FROM esteira_job j WHERE j.id = ANY(%(ids)s::uuid[])
+  ORDER BY j.id FOR KEY SHARE OF j SKIP LOCKED)
+INSERT INTO esteira_joblog (job_id, attempt, at, text)
+SELECT v.id, v.attempt, clock_timestamp(), v.text
+FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(texts)s::text[]) AS v(id, attempt, text)
+JOIN free ON free.id = v.id RETURNING job_id
+"""
 
 
 def log_lines(db: Db, lines: Sequence[tuple[UUID, int, str]]) -> set[UUID]:
@@ -55,35 +67,32 @@ def log_lines(db: Db, lines: Sequence[tuple[UUID, int, str]]) -> set[UUID]:
     Return the jobs whose rows are locked so strongly that nothing can refer to them: their pieces are not stored yet.
     """
     ids, attempts, texts = zip(*lines, strict=True)
-    rows = db.fetch(
-        """WITH free AS MATERIALIZED (
-             SELECT j.id FROM esteira_job j WHERE j.id = ANY(%(ids)s::uuid[])
-             ORDER BY j.id FOR KEY SHARE OF j SKIP LOCKED)
-           INSERT INTO esteira_joblog (job_id, attempt, at, text)
-           SELECT v.id, v.attempt, clock_timestamp(), v.text
-           FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(texts)s::text[]) AS v(id, attempt, text)
-           JOIN free ON free.id = v.id RETURNING job_id""",
-        {"ids": list(ids), "attempts": list(attempts), "texts": list(texts)},
-    )
+    rows = db.fetch(_LOG_LINES, {"ids": list(ids), "attempts": list(attempts), "texts": list(texts)})
     rest = set(ids) - {row[0] for row in rows}
     if not rest:
         return rest
-    return {row[0] for row in db.fetch("SELECT id FROM esteira_job WHERE id = ANY(%s)", [list(rest)])}
+    there = db.fetch("SELECT id FROM esteira_job WHERE id = ANY(%(ids)s::uuid[])", {"ids": list(rest)})
+    return {row[0] for row in there}
 
 
 def state_of(db: Db, job_id: UUID, attempt: int) -> str:
     """Return what became of an attempt: the job's state while it is the latest, else "somebody else's"."""
-    rows = db.fetch("SELECT state FROM esteira_job WHERE id = %s AND attempt = %s", [job_id, attempt])
+    rows = db.fetch(
+        "SELECT state FROM esteira_job WHERE id = %(id)s AND attempt = %(attempt)s",
+        {"id": job_id, "attempt": attempt},
+    )
     return str(rows[0][0]) if rows else "somebody else's"
+
+
+_WAS_KILLED = """
+SELECT 1 FROM esteira_job j WHERE j.id = %(id)s AND (
+  (j.state = 'cancelled' AND j.cancel_force AND j.attempt = %(attempt)s)
+  OR EXISTS (SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = %(attempt)s
+    AND e.kind = 'cancelled' AND e.detail @> '{"force": true}'))
+"""
 
 
 def was_killed(db: Db, job_id: UUID, attempt: int) -> bool:
     """Say whether an attempt was cancelled by force: by `kill`, even if the job was retried since, or by a rescue."""
-    rows = db.fetch(
-        """SELECT 1 FROM esteira_job j WHERE j.id = %(id)s AND (
-             (j.state = 'cancelled' AND j.cancel_force AND j.attempt = %(attempt)s)
-             OR EXISTS (SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = %(attempt)s
-               AND e.kind = 'cancelled' AND e.detail @> '{"force": true}'))""",
-        {"id": job_id, "attempt": attempt},
-    )
+    rows = db.fetch(_WAS_KILLED, {"id": job_id, "attempt": attempt})
     return bool(rows)

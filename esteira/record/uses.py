@@ -34,6 +34,15 @@ def naming_files(jobs: Sequence[Stored]) -> list[Stored]:
     return [job for job in jobs if job.type in types] if types else []
 
 
+_NOTE = """
+INSERT INTO esteira_fileuse (job_id, file_id)
+SELECT v.job_id, f.id FROM unnest(%(jobs)s::uuid[], %(files)s::uuid[]) AS v(job_id, file_id)
+JOIN esteira_file f ON f.id = v.file_id
+WHERE f.id = ANY(%(files)s::uuid[]) AND f.sha256 <> '' FOR SHARE OF f
+ON CONFLICT DO NOTHING
+"""
+
+
 def note(db: Db, jobs: Iterable[Stored]) -> None:
     """Note the files that stored jobs name; belongs into the transaction that stores them.
 
@@ -41,11 +50,4 @@ def note(db: Db, jobs: Iterable[Stored]) -> None:
     """
     pairs = [(job.id, UUID(found)) for job in jobs for found in set(_ID.findall(job.params))]
     if pairs:
-        db.fetch(
-            """INSERT INTO esteira_fileuse (job_id, file_id)
-               SELECT v.job_id, f.id FROM unnest(%(jobs)s::uuid[], %(files)s::uuid[]) AS v(job_id, file_id)
-               JOIN esteira_file f ON f.id = v.file_id
-               WHERE f.id = ANY(%(files)s::uuid[]) AND f.sha256 <> '' FOR SHARE OF f
-               ON CONFLICT DO NOTHING""",
-            {"jobs": [job for job, _ in pairs], "files": [file for _, file in pairs]},
-        )
+        db.fetch(_NOTE, {"jobs": [job for job, _ in pairs], "files": [file for _, file in pairs]})

@@ -27,7 +27,6 @@ OTHER_CLOCKS = {
     ("esteira/job_types/schedule.py", "Cadence.words"): "only words for people come from it",
     ("esteira/job_types/schedule.py", "cron"): "asks whether an expression ever fires",
     ("esteira/ids.py", "uuid7"): "a UUIDv7 begins with the time, for locality; it never decides",
-    ("esteira/ids.py", "many"): "as uuid7",
 }
 WALL_CLOCKS = re.compile(
     r"(^|\.)(timezone\.now|localtime|datetime\.(now|utcnow|today)|date\.today|time\.(time|time_ns)|Now)$"
@@ -107,6 +106,18 @@ def _functions_of_record() -> Iterator[ast.FunctionDef]:
     for path in modules("esteira"):
         if RECORD in path.parents:
             yield from (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef))
+
+
+def test_statements_of_record_name_their_parameters() -> None:
+    found = [
+        f"{path}:{constant.lineno}"
+        for path in modules("esteira")
+        if RECORD in path.parents
+        for constant in strings(tree_of(path))
+        if re.search(r"(::|=|ANY\(|, )\s*%s|%s\s*(::|\)|,)", str(constant.value))
+    ]
+
+    assert not found, "write %(name)s:\n" + "\n".join(found)
 
 
 def test_the_core_reads_no_clock_but_the_database_s() -> None:
