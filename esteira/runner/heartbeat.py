@@ -93,7 +93,9 @@ class Heartbeat(threading.Thread):
         """Seconds until the next beat; None is a rest until `beat`."""
         self._resting = True  # before looking: whoever brings work after the look sees it and wakes us
         young = time.monotonic() - self._held_jobs.began < 1.0
-        self._resting = not (young or self._held_jobs.pending() or self._held_jobs.held())
+        # What runs after its completion holds no lease, and has limits all the same.
+        busy = self._held_jobs.running is not None or self._held_jobs.held()
+        self._resting = not (young or self._held_jobs.pending() or busy)
         if self._resting:
             return STATS_S if self._stats else None
         return BEAT_S if young or self._held_jobs.pending() else SLOW_BEAT_S

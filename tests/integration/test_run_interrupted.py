@@ -181,10 +181,13 @@ def test_what_ignores_its_limit_or_an_operators_force_ends_with_its_process(
     ] * 2
 
 
-def test_the_time_limit_also_ends_what_a_function_does_after_its_completion(runner: Runner) -> None:
+def test_the_time_limit_also_ends_what_a_function_does_after_its_completion(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "STATS_S", 0.1)
     tidied: list[str] = []
 
-    @job(name="test.after", timeout=0.5, retries=0)
+    @job(name="test.after", timeout=2, retries=0)
     def after(ctx: Context) -> None:
         with ctx.completing() as done:
             done.result = "paid"
@@ -204,10 +207,14 @@ def test_the_time_limit_also_ends_what_a_function_does_after_its_completion(runn
 def test_what_ignores_its_limit_ends_with_its_process_although_its_attempt_is_over(
     lost: bool, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it has completed before or has lost its lease: nobody else would end it."""
-    monkeypatch.setattr(heartbeat, "HARD_AFTER_S", 0.3)
+    """Whether it has completed before or has lost its lease: nobody else would end it.
 
-    @job(name="test.deaf", timeout=0.5, retries=0)
+    The limit passes when the heartbeat has long written all that there was to write.
+    """
+    monkeypatch.setattr(heartbeat, "HARD_AFTER_S", 0.3)
+    monkeypatch.setattr(heartbeat, "STATS_S", 0.1)
+
+    @job(name="test.deaf", timeout=2, retries=0)
     def deaf(ctx: Context) -> None:
         if not lost:
             with ctx.completing():
