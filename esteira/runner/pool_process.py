@@ -20,12 +20,18 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # newer than its published types
+
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Celery's soft time limit, which hints do not have, raises at any line of the core as well.
 REFUSED = (*STOPS, signal.SIGUSR1)
+#: With these codes billiard's handler of signals leaves a pool process that was told to stop.
+STOPPED = tuple(one - 256 for one in (*STOPS, signal.SIGINT))
 
 handler_of: Callable[[int], Any] = _signal.getsignal
 
+# The system has one parent, one set of signal handlers and one hook of a fork for a process, and calls them with
+# nothing of ours: so they find their state here. It is all the state of the runner that is not handed over.
 _parent: int | None = None
 _forked = _busy = _asked = False
 _before: dict[int, Any] = {}
@@ -96,6 +102,19 @@ def busy() -> Iterator[None]:
     if _asked:
         _asked = False
         raise Leave(0)
+
+
+def leave_if_told(error: BaseException) -> None:
+    """Let a signal that ends this process end it: what it raised inside the job is not the job's failure.
+
+    A stop is raised on, and what is held goes back. Any other signal (a limit of processor time, an alarm that nobody
+    handles) is as good as a crash, and counts as one: it may come back whenever this job runs.
+    """
+    if not terminate_handler_fired():
+        return
+    if isinstance(error, SystemExit) and error.code not in STOPPED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise error
 
 
 def leave_if_forked(error: BaseException | None = None) -> None:
