@@ -27,7 +27,7 @@ def door(task: Any, *ids: str, **others: Any) -> None:
             "a message of type %s was no hint; it is dropped: submit jobs, do not call them", task.name
         )
         return
-    pool_runner.runner().run_hint(ids, task.request.id)
+    pool_runner.run_hint(ids, task.request.id)
 
 
 _register: Any = shared_task  # its published types do not know `Request`

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from celery import signals
@@ -22,12 +23,6 @@ PAUSE_S = 1.0
 _runner: Runner | None = None
 
 
-def runner() -> Runner:
-    """Return the pool process's runner."""
-    assert _runner is not None, "hints run in a worker's pool processes only"
-    return _runner
-
-
 def start(worker: str) -> None:
     """Make this process ready for hints, or end it: Celery logs what a receiver raises, and goes on without it."""
     global _runner
@@ -41,6 +36,12 @@ def start(worker: str) -> None:
         log.critical("a pool process cannot start, and is replaced", exc_info=True)
         time.sleep(PAUSE_S)  # the next one may fare no better
         os._exit(os.EX_SOFTWARE)
+
+
+def run_hint(ids: Sequence[str], delivery: str) -> None:
+    """Run a hint by the runner of this process."""
+    assert _runner is not None, "hints run in a worker's pool processes only"
+    _runner.run_hint(ids, delivery)
 
 
 @signals.worker_process_shutdown.connect
