@@ -2,7 +2,7 @@
 
 It beats every 50 ms while jobs are short or something waits to be written, slower while one long job runs, and rests
 while there is none. It uses the core's private connection only; a job's own transaction never meets it. While the
-database is away it tries again and again: nothing is forgotten, and whoever lost a lease learns it from the next beat.
+database is away it tries again and again: nothing is forgotten, and the next beat finds the leases that are lost.
 
 Each beat extends before it writes, so that nothing which has to wait costs a job its lease.
 """
@@ -94,7 +94,9 @@ class Heartbeat(threading.Thread):
 
     def _pause(self) -> float | None:
         """Seconds until the next beat; None is a rest until `beat`."""
-        self._resting = True  # before looking: whoever brings work after the look sees it and wakes us
+        self._resting = (
+            True  # before looking: a thread that brings work after the look sees it, and wakes this one
+        )
         young = time.monotonic() - self._held_jobs.began < 1.0
         self._resting = not (young or self._held_jobs.busy())
         if self._resting:

@@ -80,7 +80,7 @@ class Held:
 
     @property
     def has_completed(self) -> bool:
-        """Whether a completion has ended it, or may have: then its row is nobody's to write here."""
+        """Whether a completion has ended it, or may have: then nothing here writes its row."""
         return self.phase in (Phase.COMPLETING, Phase.DONE)
 
     def start(self) -> None:

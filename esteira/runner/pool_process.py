@@ -30,8 +30,8 @@ STOPPED = tuple(one - 256 for one in (*STOPS, signal.SIGINT))
 
 handler_of: Callable[[int], Any] = _signal.getsignal
 
-# The system has one parent, one set of signal handlers and one hook of a fork for a process, and calls them with
-# nothing of ours: so they find their state here. It is all the state of the runner that is not handed over.
+# A process has one parent, one set of signal handlers and one hook at a fork, and the system calls them without an
+# object: so their state is global. All other state of the runner is handed over.
 _parent: int | None = None
 _forked = _busy = _asked = False
 _before: dict[int, Any] = {}
