@@ -53,7 +53,7 @@ class Attempts:
         host = WorkerHost(held, self._core, self._interrupt, self._recorded)
         try:
             with self._interrupt.inside(held):
-                return self._between.call(called, held, host, self._between)
+                return self._between.call(called, held, host)
         except Refused as refusal:
             return self._refused(held, refusal)
         except OutcomeUnknown as error:

@@ -21,9 +21,9 @@ from esteira.job_types.context import Context
 from esteira.job_types.parameters import Params
 from esteira.job_types.registry import JobType, registry
 from esteira.record.finish import Outcome
-from esteira.runner.between import Between
 from esteira.runner.held import Held
 from esteira.runner.outcome import SAID_ON_PURPOSE, BadParameters, succeeded
+from esteira.runner.pool_process import guarded
 from esteira.runner.runtime import OutcomeUnknown, WorkerHost
 from esteira.values import spoken
 from esteira.values.bounds import clean
@@ -39,7 +39,7 @@ class Refused(BaseException):
         self.why = why
 
 
-def called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
+def called(held: Held, host: WorkerHost) -> Outcome | None:
     """Run an attempt and return its outcome; None if its completion has recorded it already.
 
     Call it by `between.call`: hooks of a commit, a check of parameters and a generator that was returned are the job's
@@ -53,7 +53,7 @@ def called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
         log=logging.getLogger(f"jobs.{job_type.name}"),
         host=host,
     )
-    value = _call(between, job_type, context, _params(held, job_type))
+    value = _call(job_type, context, _params(held, job_type))
     if not held.has_completed and held.unsure is None:
         outcome = succeeded(held, value, ended=time.monotonic())
         if left := sessions.left_open():
@@ -89,11 +89,11 @@ def _params(held: Held, job_type: JobType) -> Params:
         raise BadParameters(f"The check of the stored parameters broke: {said}") from error
 
 
-def _call(between: Between, job_type: JobType, context: Context, params: Params) -> Any:
+def _call(job_type: JobType, context: Context, params: Params) -> Any:
     if not job_type.atomic:
-        return between.guarded(job_type.call, context, params)
+        return guarded(job_type.call, context, params)
     with (
         context.completing() as done
     ):  # a child of the function's own leaves before it could complete anything
-        done.result = between.guarded(job_type.call, context, params)
+        done.result = guarded(job_type.call, context, params)
     return None

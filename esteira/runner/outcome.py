@@ -36,7 +36,9 @@ RESULT_MAX = 256 * 1024
 MESSAGE_MAX, TRACEBACK_MAX, NAME_MAX = 4 * 1024, 16 * 1024, 200
 BACKOFF_MAX_S = 3600.0
 #: Where the core calls a job's function: no help to its author.
-CORE_FRAMES = ("/esteira/runner/attempt.py", "/esteira/runner/calling.py", "/esteira/runner/between.py")
+CORE_FRAMES = tuple(
+    f"/esteira/runner/{name}.py" for name in ("attempt", "between", "calling", "pool_process")
+)
 
 
 class BadParameters(Exception):

@@ -18,9 +18,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # newer than its published types
+
+T = TypeVar("T")
 
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Celery's soft time limit, which hints do not have, raises at any line of the core as well.
@@ -130,6 +132,17 @@ def leave_if_forked(error: BaseException | None = None) -> None:
         with suppress(Exception):  # whatever the job has put there
             stream.flush()
     os._exit(code)
+
+
+def guarded(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a part of a job; a child that it forks ends where it would return from here."""
+    try:
+        value = function(*arguments)
+    except BaseException as error:
+        leave_if_forked(error)
+        raise
+    leave_if_forked()
+    return value
 
 
 def _guard_signals() -> None:
