@@ -17,7 +17,7 @@ from esteira import Context, TimeLimitExceeded, job, operate
 from esteira.db import PrivateConnection
 from esteira.models import Job
 from esteira.record import finish
-from esteira.record import operate as operator
+from esteira.record.operate import retry
 from esteira.record.rescue import process_ended
 from esteira.runner import heartbeat
 from esteira.runner.runner import Runner
@@ -259,7 +259,7 @@ def test_a_forced_cancel_ends_the_process_whoever_wrote_it_and_whatever_it_heard
     def kill_and_lose(db: PrivateConnection, job_id: UUID, attempt: int) -> bool:
         assert kill(db, job_id, attempt)
         if by.endswith("retried"):
-            operator.retry(db, job_id, by="bob")
+            retry(db, job_id, by="bob")
         db.fetch("SELECT pg_terminate_backend(pg_backend_pid())")
         raise AssertionError("the connection was not cut")
 
