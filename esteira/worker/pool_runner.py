@@ -45,7 +45,7 @@ def run_hint(ids: Sequence[str], delivery: str) -> None:
 
 
 @signals.worker_process_shutdown.connect
-def _keep_counts(**_: Any) -> None:
+def _flush_stats(**_: Any) -> None:
     if _runner is not None:
         try:
             _runner.stats.flush(_runner.core)
