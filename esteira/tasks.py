@@ -14,7 +14,7 @@ from kombu import Queue
 
 from esteira.broker.batching import known_queues
 from esteira.job_types.registry import registry
-from esteira.worker import lifecycle, remote_control, request
+from esteira.worker import lifecycle, pool_runner, remote_control, request
 
 log = logging.getLogger("esteira.worker")
 
@@ -27,7 +27,7 @@ def door(task: Any, *ids: str, **others: Any) -> None:
             "a message of type %s was no hint; it is dropped: submit jobs, do not call them", task.name
         )
         return
-    lifecycle.runner().run_hint(ids, task.request.id)
+    pool_runner.run_hint(ids, task.request.id)
 
 
 _register: Any = shared_task  # its published types do not know `Request`

@@ -32,7 +32,7 @@ from esteira.db import sessions
 from esteira.runner import pool_process
 from esteira.runner.interrupt import Interrupt
 from esteira.runner.job_log import Logs
-from esteira.runner.pool_process import handler_of
+from esteira.runner.pool_process import guarded, handler_of
 from esteira.values.spoken import name_of, said
 
 T = TypeVar("T")
@@ -108,17 +108,7 @@ class Between:
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call everything that belongs to one job in a context of its own; a child that it forks does not come back."""
-        return self._context.copy().run(self.guarded, function, *arguments)
-
-    def guarded(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a part of a job; a child that it forks ends where it would return from here."""
-        try:
-            value = function(*arguments)
-        except BaseException as error:
-            pool_process.leave_if_forked(error)
-            raise
-        pool_process.leave_if_forked()
-        return value
+        return self._context.copy().run(guarded, function, *arguments)
 
     def settle(self) -> None:
         """Put back what a job has changed."""

@@ -1,6 +1,6 @@
 """Everything that runs code of a job type's: the check of its parameters, its function, its result.
 
-Whatever that code raises leaves `called`, so that `esteira.runner.runner` counts it: a check that breaks and a
+Whatever that code raises leaves `called`, so that `esteira.runner.attempt` counts it: a check that breaks and a
 transaction that is left open fail the try, parameters that the signature refuses count nothing. If the process dies
 here, its lease ends.
 """
@@ -21,9 +21,9 @@ from esteira.job_types.context import Context
 from esteira.job_types.parameters import Params
 from esteira.job_types.registry import JobType, registry
 from esteira.record.finish import Outcome
-from esteira.runner import outcome as outcomes
-from esteira.runner.between import Between
 from esteira.runner.held import Held
+from esteira.runner.outcome import SAID_ON_PURPOSE, BadParameters, succeeded
+from esteira.runner.pool_process import guarded
 from esteira.runner.runtime import OutcomeUnknown, WorkerHost
 from esteira.values import spoken
 from esteira.values.bounds import clean
@@ -39,27 +39,27 @@ class Refused(BaseException):
         self.why = why
 
 
-def called(held: Held, host: WorkerHost, between: Between) -> Outcome | None:
+def called(held: Held, host: WorkerHost) -> Outcome | None:
     """Run an attempt and return its outcome; None if its completion has recorded it already.
 
     Call it by `between.call`: hooks of a commit, a check of parameters and a generator that was returned are the job's
     own code as well.
     """
-    kind = _known(held)
+    job_type = _known(held)
     context = Context(
         job_id=held.job.id,
         attempt=held.job.attempt,
         try_number=held.job.tries,
-        log=logging.getLogger(f"jobs.{kind.name}"),
+        log=logging.getLogger(f"jobs.{job_type.name}"),
         host=host,
     )
-    value = _call(between, kind, context, _params(held, kind))
-    if not held.completed and held.unsure is None:
-        outcome = outcomes.succeeded(held, value, ended=time.monotonic())
+    value = _call(job_type, context, _params(held, job_type))
+    if not held.has_completed and held.unsure is None:
+        outcome = succeeded(held, value, ended=time.monotonic())
         if left := sessions.left_open():
             raise left
         return outcome
-    if not held.completed:  # the function swallowed what tells of it
+    if not held.has_completed:  # the function swallowed what tells of it
         raise OutcomeUnknown from held.unsure
     if value is not None:
         log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
@@ -75,25 +75,25 @@ def _known(held: Held) -> JobType:
         raise Refused(clean(str(error))) from None
 
 
-def _params(held: Held, kind: JobType) -> Params:
+def _params(held: Held, job_type: JobType) -> Params:
     try:
         try:
-            return kind.model.model_validate(json.loads(held.job.params))
+            return job_type.model.model_validate(json.loads(held.job.params))
         except ValidationError as error:
             why = "; ".join(f"{p['pointer']}: {p['detail']}" for p in problems(error)[:5])
             raise Refused(clean(why)) from None
-    except outcomes.SAID_ON_PURPOSE:
+    except SAID_ON_PURPOSE:
         raise
     except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
         said = f"{spoken.name_of(error)}: {spoken.said(error)}"
-        raise outcomes.BadParameters(f"The check of the stored parameters broke: {said}") from error
+        raise BadParameters(f"The check of the stored parameters broke: {said}") from error
 
 
-def _call(between: Between, kind: JobType, context: Context, params: Params) -> Any:
-    if not kind.atomic:
-        return between.guarded(kind.call, context, params)
+def _call(job_type: JobType, context: Context, params: Params) -> Any:
+    if not job_type.atomic:
+        return guarded(job_type.call, context, params)
     with (
         context.completing() as done
     ):  # a child of the function's own leaves before it could complete anything
-        done.result = between.guarded(kind.call, context, params)
+        done.result = guarded(job_type.call, context, params)
     return None

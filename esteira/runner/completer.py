@@ -1,10 +1,10 @@
-"""Write what a pool process has to tell: ends of attempts, jobs handed back, logs, progress, counts.
+"""Write what a pool process has to tell: outcomes of attempts, jobs handed back, logs, progress, counts.
 
-Completions go off the job's path: the heartbeat thread writes them while the next job runs, and the main thread writes
-the last ones before it takes another hint. Everything here may be repeated after a lost connection, because each write
-names its attempt. A value that the database refuses harms its own job only, and an end that cannot be written at all
-breaks its attempt off. What belongs to a row that somebody locks is kept for the next time, and holds up nothing else:
-nothing that ended is forgotten.
+Outcomes are written off the job's path: the heartbeat thread writes them while the next job runs, and the main thread
+writes the last ones before it takes another hint. Everything here may be repeated after a lost connection, because each
+write names its attempt. A value that the database refuses harms its own job only, and an outcome that cannot be written
+at all breaks its attempt off. What belongs to a row that somebody locks is kept for the next time, and holds up nothing
+else: nothing that ended is forgotten.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uuid import UUID
 from esteira.db import ConnectionLost, PrivateConnection
 from esteira.record import finish, telling
 from esteira.record.finish import Break, Outcome
-from esteira.runner.held import Held, HeldJobs, Pending
+from esteira.runner.held import HandBack, Held, HeldJobs, Pending
 from esteira.stats import Stats
 
 log = logging.getLogger("esteira.runner")
@@ -48,14 +48,14 @@ class Completer:
                 self._held_jobs.put_back(pending)
 
     def _write(self, pending: Pending) -> None:
-        """Logs before ends, so that whoever sees an end sees its log; what is written leaves the list at once."""
+        """Logs before outcomes: a reader who sees that a job has ended sees its log."""
         self._write_logs(pending)
         self._write_progress(pending)
-        if pending.ended:
-            self._write_ends(pending)
-        if pending.returning:
-            self._hand_back(pending)
-        self._break_off_all(pending)
+        self._write_outcomes([held for held in pending.over if isinstance(held.outcome, Outcome)])
+        self._hand_back([held for held in pending.over if isinstance(held.outcome, HandBack)])
+        for held in pending.over:
+            if isinstance(held.outcome, Break) and self._break_off(held, held.outcome):
+                held.outcome = None
 
     def _write_logs(self, pending: Pending) -> None:
         if not pending.logs:
@@ -66,7 +66,7 @@ class Completer:
             locked = telling.log_lines(self._core, lines)
         except ConnectionLost:
             raise
-        except Exception as error:  # a log is not worth an end
+        except Exception as error:  # a log is not worth an outcome
             log.error("pieces of log of %s jobs cannot be stored: %s", len(lines), error)
         pending.logs = [(held, text) for held, text in pending.logs if held.job.id in locked]
 
@@ -74,7 +74,7 @@ class Completer:
         for told in list(pending.progress):
             held, (done, total, text) = told
             try:
-                if not held.completed and not telling.progress(self._core, *held.mine, done, total, text):
+                if not telling.progress(self._core, *held.mine, done, total, text):
                     continue
             except ConnectionLost:
                 raise
@@ -82,29 +82,26 @@ class Completer:
                 log.error("the progress of job %s cannot be stored: %s", held.job.id, error)
             pending.progress.remove(told)
 
-    def _write_ends(self, pending: Pending) -> None:
-        states = self.record([outcome for _, outcome in pending.ended])
-        for end in list(pending.ended):
-            held, outcome = end
+    def _write_outcomes(self, over: list[Held]) -> None:
+        outcomes = [held.outcome for held in over if isinstance(held.outcome, Outcome)]
+        states = self.record(outcomes) if outcomes else {}
+        for held, outcome in zip(over, outcomes, strict=True):
             state = states.get(outcome.id)
             if state != RUNNING:
                 self.count(held, outcome, state)
-                pending.ended.remove(end)
+                held.outcome = None
 
-    def _hand_back(self, pending: Pending) -> None:
-        mine = [held.mine for held in pending.returning]
+    def _hand_back(self, over: list[Held]) -> None:
+        mine = [held.mine for held in over]
         locked: Collection[UUID] = ()
         if finish.hand_back(self._core, mine) < len(mine):
             locked = finish.still_mine(self._core, mine)
-        pending.returning = [held for held in pending.returning if held.job.id in locked]
-
-    def _break_off_all(self, pending: Pending) -> None:
-        for one in list(pending.broken):
-            if self._break_off(*one):
-                pending.broken.remove(one)
+        for held in over:
+            if held.job.id not in locked:
+                held.outcome = None
 
     def record(self, outcomes: list[Outcome]) -> dict[UUID, str]:
-        """Record ends as `finish` does; a value that cannot be stored turns its own attempt into a failure."""
+        """Record outcomes as `finish` does; a value that cannot be stored turns its own attempt into a failure."""
         try:
             return finish.finish(self._core, outcomes)
         except ConnectionLost:
@@ -118,14 +115,14 @@ class Completer:
             return self._record_refused(outcomes[0], error)
 
     def _record_refused(self, outcome: Outcome, error: Exception) -> dict[UUID, str]:
-        log.error("job %s: the database refuses its end: %s", outcome.id, error)
+        log.error("job %s: the database refuses its outcome: %s", outcome.id, error)
         try:
             return finish.finish(self._core, [_unwritable(outcome, error)])
         except ConnectionLost:
             raise
         except Exception as worse:
             log.exception("job %s: not even its failure can be written", outcome.id)
-            cause = Break(reason="its end cannot be written", type="Unwritable", message=_plain(worse))
+            cause = Break(reason="its outcome cannot be written", type="Unwritable", message=_plain(worse))
             state = finish.break_off(self._core, outcome.id, outcome.attempt, cause)
             return {outcome.id: state} if state else {}
 
@@ -150,8 +147,12 @@ class Completer:
         )
         return True
 
+    def count_completion(self, held: Held, outcome: Outcome) -> None:
+        """Count a success that a completion has recorded together with the job's effects."""
+        self.count(held, outcome, "succeeded")
+
     def count(self, held: Held, outcome: Outcome, state: str | None) -> None:
-        """Count an end for the statistics, or say loudly that it was refused."""
+        """Count an outcome for the statistics, or warn that it came too late."""
         if state is None:
             log.warning(
                 "refused: attempt %s of job %s (%s) ended %s, but another attempt owns the job by now",

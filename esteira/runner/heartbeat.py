@@ -1,8 +1,8 @@
-"""The heartbeat of a pool process: one thread that keeps its leases, writes its ends and enforces its limits.
+"""The heartbeat of a pool process: one thread that keeps its leases, writes its outcomes and enforces its limits.
 
 It beats every 50 ms while jobs are short or something waits to be written, slower while one long job runs, and rests
 while there is none. It uses the core's private connection only; a job's own transaction never meets it. While the
-database is away it tries again and again: nothing is forgotten, and whoever lost a lease learns it from the next beat.
+database is away it tries again and again: nothing is forgotten, and the next beat finds the leases that are lost.
 
 Each beat extends before it writes, so that nothing which has to wait costs a job its lease.
 """
@@ -22,7 +22,7 @@ from esteira.errors import TimeLimitExceeded
 from esteira.job_types.registry import HARD_AFTER_S, registry
 from esteira.record import finish, telling
 from esteira.runner.completer import Completer
-from esteira.runner.held import Held, HeldJobs
+from esteira.runner.held import HandBack, Held, HeldJobs, Phase
 from esteira.runner.interrupt import Interrupt
 from esteira.runner.outcome import timed_out
 from esteira.runner.pool_process import end_by_force, end_if_orphaned
@@ -45,7 +45,7 @@ LOCKED_PATIENCE_S = 30.0
 
 def lock_timeout_s() -> float:
     """Return how long a statement of a pool process may wait for a lock, by the shortest lease of any type."""
-    leases = [settings.LEASE_SECONDS, *(kind.lease_s for kind in registry.all() if kind.lease_s)]
+    leases = [settings.LEASE_SECONDS, *(job_type.lease_s for job_type in registry.all() if job_type.lease_s)]
     return float(min(leases)) / LOCK_WAITS_PER_LEASE
 
 
@@ -66,6 +66,9 @@ class Heartbeat(threading.Thread):
         self._wake = threading.Event()
         self._resting = True
         self._extended = self._told = self._counted = 0.0
+        #: The last job that was warned of its limit, and the last one whose start is stored: one runs at a time.
+        self._warned: Held | None = None
+        self._told_start: Held | None = None
 
     def beat(self) -> None:
         """Say that there is work; costs nothing while the heartbeat thread runs anyway."""
@@ -91,9 +94,11 @@ class Heartbeat(threading.Thread):
 
     def _pause(self) -> float | None:
         """Seconds until the next beat; None is a rest until `beat`."""
-        self._resting = True  # before looking: whoever brings work after the look sees it and wakes us
+        self._resting = (
+            True  # before looking: a thread that brings work after the look sees it, and wakes this one
+        )
         young = time.monotonic() - self._held_jobs.began < 1.0
-        self._resting = not (young or self._held_jobs.pending() or self._held_jobs.held())
+        self._resting = not (young or self._held_jobs.busy())
         if self._resting:
             return STATS_S if self._stats else None
         return BEAT_S if young or self._held_jobs.pending() else SLOW_BEAT_S
@@ -117,18 +122,16 @@ class Heartbeat(threading.Thread):
 
     def _tell_start(self, now: float) -> None:
         held = self._held_jobs.running
-        if (
-            held
-            and held.started
-            and not held.told_start
-            and not held.completed
-            and now - held.started >= BEAT_S
+        if held is None or held is self._told_start or held.phase is not Phase.RUNNING or not held.started:
+            return
+        if now - held.started >= BEAT_S and telling.start(
+            self._core, *held.mine, held.started - held.claimed
         ):
-            held.told_start = telling.start(self._core, *held.mine, held.started - held.claimed)
+            self._told_start = held
 
     def _extend(self, now: float) -> None:
         with self._core.lock:
-            held = self._held_jobs.held()
+            held = self._held_jobs.leased()
             if not held:
                 self._extended = now
                 return
@@ -136,26 +139,22 @@ class Heartbeat(threading.Thread):
                 return
             still = finish.extend(self._core, [one.mine for one in held])
             self._extended = now
-        forced: list[Held] = []
+        self._held_jobs.lose([one for one in held if one.job.id not in still])
         for one in held:
-            cancelled, force = still.get(one.job.id, (False, False))
-            one.cancelled = one.cancelled or cancelled
-            if one.job.id not in still and not one.completed:
-                one.lost = True
-            elif force and one is self._held_jobs.running:
-                one.forced = one.forced or now
-                forced.append(one)
-        self._held_jobs.drop_lost()
-        for one in forced:
-            self._cancel_by_force(one, now)
-        if (running := self._held_jobs.running) and running.lost:
+            one.cancelled = one.cancelled or still.get(one.job.id, (False, False))[0]
+        if (running := self._held_jobs.running) is None:
+            return
+        if still.get(running.job.id, (False, False))[1]:
+            running.forced = running.forced or now
+            self._cancel_by_force(running, now)
+        if running.phase is Phase.LOST:
             self._end_if_killed(running, now)
 
     def _warn(self, now: float) -> None:
         """Raise inside the function; after its completion that ends it, and changes nothing else."""
         held = self._held_jobs.running
-        if held and not held.warned and _over(held, now) >= 0:
-            held.warned = True
+        if held and held is not self._warned and _over(held, now) >= 0:
+            self._warned = held
             self._interrupt.send(
                 held, TimeLimitExceeded(f"the time limit of {held.job.timeout_s:g} s has passed")
             )
@@ -163,19 +162,19 @@ class Heartbeat(threading.Thread):
     def _limit(self, now: float) -> None:
         """End a process whose job ignores its limit; one whose commit may be under way gets as much time again."""
         held = self._held_jobs.running
-        if held and _over(held, now) >= HARD_AFTER_S * (2 if held.completed else 1):
+        if held and _over(held, now) >= HARD_AFTER_S * (2 if held.has_completed else 1):
             self._end_by_force(held, now)
 
     def _end_by_force(self, held: Held, now: float) -> None:
         """A hard time limit is a failure of this job only: the others of its hint run elsewhere, alone.
 
-        Whoever is over has no end to write, because of a completion or a lease that was lost, and goes all the same.
+        A job that has completed or lost its lease has no outcome to write; its process is ended all the same.
         """
         self._completer.flush(running_too=True)
         if self._others_wait(_over(held, now) - HARD_AFTER_S):
             return
         state = None
-        if not held.completed:
+        if not held.has_completed:
             outcome = timed_out(held, _over(held, now) + held.job.timeout_s)
             state = self._completer.record([outcome]).get(held.job.id)
         if state == "running" or (state is None and self._held_jobs.running is not held):
@@ -204,14 +203,15 @@ class Heartbeat(threading.Thread):
             self._leave()
 
     def _others_wait(self, since_s: float) -> bool:
-        """Whether what has ended here is locked still: it is to be written before this process leaves."""
+        """Whether the row of what has ended here is still locked: it is to be written before this process leaves."""
         return self._held_jobs.pending() and since_s < LOCKED_PATIENCE_S
 
     def _leave(self) -> None:
         self._held_jobs.hand_back_waiting()
-        waiting = self._held_jobs.collect(running_too=False).returning
+        over = self._held_jobs.collect(running_too=False).over
+        waiting = [one.mine for one in over if isinstance(one.outcome, HandBack)]
         with suppress(*ConnectionLost):  # then their leases end
-            finish.hand_back(self._core, [one.mine for one in waiting], solo=True)
+            finish.hand_back(self._core, waiting, solo=True)
         end_by_force()
 
 

@@ -1,4 +1,4 @@
-"""What one pool process holds: jobs that wait their turn, the one that runs, and ends not yet written.
+"""What one pool process holds: jobs that wait their turn, the one that runs, and outcomes not yet written.
 
 The main thread takes and ends jobs; the heartbeat thread hands back, extends and writes. One lock keeps "take the next"
 and "hand back what has not started" apart. No database here.
@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from uuid import UUID
 
 from esteira.record.claim import Claimed
@@ -22,23 +23,48 @@ LOG_MAX = 1024 * 1024
 CUT = "\n[the rest was cut: an attempt keeps 1 MiB of its log]\n"
 
 
+class Phase(Enum):
+    """How far a claimed job has come in this process."""
+
+    WAITING = "claimed; its turn has not come"
+    RUNNING = "its function runs"
+    COMPLETING = "its completion is written, and the commit is under way: it may have ended already"
+    DONE = "it is over: by a committed completion, after which its function may still run, or by its outcome"
+    LOST = "another attempt owns it; its function may still run"
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """The end of an attempt that counts nothing: it has not started, or its process was told to stop."""
+
+
+#: How an attempt ends here, if it is left to the completer to write.
+Ending = Outcome | Break | HandBack
+
+
 @dataclass(eq=False, slots=True)
 class Held:
-    """A claimed job while this process has it. Times are the process's monotonic clock, for offsets only."""
+    """A claimed job while this process has it. Times are the process's monotonic clock, for offsets only.
+
+    A completion changes `phase` without the lock, because it runs inside the function: a child that the job forks would
+    inherit the lock as the heartbeat holds it. That is safe: the heartbeat sets only LOST, after the server gave the
+    job to another attempt, and then the server refuses the completion before COMPLETING.
+    """
 
     job: Claimed
     claimed: float
+    phase: Phase = Phase.WAITING
+    #: How it ended, until that is written.
+    outcome: Ending | None = None
+    #: Somebody asked for a cancel, and since when by force: that may happen in any phase, and changes none by itself.
     cancelled: bool = False
-    lost: bool = False
-    completed: bool = False
+    forced: float | None = None
     has_files: bool = False
     started: float | None = None
-    told_start: bool = False
-    warned: bool = False
-    forced: float | None = None
     progress: tuple[float, float | None, str] | None = None
     core_errors: tuple[BaseException, ...] = ()
     connected: bool = False
+    #: What left its completion in doubt; the function may have caught it, and run on.
     unsure: BaseException | None = None
     log: list[str] = field(default_factory=list)
     log_bytes: int = 0
@@ -51,6 +77,35 @@ class Held:
     @property
     def mine(self) -> tuple[UUID, int]:
         return self.job.id, self.job.attempt
+
+    @property
+    def has_completed(self) -> bool:
+        """Whether a completion has ended it, or may have: then nothing here writes its row."""
+        return self.phase in (Phase.COMPLETING, Phase.DONE)
+
+    def start(self) -> None:
+        self.started = time.monotonic()
+        self.phase = Phase.RUNNING
+
+    def begin_commit(self) -> None:
+        self.phase = Phase.COMPLETING
+
+    def end_commit(self, *, committed: bool) -> None:
+        """Note how a completion went; one that was rolled back before its commit began has changed no phase."""
+        if committed:
+            self.phase = Phase.DONE
+        elif self.phase is Phase.COMPLETING:
+            self.phase = Phase.RUNNING
+
+    def lose(self) -> None:
+        """Another attempt owns it, unless its own completion is why the server no longer counts it as running."""
+        if self.phase in (Phase.WAITING, Phase.RUNNING):
+            self.phase = Phase.LOST
+
+    def end_with(self, outcome: Ending | None) -> None:
+        """Keep the outcome for the completer; a completion has recorded its own already."""
+        self.outcome = None if self.has_completed else outcome
+        self.phase = Phase.DONE
 
     def say(self, line: str) -> None:
         """Keep a line of the log, up to 1 MiB an attempt; of the line that goes beyond it, its beginning."""
@@ -65,16 +120,14 @@ class Held:
 
 @dataclass(slots=True)
 class Pending:
-    """What is to be written now, taken out of the held jobs at once."""
+    """What is to be written now, taken out of the held jobs at once. What is written has no `outcome` any more."""
 
-    ended: list[tuple[Held, Outcome]]
-    returning: list[Held]
-    broken: list[tuple[Held, Break]]
+    over: list[Held]
     logs: list[tuple[Held, str]]
     progress: list[tuple[Held, tuple[float, float | None, str]]]
 
     def __bool__(self) -> bool:
-        return bool(self.ended or self.returning or self.broken or self.logs or self.progress)
+        return bool(self.over or self.logs or self.progress)
 
 
 class HeldJobs:
@@ -85,10 +138,7 @@ class HeldJobs:
         self.began = 0.0
         self.running: Held | None = None
         self._waiting: deque[Held] = deque()
-        self._ended: list[tuple[Held, Outcome]] = []
-        self._returning: list[Held] = []
-        self._broken: list[tuple[Held, Break]] = []
-        self._silent: list[Held] = []
+        self._over: list[Held] = []
 
     def begin(self, claimed: Sequence[Claimed]) -> None:
         self.began = time.monotonic()
@@ -100,87 +150,68 @@ class HeldJobs:
         with self.lock:
             self.running = self._waiting.popleft() if self._waiting else None
             if self.running is not None:
-                self.running.started = time.monotonic()
+                self.running.start()
             return self.running
 
-    def end(self, held: Held, outcome: Outcome | None) -> None:
-        """The running job is over; without an outcome there is nothing left to write but what it said."""
+    def end(self, held: Held, outcome: Ending | None) -> None:
+        """The job that was taken is over; without an outcome there is nothing left to write but its log."""
         with self.lock:
             self.running = None
-            if outcome is not None:
-                self._ended.append((held, outcome))
-            elif held.log:
-                self._silent.append(held)
-
-    def break_off(self, held: Held, cause: Break) -> None:
-        """The running job goes back to the queue although it has started: that is counted."""
-        with self.lock:
-            self.running = None
-            self._broken.append((held, cause))
+            held.end_with(outcome)
+            if held.outcome is not None or held.log:
+                self._over.append(held)
 
     def hand_back_waiting(self) -> None:
         """Nothing that has not started yet will start here."""
         with self.lock:
-            self._returning.extend(self._waiting)
+            for held in self._waiting:
+                held.end_with(HandBack())
+            self._over.extend(self._waiting)
             self._waiting.clear()
 
-    def hand_back_all(self, cause: Break | None) -> None:
-        """Nothing is run here any more, not even what was running; without a cause, nothing is counted against it."""
+    def lose(self, lost: Sequence[Held]) -> None:
+        """Other attempts own these jobs now: forget those that wait; the running one notices by itself."""
         with self.lock:
-            running, self.running = self.running, None
-            if running and not running.completed:
-                if cause is None:
-                    self._returning.append(running)
-                else:
-                    self._broken.append((running, cause))
-        self.hand_back_waiting()
+            for held in lost:
+                held.lose()
+            self._waiting = deque(held for held in self._waiting if held.phase is Phase.WAITING)
 
-    def drop_lost(self) -> None:
-        """Forget jobs that other attempts own now; the running one notices by itself."""
+    def leased(self) -> list[Held]:
+        """Everything whose lease is ours to extend; a lost one that still runs included, whose row tells why."""
         with self.lock:
-            self._waiting = deque(held for held in self._waiting if not held.lost)
+            running = [self.running] if self.running and not self.running.has_completed else []
+            return [*running, *self._waiting, *(held for held in self._over if held.outcome is not None)]
 
-    def held(self) -> list[Held]:
-        """Everything whose lease is ours to extend."""
-        with self.lock:
-            running = [self.running] if self.running and not self.running.completed else []
-            over = (held for held, _ in [*self._ended, *self._broken])
-            return [*running, *self._waiting, *self._returning, *over]
+    def busy(self) -> bool:
+        """Whether anything waits, runs or is to be written; what runs after its completion has limits as well."""
+        return bool(self.running is not None or self._waiting or self._over)
 
     def has_waiting(self) -> bool:
         return bool(self._waiting)
 
     def pending(self) -> bool:
-        return bool(self._ended or self._returning or self._broken or self._silent)
+        return bool(self._over)
 
     def collect(self, *, running_too: bool) -> Pending:
         """Take out what is to be written; `running_too`: the running job's log and progress as well."""
         with self.lock:
-            ended, self._ended = self._ended, []
-            returning, self._returning = self._returning, []
-            broken, self._broken = self._broken, []
-            silent, self._silent = self._silent, []
-            talkers = [*silent, *(held for held, _ in [*ended, *broken])]
-            talkers += [self.running] if self.running and running_too else []
+            over, self._over = self._over, []
+            running = [self.running] if self.running and running_too else []
             logs, progress = [], []
-            for held in talkers:
+            for held in [*over, *running]:
                 if held.log:
                     lines, held.log = held.log, []
                     logs.append((held, "".join(lines)))
-                if held.progress is not None:
+                if held.progress is not None and (held.outcome is not None or not held.has_completed):
                     progress.append((held, held.progress))
                     held.progress = None
-            return Pending(ended, returning, broken, logs, progress)
+            return Pending(over, logs, progress)
 
     def put_back(self, pending: Pending) -> None:
         """What could not be written waits for the next time, before what came since."""
         with self.lock:
-            self._ended[:0] = pending.ended
-            self._returning[:0] = pending.returning
-            self._broken[:0] = pending.broken
-            over = {id(held) for held, _ in [*pending.ended, *pending.broken]} | {id(self.running)}
-            self._silent[:0] = [held for held, _ in pending.logs if id(held) not in over]
             for held, text in pending.logs:
                 held.log.insert(0, text)
             for held, told in pending.progress:
                 held.progress = held.progress or told
+            self._over[:0] = [held for held in pending.over if held.outcome is not None or held.log]

@@ -17,8 +17,6 @@ from esteira.values.bounds import clean, shown
 #: The core's own words about a job are for the process's log.
 NOT_THE_JOB = (
     "esteira.runner",
-    "esteira.runner",
-    "esteira.runner",
     "esteira.broker",
     "celery.",
     "kombu.",
@@ -37,7 +35,7 @@ class Capture(logging.Handler):
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
 
     def _without_secrets(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        """Make a record for whoever writes it, the process's own log too, without secrets of the job that runs.
+        """Make a record without secrets of the job that runs, for every handler, the process's own log included.
 
         Of any thread: a library may log in one of its own, and the process runs one job at a time.
         """
@@ -46,7 +44,7 @@ class Capture(logging.Handler):
         if held is not None and held.scrub is not None:
             with suppress(Exception):  # what cannot be formatted is for the handlers to say
                 said = record.getMessage()
-                if record.exc_info:  # whoever writes it would format the error anew
+                if record.exc_info:  # a handler would format the error anew
                     said += "\n" + logging.Formatter().formatException(record.exc_info)
                 record.msg, record.args, record.exc_info = held.scrub(said), (), None
         return record

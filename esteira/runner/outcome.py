@@ -25,7 +25,7 @@ from esteira.errors import (
     pause_s,
 )
 from esteira.job_types.checking import NUL
-from esteira.record.finish import Outcome
+from esteira.record.finish import Break, Outcome
 from esteira.runner.held import Held
 from esteira.runner.scrub import Scrub, scrubbed
 from esteira.values.bounds import clean, nests_too_deeply
@@ -36,7 +36,9 @@ RESULT_MAX = 256 * 1024
 MESSAGE_MAX, TRACEBACK_MAX, NAME_MAX = 4 * 1024, 16 * 1024, 200
 BACKOFF_MAX_S = 3600.0
 #: Where the core calls a job's function: no help to its author.
-CORE_FRAMES = ("/esteira/runner/runner.py", "/esteira/runner/calling.py", "/esteira/runner/between.py")
+CORE_FRAMES = tuple(
+    f"/esteira/runner/{name}.py" for name in ("attempt", "between", "calling", "pool_process")
+)
 
 
 class BadParameters(Exception):
@@ -96,14 +98,38 @@ def timed_out(held: Held, ran_s: float) -> Outcome:
     return failed(held, error, ended=(held.started or held.claimed) + ran_s)
 
 
+def connection_lost(error: BaseException) -> Break:
+    """Make the end of an attempt that lost its connection to the database, so that its outcome is unknown."""
+    return Break(
+        reason="connection lost",
+        type="ConnectionLost",
+        message="This job lost its connection to the database while it ran, the last time by "
+        f"{name_of(error)}: {_short(error)}. If the database was healthy, the job cuts its own connection: "
+        "by a query that crashes the server, or by a transaction that is idle for longer than the server allows.",
+    )
+
+
+def core_failed(error: Exception) -> Break:
+    """Make the end of an attempt around which the core itself failed."""
+    return Break(
+        reason="worker failed",
+        type="CoreError",
+        message=f"The worker itself failed around this job: {name_of(error)}: {_short(error)}.",
+    )
+
+
+def _short(error: BaseException) -> str:
+    return clean(said(error)).strip().rstrip(".")[:500]
+
+
 def backoff_s(base_s: float, failures: int) -> float:
     """Return the pause before the next try: doubled with every failure, at most an hour, half to one and a half."""
     return float(min(BACKOFF_MAX_S, base_s * 2 ** min(failures - 1, 40)) * random.uniform(0.5, 1.5))
 
 
-def is_a(error: BaseException, *kinds: type[BaseException]) -> bool:
-    """Say whether an error is of a kind; `isinstance` would ask the error itself, which may raise."""
-    return issubclass(type(error), kinds)
+def is_a(error: BaseException, *classes: type[BaseException]) -> bool:
+    """Say whether an error is of a class; `isinstance` would ask the error itself, which may raise."""
+    return issubclass(type(error), classes)
 
 
 def told(error: BaseException, scrub: Scrub | None = None) -> dict[str, str]:

@@ -18,14 +18,22 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # newer than its published types
+
+T = TypeVar("T")
 
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Celery's soft time limit, which hints do not have, raises at any line of the core as well.
 REFUSED = (*STOPS, signal.SIGUSR1)
+#: With these codes billiard's handler of signals leaves a pool process that was told to stop.
+STOPPED = tuple(one - 256 for one in (*STOPS, signal.SIGINT))
 
 handler_of: Callable[[int], Any] = _signal.getsignal
 
+# A process has one parent, one set of signal handlers and one hook at a fork, and the system calls them without an
+# object: so their state is global. All other state of the runner is handed over.
 _parent: int | None = None
 _forked = _busy = _asked = False
 _before: dict[int, Any] = {}
@@ -98,6 +106,19 @@ def busy() -> Iterator[None]:
         raise Leave(0)
 
 
+def leave_if_told(error: BaseException) -> None:
+    """Let a signal that ends this process end it: what it raised inside the job is not the job's failure.
+
+    A stop is raised on, and what is held goes back. Any other signal (a limit of processor time, an alarm that nobody
+    handles) is as good as a crash, and counts as one: it may come back whenever this job runs.
+    """
+    if not terminate_handler_fired():
+        return
+    if isinstance(error, SystemExit) and error.code not in STOPPED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise error
+
+
 def leave_if_forked(error: BaseException | None = None) -> None:
     """End a child of a job's at the place where its function would return to the core."""
     if not _forked:
@@ -111,6 +132,17 @@ def leave_if_forked(error: BaseException | None = None) -> None:
         with suppress(Exception):  # whatever the job has put there
             stream.flush()
     os._exit(code)
+
+
+def guarded(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a part of a job; a child that it forks ends where it would return from here."""
+    try:
+        value = function(*arguments)
+    except BaseException as error:
+        leave_if_forked(error)
+        raise
+    leave_if_forked()
+    return value
 
 
 def _guard_signals() -> None:

@@ -26,10 +26,10 @@ from esteira.errors import Cancelled, LeaseLost, TransactionEnded
 from esteira.job_types.context import Done
 from esteira.record import finish
 from esteira.record.finish import Outcome
-from esteira.runner import outcome as outcomes
-from esteira.runner import pool_process
-from esteira.runner.held import Held
+from esteira.runner.held import Held, Phase
 from esteira.runner.interrupt import Interrupt
+from esteira.runner.outcome import succeeded
+from esteira.runner.pool_process import leave_if_forked
 from esteira.values.bounds import PROGRESS_TEXT
 
 log = logging.getLogger("esteira.runner")
@@ -52,18 +52,16 @@ class WorkerHost:
         held: Held,
         core: PrivateConnection,
         interrupt: Interrupt,
-        now: Callable[[], float],
-        recorded: Callable[[Outcome], None],
+        recorded: Callable[[Held, Outcome], None],
     ) -> None:
-        self._held, self._core, self._interrupt = held, core, interrupt
-        self._now, self._recorded = now, recorded
+        self._held, self._core, self._interrupt, self._recorded = held, core, interrupt, recorded
 
     @property
     def cancelled(self) -> bool:
         return self._held.cancelled
 
     def check(self) -> None:
-        if self._held.lost:
+        if self._held.phase is Phase.LOST:
             raise LeaseLost
         if self._held.cancelled:
             raise Cancelled
@@ -86,39 +84,41 @@ class WorkerHost:
     @contextmanager
     def completing(self) -> Iterator[Done]:
         held, done, way = self._held, Done(), _Way()
-        if held.completed:
+        if held.has_completed:
             raise RuntimeError("completing: this job has completed already; a job completes once")
         _refuse_open_transaction()
-        try:
-            with ExitStack() as shield, transaction.atomic(durable=True):
-                # Django replaces a broken one before we can look at it
-                way.raw = connections["default"].connection
-                # Before any of the function's own hooks: whatever they raise, the commit is known.
-                transaction.on_commit(way.note_commit)
-                DjangoConnection().fetch("SELECT set_config(%s, %s, true)", [MARK, self._held.job.type])
-                yield done
-                outcome = outcomes.succeeded(held, done.result, ended=self._now())
-                shield.enter_context(self._interrupt.shield())
-                way.stage = "writing"
-                self._complete(outcome)
-                way.stage = "committing"
-                held.completed = True  # until the commit says otherwise: no lease write may meet this row now
-        except BaseException as error:
-            if way.is_unsure(error):
-                held.unsure = error
-                raise OutcomeUnknown from error
-            raise
-        finally:
-            held.completed = way.committed
-            if way.committed:
-                self._recorded(outcome)
+        # From the completion's statement until its end is noted: a limit that passes meanwhile is raised after that.
+        with ExitStack() as shield:
+            try:
+                with transaction.atomic(durable=True):
+                    # Django replaces a broken one before we can look at it
+                    way.raw = connections["default"].connection
+                    # Before any of the function's own hooks: whatever they raise, the commit is known.
+                    transaction.on_commit(way.note_commit)
+                    DjangoConnection().fetch("SELECT set_config(%s, %s, true)", [MARK, held.job.type])
+                    yield done
+                    outcome = succeeded(held, done.result, ended=time.monotonic())
+                    shield.enter_context(self._interrupt.shield())
+                    way.stage = "writing"
+                    self._complete(outcome)
+                    way.stage = "committing"
+                    held.begin_commit()
+            except BaseException as error:
+                if way.is_unsure(error):
+                    held.unsure = error
+                    raise OutcomeUnknown from error
+                raise
+            finally:
+                held.end_commit(committed=way.committed)
+                if way.committed:
+                    self._recorded(held, outcome)
 
     def _scrubbed(self, text: str) -> str:
         return self._held.scrub(text) if self._held.scrub else text
 
     def _complete(self, outcome: Outcome) -> None:
         """Write the completion as the transaction's last statement; refused means that everything is undone."""
-        pool_process.leave_if_forked()
+        leave_if_forked()
         db = DjangoConnection()
         millis = max(1000, int(self._held.job.lease_s * 1000))
         rows = db.fetch(
@@ -129,7 +129,7 @@ class WorkerHost:
         if not rows[0][0]:
             raise TransactionEnded
         if not finish.complete(db, outcome):
-            self._held.lost = True
+            self._held.lose()
             raise LeaseLost
 
 

@@ -22,17 +22,15 @@ from celery.worker.state import maybe_shutdown
 from django.conf import settings
 
 from esteira import liveness, migration_lock
-from esteira.db import ConnectionLost, briefly
 from esteira.descriptors import Descriptors, allow_a_few_more, words
 from esteira.liveness import ANNOUNCE_S
 from esteira.runner import pool_process
-from esteira.runner.runner import Runner
-from esteira.worker import guardian, identity, stopping
+from esteira.worker import guardian, pool_runner, stopping
 from esteira.worker.acks import spare_hints
 from esteira.worker.celery_events import BriefDispatcher
-from esteira.worker.identity import Identity
 from esteira.worker.links import Links
-from esteira.worker.ready import Readiness, slots
+from esteira.worker.presence import appear, queues
+from esteira.worker.ready import Readiness
 from esteira.worker.remote_control import limited_by_celery
 from esteira.worker.steering import limit_remote_control
 from esteira.worker.stopping import Stop
@@ -45,15 +43,6 @@ TOUCH_S = 1.0
 EVENTS_S = 0.1
 #: kombu waits 2, 4, … 30 s between attempts to reconnect; nobody is helped by that.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
-
-_me: Identity | None = None
-_runner: Runner | None = None
-
-
-def runner() -> Runner:
-    """Return the pool process's runner."""
-    assert _runner is not None, "hints run in a worker's pool processes only"
-    return _runner
 
 
 class SteadyConsumer(Consumer):
@@ -68,6 +57,7 @@ class SteadyConsumer(Consumer):
     task_consumer: Any
     connection_errors: Any
     _cancel_connection_timer_entries: Any
+    controller: Any
     _flush_events: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -81,7 +71,7 @@ class SteadyConsumer(Consumer):
         }
         kwargs["worker_options"] = options
         super().__init__(*args, **kwargs)
-        self._readiness = Readiness(_queues(self.app))
+        self._readiness = Readiness(queues(self.app))
         self.app.events.dispatcher_cls = BriefDispatcher  # type: ignore[assignment]  # a class will do as well as its name
 
     def start(self) -> None:
@@ -199,18 +189,7 @@ class SteadyConsumer(Consumer):
 
     def _announce(self) -> None:
         if not stopping.begun():  # whoever stops announces by itself, and says goodbye after that
-            self.announce()
-
-    def announce(self) -> None:
-        """Tell the keepers that this worker lives, and what it serves."""
-        global _me
-        if _me is None:
-            return
-        try:
-            with briefly("worker") as db:
-                _me = identity.stay_known(db, _me, queues=_queues(self.app), slots=slots(self.pool))
-        except ConnectionLost as error:
-            log.warning("the database does not know that this worker lives: %s", error)
+            self.controller.presence.announce()
 
 
 class Name(StartStopStep):
@@ -222,22 +201,15 @@ class Name(StartStopStep):
         return True
 
     def create(self, parent: Any) -> None:
-        global _me
         pool_process.remember_parent()
         guardian.start()
         liveness.touch("worker")
         migration_lock.wait_until_migrated(turn=lambda: liveness.touch("worker"))
-        while _me is None:
-            try:
-                with briefly("worker start") as db:
-                    _me = identity.take_name(
-                        db, parent.hostname, queues=_queues(parent.app), slots=parent.concurrency
-                    )
-            except ConnectionLost as error:
-                log.warning("waiting for the database: %s", error)
-                time.sleep(LONGEST_PAUSE_S)
-        announce = lambda: parent.consumer.announce()  # noqa: E731, PLW0108 — Celery makes the consumer later
-        stopping.watch(Stop(parent, me=lambda: _me, announce=announce))
+        presence = parent.presence = appear(parent)
+        stopping.watch(Stop(parent, presence))
+        signals.worker_process_init.connect(
+            lambda **_: pool_runner.start(presence.identity.full), weak=False, dispatch_uid="esteira.runner"
+        )
 
     def start(self, parent: Any) -> None:
         """Celery has put its signal handlers in place just before."""
@@ -246,36 +218,6 @@ class Name(StartStopStep):
     def close(self, parent: Any) -> None:
         """Celery stops, for whatever reason: remote control and errors of its own come without a signal."""
         stopping.current().begin()
-
-
-def _queues(app: Any) -> list[str]:
-    return sorted(app.amqp.queues.consume_from)
-
-
-@signals.worker_process_init.connect
-def _start_runner(**_: Any) -> None:
-    """Make this process ready for hints, or end it: Celery logs what a receiver raises, and goes on without it."""
-    global _runner
-    try:
-        assert _me is not None
-        pool_process.lead_group()
-        guardian.watch_me()
-        new = Runner(_me.full)
-        new.start()
-        _runner = new
-    except Exception:  # whatever it is, a process without a heartbeat must take no hint
-        log.critical("a pool process cannot start, and is replaced", exc_info=True)
-        time.sleep(LONGEST_PAUSE_S)  # the next one may fare no better
-        os._exit(os.EX_SOFTWARE)
-
-
-@signals.worker_process_shutdown.connect
-def _flush_stats(**_: Any) -> None:
-    if _runner is not None:
-        try:
-            _runner.stats.flush(_runner.core)
-        except ConnectionLost:
-            log.info("the last seconds of statistics are lost with the database")
 
 
 @signals.worker_shutdown.connect

@@ -18,7 +18,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -33,7 +32,7 @@ from esteira.db import ConnectionLost, Db, briefly
 from esteira.liveness import ANNOUNCE_S
 from esteira.record import rescue
 from esteira.worker import identity
-from esteira.worker.identity import Identity
+from esteira.worker.presence import Presence
 
 log = logging.getLogger("esteira.worker")
 
@@ -76,10 +75,8 @@ def ending() -> bool:
 class Stop:
     """One worker's stop. Signal handlers call it, so beginning takes no lock."""
 
-    def __init__(
-        self, controller: Any, *, me: Callable[[], Identity | None], announce: Callable[[], None]
-    ) -> None:
-        self._controller, self._me, self._announce = controller, me, announce
+    def __init__(self, controller: Any, presence: Presence) -> None:
+        self._controller, self._presence = controller, presence
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._deadline = float("inf")
@@ -127,8 +124,7 @@ class Stop:
         """Everything has ended in good order; what hands over at the same time is waited for, and ends the process."""
         with self._last_word:
             self._said_goodbye = True
-            if (me := self._me()) is not None:
-                identity.say_goodbye(me)
+            identity.say_goodbye(self._presence.identity)
 
     def _on_term(self, *_: Any) -> None:
         self._for_good = True
@@ -189,7 +185,7 @@ class Stop:
     def _say_alive(self) -> None:
         with self._last_word:
             if not self._said_goodbye:
-                self._announce()
+                self._presence.announce()
 
     def _end(self) -> NoReturn:
         self.ending = True
@@ -203,9 +199,7 @@ class Stop:
             self._leave()
 
     def _hand_over(self) -> None:
-        me = self._me()
-        if me is None:
-            return
+        me = self._presence.identity
         try:
             with briefly("worker drain") as db:
                 log.warning("drained: %s jobs go to other workers", _hand_back(db, me.full))

@@ -20,9 +20,7 @@ from esteira.models import Job, Queue, Schedule
 from esteira_web.accounts.tokens import create_token
 from esteira_web.api.openapi import described
 from esteira_web.api.routes import api
-from tests.support import bad_addresses as more
-from tests.support import bad_pages
-from tests.support import bad_requests as table
+from tests.support import bad_addresses, bad_pages, bad_requests
 from tests.support.bad_requests import JOBS, Bad
 from tests.support.served import Said, Served
 
@@ -31,17 +29,17 @@ pytestmark = pytest.mark.django_db
 #: What a refusal takes at most; a hundredth of it is usual, and the largest bodies take a tenth.
 WITHIN_S = 10
 BAD = [
-    *table.WHO,
-    *table.BODIES,
-    *table.CONTENT,
-    *table.FIELDS,
-    *table.PARAMS,
-    *table.OPTIONS,
-    *more.BATCHES,
-    *more.HEADERS,
-    *more.QUERIES,
-    *more.METHODS,
-    *more.ADDRESSES,
+    *bad_requests.WHO,
+    *bad_requests.BODIES,
+    *bad_requests.CONTENT,
+    *bad_requests.FIELDS,
+    *bad_requests.PARAMS,
+    *bad_requests.OPTIONS,
+    *bad_addresses.BATCHES,
+    *bad_addresses.HEADERS,
+    *bad_addresses.QUERIES,
+    *bad_addresses.METHODS,
+    *bad_addresses.ADDRESSES,
 ]
 
 
@@ -142,16 +140,16 @@ def test_a_wrong_request_is_told_so_and_stores_nothing(served: Served, callers: 
 
 
 def test_an_odd_request_that_is_right_is_answered(served: Served, callers: Callers) -> None:
-    asked = list(_asked(served, callers, more.ODD_BUT_RIGHT))
+    asked = list(_asked(served, callers, bad_addresses.ODD_BUT_RIGHT))
 
     assert not [(bad.name, said.status, said.body) for bad, said in asked if said.status != bad.status]
     assert not [bad.name for bad, said in asked if "json" not in said.headers["Content-Type"]]
     assert not [bad.name for bad, said in asked if bad.method == "HEAD" and said.body]
-    assert Job.objects.count() == sum(bad.status == 202 for bad in more.ODD_BUT_RIGHT)
+    assert Job.objects.count() == sum(bad.status == 202 for bad in bad_addresses.ODD_BUT_RIGHT)
 
 
 def test_an_id_in_capitals_is_the_same_job(served: Served, callers: Callers) -> None:
-    (made,) = _asked(served, callers, [more.ODD_BUT_RIGHT[0]])
+    (made,) = _asked(served, callers, [bad_addresses.ODD_BUT_RIGHT[0]])
     path = f"{JOBS}/{made[1].json()['id'].upper()}"
 
     said = served.ask("GET", path, headers=callers.headers("operator"))
@@ -194,7 +192,7 @@ def test_a_wrong_form_does_nothing(served: Served, callers: Callers) -> None:
 
 def test_a_form_with_a_session_at_an_address_for_json_is_refused(served: Served, callers: Callers) -> None:
     """Whoever looks for the CSRF token of a session reads a form with files, so that no body is left to be read."""
-    (form,) = (bad for bad in table.CONTENT if "multipart" in bad.name)
+    (form,) = (bad for bad in bad_requests.CONTENT if "multipart" in bad.name)
 
     said = served.ask("POST", JOBS, form.body, {**callers.headers("page"), **form.headers})
 

@@ -142,10 +142,10 @@ def test_what_is_to_be_handed_back_keeps_its_lease_until_it_is(
     runner.held_jobs.begin([claimed])
     runner.held_jobs.hand_back_waiting()
 
-    assert [one.job.id for one in runner.held_jobs.held()] == [claimed.id]
+    assert [one.job.id for one in runner.held_jobs.leased()] == [claimed.id]
 
     runner.completer.flush()
-    assert not runner.held_jobs.held()
+    assert not runner.held_jobs.leased()
 
 
 def test_no_write_of_an_attempt_waits_for_a_lock_and_each_says_so(

@@ -14,9 +14,7 @@ import esteira
 from esteira import job, operate
 from esteira.db import PrivateConnection
 from esteira.keeper.retention import Retention
-from esteira.record import claim as claims
-from esteira.record import finish as finishes
-from esteira.record import rescue as rescues
+from esteira.record import claim, finish, rescue
 from esteira.stats import Stats
 from esteira_web.server import queued
 from esteira_web.server.metrics import TIMEOUT_S, Page
@@ -260,9 +258,9 @@ def ends(page: Page, state: str) -> float:
 
 def test_jobs_that_die_with_their_processes_are_counted(page: Page, core: PrivateConnection) -> None:
     (mine,) = running(core, delivery="d1")
-    core.fetch("UPDATE esteira_job SET suspicion = %s", [rescues.MAX_SUSPICION - 1])
+    core.fetch("UPDATE esteira_job SET suspicion = %s", [rescue.MAX_SUSPICION - 1])
 
-    assert rescues.process_lost(core, "d1") == {mine.id: "dead"}
+    assert rescue.process_lost(core, "d1") == {mine.id: "dead"}
 
     assert ends(page, "dead") == 1
     assert scraped(page)("job_run_seconds_count", type=TYPE, queue="default") == 0
@@ -272,8 +270,8 @@ def test_jobs_that_expire_are_counted_wherever_that_is_found(page: Page, core: P
     stored(core, 2, expires_in_s=0.0)
     hinted = stored(core, 1, expires_in_s=0.0, publish=True)
 
-    assert claims.settle(core, hinted) == 1
-    assert claims.expire(core) == 2
+    assert claim.settle(core, hinted) == 1
+    assert claim.expire(core) == 2
 
     assert ends(page, "expired") == 3
 
@@ -283,9 +281,9 @@ def test_cancelled_jobs_are_counted_when_a_worker_had_them(page: Page, core: Pri
     for one in (killed, returned, rescued):
         operate.cancel(one.id, by="ana", force=one is killed)
 
-    assert finishes.kill(core, killed.id, killed.attempt)
-    assert finishes.hand_back(core, [(returned.id, returned.attempt)]) == 1
-    assert rescues.process_lost(core, "d2") == {rescued.id: "cancelled"}
+    assert finish.kill(core, killed.id, killed.attempt)
+    assert finish.hand_back(core, [(returned.id, returned.attempt)]) == 1
+    assert rescue.process_lost(core, "d2") == {rescued.id: "cancelled"}
 
     assert ends(page, "cancelled") == 3
     assert not [one for one in (killed, returned, rescued) if look(core, one.id).state != "cancelled"]
@@ -295,7 +293,7 @@ def test_refused_parameters_are_a_failure_in_the_end(page: Page, core: PrivateCo
     (mine,) = running(core)
     core.fetch("UPDATE esteira_job SET refused_since = clock_timestamp() - interval '1 hour'")
 
-    claims.refuse(core, [(mine.id, mine.attempt, "no such field")], worker="w1")
+    claim.refuse(core, [(mine.id, mine.attempt, "no such field")], worker="w1")
 
     assert ends(page, "failed") == 1
 
@@ -303,7 +301,7 @@ def test_refused_parameters_are_a_failure_in_the_end(page: Page, core: PrivateCo
 def test_what_returns_to_the_queue_is_no_end(page: Page, core: PrivateConnection) -> None:
     (mine,) = running(core)
 
-    assert finishes.hand_back(core, [(mine.id, mine.attempt)]) == 1
+    assert finish.hand_back(core, [(mine.id, mine.attempt)]) == 1
 
     assert core.fetch("SELECT count(*) FROM esteira_stat") == [(0,)]
 

@@ -7,7 +7,7 @@ import pytest
 from esteira.db import PrivateConnection
 from esteira.keeper.disposal import BATCH
 from esteira.keeper.retention import DAY_S, Retention
-from esteira.record import claim as claims
+from esteira.record.claim import expire
 from tests.integration.test_record_plans import Explained, explained, feed  # noqa: F401
 from tests.support.jobs import TYPE, stored
 from tests.support.past import Counted
@@ -43,7 +43,7 @@ def test_the_feed_does_not_read_what_is_scheduled(core: PrivateConnection, expla
 def test_expiring_does_not_read_what_has_time(core: PrivateConnection, explained: Explained) -> None:  # noqa: F811
     fill(core, "expiring")
 
-    claims.expire(explained)
+    expire(explained)
 
     assert explained.buffers < FEW_BLOCKS, explained.scans()
 

@@ -10,16 +10,12 @@ import psycopg
 import pytest
 
 from esteira.db import PrivateConnection
-from esteira.record import claim as claims
-from esteira.record import finish as finishes
-from esteira.record import insert as inserts
-from esteira.record import rescue as rescues
-from esteira.record import telling, waiting
+from esteira.record import claim, finish, insert, rescue, telling, waiting
 from tests.support.jobs import TYPE, outcome, running, stored
 from tests.support.past import Counted
 
 BACKLOG = 100_000
-CAUSE = finishes.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
+CAUSE = finish.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
 #: The primary key; what runs in turn stands in an index of its own, with one row for each such schedule at most.
 BY_KEY = ("esteira_job_pkey", "job_one_in_turn")
 
@@ -99,21 +95,21 @@ def test_on_a_freshly_filled_table_every_write_goes_by_the_primary_key(
         for row in core.fetch("SELECT published_at FROM esteira_job WHERE id = ANY(%s)", [fresh_backlog])
     ]
     statements = {
-        "claim one": lambda: claims.claim(explained, fresh_backlog[:1], worker="w", delivery="d"),
-        "claim fifty": lambda: claims.claim(explained, fresh_backlog, worker="w", delivery="d"),
-        "settle": lambda: claims.settle(explained, fresh_backlog),
-        "refuse": lambda: claims.refuse(explained, [(i, a, "r") for i, a in pairs], worker="w"),
-        "finish one": lambda: finishes.finish(explained, [outcome(mine[0])]),
-        "finish fifty": lambda: finishes.finish(explained, [outcome(job) for job in mine]),
-        "extend": lambda: finishes.extend(explained, pairs),
+        "claim one": lambda: claim.claim(explained, fresh_backlog[:1], worker="w", delivery="d"),
+        "claim fifty": lambda: claim.claim(explained, fresh_backlog, worker="w", delivery="d"),
+        "settle": lambda: claim.settle(explained, fresh_backlog),
+        "refuse": lambda: claim.refuse(explained, [(i, a, "r") for i, a in pairs], worker="w"),
+        "finish one": lambda: finish.finish(explained, [outcome(mine[0])]),
+        "finish fifty": lambda: finish.finish(explained, [outcome(job) for job in mine]),
+        "extend": lambda: finish.extend(explained, pairs),
         "start": lambda: telling.start(explained, mine[0].id, 1, 0.0),
         "progress": lambda: telling.progress(explained, mine[0].id, 1, 1, 2, ""),
         "log lines": lambda: telling.log_lines(explained, [(*one, "a line") for one in pairs]),
-        "hand back": lambda: finishes.hand_back(explained, pairs),
-        "break off": lambda: finishes.break_off(explained, mine[0].id, 1, CAUSE),
-        "complete": lambda: finishes.complete(explained, outcome(mine[0])),
-        "kill": lambda: finishes.kill(explained, mine[0].id, 1),
-        "unpublish": lambda: inserts.unpublish(explained, fresh_backlog, stamps),
+        "hand back": lambda: finish.hand_back(explained, pairs),
+        "break off": lambda: finish.break_off(explained, mine[0].id, 1, CAUSE),
+        "complete": lambda: finish.complete(explained, outcome(mine[0])),
+        "kill": lambda: finish.kill(explained, mine[0].id, 1),
+        "unpublish": lambda: insert.unpublish(explained, fresh_backlog, stamps),
     }
 
     by_other_ways = {}
@@ -149,16 +145,16 @@ def test_a_planner_that_takes_a_full_table_for_empty_still_names_rows_by_key(
     pairs = [(job.id, job.attempt) for job in mine]
     stamps = [row[0] for row in core.fetch("SELECT published_at FROM esteira_job WHERE id = ANY(%s)", [ids])]
     statements = {
-        "claim": lambda: claims.claim(explained, ids, worker="w", delivery="d"),
-        "settle": lambda: claims.settle(explained, ids),
-        "refuse": lambda: claims.refuse(explained, [(i, a, "r") for i, a in pairs], worker="w"),
-        "expire": lambda: claims.expire(explained),
-        "finish": lambda: finishes.finish(explained, [outcome(job) for job in mine]),
-        "extend": lambda: finishes.extend(explained, pairs),
-        "hand back": lambda: finishes.hand_back(explained, pairs),
-        "unpublish": lambda: inserts.unpublish(explained, ids, stamps),
+        "claim": lambda: claim.claim(explained, ids, worker="w", delivery="d"),
+        "settle": lambda: claim.settle(explained, ids),
+        "refuse": lambda: claim.refuse(explained, [(i, a, "r") for i, a in pairs], worker="w"),
+        "expire": lambda: claim.expire(explained),
+        "finish": lambda: finish.finish(explained, [outcome(job) for job in mine]),
+        "extend": lambda: finish.extend(explained, pairs),
+        "hand back": lambda: finish.hand_back(explained, pairs),
+        "unpublish": lambda: insert.unpublish(explained, ids, stamps),
         "feed": lambda: feed(explained),
-        "rescue": lambda: rescues.leases_ended(explained),
+        "rescue": lambda: rescue.leases_ended(explained),
     }
 
     dear = {}
@@ -177,14 +173,14 @@ def test_a_rescue_reads_what_runs_and_not_the_backlog(
     mine = [job.id for job in running(core, 20)]
     counted = Counted("counted")
 
-    rescues.leases_ended(counted)
-    rescues.leases_ended(counted, mine)
-    rescues.leases(counted, mine)
+    rescue.leases_ended(counted)
+    rescue.leases_ended(counted, mine)
+    rescue.leases(counted, mine)
     for ids in (None, mine):
-        rescues.process_lost(counted, "nobody's", ids)
-        rescues.process_ended(counted, "nobody's", ids)
-    rescues.drained(counted, me="nobody")
-    rescues.worker_restarted(counted, incarnation="nobody-1-1")
+        rescue.process_lost(counted, "nobody's", ids)
+        rescue.process_ended(counted, "nobody's", ids)
+    rescue.drained(counted, me="nobody")
+    rescue.worker_restarted(counted, incarnation="nobody-1-1")
 
     counted.close()
     assert counted.blocks < 2000
@@ -193,7 +189,7 @@ def test_a_rescue_reads_what_runs_and_not_the_backlog(
 def test_expiring_reads_what_can_expire_and_not_the_backlog(
     explained: Explained, fresh_backlog: list[UUID]
 ) -> None:
-    claims.expire(explained)
+    claim.expire(explained)
 
     assert explained.buffers < 100, explained.scans()
 

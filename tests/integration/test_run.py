@@ -78,7 +78,7 @@ def test_an_error_is_tried_again_later_and_keeps_its_traceback(runner: Runner) -
     assert 4 < (row.run_at - row.claimed_at).total_seconds() < 16  # type: ignore[operator]
     assert row.error["kind"] == "exception"  # type: ignore[index]
     assert 'raise RuntimeError("no luck")' in row.error["traceback"]  # type: ignore[index]
-    assert "esteira/runner/runner.py" not in row.error["traceback"]  # type: ignore[index]
+    assert "esteira/runner/" not in row.error["traceback"]  # type: ignore[index]
     assert events(row) == ["retry_scheduled"]
 
 

@@ -53,7 +53,7 @@ def handed_back(runner: Runner, job_id: UUID) -> Job:
     assert row.hold_until is not None
     assert events(row) == ["rescued"]
     assert JobEvent.objects.get().detail == {"reason": "connection lost"}
-    assert not runner.held_jobs.held()
+    assert not runner.held_jobs.leased()
     return row
 
 
@@ -338,7 +338,7 @@ def test_an_error_of_the_core_counts_against_what_had_started_and_nothing_else(r
     assert (done.state, started.state, waiting.state) == ("succeeded", "queued", "queued")
     assert (started.suspicion, events(started)) == (1, ["rescued"])
     assert (waiting.suspicion, waiting.hold_until, events(waiting)) == (0, None, [])
-    assert not runner.held_jobs.held()
+    assert not runner.held_jobs.leased()
 
 
 def test_a_job_around_which_the_core_fails_each_time_ends_dead(
@@ -368,7 +368,7 @@ def test_a_completion_that_had_gone_through_is_left_alone_and_counted(
 ) -> None:
     (claimed,) = running(core)
     assert complete(core, outcome(claimed))
-    runner.held_jobs.break_off(Held(claimed, 0.0), CAUSE)
+    runner.held_jobs.end(Held(claimed, 0.0), CAUSE)
     runner.completer.flush()
     runner.stats.flush(core)
 
@@ -394,7 +394,7 @@ def test_what_is_broken_off_is_counted_once_though_the_next_one_meets_a_lost_con
     monkeypatch.setattr(finish, "break_off", break_off_and_cut)
     with runner.core.lock:  # the heartbeat would write the second one
         for claimed in (done, cut_off):
-            runner.held_jobs.break_off(Held(claimed, 0.0), CAUSE)
+            runner.held_jobs.end(Held(claimed, 0.0), CAUSE)
         with pytest.raises(ConnectionLost):
             runner.completer.flush()
         runner.completer.flush()
@@ -410,7 +410,7 @@ def test_a_job_that_was_cancelled_meanwhile_is_cancelled_when_its_connection_is_
 ) -> None:
     (claimed,) = running(core)
     cancel(core, claimed.id, by="ana", force=False)
-    runner.held_jobs.break_off(Held(claimed, 0.0), CAUSE)
+    runner.held_jobs.end(Held(claimed, 0.0), CAUSE)
     runner.completer.flush()
 
     assert Job.objects.get().state == "cancelled"

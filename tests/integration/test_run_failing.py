@@ -32,7 +32,7 @@ def counted(runner: Runner, job_id: UUID, kind: str) -> Job:
     assert row.error["kind"] == kind  # type: ignore[index]
     assert row.run_at > row.claimed_at  # type: ignore[operator]
     assert events(row) == ["retry_scheduled"]
-    assert not runner.held_jobs.held()
+    assert not runner.held_jobs.leased()
     return row
 
 
@@ -344,7 +344,7 @@ def test_a_slow_check_that_refuses_is_a_refusal_all_the_same(runner: Runner) -> 
     assert row.refused_since is not None
     assert row.hold_until is not None
     assert events(row) == ["refused"]
-    assert not runner.held_jobs.held()
+    assert not runner.held_jobs.leased()
 
 
 def test_a_refusal_that_cannot_be_told_fails_the_try(runner: Runner) -> None:

@@ -17,7 +17,7 @@ from esteira import Context, TimeLimitExceeded, job, operate
 from esteira.db import PrivateConnection
 from esteira.models import Job
 from esteira.record import finish
-from esteira.record import operate as operator
+from esteira.record.operate import retry
 from esteira.record.rescue import process_ended
 from esteira.runner import heartbeat
 from esteira.runner.runner import Runner
@@ -181,10 +181,13 @@ def test_what_ignores_its_limit_or_an_operators_force_ends_with_its_process(
     ] * 2
 
 
-def test_the_time_limit_also_ends_what_a_function_does_after_its_completion(runner: Runner) -> None:
+def test_the_time_limit_also_ends_what_a_function_does_after_its_completion(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "STATS_S", 0.1)
     tidied: list[str] = []
 
-    @job(name="test.after", timeout=0.5, retries=0)
+    @job(name="test.after", timeout=2, retries=0)
     def after(ctx: Context) -> None:
         with ctx.completing() as done:
             done.result = "paid"
@@ -204,10 +207,14 @@ def test_the_time_limit_also_ends_what_a_function_does_after_its_completion(runn
 def test_what_ignores_its_limit_ends_with_its_process_although_its_attempt_is_over(
     lost: bool, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it has completed before or has lost its lease: nobody else would end it."""
-    monkeypatch.setattr(heartbeat, "HARD_AFTER_S", 0.3)
+    """Whether it has completed before or has lost its lease: nobody else would end it.
 
-    @job(name="test.deaf", timeout=0.5, retries=0)
+    The limit passes when the heartbeat has long written all that there was to write.
+    """
+    monkeypatch.setattr(heartbeat, "HARD_AFTER_S", 0.3)
+    monkeypatch.setattr(heartbeat, "STATS_S", 0.1)
+
+    @job(name="test.deaf", timeout=2, retries=0)
     def deaf(ctx: Context) -> None:
         if not lost:
             with ctx.completing():
@@ -252,7 +259,7 @@ def test_a_forced_cancel_ends_the_process_whoever_wrote_it_and_whatever_it_heard
     def kill_and_lose(db: PrivateConnection, job_id: UUID, attempt: int) -> bool:
         assert kill(db, job_id, attempt)
         if by.endswith("retried"):
-            operator.retry(db, job_id, by="bob")
+            retry(db, job_id, by="bob")
         db.fetch("SELECT pg_terminate_backend(pg_backend_pid())")
         raise AssertionError("the connection was not cut")
 

@@ -60,7 +60,7 @@ def server(core: PrivateConnection, runner: Runner) -> Iterator[Server]:
     connection.close()
 
 
-WAITS = "ends of jobs wait to be written"
+WAITS = "outcomes wait to be written"
 
 
 def test_ends_are_written_when_the_server_writes_again(runner: Runner, server: Server, caplog: Any) -> None:

@@ -18,13 +18,23 @@ from django.conf import settings
 from esteira.runner import pool_process
 from esteira.worker import stopping
 from esteira.worker.guardian import _PID, _Guardian
+from esteira.worker.identity import Identity
+from esteira.worker.presence import Presence
 from esteira.worker.stopping import Stop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and watches process groups")
 
 
-def broken() -> None:
-    raise RuntimeError("no announcement either")
+class Broken(Presence):
+    """One that cannot be announced."""
+
+    def announce(self) -> None:
+        raise RuntimeError("no announcement either")
+
+
+def a_stop() -> Stop:
+    me = Identity(name="worker", incarnation="none", host="here", wanted="worker")
+    return Stop(SimpleNamespace(pidlock=None), Broken(None, me))
 
 
 def test_the_limit_of_a_stop_holds_although_no_sign_of_life_can_be_given(tmp_path: Path) -> None:
@@ -33,7 +43,7 @@ def test_the_limit_of_a_stop_holds_although_no_sign_of_life_can_be_given(tmp_pat
     if (child := os.fork()) == 0:
         with suppress(BaseException):  # no second pytest may go on from here
             settings.RUN_DIR = str(file / "run")
-            stop = Stop(SimpleNamespace(pidlock=None), me=lambda: None, announce=broken)
+            stop = a_stop()
             stop._begin("a test", 0.3)
             threading.Event().wait(20)  # the stop ends this process long before
         os._exit(1)
@@ -106,7 +116,7 @@ def _a_worker_that_gets(
             settings.RUN_DIR, settings.DRAIN_SECONDS = str(run_dir), 0.3
             sys.orig_argv = [sys.executable, "-c", f"import os; os._exit({AGAIN})"]
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # no terminal
-            Stop(SimpleNamespace(pidlock=None), me=lambda: None, announce=broken).handle_signals()
+            a_stop().handle_signals()
             lines = iter(range(1000))
 
             def trace(frame: FrameType, *_: object) -> Any:

@@ -13,7 +13,7 @@ from django.db import transaction
 from pydantic import Field
 
 from esteira import Context, JobType, Secret, job
-from esteira.broker import publisher as publish
+from esteira.broker import publisher
 from esteira.broker.hint import Hint, ids_in, list_key
 from esteira.broker.publisher import Publisher
 from esteira.errors import (
@@ -36,9 +36,9 @@ pytestmark = pytest.mark.usefixtures("database", "job_types", "fresh_publisher")
 
 @pytest.fixture
 def fresh_publisher() -> Iterator[None]:
-    publish.fast.forget()
+    publisher.fast.forget()
     yield
-    publish.fast.forget()
+    publisher.fast.forget()
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def test_unique_keys_within_one_call_and_of_other_types_do_not_meet_by_accident(
 
 def test_while_redis_is_away_jobs_are_accepted_without_delay(greet: JobType, settings: Any) -> None:
     settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
-    publish.fast.forget()
+    publisher.fast.forget()
     watch = Stopwatch()
 
     ids = [greet.submit(name=str(n)).id for n in range(50)]

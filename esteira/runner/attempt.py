@@ -1,0 +1,129 @@
+"""One attempt, from its start to its outcome: run what belongs to the job, and judge what came of it.
+
+Whatever the job's code may raise, `outcome_of` returns: an outcome, a break if the outcome is unknown, or None if there
+is nothing left to record, because a completion or a refusal did so already or because another attempt owns the job. It
+raises only a stop of the process and errors of the core. If the process dies here, the lease ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from esteira.db import ConnectionLost, PrivateConnection, sessions
+from esteira.db.lost import is_connected, lost_connection
+from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
+from esteira.record.claim import refuse
+from esteira.record.finish import Break, Outcome
+from esteira.record.telling import late_result
+from esteira.runner.between import Between
+from esteira.runner.calling import Refused, called
+from esteira.runner.held import Ending, Held, Phase
+from esteira.runner.interrupt import Interrupt
+from esteira.runner.outcome import SAID_ON_PURPOSE, cancelled, connection_lost, failed, is_a
+from esteira.runner.patience import until_answered
+from esteira.runner.pool_process import leave_if_told
+from esteira.runner.runtime import OutcomeUnknown, WorkerHost
+from esteira.values import spoken
+
+log = logging.getLogger("esteira.runner")
+
+
+class Attempts:
+    """Runs the attempts of one pool process, one after the other; for its main thread only."""
+
+    def __init__(
+        self,
+        worker: str,
+        core: PrivateConnection,
+        interrupt: Interrupt,
+        between: Between,
+        recorded: Callable[[Held, Outcome], None],
+    ) -> None:
+        self._worker, self._core, self._interrupt = worker, core, interrupt
+        self._between, self._recorded = between, recorded
+
+    def outcome_of(self, held: Held) -> Ending | None:
+        """Run a job that was taken, and return how its attempt ended."""
+        if held.cancelled:
+            return cancelled(held, ended=time.monotonic())
+        held.connected = is_connected()
+        host = WorkerHost(held, self._core, self._interrupt, self._recorded)
+        try:
+            with self._interrupt.inside(held):
+                return self._between.call(called, held, host)
+        except Refused as refusal:
+            return self._refused(held, refusal)
+        except OutcomeUnknown as error:
+            return _unknown(error.__cause__ or error)
+        except BaseException as raised:  # SystemExit too: a job must not take its process along
+            return self._raised(held, raised, time.monotonic())
+
+    def _raised(self, held: Held, error: BaseException, ended: float) -> Ending | None:
+        """Judge what the job's code raised; the order matters, because one error may look like another."""
+        if held.phase is Phase.LOST and is_a(error, LeaseLost):
+            return self._lost(held)
+        if not is_a(error, Cancelled):
+            leave_if_told(error)
+        if held.has_completed:
+            said = spoken.said(error)[:500]
+            log.warning("job %s (%s) raised after its completion: %s", held.job.id, held.job.type, said)
+            return None
+        if held.unsure is not None:
+            return _unknown(held.unsure)
+        if is_a(error, Cancelled):
+            sessions.close()
+            return cancelled(held, ended=ended)
+        if cause := _cause_of_loss(held, error):
+            return _unknown(cause)
+        if is_a(error, TimeLimitExceeded):
+            sessions.close()
+        return self._failed(held, error, ended)
+
+    def _failed(self, held: Held, error: BaseException, ended: float) -> Outcome:
+        outcome = failed(held, error, ended=ended)
+        log.info(
+            "job %s (%s) failed on try %s: %s",
+            held.job.id,
+            held.job.type,
+            held.job.tries,
+            f"{spoken.name_of(error)}: {spoken.said(error)}"[:500],
+        )
+        return outcome
+
+    def _lost(self, held: Held) -> Ending | None:
+        log.warning("refused: attempt %s of job %s stops, another one owns it", held.job.attempt, held.job.id)
+        with suppress(*ConnectionLost):  # the log has told it
+            late_result(self._core, *held.mine, "lease lost")
+        return None
+
+    def _refused(self, held: Held, refusal: Refused) -> Ending | None:
+        why = held.scrub(refusal.why) if held.scrub else refusal.why
+        log.warning(
+            "job %s (%s): its parameters are refused by this release: %s", held.job.id, held.job.type, why
+        )
+        until_answered(
+            lambda: refuse(self._core, [(*held.mine, why)], worker=self._worker),
+            waits="a refusal waits to be written",
+        )
+        return None
+
+
+def _cause_of_loss(held: Held, error: BaseException) -> BaseException | None:
+    """Return the error by which the job's connection was lost, unless the job says on purpose what is to happen."""
+    if is_a(error, *SAID_ON_PURPOSE):
+        return None
+    return lost_connection(
+        error,
+        since=held.started or held.claimed,
+        connected=held.connected,
+        core_errors=held.core_errors,
+    )
+
+
+def _unknown(cause: BaseException) -> Break:
+    """Break the attempt off: only the row knows what became of its completion, or its connection was lost."""
+    sessions.close()
+    return connection_lost(cause)

@@ -1,0 +1,53 @@
+"""The runner of a pool process: Celery starts the process, calls the tasks of its hints in it, and ends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from celery import signals
+
+from esteira.db import ConnectionLost
+from esteira.runner import pool_process
+from esteira.runner.runner import Runner
+from esteira.worker import guardian
+
+log = logging.getLogger("esteira.worker")
+
+PAUSE_S = 1.0
+
+#: A global, because Celery hands a task nothing but its message. A process has one: it runs one hint at a time.
+_runner: Runner | None = None
+
+
+def start(worker: str) -> None:
+    """Make this process ready for hints, or end it: Celery logs what a receiver raises, and goes on without it."""
+    global _runner
+    try:
+        pool_process.lead_group()
+        guardian.watch_me()
+        new = Runner(worker)
+        new.start()
+        _runner = new
+    except Exception:  # whatever it is, a process without a heartbeat must take no hint
+        log.critical("a pool process cannot start, and is replaced", exc_info=True)
+        time.sleep(PAUSE_S)  # the next one may fare no better
+        os._exit(os.EX_SOFTWARE)
+
+
+def run_hint(ids: Sequence[str], delivery: str) -> None:
+    """Run a hint by the runner of this process."""
+    assert _runner is not None, "hints run in a worker's pool processes only"
+    _runner.run_hint(ids, delivery)
+
+
+@signals.worker_process_shutdown.connect
+def _flush_stats(**_: Any) -> None:
+    if _runner is not None:
+        try:
+            _runner.stats.flush(_runner.core)
+        except ConnectionLost:
+            log.info("the last seconds of statistics are lost with the database")
