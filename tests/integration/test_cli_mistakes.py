@@ -89,8 +89,8 @@ def test_a_word_that_is_no_id_and_no_type_is_quoted_in_short() -> None:
 
     by_id, by_type = jobs("show", LONG), jobs("token", "x", "--types=", "--types=a b")
 
-    assert by_id.err.endswith("… is no job's id: give the whole id, or its last 8 digits or more.\n")
-    assert "types: '' is no name of a job type, and no pattern of them such as email.*." in by_type.err
+    assert by_id.err.endswith("… is not the id of a job: give the whole id, or at least its last 8 digits.\n")
+    assert "types: '' is neither the name of a job type nor a pattern such as email.*." in by_type.err
 
 
 def test_a_name_that_looks_like_a_number_stays_a_name() -> None:
@@ -167,9 +167,9 @@ def test_mistakes_as_json_are_for_scripts() -> None:
     [
         (["list", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
         (["files", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
-        (["submit", "cli.greet", "--delay"], "is no duration", "1h "),
-        (["submit", "cli.greet", "--expires"], "is no duration", "\n5"),
-        (["token", "x", "--expires"], "is no duration", "\u0665h"),
+        (["submit", "cli.greet", "--delay"], "is not a duration", "1h "),
+        (["submit", "cli.greet", "--expires"], "is not a duration", "\n5"),
+        (["token", "x", "--expires"], "is not a duration", "\u0665h"),
     ],
 )
 def test_a_number_is_plain_digits(words: list[str], sentence: str, also_odd: str) -> None:
