@@ -31,7 +31,7 @@ secrets() { compose run --rm --no-deps -T secrets "$@" </dev/null; }
 own_database() {
   case $(secrets cat /keys/django/database_url) in
     *@postgres:5432/*) ;;
-    *) fail "DATABASE_URL names a server that is not of this stack: $1" ;;
+    *) fail "DATABASE_URL is the address of a server outside this stack: $1" ;;
   esac
 }
 

@@ -376,4 +376,7 @@ def test_a_server_of_somebody_else_is_used_by_its_address(stack: Installation, a
     found = stack.api()
     assert found.request("/api/v1/jobs").json()["items"] == []
     refused = [stack.tried_make("backup"), stack.tried_make("rotate", "WHAT=postgres")]
-    assert all(each.returncode and "DATABASE_URL names a server" in each.stderr for each in refused)
+    assert all(
+        each.returncode and "DATABASE_URL is the address of a server outside this stack" in each.stderr
+        for each in refused
+    )

@@ -161,4 +161,4 @@ def test_a_server_of_somebody_else_is_not_backed_up_by_its_stand_in(timer: Timer
     said, _ = process.communicate(timeout=30)
 
     assert process.returncode != 0
-    assert "DATABASE_URL names a server that is not of this stack" in said
+    assert "DATABASE_URL is the address of a server outside this stack" in said
