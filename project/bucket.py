@@ -164,8 +164,8 @@ class Copies:
                 self._upload(name, here[name])
         if odd := [name for name in newest if name in here and here[name] != there.get(name, here[name])]:
             raise NotCopied(
-                f"{odd[0]} has another size in the bucket than here. One of the two is damaged, so neither was changed: "
-                f"{odd[0]} has another size in the bucket than here. One of the two is damaged. Both were kept: "
+                f"{odd[0]} has another size in the bucket than here. One of the two is damaged, so neither was "
+                "changed: check both, and remove the damaged one."
             )
         for name in sorted({*there} - {*newest}):
             obstore.delete(self.store(), name)

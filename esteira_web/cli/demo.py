@@ -85,7 +85,7 @@ def _scenes(photo_id: str) -> list[Scene]:
             what="thumbnails of a photograph", type="images.thumbnails", params={"picture": photo_id}, files=3
         ),
         Scene(what="fails twice, then succeeds", type="demo.flaky", params={"failures": 2}, failures=2),
-        Scene(what="fails for good", type="demo.failing", meant="failed"),
+        Scene(what="fails permanently", type="demo.failing", meant="failed"),
         Scene(
             what="takes long, and is cancelled", type="demo.slow", params={"seconds": 60}, meant="cancelled"
         ),

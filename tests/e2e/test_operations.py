@@ -175,7 +175,7 @@ def test_a_backup_is_restored_in_place(
     (stack.code / "cut.dump").write_bytes((stack.code / file).read_bytes()[:-2000])
 
     refused = stack.tried_make("restore", "FILE=cut.dump")
-    assert refused.returncode and "nothing was touched" in refused.stderr
+    assert refused.returncode and "nothing was changed" in refused.stderr
     assert stack.content() == damaged
 
     *restore, up = printed(
