@@ -1,4 +1,4 @@
-"""Lists as people type and paste them."""
+"""Split lists that people type or paste."""
 
 from __future__ import annotations
 

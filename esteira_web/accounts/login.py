@@ -9,7 +9,7 @@ Failed tries of the last minutes are counted in the database, so that all web pr
 
 A refused try is not counted as a failure, so a repeat does not extend the refusal. The refusal is sent after a second,
 which slows down programs that guess. A browser in which the owner has signed in before is counted separately
-(`esteira_web.accounts.known`). A refusal tells how long it lasts, but not whether the name exists.
+(`esteira_web.accounts.known`). A refusal shows how long it lasts, but not whether the name exists.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Change one's own password: the form asks for the old password, with the same limits on failures as at the sign-in.
 
-A person who gets hold of an open session must not be able to guess the password with it.
+A person who finds an open session must not be able to guess the password with it.
 """
 
 from __future__ import annotations

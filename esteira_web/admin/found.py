@@ -1,4 +1,4 @@
-"""The jobs in the admin's list: the newest 1,000 that match, found within limits; a message tells if there may be more.
+"""The jobs in the admin's list: the newest 1,000 that match, found within limits, and a message if there may be more.
 
 No filter reads the whole table: `esteira.search` finds the jobs, and Django's query selects them by their ids.
 """

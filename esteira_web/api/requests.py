@@ -119,27 +119,31 @@ NULL: dict[str, Any] = {"type": "null"}
 
 
 class SubmitOptions(Request):
-    """How to run a job; what is left out, or null, is the job type's choice."""
+    """Options of one submit; an option that is absent or null has the job type's value."""
 
     queue: str | None = Field(
-        default=None, description="One that workers read; GET /api/v1/job-types names them."
+        default=None, description="A queue that workers read; GET /api/v1/job-types lists them."
     )
-    priority: str | None = _one_of(list(PRIORITIES), "Which of the waiting jobs goes first.")
-    delay: float | None = _seconds(DELAY, "Run no sooner than this from now.")
+    priority: str | None = _one_of(
+        list(PRIORITIES), "Of waiting jobs, those with a higher priority start first."
+    )
+    delay: float | None = _seconds(DELAY, "Run no sooner than after this time.")
     run_at: Moment | None = Field(
         default=None,
         description="Run no sooner than this moment, from 1970 to ten years from now; not with delay.",
     )
-    expires_in: float | None = _seconds(EXPIRES_IN, "Do not start later than this from now.")
+    expires_in: float | None = _seconds(EXPIRES_IN, "If the job has not started after this time, it expires.")
     unique: str | None = Field(
         default=None,
-        description="While a job of this type with this key waits or runs, no second one is made.",
+        description="While a job of this type with this key waits or runs, no second job is made.",
         json_schema_extra={
             "anyOf": [{**STORABLE, "minLength": UNIQUE.least, "maxLength": UNIQUE.most}, NULL]
         },
     )
     on_conflict: str = _one_of(
-        ["return", "error"], "When the key is held: return that job, or error (409).", default="return"
+        ["return", "error"],
+        "If another job has the key: return that job, or an error (409).",
+        default="return",
     )
 
 
@@ -147,7 +151,9 @@ class SubmitJob(Request):
     """A request to run a job type once."""
 
     type: str = Field(description="The job type's name, as in GET /api/v1/job-types.")
-    params: dict[str, Any] = Field(default_factory=dict, description="As the job type's schema says.")
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="The parameters, as the job type's schema defines them."
+    )
     options: SubmitOptions = SubmitOptions()
 
 
@@ -158,7 +164,7 @@ class SubmitJobs(Request):
 
 
 class CancelJob(Request):
-    """How to cancel."""
+    """Options of a cancellation."""
 
     force: StrictBool = Field(
         False, description="End the job's process if it does not stop by itself; operators only."

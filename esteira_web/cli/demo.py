@@ -53,7 +53,7 @@ class Scene:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """There is nothing to choose."""
+    """Add no arguments: the demonstration has no options."""
 
 
 def run(out: Out, options: dict[str, Any]) -> int:

@@ -43,7 +43,7 @@ def where_mail_lies(job_id: str) -> str:
     """Return where the mail of a job is, found by its Message-ID; raises EsteiraError if there is no such mail."""
     box = Path(settings.DATA_DIR) / "mail"
     if settings.EMAIL_HOST not in LOCAL or not box.is_dir():
-        return f"handed to {settings.EMAIL_HOST}:{settings.EMAIL_PORT}"
+        return f"sent to {settings.EMAIL_HOST}:{settings.EMAIL_PORT}"
     mails = sorted(
         itertools.chain((box / "new").glob("*"), (box / "cur").glob("*")),
         key=lambda mail: mail.stat().st_mtime,

@@ -13,7 +13,7 @@ OK = 0
 #: Esteira refused the request, or the job that the command waited for did not succeed.
 REFUSED = 1
 USAGE = 2
-#: No database, or one that was not migrated; sysexits.h calls it EX_UNAVAILABLE, and Celery uses it too.
+#: No database, or one without the migrations; it is EX_UNAVAILABLE in sysexits.h, and Celery uses it too.
 UNAVAILABLE = 69
 INTERRUPTED = 130
 

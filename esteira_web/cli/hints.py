@@ -9,7 +9,7 @@ from django.conf import settings
 
 
 def typed(words: str) -> str:
-    """Return the line that runs `jobs …` here."""
+    """Return the command line that runs `jobs …` in this installation."""
     return f"{settings.MANAGE_COMMAND} jobs {words}"
 
 

@@ -1,4 +1,4 @@
-"""`jobs retry ID…`, `jobs cancel ID…` and similar: each id is handled by itself; after a refusal the rest goes on."""
+"""`jobs retry ID…`, `jobs cancel ID…` and similar: each id is handled by itself, also after a refusal."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _tokens() -> Any:
 
 
 def _found(ref: str) -> Any:
-    """Return the one token that is meant; raises NotFound or Ambiguous."""
+    """Return the one token for a number or prefix; raises NotFound or Ambiguous."""
     which = Q(prefix__startswith=ref.replace("\0", "")[:100])
     if ref.isascii() and ref.isdigit() and len(ref) <= 18:
         which = Q(pk=int(ref))

@@ -39,12 +39,12 @@ class Ambiguous(EsteiraError):
 
 
 def job_id(ref: str) -> UUID:
-    """Return the id that `ref` means; raises NotAnId, NotFound or Ambiguous."""
+    """Return the id of the job for `ref`; raises NotAnId, NotFound or Ambiguous."""
     return _id_of("job", ref, "esteira_job")
 
 
 def upload_id(ref: str) -> UUID:
-    """Return the id of the upload that `ref` means; raises as `job_id` does."""
+    """Return the id of the upload for `ref`; raises as `job_id` does."""
     return _id_of("file", ref, "esteira_file WHERE job_id IS NULL")
 
 

@@ -163,7 +163,7 @@ def _read(cursor: str) -> tuple[str, Key]:
         moment, key = datetime.fromisoformat(at), UUID(job_id)
         if direction not in ("older", "newer") or moment.tzinfo is None:
             raise ValueError
-        moment = moment.astimezone(UTC)  # PostgreSQL refuses offsets that Python knows
+        moment = moment.astimezone(UTC)  # PostgreSQL refuses some offsets that Python accepts
     except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error, RecursionError):
         raise BadFilter("cursor", "is not a cursor of this server; start from the first page.") from None
     return direction, (moment, key)

@@ -262,4 +262,4 @@ async def _measured(scope: Scope, send: Send) -> None:
 
 
 async def _unused(request: HttpRequest) -> HttpResponseBase:
-    raise AssertionError("only its table of files is used")
+    raise AssertionError("the middleware is used for its table of files only")

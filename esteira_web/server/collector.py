@@ -79,7 +79,9 @@ class Measures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         pinged = health.REDIS.begin()
-        yield InfoMetricFamily("esteira_build", "The release that answers.", {"version": esteira.__version__})
+        yield InfoMetricFamily(
+            "esteira_build", "The release of this process.", {"version": esteira.__version__}
+        )
         yield from self._queues()
         yield from self._totals()
         yield from self._workers()
@@ -100,15 +102,15 @@ class Measures(Collector):
             row[0] for row in self._core.fetch("SELECT name FROM esteira_queue WHERE paused_at IS NOT NULL")
         }
         queues = sorted({*known_queues(), *paused, *found.names()})
-        hinted = f"of those that have a hint in Redis, the oldest {MOST} of all queues"
+        hinted = f"of jobs with a hint in Redis, it includes the oldest {MOST} of all queues"
         for name, (numbers, told) in {
             "esteira_jobs_waiting": (
                 found.waiting,
-                f"Jobs that are due and wait for a worker; {MOST} means as many or more. Counted are, {hinted}.",
+                f"Jobs that are due and wait for a worker; {MOST} means as many or more; {hinted}.",
             ),
             "esteira_jobs_scheduled": (
                 found.later,
-                f"Jobs that wait for their moment, a next try included; {MOST} means as many or more.",
+                f"Jobs that are due later, including next tries; {MOST} means as many or more.",
             ),
             "esteira_jobs_running": (found.running, "Jobs that a worker holds."),
             "esteira_oldest_due_seconds": (
@@ -160,7 +162,7 @@ class Measures(Collector):
         found = {state: (number, slots) for state, number, slots in self._core.fetch(_WORKERS, [SILENT_S])}
         workers = GaugeMetricFamily(
             "esteira_workers",
-            f"Workers: up, silent for more than {SILENT_S:g} s, or gone in good order within the last day.",
+            f"Workers: up, silent for more than {SILENT_S:g} s, or gone (stopped in an orderly way) in the last day.",
             labels=["state"],
         )
         for state in sorted({*WORKER_STATES, *found}):
@@ -174,9 +176,7 @@ class Measures(Collector):
     def _keeper(self) -> Iterator[Metric]:
         rows = self._core.fetch(_KEEPER, [FAILING_S])
         age_s, failing, schedules = rows[0] if rows else (None, [], 0)
-        told = (
-            "Seconds since every step of a keeper's (beat's) turn went through; +Inf if that never happened."
-        )
+        told = "Seconds since every step of a keeper's (beat's) turn succeeded; +Inf if that never happened."
         age_s = float("inf") if age_s is None else age_s
         yield GaugeMetricFamily("esteira_keeper_last_sweep_seconds", told, age_s)
         steps = GaugeMetricFamily(
@@ -187,7 +187,7 @@ class Measures(Collector):
         yield steps
         yield GaugeMetricFamily(
             "esteira_schedules_failing",
-            "Schedules that cannot be kept, or whose parameters are refused.",
+            "Schedules that cannot be computed, or whose parameters are refused.",
             schedules,
         )
 

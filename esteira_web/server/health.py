@@ -98,7 +98,7 @@ class Database:
         try:
             return self._look()
         except ConnectionLost:
-            pass  # the kept connection may have died long ago
+            pass  # the kept connection may have been broken for a long time
         try:
             return self._look()
         except ConnectionLost:

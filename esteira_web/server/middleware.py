@@ -169,10 +169,10 @@ def _heading(problem: Problem) -> str:
         403: "Not allowed",
         404: "Not found",
         409: "Not possible now",
-        429: "Too often",
+        429: "Too many requests",
         503: "Not available",
     }
-    return headings.get(problem.status, "That did not work")
+    return headings.get(problem.status, "The request failed")
 
 
 def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -213,7 +213,7 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer for an exception that no view raised: sessions and accounts are in the database too."""
+    """Answer an exception outside of views: sessions and accounts, for example, are in the database too."""
     error = sys.exc_info()[1]
     problem = problems.of(error) if error is not None else None
     return tell(request, problem or Problem(code="internal", status=500))

@@ -28,7 +28,7 @@ LIMIT_S = 0.2
 AGAIN_S, LONGEST_S = 2.0, 30.0
 
 # Each queue, priority, type and "in turn or not" is a range of the index job_feed.
-# The clock is read once, because only a value that stands still can be the end of an index range.
+# The clock is read once, because only a constant value can be the end of an index range.
 _UNFED = f"""
 WITH RECURSIVE clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
 kinds AS (
@@ -127,7 +127,7 @@ class Queued:
         self._limited = limited
 
     def count(self) -> InQueues:
-        # A bitmap reads the whole range of an index before it gives the first row, and a range may hold millions.
+        # A bitmap scan reads a whole index range before it returns the first row, and a range may have millions of rows.
         unfed, fed, running = (
             self._limited.fetch(part, sql, bitmapscan="off")
             for part, sql in (("waiting", _UNFED), ("hinted", _FED), ("running", _RUNNING))

@@ -1,4 +1,4 @@
-"""The message itself: its headers, its attachments, and a Message-ID that repeats."""
+"""The message: its headers, its attachments, and a Message-ID that is the same in every attempt."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def plain(picture: Image.Image, *, about: int | None = None) -> Image.Image:
 def _orientation(picture: Image.Image) -> int:
     try:
         return int(picture.getexif().get(ORIENTATION, 1))
-    except DAMAGED:  # broken metadata is no reason to refuse the pixels
+    except DAMAGED:  # a picture with broken metadata is still usable
         return 1
 
 

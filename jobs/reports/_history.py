@@ -19,7 +19,7 @@ from esteira.states import shown_state
 
 ROWS_AT_ONCE = 2000
 LONGEST_TEXT = 300
-#: The states as the chart groups them.
+#: The states in the groups of the chart.
 GROUPS = {
     "succeeded": ("succeeded",),
     "failed": ("failed", "dead"),

@@ -18,7 +18,7 @@ from project.local.parts import DEV_USER, OTHER_PASSWORD
 
 def main() -> None:
     django.setup()
-    call_command("migrate", interactive=False, verbosity=0)  # as the owner
+    call_command("migrate", interactive=False, verbosity=0)  # as the role that owns the tables
     ensure_development_user(os.environ["DEV_PASSWORD"])
     for name in settings.NOT_FOR_JOBS:
         print(f"jobs.env: {name} is a setting of Esteira, so its line has no effect. Put settings into .env.")
