@@ -127,7 +127,7 @@ class Queued:
         self._limited = limited
 
     def count(self) -> InQueues:
-        # A bitmap scan reads a whole index range before it returns the first row, and a range may have millions of rows.
+        # A bitmap scan reads a whole index range before it returns a row, and a range may have millions of rows.
         unfed, fed, running = (
             self._limited.fetch(part, sql, bitmapscan="off")
             for part, sql in (("waiting", _UNFED), ("hinted", _FED), ("running", _RUNNING))
