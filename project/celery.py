@@ -1,7 +1,7 @@
 """The Celery app with all its settings (docs/architecture.md has the reasons and measurements).
 
-Redis carries hints only, so the settings aim at quick recovery and at an even distribution of work, not at safe
-messages: hints are not acknowledged, nothing is prefetched, results are stored in PostgreSQL.
+Redis carries hints only, so the settings aim at quick recovery and at nothing being hoarded, not at safe messages:
+messages are acknowledged early, nothing is prefetched, results live in PostgreSQL.
 """
 
 from __future__ import annotations

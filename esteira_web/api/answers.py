@@ -59,7 +59,7 @@ def answer(body: Mapping[str, Any], status: int = 200) -> HttpResponse:
 
 
 def once(request: HttpRequest, work: Callable[[Access], Answer]) -> HttpResponse:
-    """Do the work and answer 202; a repeat with the same Idempotency-Key gets the first answer."""
+    """Do the work and answer 202; a repeat under the same Idempotency-Key gets the first answer."""
     access = caller(request)
     asked = f"{request.method} {request.path}\n".encode() + request.body
     said, replayed = with_key(access, request.headers.get("Idempotency-Key"), asked, lambda: work(access))

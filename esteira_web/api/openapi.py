@@ -200,7 +200,7 @@ def _any_of(known: list[JobType]) -> Schema:
 
 
 def _example(kind: JobType, params: Schema) -> Schema | None:
-    """Return an example of the parameters; None if a required parameter has no example in its declaration."""
+    """Return parameters that the type takes; None if its author gave no example of one that is required."""
     named = {name: params["properties"][name] for name in params.get("required", [])}
     if not all(one.get("examples") for one in named.values()):
         return None

@@ -97,7 +97,7 @@ Cursor = Annotated[
 
 
 def _seconds(span: Span, meaning: str) -> Any:
-    """Declare a field of a duration; the schema shows its bounds, and the core checks them with its own errors."""
+    """A field of a duration; its bounds are told here and kept by the core, which names them in its own words."""
     return Field(
         default=None,
         strict=True,
@@ -119,31 +119,27 @@ NULL: dict[str, Any] = {"type": "null"}
 
 
 class SubmitOptions(Request):
-    """Options of one submit; an option that is absent or null has the job type's value."""
+    """How to run a job; what is left out, or null, is the job type's choice."""
 
     queue: str | None = Field(
-        default=None, description="A queue that workers read; GET /api/v1/job-types lists them."
+        default=None, description="One that workers read; GET /api/v1/job-types names them."
     )
-    priority: str | None = _one_of(
-        list(PRIORITIES), "Of waiting jobs, those with a higher priority start first."
-    )
-    delay: float | None = _seconds(DELAY, "Run no sooner than after this time.")
+    priority: str | None = _one_of(list(PRIORITIES), "Which of the waiting jobs goes first.")
+    delay: float | None = _seconds(DELAY, "Run no sooner than this from now.")
     run_at: Moment | None = Field(
         default=None,
         description="Run no sooner than this moment, from 1970 to ten years from now; not with delay.",
     )
-    expires_in: float | None = _seconds(EXPIRES_IN, "If the job has not started after this time, it expires.")
+    expires_in: float | None = _seconds(EXPIRES_IN, "Do not start later than this from now.")
     unique: str | None = Field(
         default=None,
-        description="While a job of this type with this key waits or runs, no second job is made.",
+        description="While a job of this type with this key waits or runs, no second one is made.",
         json_schema_extra={
             "anyOf": [{**STORABLE, "minLength": UNIQUE.least, "maxLength": UNIQUE.most}, NULL]
         },
     )
     on_conflict: str = _one_of(
-        ["return", "error"],
-        "If another job has the key: return that job, or an error (409).",
-        default="return",
+        ["return", "error"], "When the key is held: return that job, or error (409).", default="return"
     )
 
 

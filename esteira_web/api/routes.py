@@ -59,7 +59,7 @@ ANY_STATE: list[str] = Query([], description="Any of these states; repeat it, or
     openapi_extra=REPEATABLE,
 )
 def submit_job(request: HttpRequest, body: requests.SubmitJob) -> HttpResponse:
-    """Submit a job. The answer comes after the commit: accepted means stored. `Idempotency-Key` makes repeats safe."""
+    """Submit a job. Accepted means kept: the answer comes after the commit. `Idempotency-Key` makes repeats safe."""
     return once(request, lambda access: submit_one(access, body))
 
 

@@ -22,7 +22,7 @@ from esteira.values.readable import as_json
 
 #: A pipe has no width; tables are cut to this width unless COLUMNS is set.
 PIPE_WIDTH = 160
-#: The command line option of each field of a submit.
+#: How the fields of a submit are typed.
 OPTIONS = {
     "type": "type",
     "queue": "--queue",
@@ -104,7 +104,7 @@ def _are_of_a_submit(error: EsteiraError, errors: Sequence[Mapping[str, Any]]) -
 
 
 def _name(pointer: str) -> str:
-    """Turn "#/params/to/0" into "to 1" (people count from one), and "#/delay_s" into "--delay"."""
+    """Turn "#/params/to/0" into "to 1", because people count from one, and "#/delay_s" into "--delay"."""
     option = pointer.removeprefix("#/")
     if option in OPTIONS:
         return OPTIONS[option]

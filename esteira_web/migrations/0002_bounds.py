@@ -1,4 +1,4 @@
-"""Limit a token's expiry to moments that Python can read; a later expiry becomes the last such moment."""
+"""A token's end lies where Python can read it; one beyond becomes the last moment that it can."""
 
 from datetime import UTC, datetime
 

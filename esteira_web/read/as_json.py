@@ -23,7 +23,7 @@ UPLOADS = "/api/v1/files"
 
 
 def jobs() -> QuerySet[Job]:
-    """Return jobs with the database's clock and the schedule's name, which are needed to show them."""
+    """Return jobs with what showing them needs: the database's clock, and the schedule's name."""
     return Job.objects.annotate(db_now=ClockTimestamp()).select_related("schedule")
 
 

@@ -20,7 +20,7 @@ def duration(text: str) -> float:
         seconds, at = seconds + float(part[1]) * _UNITS[part[2] or ""], part.end()
         if at == len(text):
             return seconds
-    raise argparse.ArgumentTypeError(f"{shown(text)} is not a duration: write 90, 90s, 5m, 1h30m or 2d.")
+    raise argparse.ArgumentTypeError(f"{shown(text)} is no duration: write 90, 90s, 5m, 1h30m or 2d.")
 
 
 def moment(text: str) -> datetime:
@@ -28,9 +28,7 @@ def moment(text: str) -> datetime:
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{shown(text)} is not a date and time: write {_example()}."
-        ) from None
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no date and time: write {_example()}.") from None
     if when.tzinfo is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} has no time zone: write {when.isoformat()}Z or {_example()}."

@@ -1,7 +1,7 @@
-"""Collect the metrics of `/metrics` cheaply: with partial indexes, never by counting a whole backlog.
+"""What `/metrics` measures, and how each number is had cheaply: by partial indexes, never by counting a backlog.
 
-The module `esteira_web.server.queued` counts the jobs in the queues. Totals are read from rows that only grow
-(`StatTotal`), so neither retention nor a restart makes a counter fall.
+What is in the queues is counted by `esteira_web.server.queued`. Totals are read from rows that only grow (`StatTotal`):
+neither retention nor a restart makes a counter fall.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from esteira.stats import BOUNDS_S
 from esteira_web.server import health
 from esteira_web.server.queued import MOST, PARTS, Limited, Queued
 
-#: The sum of the sizes of all files reads their whole table, so it is kept for this time.
+#: Adding up the sizes of all files reads their whole table, so that is done this often.
 FILES_KEPT_S = 60.0
 REDIS_PATIENCE_S = 0.5
 WORKER_STATES = ("up", "silent", "gone")
@@ -52,8 +52,8 @@ SELECT CASE WHEN state = 'up' AND last_seen <= clock_timestamp() - %s * interval
             ELSE state END, count(*), sum(slots)
 FROM esteira_worker GROUP BY 1"""
 
-# Connections that are reserved for superusers, and since PostgreSQL 16 for a special role, cannot be used by clients.
-# The backend type of other roles is hidden from a role without rights; client backends have a user and a database.
+# Connections that are kept for superusers, and since PostgreSQL 16 for a role of its own, are nobody's to have here.
+# What other roles' processes are is not shown to one without rights: those of clients have a user and a database.
 _CONNECTIONS = """
 SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datid IS NOT NULL
           AND coalesce(backend_type, 'client backend') = 'client backend'),
@@ -66,7 +66,7 @@ FROM esteira_backup ORDER BY step"""
 
 
 class Measures(Collector):
-    """Queries the database for each collection; raises the driver's errors."""
+    """Asks the database once for each collection; raises the driver's errors."""
 
     def __init__(self, core: Db) -> None:
         self._core = core
@@ -74,14 +74,12 @@ class Measures(Collector):
         self._queued, self._files = Queued(self._limited), _Files(self._limited)
 
     def describe(self) -> Iterable[Metric]:
-        """Return no names in advance, because nothing else is registered that could have the same ones."""
+        """Name nothing beforehand: nothing else is registered beside this."""
         return []
 
     def collect(self) -> Iterator[Metric]:
         pinged = health.REDIS.begin()
-        yield InfoMetricFamily(
-            "esteira_build", "The release of this process.", {"version": esteira.__version__}
-        )
+        yield InfoMetricFamily("esteira_build", "The release that answers.", {"version": esteira.__version__})
         yield from self._queues()
         yield from self._totals()
         yield from self._workers()
@@ -102,32 +100,32 @@ class Measures(Collector):
             row[0] for row in self._core.fetch("SELECT name FROM esteira_queue WHERE paused_at IS NOT NULL")
         }
         queues = sorted({*known_queues(), *paused, *found.names()})
-        hinted = f"of jobs with a hint in Redis, it includes the oldest {MOST} of all queues"
+        hinted = f"of those that have a hint in Redis, the oldest {MOST} of all queues"
         for name, (numbers, told) in {
             "esteira_jobs_waiting": (
                 found.waiting,
-                f"Jobs that are due and wait for a worker; {MOST} means as many or more; {hinted}.",
+                f"Jobs that are due and wait for a worker; {MOST} means as many or more. Counted are, {hinted}.",
             ),
             "esteira_jobs_scheduled": (
                 found.later,
-                f"Jobs that are due later, including next tries; {MOST} means as many or more.",
+                f"Jobs that wait for their moment, a next try included; {MOST} means as many or more.",
             ),
             "esteira_jobs_running": (found.running, "Jobs that a worker holds."),
             "esteira_oldest_due_seconds": (
                 found.oldest_s,
-                "Seconds since the job that has waited longest became due; 0 if none waits.",
+                "How long the job that waits longest could have run already; 0 if none waits.",
             ),
         }.items():
             if numbers is not None:
                 yield _by_queue(name, told, {queue: numbers.get(queue, 0) for queue in queues})
         yield _by_queue(
             "esteira_queue_paused",
-            "1 while the queue is paused: none of its jobs are started.",
+            "1 while nothing of the queue is handed out.",
             {queue: queue in paused for queue in queues},
         )
 
     def _totals(self) -> Iterator[Metric]:
-        """Begin every series of a known type at 0: Prometheus counts no increase for a series that begins at 1."""
+        """Begin every series of a known type at 0: what first appears as 1 is no increase to Prometheus."""
         counts: dict[tuple[str, str, str], int] = {}
         times: dict[Pair, list[int]] = {(t.name, t.queue): [0] * (len(BOUNDS_S) + 1) for t in registry.all()}
         sums: dict[Pair, float] = defaultdict(float)
@@ -162,7 +160,7 @@ class Measures(Collector):
         found = {state: (number, slots) for state, number, slots in self._core.fetch(_WORKERS, [SILENT_S])}
         workers = GaugeMetricFamily(
             "esteira_workers",
-            f"Workers: up, silent for more than {SILENT_S:g} s, or gone (stopped in an orderly way) in the last day.",
+            f"Workers: up, silent for more than {SILENT_S:g} s, or gone in good order within the last day.",
             labels=["state"],
         )
         for state in sorted({*WORKER_STATES, *found}):
@@ -176,7 +174,9 @@ class Measures(Collector):
     def _keeper(self) -> Iterator[Metric]:
         rows = self._core.fetch(_KEEPER, [FAILING_S])
         age_s, failing, schedules = rows[0] if rows else (None, [], 0)
-        told = "Seconds since every step of a keeper's (beat's) turn succeeded; +Inf if that never happened."
+        told = (
+            "Seconds since every step of a keeper's (beat's) turn went through; +Inf if that never happened."
+        )
         age_s = float("inf") if age_s is None else age_s
         yield GaugeMetricFamily("esteira_keeper_last_sweep_seconds", told, age_s)
         steps = GaugeMetricFamily(
@@ -187,7 +187,7 @@ class Measures(Collector):
         yield steps
         yield GaugeMetricFamily(
             "esteira_schedules_failing",
-            "Schedules that cannot be computed, or whose parameters are refused.",
+            "Schedules that cannot be kept, or whose parameters are refused.",
             schedules,
         )
 
@@ -195,17 +195,17 @@ class Measures(Collector):
         ((used, most),) = self._core.fetch(_CONNECTIONS)
         yield GaugeMetricFamily(
             "esteira_database_connections",
-            "Connections of all clients to this PostgreSQL server.",
+            "Connections to the whole of PostgreSQL, whoever holds them.",
             used,
         )
         yield GaugeMetricFamily(
             "esteira_database_connections_limit",
-            "The most connections that PostgreSQL allows, without reserved ones.",
+            "As many as it allows, without those that are reserved.",
             most,
         )
 
     def _backups(self) -> Iterator[Metric]:
-        """Yield no sample before the first backup by a timer: web does not know whether there is a timer."""
+        """Nothing, before the first backup by a timer: whether there is to be one is not known here."""
         age = GaugeMetricFamily(
             "esteira_backup_age_seconds",
             "Seconds since this step of a backup (dump, upload) succeeded; +Inf if it never did.",
@@ -220,7 +220,7 @@ class Measures(Collector):
         yield from (age, failing)
 
     def _not_measured(self) -> Metric:
-        told = "1 while this part takes too long to measure; the metrics that depend on it are left out."
+        told = "1 while this part takes too long to measure; the metrics that are made of it are left out."
         family = GaugeMetricFamily("esteira_not_measured", told, labels=["part"])
         for part in PARTS:
             family.add_metric([part], float(part in self._limited.left_out))
@@ -228,7 +228,7 @@ class Measures(Collector):
 
 
 class _Files:
-    """The bytes of all files, read once a minute; left out while the sum takes too long."""
+    """The bytes of all files, asked once a minute; left out while there are too many to add up in time."""
 
     def __init__(self, limited: Limited) -> None:
         self._limited = limited
@@ -237,7 +237,7 @@ class _Files:
 
     def collect(self) -> Iterator[Metric]:
         if time.monotonic() - self._asked > FILES_KEPT_S:
-            # The only statement that reads a whole table; its rows are small, and an index scan row by row is slower.
+            # The one statement that does read a whole table, of small rows; row by row through an index is slower.
             rows = self._limited.fetch(
                 "files", "SELECT coalesce(sum(size), 0) FROM esteira_file", seqscan="on"
             )
@@ -256,6 +256,6 @@ def _by_queue(name: str, told: str, numbers: Mapping[str, float]) -> Metric:
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
-    """Return Prometheus' buckets: each counts the values up to its bound."""
+    """Return Prometheus' buckets: each counts what its bound and all smaller ones hold."""
     bounds = [*(f"{bound:g}" if bound % 1 else f"{bound:.1f}" for bound in BOUNDS_S), "+Inf"]
     return list(zip(bounds, map(float, accumulate(buckets)), strict=True))

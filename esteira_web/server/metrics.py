@@ -1,9 +1,9 @@
-"""`/metrics` for Prometheus, on a port of its own. All numbers are from the database, the same in every web process.
+"""`/metrics` for Prometheus, on a port of its own: what the database says, so every web process gives the same numbers.
 
-This process counts nothing itself, so no number is lost with it and no sum over processes is needed. A page is kept for
-two seconds: with any number of scrapers, each process measures at most that often, on one connection. One thread
-measures, for at most a second; if it takes longer, or the database is unavailable, the answer is 503, and Prometheus
-marks the target as down. Slow parts have a shorter limit of their own, and only such a part is left out.
+Nothing is counted in this process, so nothing is lost with it and nothing has to be added up over processes. A page is
+kept for two seconds: however many scrape, the database is asked that often at most, by each process on one connection.
+One thread measures, for a second at most; if it takes longer, or the database is away, the answer is 503, and to
+Prometheus the target is down. What may take long has a shorter limit, and only that part is left out then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NO_ANSWER = "The database does not answer within a second.\n"
 
 
 class Page:
-    """The text of a page, kept for two seconds; empty if the database does not answer."""
+    """The text of one moment, kept for two seconds; empty if the database does not answer."""
 
     def __init__(self) -> None:
         self._core = PrivateConnection("metrics", timeout_s=TIMEOUT_S)
@@ -54,19 +54,17 @@ class Page:
         try:
             return generate_latest(self._registry).decode()
         except psycopg.OperationalError as error:
-            # A repeat does not help if the server is too slow.
+            # A server that is too slow answers no sooner when it is asked twice.
             if self._core.connected() or isinstance(error, psycopg.errors.QueryCanceled):
                 raise
-        return generate_latest(
-            self._registry
-        ).decode()  # the kept connection was broken, perhaps for a long time
+        return generate_latest(self._registry).decode()  # the kept connection had died, maybe long ago
 
 
 _page = health.Check("metrics", Page())
 
 
 async def answer() -> tuple[int, str]:
-    """Return status and text; scrapes at the same time share one answer."""
+    """Return status and text; a scrape that comes while another is answered gets the same."""
     running = _page.begin()
     await health.within(TIMEOUT_S, running)
     text = running.result() if running.done() else ""

@@ -1,8 +1,7 @@
 """Count the jobs in each queue, each part within a time limit of its own.
 
-Waiting jobs are counted up to 10,000 per queue. Waiting rows are found by the index that is also used to publish: the
-query steps from each kind of row (queue, priority, type) to the next, then reads one index range of each, in which due
-rows come first.
+Waiting jobs are counted up to 10,000 a queue. Waiting rows are found by the index that feeds Redis: from each kind of
+row (queue, priority, type) to the next, then one index range each, in which what is due comes first.
 
 While a transaction holds an old snapshot, these indexes keep the entries of all jobs that ran since, so reading them
 takes longer and longer. A part that takes too long is left out, and is not measured again for a while, so that the
@@ -28,7 +27,7 @@ LIMIT_S = 0.2
 AGAIN_S, LONGEST_S = 2.0, 30.0
 
 # Each queue, priority, type and "in turn or not" is a range of the index job_feed.
-# The clock is read once, because only a constant value can be the end of an index range.
+# The clock is read once, because only a value that stands still can be the end of an index range.
 _UNFED = f"""
 WITH RECURSIVE clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
 kinds AS (

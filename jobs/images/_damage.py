@@ -35,7 +35,7 @@ def refusal(error: BaseException, kind: str | None = None) -> GiveUp:
     if UNSUPPORTED.search(reason):
         said = f"this kind of {kind or 'picture'} is not supported ({reason})"
         return GiveUp(f"picture: {said}. Save it as a JPEG or a plain PNG, and upload that.")
-    return GiveUp(f"picture: the file is damaged or incomplete ({reason}). Upload it again.")
+    return GiveUp(f"picture: the file is damaged or cut off ({reason}). Upload it again.")
 
 
 def _reason(error: BaseException) -> str:

@@ -451,7 +451,7 @@ def test_cancel_of_a_running_job_asks_it_and_by_force_ends_it() -> None:
         (["dance"], "invalid choice: 'dance'"),
         (["submit"], "the following arguments are required: TYPE"),
         (["submit", "demo.greet", "name"], "write name=text, name:=JSON, or --file name=path."),
-        (["submit", "demo.greet", "--delay=soon"], "'soon' is not a duration"),
+        (["submit", "demo.greet", "--delay=soon"], "'soon' is no duration"),
         (["submit", "demo.greet", "--what"], "unrecognized arguments: --what"),
         (["list", "--state=lost"], "invalid choice: 'lost'"),
         (["list", "--limit=0"], "must be a whole number from 1"),

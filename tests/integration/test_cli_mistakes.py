@@ -167,9 +167,9 @@ def test_mistakes_as_json_are_for_scripts() -> None:
     [
         (["list", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
         (["files", "--limit"], "must be a whole number from 1 to 100,000", "5.0"),
-        (["submit", "cli.greet", "--delay"], "is not a duration", "1h "),
-        (["submit", "cli.greet", "--expires"], "is not a duration", "\n5"),
-        (["token", "x", "--expires"], "is not a duration", "\u0665h"),
+        (["submit", "cli.greet", "--delay"], "is no duration", "1h "),
+        (["submit", "cli.greet", "--expires"], "is no duration", "\n5"),
+        (["token", "x", "--expires"], "is no duration", "\u0665h"),
     ],
 )
 def test_a_number_is_plain_digits(words: list[str], sentence: str, also_odd: str) -> None:

@@ -280,7 +280,7 @@ def test_a_moment_needs_its_zone() -> None:
     assert durations.moment("2026-11-30T09:00-03:00") == datetime(2026, 11, 30, 12, tzinfo=UTC)
     with pytest.raises(argparse.ArgumentTypeError, match="has no time zone: write 2026-11-30T09:00:00Z"):
         durations.moment("2026-11-30T09:00")
-    with pytest.raises(argparse.ArgumentTypeError, match="is not a date and time"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no date and time"):
         durations.moment("tomorrow")
 
 

@@ -381,7 +381,7 @@ def test_a_file_that_is_cut_off_is_refused(kind, part):
     data = saved(noise, kind)
     ctx = upload(data[: int(len(data) * part)])
 
-    with pytest.raises(GiveUp, match="damaged or incomplete|not a picture"):
+    with pytest.raises(GiveUp, match="damaged or cut off|not a picture"):
         convert.run_with(ctx, picture=REF, format="png")
     assert not ctx.files
 
