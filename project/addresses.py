@@ -24,8 +24,8 @@ def checked(name: str, address: str) -> str:
 
 def _unreadable(name: str) -> str:
     return (
-        f"{name} is not an address: its port is not a number, or it is incomplete. Percent-encode a password in it: "
-        "%2F is /, %40 is @, %3A is :, %23 is #, %3F is ?, %25 is %."
+        f"{name} is not an address: its port is not a number, or it is incomplete. A password in it must be "
+        "percent-encoded: %2F is /, %40 is @, %3A is :, %23 is #, %3F is ?, %25 is %."
     )
 
 
