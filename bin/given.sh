@@ -1,8 +1,7 @@
-# What is given in the environment or in .env, and whether it is what it should be: Compose would answer with the words of
-# its own parser.
+# Reads and checks variables from the environment or .env, because errors from Compose's own parser are hard to understand.
 # shellcheck shell=sh
 
-# The value of variable $1 as Compose takes it: from the environment, else from .env.
+# Prints the value of variable $1 as Compose finds it: in the environment, else in .env.
 given() {
   eval "value=\${$1-}"
   [ -n "$value" ] || value=$(sed -n "s/^ *\(export  *\)\{0,1\}$1 *= *//p" .env 2>/dev/null | tail -n 1 | sed 's/ *#.*//; s/ *$//')
@@ -12,14 +11,14 @@ given() {
 
 refuse() { printf '%s\n' "$@" >&2; exit 1; }
 
-# Refuses a value of $1 that is given and is no whole number.
+# Refuses a value of $1 that is set and is not a whole number.
 need_number() {
   case $2 in
-    *[!0-9]*) refuse "$1 is $2: write how many, as a whole number, for example $1=4." ;;
+    *[!0-9]*) refuse "$1 is $2: write a whole number, for example $1=4." ;;
   esac
 }
 
-# Refuses a value of $1 that is given and is neither a port nor a range of ports.
+# Refuses a value of $1 that is set and is neither a port nor a range of ports.
 need_ports_in() {
   for port in "${2%-*}" "${2#*-}"; do
     case $port in

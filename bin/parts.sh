@@ -1,12 +1,12 @@
-# What the scripts beside this share. They come from the repository's root, and run under `set -eu`.
+# Functions for the scripts beside this one. They run in the repository's root, under `set -eu`.
 # shellcheck shell=sh
 
 compose() { docker compose --progress quiet "$@"; }
 say() { printf '%s\n' "$@"; }
 fail() { printf '%s\n' "$@" >&2; exit 1; }
 
-# Docker tells installations apart by their name alone: what another folder of the same name has started would be taken
-# for ours. Each container knows the folder that it was started from.
+# Docker distinguishes installations by their name alone, so it would confuse this one with another folder of the same name.
+# Each container has a label with the folder that it was started from.
 only_ours() {
   # shellcheck disable=SC2046  # one word each
   set -- $(compose ps -aq)
@@ -14,28 +14,28 @@ only_ours() {
   docker inspect -f '{{index .Config.Labels "com.docker.compose.project.working_dir"}}' "$@" | sort -u |
     while read -r folder; do
       [ "$(cd "$folder" 2>/dev/null && pwd -P)" = "$(pwd -P)" ] || fail \
-        "An installation of this name was started in $folder, and this is $PWD: nothing was done." \
-        "If it is another one, give this one a name and ports of its own in .env, for example" \
+        "An installation of this name was started in $folder, but this folder is $PWD: nothing was done." \
+        "If it is another installation, give this one a name and ports of its own in .env, for example" \
         "  COMPOSE_PROJECT_NAME=esteira2 PORT=8001 FLOWER_PORT=5556, each on a line" \
-        "If the folder was moved, remove the old containers first; the data stays: docker compose down"
+        "If the folder was moved, remove the old containers first; this keeps the data: docker compose down"
     done
 }
 
-# The containers of a service that run, one id a line.
+# Prints the running containers of a service, one id per line.
 running() { compose ps -q --status running "$1"; }
 
-# One command of the one-shot that knows all secrets; it starts nothing else.
+# Runs one command in the one-shot container that has all secrets; no other container is started.
 secrets() { compose run --rm --no-deps -T secrets "$@" </dev/null; }
 
-# Refuses what works only on the PostgreSQL of this stack; $1 says what to do at another one.
+# Fails if the database is not the PostgreSQL of this stack; $1 explains what to do there.
 own_database() {
   case $(secrets cat /keys/django/database_url) in
     *@postgres:5432/*) ;;
-    *) fail "DATABASE_URL names a server that is not of this stack: $1" ;;
+    *) fail "DATABASE_URL is the address of a server outside this stack: $1" ;;
   esac
 }
 
-# psql as the owner, over the socket inside the container: it asks for no password. $1 is the database.
+# Runs psql as the owner, over the socket inside the container, where it needs no password. $1 is the database.
 sql() {
   database=$1
   shift
@@ -43,7 +43,7 @@ sql() {
     psql -X -q -v ON_ERROR_STOP=1 -U esteira -d "$database" "$@"
 }
 
-# Waits until a container is healthy; one that stays sick for two minutes is an error.
+# Waits until a container is healthy; fails after two minutes.
 wait_healthy() {
   tries=240
   until [ "$(docker inspect -f '{{.State.Health.Status}}' "$1")" = healthy ]; do
@@ -53,7 +53,7 @@ wait_healthy() {
   done
 }
 
-# Restarts services side by side, the containers of each one after the other: healthy before the next one goes.
+# Restarts services in parallel, and the containers of each service one after the other: the next only when it is healthy.
 restart() {
   jobs=''
   for service; do
@@ -71,8 +71,8 @@ restart_each() {
   done
 }
 
-# Replaces the containers of a service by what its image and the settings say now, one after the other. $2 = spare: a new
-# one works before an old one goes. Each has its grace to finish what it does.
+# Replaces the containers of a service with the current image and settings, one after the other. With $2 = spare, a new one
+# runs before an old one is stopped. Each has its grace period to finish its work.
 replace() {
   old=$(running "$1")
   many=$(printf '%s\n' "$old" | grep -c . || true)

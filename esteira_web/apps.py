@@ -1,4 +1,4 @@
-"""The Django app of everything that speaks HTTP."""
+"""The Django app of pages, API, command line and admin."""
 
 from __future__ import annotations
 

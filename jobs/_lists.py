@@ -1,4 +1,4 @@
-"""Lists as people type and paste them."""
+"""Split lists that people type or paste."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def split_list(value: Any) -> Any:
-    """Let one text stand for a list: items by line, comma or semicolon."""
+    """Split a text into a list: line breaks, commas and semicolons separate the items."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in re.split(r"[\r\n,;]", value) if part.strip()]

@@ -1,4 +1,4 @@
-"""Jobs that greet, recover, fail and stall on purpose: to see what each looks like before a real one does it."""
+"""Jobs that greet, fail, recover and take long on purpose, to show what each case looks like."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NAP_SECONDS = 0.1
 def greet(
     ctx: Context,
     name: Annotated[
-        str, Field(min_length=1, max_length=80, title="Name", description="Who is greeted.")
+        str, Field(min_length=1, max_length=80, title="Name", description="The name to greet.")
     ] = "world",
 ) -> dict[str, Any]:
     """Say hello.
 
-    Does nothing else and takes no time: the smallest job there is.
+    It does nothing else and takes no time: the smallest possible job.
     """
     return {"text": f"Hello {name}"}
 
@@ -32,17 +32,22 @@ def flaky(
     failures: Annotated[
         int,
         Field(
-            ge=0, le=20, title="Failures", description="How many tries fail; with 6 or more, none is left."
+            ge=0,
+            le=20,
+            title="Failures",
+            description="The number of tries that fail; with 6 or more, all fail.",
         ),
     ] = 2,
 ) -> dict[str, Any]:
     """Fail a few times, then succeed.
 
-    What a service that is away for a moment looks like: each failed try is kept with its error, and the wait between
-    the tries grows.
+    It behaves like a service that is unavailable for a short time: each failed try is stored with its error, and the
+    pause between the tries grows.
     """
     if ctx.try_number <= failures:
-        raise ConnectionError(f"the service is away (on purpose, failure {ctx.try_number} of {failures})")
+        raise ConnectionError(
+            f"the service is unavailable (on purpose, failure {ctx.try_number} of {failures})"
+        )
     return {"text": f"succeeded at try {ctx.try_number}"}
 
 
@@ -51,12 +56,12 @@ def failing(
     ctx: Context,
     reason: Annotated[
         str,
-        Field(min_length=1, max_length=500, title="Reason", description="The error that people will read."),
+        Field(min_length=1, max_length=500, title="Reason", description="The error message to show."),
     ] = "The account 4711 is closed: reopen it, then retry this job.",
 ) -> None:
-    """Fail for good.
+    """Fail permanently.
 
-    What a mistake that no further try can mend looks like: the tries that are left are not used.
+    It behaves like a mistake that no further try can correct: the remaining tries are not used.
     """
     raise GiveUp(reason)
 
@@ -65,13 +70,13 @@ def failing(
 def slow(
     ctx: Context,
     seconds: Annotated[
-        float, Field(ge=0, le=3600, title="Seconds", description="How long it takes, at most an hour.")
+        float, Field(ge=0, le=3600, title="Seconds", description="The duration, at most one hour.")
     ] = 30,
-    steps: Annotated[int, Field(ge=1, le=10_000, title="Steps", description="Into how many parts.")] = 30,
+    steps: Annotated[int, Field(ge=1, le=10_000, title="Steps", description="The number of parts.")] = 30,
 ) -> dict[str, Any]:
     """Take a long time, with progress.
 
-    Something to cancel, or to kill the worker under: it stops at the next tenth of a second, or begins again elsewhere.
+    Use it to try a cancellation, which stops it within a tenth of a second, or to kill its worker: it runs again.
     """
     began = time.monotonic()
     for step in ctx.each(range(1, steps + 1), "Working"):
@@ -80,7 +85,7 @@ def slow(
 
 
 def _wait_until(ctx: Context, moment: float, *, done: int, total: int) -> None:
-    """Sleep in naps, so that a cancelled job stops within one of them, however long its steps are."""
+    """Sleep in short parts, so that a cancelled job stops within one of them, even if its steps are long."""
     while (left := moment - time.monotonic()) > 0:
         time.sleep(min(left, NAP_SECONDS))
         ctx.progress(done, total, "Working")

@@ -1,4 +1,4 @@
-"""The wiring: settings, the Celery app, addresses, and the stack without containers.
+"""The project around the apps: settings, the Celery app, URLs, and the stack without containers.
 
-Nothing is imported here: the embedded servers start before there are any settings.
+This module imports nothing, because the embedded servers start before there are settings.
 """

@@ -1,6 +1,6 @@
-"""What is wrong with an address that a setting holds, in a sentence that is true wherever it is read.
+"""Check the addresses in settings; the errors are correct for `make run`, compose and Kubernetes alike.
 
-The sentences never repeat a part of the address: it may be a part of the password.
+An error never contains a part of the address, because it may be a part of the password.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 def checked(name: str, address: str) -> str:
-    """Return an address that can be taken apart; raises ImproperlyConfigured if its password is not encoded."""
+    """Return the address if it can be parsed; raises ImproperlyConfigured, such as for a password without encoding."""
     try:
         parts = urlsplit(address)
         _ = parts.port
@@ -24,14 +24,14 @@ def checked(name: str, address: str) -> str:
 
 def _unreadable(name: str) -> str:
     return (
-        f"{name} is not an address: its port is no number, or it ends too early. A password in it is percent-encoded: "
-        "%2F is /, %40 is @, %3A is :, %23 is #, %3F is ?, %25 is %."
+        f"{name} is not an address: its port is not a number, or it is incomplete. A password in it must be "
+        "percent-encoded: %2F is /, %40 is @, %3A is :, %23 is #, %3F is ?, %25 is %."
     )
 
 
 def not_set(name: str) -> str:
-    """Say that a setting is missing, and who gives it."""
+    """Return the error for a missing setting, with the ways to set it."""
     return (
-        f"{name} is not set. `make run`, compose and Kubernetes make it: start one of them first. A process that you "
+        f"{name} is not set. `make run`, compose and Kubernetes set it: start one of them first. A process that you "
         f"start by yourself needs {name}, or {name}_FILE with the path of a file (see .env.example)."
     )

@@ -1,12 +1,13 @@
-"""Copies of the backups in a bucket of an S3-compatible store, away from the machine that made them.
+"""Copy backups to a bucket of an S3-compatible store, away from the machine that made them.
 
-Whatever dump is in the folder and not in the bucket is uploaded, the newest first; then the oldest go from the bucket,
-beyond as many as BACKUP_BUCKET_KEPT. A dump has its name in the bucket once it is there whole, and what is there is not
-written over. Nothing is deleted after an upload that failed, and never the newest. Killed anywhere, the next run does
-the rest. Needs no Django; how it ended is written to the table esteira_backup, if there is a way to it.
+Each dump that is in the folder and not in the bucket is uploaded, newest first; then the oldest dumps beyond
+BACKUP_BUCKET_KEPT are deleted from the bucket. A dump gets its name in the bucket only when it is complete, and an
+existing dump is never overwritten. Nothing is deleted after a failed upload, and the newest dump is never deleted. If
+the process is killed, the next run does the rest. This module needs no Django; the outcome is written to the table
+esteira_backup if the database is reachable.
 
-`once` gives up after some tries (Kubernetes), `keep` never does (compose); `list` says what is where; `fetch` puts a
-dump into the folder that is not there, by its name, or the newest if the folder has none.
+`once` gives up after some tries (Kubernetes), `keep` never gives up (compose); `list` shows the dumps in both places;
+`fetch` downloads a dump that is not in the folder, by its name, or the newest if the folder has none.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 DUMP = re.compile(r"esteira-\d{8}T\d{6}Z\.dump")
-PART_BYTES, MOST_PARTS = 8 * 1024**2, 9_000  # a store takes 10,000 parts of a file at most
-#: Between the tries of one run, and at most between those of `keep`; each request is repeated by itself before.
+PART_BYTES, MOST_PARTS = 8 * 1024**2, 9_000  # a store accepts at most 10,000 parts of a file
+#: The pauses between the tries of one run, and the longest pause of `keep`; the client also retries each request.
 PAUSES_S = (30.0, 60.0, 120.0)
 LONGEST_PAUSE_S = 3600.0
 RETRIES = 5
@@ -43,7 +44,7 @@ ON CONFLICT (step) DO UPDATE SET {0} = excluded.{0}
 
 
 class NotCopied(Exception):
-    """The bucket does not have what it should; the message says what to do."""
+    """The bucket is not as it should be; the message explains what to do."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -58,13 +59,13 @@ def main(arguments: Sequence[str]) -> None:
         case ["fetch", *names] if len(names) <= 1:
             fetch(Copies(), "".join(names))
         case _:
-            sys.exit("Say once, keep, list, or fetch and perhaps the name of a dump.")
+            sys.exit("Arguments: once, keep, list, or fetch with or without the name of a dump.")
 
 
 def once(copies: Copies) -> None:
-    """Copy, with some patience; ends with 1 if that failed."""
+    """Copy, with several tries; exit with 1 if all of them fail."""
     if not copies.named:
-        print("No bucket is named in BACKUP_BUCKET: the dump is in its volume only.")
+        print("BACKUP_BUCKET is not set: the dump is in its volume only.")
         return
     for pause in (*PAUSES_S, None):
         if attempt(copies.copy):
@@ -74,15 +75,15 @@ def once(copies: Copies) -> None:
         if pause is not None:
             time.sleep(pause)
     sys.exit(
-        "The upload failed. What is in the bucket is untouched, and the next run uploads what is missing."
+        "The upload failed. Nothing in the bucket was changed, and the next run uploads the missing dumps."
     )
 
 
 def keep(copies: Copies) -> None:
-    """Copy whenever the folder has changed, and again after a failure, as long as it takes."""
+    """Copy whenever the folder has changed, and retry after a failure without limit."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not copies.named:
-        sys.exit("Name the bucket in BACKUP_BUCKET.")
+        sys.exit("Set BACKUP_BUCKET to the name of the bucket.")
     FAILED.unlink(missing_ok=True)
     copied, pause = None, PAUSES_S[0]
     while True:
@@ -94,25 +95,25 @@ def keep(copies: Copies) -> None:
             else:
                 FAILED.touch()
                 tell("failed_at")
-                print(f"It is tried again in {pause:g} s.", file=sys.stderr, flush=True)
+                print(f"The next try is in {pause:g} s.", file=sys.stderr, flush=True)
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         time.sleep(LOOK_S)
 
 
 def fetch(copies: Copies, name: str) -> None:
-    """Get a dump that the folder lacks; without a bucket there is nothing to get, and whoever restores will say so."""
+    """Download a dump that the folder lacks; without a bucket do nothing, because the restore itself will fail."""
     here = copies.here()
     if name in here or (here and not name):
         print(f"{name or max(here)} is in the folder.")
     elif not copies.named:
-        print(f"{name or 'A dump'} is not in the folder, and no bucket is named in BACKUP_BUCKET.")
+        print(f"{name or 'A dump'} is not in the folder, and BACKUP_BUCKET is not set.")
     elif not attempt(lambda: copies.fetch(name)):
         sys.exit(1)
 
 
 def attempt(action: Callable[[], None]) -> bool:
-    """Say in one line why it failed, if it did."""
+    """Run the action and return whether it succeeded; print the error on one line if it failed."""
     try:
         action()
     except (BaseError, NotCopied, OSError) as error:
@@ -123,14 +124,14 @@ def attempt(action: Callable[[], None]) -> bool:
 
 
 class Copies:
-    """A folder of dumps, and the bucket that the environment names."""
+    """A folder of dumps, and the bucket from the environment."""
 
     def __init__(self) -> None:
         self.folder = Path(os.environ.get("BACKUPS", "/backups"))
         self.bucket = os.environ.get("BACKUP_BUCKET", "")
         kept = os.environ.get("BACKUP_BUCKET_KEPT") or "30"
         if not kept.isdecimal() or int(kept) < 1:
-            sys.exit(f"BACKUP_BUCKET_KEPT={kept} is no number of dumps: write 1 or more.")
+            sys.exit(f"BACKUP_BUCKET_KEPT={kept} is not a number of dumps: give 1 or more.")
         self.kept = int(kept)
 
     @property
@@ -142,7 +143,7 @@ class Copies:
         return {path.name: path.stat().st_size for path in self.folder.iterdir() if DUMP.fullmatch(path.name)}
 
     def there(self) -> dict[str, int]:
-        """Return the size of each dump in the bucket; what is called otherwise is somebody else's."""
+        """Return the size of each dump in the bucket; files with other names are ignored."""
         found = [one for page in obstore.list(self.store()) for one in page]
         return {one["path"]: one["size"] for one in found if DUMP.fullmatch(one["path"])}
 
@@ -155,7 +156,7 @@ class Copies:
         ]
 
     def copy(self) -> None:
-        """Make the bucket hold the newest dumps; raises before it deletes anything if one of them is missing."""
+        """Upload the newest dumps, then delete older ones; raises before it deletes if one is missing or differs."""
         here, there = self.here(), self.there()
         newest = sorted({*here, *there})[-self.kept :]
         for name in reversed(newest):
@@ -163,27 +164,27 @@ class Copies:
                 self._upload(name, here[name])
         if odd := [name for name in newest if name in here and here[name] != there.get(name, here[name])]:
             raise NotCopied(
-                f"{odd[0]} has another size in the bucket than here. One of the two is damaged, so neither is touched: "
-                "look at both, and remove the bad one."
+                f"{odd[0]} has another size in the bucket than here. One of the two is damaged, so neither was "
+                "changed: check both, and remove the damaged one."
             )
         for name in sorted({*there} - {*newest}):
             obstore.delete(self.store(), name)
-            print(f"{name} is removed from the bucket: there are newer ones.", flush=True)
+            print(f"{name} was removed from the bucket: there are enough newer dumps.", flush=True)
 
     def _upload(self, name: str, size: int) -> None:
-        """The store gives a file its name when it has all parts of it, and checks each against its checksum."""
+        """Upload a dump. The store shows the file when it has all parts, and verifies the checksum of each part."""
         parts = max(PART_BYTES, -(-size // MOST_PARTS))
         obstore.put(self.store(), name, self.folder / name, chunk_size=parts, max_concurrency=2)
         if (found := obstore.head(self.store(), name)["size"]) != size:
-            raise NotCopied(f"{name} has {size} bytes, and the bucket says {found}: remove it there.")
+            raise NotCopied(f"{name} has {size} bytes, but {found} in the bucket: remove it there.")
         print(f"{name} is in the bucket.", flush=True)
 
     def fetch(self, name: str) -> None:
-        """Get one, whole or not at all."""
+        """Download one dump completely or not at all."""
         there = self.there()
         if not there or (name and name not in there):
             raise NotCopied(
-                f"{name or 'A dump'} is not in the bucket either. There are: {', '.join(sorted(there))}"
+                f"{name or 'A dump'} is not in the bucket either. The bucket has: {', '.join(sorted(there))}"
             )
         name = name or max(there)
         for left in self.folder.glob(".esteira-*.fetched"):
@@ -194,15 +195,17 @@ class Copies:
             file.flush()
             os.fsync(file.fileno())
         if fresh.stat().st_size != there[name]:
-            raise NotCopied(f"{name} was cut off on its way. Try again.")
+            raise NotCopied(f"The download of {name} was incomplete. Try again.")
         fresh.replace(self.folder / name)
-        print(f"{name} is fetched from the bucket.", flush=True)
+        print(f"{name} was downloaded from the bucket.", flush=True)
 
     def store(self) -> S3Store:
-        """Open it anew for each use: keys may be changed. Without any, the ways of a machine of AWS are tried."""
+        """Open the store for each use, because keys may change. Without keys, the client tries those of an AWS host."""
         key, secret = given("BACKUP_BUCKET_KEY"), given("BACKUP_BUCKET_SECRET")
         if bool(key) != bool(secret):
-            raise NotCopied("BACKUP_BUCKET_KEY and BACKUP_BUCKET_SECRET go together: give both, or none.")
+            raise NotCopied(
+                "BACKUP_BUCKET_KEY and BACKUP_BUCKET_SECRET belong together: set both, or neither."
+            )
         endpoint = os.environ.get("BACKUP_BUCKET_ENDPOINT") or ""
         settings = {
             "prefix": os.environ.get("BACKUP_BUCKET_PREFIX"),
@@ -220,12 +223,12 @@ class Copies:
                 "timeout": timedelta(minutes=10),  # of one part
             },
             retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(minutes=5)},
-            **given_ones,  # it takes no None
+            **given_ones,  # the client does not accept None
         )
 
 
 def given(name: str) -> str:
-    """Return a secret: what the variable says, or the file that NAME_FILE names; empty if neither is there."""
+    """Return a secret from the variable, or from the file in NAME_FILE; "" if neither is set."""
     if value := os.environ.get(name, ""):
         return value
     with suppress(FileNotFoundError):
@@ -234,14 +237,14 @@ def given(name: str) -> str:
 
 
 def tell(column: str) -> None:
-    """Write how it ended where /metrics reads it. A database that is away is no failure of the upload."""
+    """Write the outcome to the table that /metrics reads. The upload does not fail if the database is unavailable."""
     if not os.environ.get("PGHOST"):
         return
     try:
         with psycopg.connect(password=given("PGPASSWORD"), connect_timeout=30) as connection:
             connection.execute(TOLD.format(column))
     except psycopg.Error as error:
-        print(f"That could not be written to esteira_backup: {error}", file=sys.stderr, flush=True)
+        print(f"The outcome could not be written to esteira_backup: {error}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Celery app: every setting and why it is so (see docs/architecture.md for the measurements).
+"""The Celery app with all its settings (docs/architecture.md has the reasons and measurements).
 
 Redis carries hints only, so the settings aim at quick recovery, not at safe messages: hints are not acknowledged, a
 worker prefetches none, and results are stored in PostgreSQL.
@@ -25,11 +25,11 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_channel_error_retry=True,
     broker_transport_options={
-        # Hints are not acknowledged. Another task that waits or runs for longer than this is given out a second time.
+        # Hints are not acknowledged. Any other task that waits or runs for longer than this is delivered a second time.
         "visibility_timeout": 3600,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
-        "socket_timeout": 2,  # the event loop waits for so long several times in a row if Redis is frozen
+        "socket_timeout": 2,  # if Redis is frozen, the event loop waits for this time several times in a row
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
         "health_check_interval": 5,

@@ -1,4 +1,4 @@
-"""What sends mail while EMAIL_URL is empty: nothing does, and whoever tries is told at once."""
+"""The mail backend while EMAIL_URL is empty: it sends nothing and raises an error at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 
-SENTENCE = "No mail server is configured: set EMAIL_URL, for instance to smtp+tls://user:password@mail.example.com:587."
+SENTENCE = "No mail server is configured: set EMAIL_URL, for example to smtp+tls://user:password@mail.example.com:587."
 
 
 class NoServer(BaseEmailBackend):
-    """Django's way to the mail server where there is none; raises ImproperlyConfigured for every message."""
+    """Django's mail backend without a mail server; raises ImproperlyConfigured for every message."""
 
     def open(self) -> bool:
         raise ImproperlyConfigured(SENTENCE)

@@ -1,6 +1,7 @@
-"""`jobs.env`: variables and secrets of own jobs, for `make run` and manage.py; containers get them from their runtime.
+"""`jobs.env`: variables and secrets for a project's own jobs, read by `make run` and manage.py.
 
-The environment wins over the file, and a setting of Esteira is never taken from it: in containers ours win as well.
+Containers get these variables from their runtime. The environment has precedence over the file, and the file cannot
+change a setting of Esteira, as in containers.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import environ
 
 
 class _Read(environ.Env):
-    """Reads a file as `.env` is read, but not into the environment."""
+    """Parses a file in the format of `.env`, without changing the environment."""
 
     ENVIRON: ClassVar[Any] = {}
 
 
 def load_jobs_env(file: Path, ours: Collection[str]) -> list[str]:
-    """Put what a file sets into the environment, where jobs find it; return the names that are ours, and not taken."""
+    """Load the variables of a file into the environment for jobs; return the ignored names, which are settings."""
     if not os.access(file, os.R_OK):
         return []
     _Read.ENVIRON = {}

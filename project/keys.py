@@ -1,14 +1,14 @@
-"""Secrets of an installation, made once: the one-shot of compose, before anything else starts.
+"""Make the secrets of an installation once: compose runs this as a one-shot container before all others.
 
-Each secret comes from the environment, else from a file of its name below /given, else from what an earlier start
-made, else it is made now. They are written below /keys, one folder for each group of readers, so that nobody mounts
-what they need not know. Nothing is replaced by nothing: what is there stays. Needs no Django and no network.
+Each secret comes from the environment, else from a file of its name below /given, else from an earlier start, else it
+is made now. Secrets are written below /keys, one folder for each group of readers, so that a container mounts only the
+secrets that it needs. An existing secret is never replaced by an empty one. This module needs no Django and no network.
 
-It runs as root without root's rights, but for one: it reads what is given whatever its mode, so that a secret may be a
-file of mode 600. What it writes belongs to root and is read by our group.
+It runs as root without root's capabilities except one: it may read given files of any mode, so that a secret may be a
+file of mode 600. The files that it writes belong to root and are readable by the group of the other containers.
 
-A change has two steps, `prepare NAME…` and `adopt NAME…`: the next value lies beside the one in use until its server
-knows it. Killed in between, `prepare` finds it again, so whoever changes a password can simply begin anew.
+A change has two steps, `prepare NAME…` and `adopt NAME…`: the next value is stored beside the current one until the
+server has it. If the process is killed in between, `prepare` finds the value again, so the change can be repeated.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from urllib.parse import quote
 from project.server_files import copy_server_files
 
 KEYS, GIVEN = Path("/keys"), Path("/given")
-MODE = 0o440  # owner and group: PostgreSQL and Redis run as other users, and are in our group
+MODE = 0o440  # owner and group: PostgreSQL and Redis run as other users, which are in this group
 SHORTEST = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secret:
-    """One secret: the folder of its readers, how one is made, and how short is too short."""
+    """One secret: the folder of its readers, the function that makes it, and its least length."""
 
     name: str
     readers: str
     make: Callable[[], str]
     shortest: int = SHORTEST
     elsewhere: str = (
-        ""  # the variable by which a server that is not ours is named, with a password of its own
+        ""  # the variable with the address of an external server, which has a password of its own
     )
 
     @property
@@ -69,7 +69,7 @@ SECRETS = (
     Secret(name="flower_basic_auth", readers="flower", make=lambda: f"admin:{secrets.token_urlsafe(12)}"),
 )
 
-#: What somebody outside has made: handed on if it is given, and never made here.
+#: Secrets from another service: they are passed on if given, and never made here.
 GIVEN_ONLY = tuple(
     Secret(name=name, readers="backup", make=str, shortest=3)
     for name in ("backup_bucket_key", "backup_bucket_secret")
@@ -77,7 +77,7 @@ GIVEN_ONLY = tuple(
 
 
 class BadSecret(Exception):
-    """What was given cannot be a secret; the message says which and what to do."""
+    """A given value cannot be a secret; the message explains which and what to do."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -91,13 +91,13 @@ def main(arguments: Sequence[str]) -> None:
             case ["adopt", *names]:
                 adopt(names)
             case _:
-                sys.exit("Say nothing, or prepare or adopt and names of secrets.")
+                sys.exit("Arguments: none, or prepare or adopt with names of secrets.")
     except BadSecret as error:
         sys.exit(str(error))
 
 
 def settle() -> None:
-    """Find or make every secret and write it where its readers look; raises BadSecret before anything is written."""
+    """Find or make every secret and write it for its readers; raises BadSecret before anything is written."""
     found = {secret: given(secret) or kept(secret) or secret.make() for secret in (*SECRETS, *GIVEN_ONLY)}
     for secret, value in found.items():
         _refuse_what_the_server_does_not_know(secret, value)
@@ -107,34 +107,34 @@ def settle() -> None:
 
 
 def _refuse_what_the_server_does_not_know(secret: Secret, value: str) -> None:
-    """PostgreSQL keeps its password with its data; Redis reads the file whenever it starts."""
+    """Refuse a changed password of PostgreSQL, which is stored with its data; Redis reads its file at each start."""
     if secret.name == "postgres_password" and kept(secret) not in ("", value):
         raise BadSecret(
-            "POSTGRES_PASSWORD or secrets/postgres_password is not what PostgreSQL knows. Take it away and start; then "
-            "put it back and run `make rotate WHAT=postgres`."
+            "POSTGRES_PASSWORD or secrets/postgres_password differs from PostgreSQL's password. Remove it and start; "
+            "then put it back and run `make rotate WHAT=postgres`."
         )
 
 
 def prepare(names: Sequence[str]) -> None:
-    """Lay the next value beside the one in use: what is given, else what an interrupted change made, else a new one."""
+    """Store the next values: the given one, else the one of an interrupted change, else a new one."""
     wanted = [secret for secret in SECRETS if secret.name in names]
     for secret in wanted:
         if secret.elsewhere and os.environ.get(secret.elsewhere):
             raise BadSecret(
-                f"{secret.elsewhere} names a server that is not of this stack: change the password there and in "
+                f"{secret.elsewhere} is the address of a server outside this stack: change the password there and in "
                 f"{secret.elsewhere}, then run `make up`."
             )
     following = {secret: given(secret) for secret in wanted}
     for secret, value in following.items():
         if value and value == kept(secret):
             print(
-                f"{secret.name} is given, and is the one in use: it is set once more. Give another for a new one."
+                f"The given {secret.name} is already in use; it is set again. Give another one to change it."
             )
         _put(secret.next, value or _read(secret.next) or secret.make())
 
 
 def adopt(names: Sequence[str]) -> None:
-    """Put what was prepared into use."""
+    """Make the prepared values the current ones."""
     for secret in SECRETS:
         if secret.name in names and secret.next.exists():
             secret.next.replace(secret.file)
@@ -143,7 +143,7 @@ def adopt(names: Sequence[str]) -> None:
 
 
 def given(secret: Secret) -> str:
-    """Return what the environment or a file below /given says; empty if neither does."""
+    """Return the value from the environment or from a file below /given; "" if there is none."""
     variable, file = secret.name.upper(), GIVEN / secret.name
     if value := os.environ.get(variable, ""):
         return _checked(secret, value, variable)
@@ -157,18 +157,20 @@ def given(secret: Secret) -> str:
 
 def _checked(secret: Secret, value: str, where: str) -> str:
     if value.strip() != value or not value.isprintable():
-        raise BadSecret(f"{where} begins or ends with a space, or holds a line break: write one plain line.")
+        raise BadSecret(
+            f"{where} begins or ends with a space, or contains a line break: write one plain line."
+        )
     if secret.name == "flower_basic_auth" and not all(value.partition(":")):
-        raise BadSecret(f"{where} is no login of Flower's: write a name, a colon and a password.")
+        raise BadSecret(f"{where} is not a login for Flower: write a name, a colon and a password.")
     if len(value) < secret.shortest:
         raise BadSecret(
-            f"{where} has {len(value)} characters; give at least {secret.shortest}, or remove it to have one made."
+            f"{where} has {len(value)} characters; give at least {secret.shortest}, or remove it to get a new one."
         )
     return value
 
 
 def kept(secret: Secret) -> str:
-    """Return what an earlier start wrote; empty if there was none."""
+    """Return the value that an earlier start wrote; "" if there is none."""
     return _read(secret.file)
 
 
@@ -177,21 +179,21 @@ def _read(file: Path) -> str:
 
 
 def write(file: Path, value: str) -> None:
-    """Write what is new, and say so."""
+    """Write a value if it has changed, and print that."""
     if _read(file) != value:
         _put(file, value)
         print(f"wrote {file}", flush=True)
 
 
 def _put(file: Path, value: str) -> None:
-    """Write a file whole or not at all: readers never see half a secret."""
+    """Write a file completely or not at all: readers never see a part of a secret."""
     fresh = file.with_name(f".{file.name}.new")
     try:
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
     except PermissionError:
         raise BadSecret(
-            f"{file.parent} belongs to another user than {os.getuid()}, as earlier versions had it. Give it away, "
+            f"{file.parent} belongs to another user than {os.getuid()}, as in earlier versions. Change its owner, "
             "then run this again: docker compose run --rm --no-deps --cap-add CHOWN secrets sh -c 'chown -R 0 /keys/*'"
         ) from None
     fresh.write_text(value)
@@ -200,7 +202,7 @@ def _put(file: Path, value: str) -> None:
 
 
 def write_urls() -> None:
-    """Write the addresses that hold a password, as they are now."""
+    """Write the addresses that contain a password, with the current passwords."""
     passwords = {secret.name: quote(kept(secret), safe="") for secret in SECRETS}
     app, owner = (
         f"postgresql://{role}:{passwords[password]}@postgres:5432/esteira"
@@ -208,11 +210,11 @@ def write_urls() -> None:
     )
     given_database = os.environ.get("DATABASE_URL")
     write(KEYS / "django" / "database_url", given_database or app)
-    # Somebody else's server has the one role that its address names, unless a second address names the owner.
+    # An external server has only the role in its address, unless a second address names the owner.
     owner = os.environ.get("DATABASE_OWNER_URL") or ("" if given_database else owner)
     file = KEYS / "release" / "database_owner_url"
     if not file.exists():
-        _put(file, "")  # settings that name a file must find one
+        _put(file, "")  # the settings of the release refer to this file, so it must exist
     write(file, owner)
     for folder, login in (
         ("redis", "esteira:{redis_password}"),
@@ -220,7 +222,7 @@ def write_urls() -> None:
     ):
         redis = f"redis://{login.format_map(passwords)}@redis:6379/0"
         write(KEYS / folder / "redis_url", os.environ.get("REDIS_URL") or redis)
-    # The exporter of Redis reads a password from a file of this shape only, and its image has no shell.
+    # The exporter of Redis reads a password only from a file in this format, and its image has no shell.
     metrics = next(kept(secret) for secret in SECRETS if secret.name == "redis_metrics_password")
     write(
         KEYS / "redis-metrics" / "redis_passwords.json", json.dumps({"redis://metrics@redis:6379": metrics})

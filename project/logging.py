@@ -1,7 +1,7 @@
-"""One way to log for every process: a readable line, or a JSON object a line with LOG_FORMAT=json.
+"""The log format of all processes: readable lines, or one JSON object per line with LOG_FORMAT=json.
 
-A line that web writes for a request bears the request's id, which its answer has in X-Request-ID. What a submitter
-wrote neither steers the terminal that shows a log nor makes a line that looks like ours (`esteira.values.printable`).
+A line that web writes for a request has the id of the request, which its answer has in X-Request-ID. Text of a
+submitter can neither control the terminal that shows a log nor forge a line of it (`esteira.values.printable`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from esteira_web.server.request_id import current
 
 
 class RequestId(logging.Filter):
-    """Note for which request a line is written; many loggers lead to one handler, so it is the handler that asks."""
+    """Add the request id to a record; this is a filter of the handler, because many loggers share one handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         request_id = current.get()
@@ -27,7 +27,7 @@ class RequestId(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for each message, whatever it holds; a traceback stands below it, indented."""
+    """Writes one line for each message, even if it has line breaks; a traceback follows below it, indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is the library's
         return one_line(super().formatMessage(record))
@@ -40,7 +40,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line with fixed keys, for log collectors."""
+    """Writes one JSON object per line with fixed keys, for log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -60,7 +60,7 @@ class JsonFormatter(logging.Formatter):
 def configure(level: str | int = "INFO", fmt: str = "text", file: str | None = None) -> None:
     """Send every log of this process to stderr, or to a file that may be rotated, in one format.
 
-    `level` is that of what is written here: a job's own log is kept from INFO on whatever this process says.
+    `level` applies to this output only: a job's own log is stored from INFO on, independent of it.
     """
     logging.config.dictConfig(config(level, fmt, file))
 

@@ -1,10 +1,10 @@
-"""What a release does once, before its processes start: migrate, and make the first account on a new installation.
+"""The steps of a release before its processes start: migrate, and make the first account on a new installation.
 
-It may run in any number of places at once (see `esteira.migration_lock`): Kubernetes runs it before every pod's
-process, where `patiently` waits for a database that starts at the same time.
+It may run in any number of places at once (see `esteira.migration_lock`): Kubernetes runs it before the process of
+every pod, and with `patiently` it waits for a database that starts at the same time.
 
-The account `admin` is made only while there is no superuser at all, with the password that the installation made or
-was given; whoever changes or removes it later is not overruled, unless they ask with `password`.
+The account `admin` is made only while there is no superuser at all, with the generated or given password of the
+installation. If somebody changes or removes the account later, this does not undo it; `password` sets its password.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from esteira.owner import as_owner
 
 PASSWORD = Path("/keys/release/admin_password")
 FIRST = "admin"
-#: A database on a new disk takes its time; after that the container runtime begins anew.
+#: The time that a database on a new disk has to start; after it, the container runtime restarts this process.
 PATIENCE_S = 300.0
 
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     except (
         CommandError,
         NotMigrated,
-    ) as error:  # a sentence, for people who read `docker compose logs migrate`
+    ) as error:  # people read this in `docker compose logs migrate`: a sentence, no traceback
         sys.exit(str(error))
 
 
@@ -46,7 +46,7 @@ def _do(arguments: Sequence[str]) -> None:
         case []:
             release()
         case ["patiently"]:
-            with as_owner():  # the role that works may not be there yet
+            with as_owner():  # the role of the application may not exist yet
                 migration_lock.wait_for_database(PATIENCE_S)
             release()
         case ["password"]:
@@ -54,18 +54,18 @@ def _do(arguments: Sequence[str]) -> None:
                 admin_password() or sys.exit(f"No new password: set ADMIN_PASSWORD, or write {PASSWORD}.")
             )
         case _:
-            sys.exit("Say nothing, `patiently` or `password`.")
+            sys.exit("Arguments: none, `patiently` or `password`.")
 
 
 def release() -> None:
-    """Migrate, and make the first account where its password is known."""
+    """Migrate, and make the first account if this process has its password."""
     call_command("migrate", interactive=False, verbosity=0)
     if password := admin_password():
         make_first_account(password)
 
 
 def admin_password() -> str:
-    """Return what the environment or the installation's file says; empty if this process is not told."""
+    """Return the password from the environment or the installation's file; "" if this process does not get it."""
     return os.environ.get("ADMIN_PASSWORD") or (PASSWORD.read_text() if PASSWORD.exists() else "")
 
 
@@ -74,16 +74,16 @@ def make_first_account(password: str) -> None:
     users = get_user_model()
     if users.objects.filter(is_superuser=True).exists():
         return
-    with suppress(IntegrityError), transaction.atomic():  # another pod may be as far as this one
+    with suppress(IntegrityError), transaction.atomic():  # another pod may make it at the same time
         users.objects.create_superuser(FIRST, f"{FIRST}@localhost", password)
         print(f"made the account {FIRST}, with the admin_password of this installation", flush=True)
 
 
 def change_password(password: str) -> None:
-    """Give the first account a password; whoever is signed in with the old one is signed out."""
+    """Set the password of the first account; this ends the sessions that began with the old password."""
     user = get_user_model().objects.filter(username=FIRST).first()
     if user is None:
-        sys.exit(f"There is no account {FIRST} any more; `manage createsuperuser` in web makes one.")
+        sys.exit(f"The account {FIRST} does not exist any more; `manage createsuperuser` in web makes one.")
     user.set_password(password)
     user.save(update_fields=["password"])
     print(f"the account {FIRST} has its new password", flush=True)

@@ -1,9 +1,10 @@
-"""Copies the servers' files into volumes that they can read, whatever modes the clone has.
+"""Copy the servers' files into volumes that the servers can read, independent of the file modes of the clone.
 
-Git gives files the modes of whoever clones: under umask 077 nobody else reads them, and PostgreSQL and Redis run as
-users of their own. Compose's one-shot may read everything that it mounts, so it copies what is below /files to the
-folder of the same name below /handed. Each file is there whole or not at all; one that is gone here goes there too.
-Killed half-way, the next start does the rest. Needs no Django and no network.
+The umask of the person who clones decides the modes of the files: with umask 077 no other user can read them, and
+PostgreSQL and Redis run as users of their own. Compose's one-shot container may read everything that it mounts, so it
+copies each folder below /files to the folder of the same name below /handed. Each file is copied completely or not at
+all; a removed file is removed from the copy too. If the process is killed, the next start does the rest. This module
+needs no Django and no network.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ MODE = 0o444
 
 
 def copy_server_files() -> None:
-    """Make each folder below /handed hold what its namesake below /files does, readable by all."""
+    """Copy each folder below /files to the folder of the same name below /handed, readable by all users."""
     for folder in sorted(GIVEN.iterdir()):
         given = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
         _mirror(given, COPIES / folder.name)

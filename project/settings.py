@@ -1,8 +1,9 @@
 """Every setting, from the environment; `.env.example` mirrors the headings and the order.
 
-Any variable may come from a file instead: `SECRET_KEY_FILE=/run/secrets/key`. While `make run` is up, the addresses of
-its embedded servers are read from `.esteira/env`, so that `manage.py` needs no settings. Durations carry their unit.
-What is in `jobs.env` is for the jobs: no setting is ever taken from there.
+Any variable may come from a file instead: `SECRET_KEY_FILE=/run/secrets/key`. While `make run` runs, the addresses of
+its embedded servers are read from `.esteira/env`, so that `manage.py` needs no settings. Durations have their unit in
+the name.
+The variables in `jobs.env` are for the jobs: they never change a setting.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 class Env(environ.FileAwareEnv):
-    """Reads NAME_FILE as well; a file's trailing newline is not part of a secret. Remembers what was asked for."""
+    """Reads NAME_FILE too; the newline at the end of a file is not part of a secret. Records the names it read."""
 
     asked: ClassVar[set[str]] = set()
 
@@ -38,7 +39,7 @@ env = Env()
 
 
 def _read(file: Path) -> None:
-    """Take over what a file sets and the environment does not."""
+    """Load the variables of a file that the environment does not set."""
     if os.access(file, os.R_OK):
         env.read_env(str(file), overwrite=False)
 
@@ -111,16 +112,14 @@ AUTH_PASSWORD_VALIDATORS = [
 DATABASE_URL = checked("DATABASE_URL", env.str("DATABASE_URL", default=""))
 if not DATABASE_URL:
     raise ImproperlyConfigured(not_set("DATABASE_URL"))
-# Who owns the tables and migrates, if that is another role than the one that works with their rows.
+# The role that owns the tables and migrates, if it differs from the role that works with the rows.
 DATABASE_OWNER_URL = checked("DATABASE_OWNER_URL", env.str("DATABASE_OWNER_URL", default=""))
 
 
 def _database(name: str, url: str) -> dict[str, Any]:
     found = dict(env.db_url_config(url))
     if found["ENGINE"] != "django.db.backends.postgresql":
-        raise ImproperlyConfigured(
-            f"{name} must begin with postgresql://; Esteira keeps its truth in PostgreSQL only."
-        )
+        raise ImproperlyConfigured(f"{name} must begin with postgresql://; Esteira supports PostgreSQL only.")
     return {**found, "OPTIONS": {"connect_timeout": 3, **found.get("OPTIONS", {})}}
 
 
@@ -144,7 +143,7 @@ CELERY_CONTROL = env.str("CELERY_CONTROL", default="read")
 MAX_JOBS_PER_CHILD = env.int("MAX_JOBS_PER_CHILD", default=20_000)
 MAX_MEMORY_PER_CHILD_MB = env.int("MAX_MEMORY_PER_CHILD_MB", default=300)
 if CELERY_CONTROL not in {"read", "all", "off"}:
-    raise ImproperlyConfigured("CELERY_CONTROL must be read, all or off: what remote control may do.")
+    raise ImproperlyConfigured("CELERY_CONTROL must be read, all or off: the rights of remote control.")
 
 # --- Jobs -------------------------------------------------------------------------------------------------------------
 JOB_PACKAGES = env.list("JOB_PACKAGES", default=["jobs"])
@@ -158,11 +157,13 @@ FILES_MAX_TOTAL = env.int("FILES_MAX_TOTAL", default=10 * 1024**3)
 FILES_MAX_PER_ACCOUNT = env.int("FILES_MAX_PER_ACCOUNT", default=2 * 1024**3)
 if not 1 <= LEASE_SECONDS <= 86_400:
     raise ImproperlyConfigured(
-        "LEASE_SECONDS must be 1 to 86400: shorter leases end during ordinary pauses, and lost jobs wait for long ones."
+        "LEASE_SECONDS must be 1 to 86400: shorter leases end in ordinary pauses, and lost jobs wait for a whole lease."
     )
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
-WEB_URL = re.sub(r"(:\d+)-\d+$", r"\1", env.str("WEB_URL", default=""))  # under compose the first of a range
+WEB_URL = re.sub(
+    r"(:\d+)-\d+$", r"\1", env.str("WEB_URL", default="")
+)  # compose may give a range: use its first port
 FOUND = public(WEB_URL)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"]) + FOUND.hosts
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[]) + FOUND.origins
@@ -190,7 +191,7 @@ STATIC_URL = "/static/"
 STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(DATA_DIR / "static")))
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = DEBUG
-SERVESTATIC_ALLOW_ALL_ORIGINS = False  # our files are for our pages
+SERVESTATIC_ALLOW_ALL_ORIGINS = False  # static files are for the pages of this site only
 
 # --- Mail -------------------------------------------------------------------------------------------------------------
 EMAIL_URL = env.str("EMAIL_URL", default="")
@@ -206,6 +207,6 @@ LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
 if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
     raise ImproperlyConfigured(f"LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {LOG_LEVEL}.")
 LOG_FORMAT = env.str("LOG_FORMAT", default="text")
-LOGGING_CONFIG = None  # project.logging sets it up, for every process alike
+LOGGING_CONFIG = None  # project.logging configures logging in every process
 
 NOT_FOR_JOBS = load_jobs_env(BASE_DIR / "jobs.env", env.asked)

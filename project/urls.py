@@ -1,4 +1,4 @@
-"""Addresses: the admin, and everything else in `web`."""
+"""URLs: the admin, and all others from `esteira_web`."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -1,7 +1,7 @@
-"""Where a request came from, as far as it can be believed.
+"""The source address of a request, as far as it can be trusted.
 
-Behind our own proxy (`BEHIND_TLS`) that is what the proxy has added last to X-Forwarded-For; whoever asks may have
-written what stands before it. An IPv6 address counts as its /64, because that is what one customer is given.
+Behind the installation's own proxy (`BEHIND_TLS`) it is the last address in X-Forwarded-For, which the proxy has added;
+a client can forge the addresses before it. An IPv6 address counts as its /64, because a provider gives a customer that.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from django.conf import settings
 from django.http import HttpRequest
 
-#: A header may be longer; an address, even with brackets, a zone and a port, is not.
+#: The longest text that can be an address, with brackets, a zone and a port.
 LONGEST = 100
 NOWHERE = "unknown"
 
 
 def address_of(request: HttpRequest) -> str:
-    """Return a network or address in its one spelling, "unknown" if there is none (a socket file)."""
+    """Return a network or address in its canonical form; "unknown" if there is none (a socket file)."""
     seen = _read(str(request.META.get("REMOTE_ADDR", "")))
     if settings.BEHIND_TLS:
         told = str(request.META.get("HTTP_X_FORWARDED_FOR", ""))
@@ -26,7 +26,7 @@ def address_of(request: HttpRequest) -> str:
 
 
 def _read(said: str) -> str:
-    """Return the address in a text, with or without a port, in brackets or not; nothing if there is none."""
+    """Return the address in a text, with or without a port, with or without brackets; "" if there is none."""
     text = said.strip().strip('"')
     if len(text) > LONGEST:
         return ""

@@ -1,8 +1,8 @@
-"""Passwords are hashed beside the requests: by few threads of their own, which every other thread of web goes before.
+"""Hash passwords on a few threads of their own, which have a lower priority than the threads that serve requests.
 
-A hash takes a third of a second of a core, on purpose. Without a bound, sixteen people who guess passwords would take
-all threads that serve requests. This holds wherever a request meets a password: at both sign-ins, where it is changed,
-and in the admin. A command or a job hashes where it stands.
+A hash takes a third of a second of a core, on purpose. Without a limit, sixteen clients that guess passwords would take
+all threads that serve requests. This applies to every request that checks or sets a password: both sign-ins, the
+password change, and the admin. A command or a job hashes in its own thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from esteira.errors import TooManyRequests
 
 THREADS = 2
-#: So many are hashed or wait for it in one process, and never more than half of what its requests may take.
+#: At most so many passwords are hashed or wait in one process, and never more than half the number of its threads.
 MOST = 4
 RETRY_AFTER_S = 2
 
@@ -39,7 +39,7 @@ class BesideRequests(PBKDF2PasswordHasher):
 
 @contextmanager
 def serving() -> Iterator[None]:
-    """Let what is hashed in here be hashed beside this thread."""
+    """Hash passwords in this block on the threads for passwords."""
     token = _serving.set(True)
     try:
         yield
@@ -48,7 +48,7 @@ def serving() -> Iterator[None]:
 
 
 def _beside(work: partial[str]) -> str:
-    """Do it in the pool and wait; raises TooManyRequests at once if as many wait already as may."""
+    """Do the work in the pool and wait for it; raises TooManyRequests at once if the limit is reached."""
     places = _places()
     if not places.acquire(blocking=False):
         raise TooManyRequests(
@@ -72,7 +72,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def _go_last() -> None:
-    """Let the other threads of this process have the processor first; on Linux each thread has its own niceness."""
+    """Lower the priority of this thread below the others of the process; on Linux each thread has its own niceness."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -1,7 +1,7 @@
-"""A session ends when nobody has used it for SESSION_IDLE_SECONDS, and not before.
+"""A session ends when it was not used for SESSION_IDLE_SECONDS, and not before.
 
-Django counts from the last change of a session. So a session in use is changed now and then, at most twenty times in
-that span: one write more for each of them, not for each request.
+Django counts from the last change of a session. So a session in use is changed from time to time, at most twenty times
+in that span: this costs one write each time, not one for each request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PARTS = 20
 
 
 class IdleMiddleware:
-    """Put it inside Django's sessions; a request without one is not touched."""
+    """Must come after Django's session middleware in MIDDLEWARE; it does nothing for a request without a session."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response

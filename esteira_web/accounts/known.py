@@ -1,7 +1,7 @@
-"""A browser in which somebody has signed in before: it carries a signed cookie, and its failures are counted apart.
+"""A known browser, in which a user has signed in before, has a signed cookie, and its failures are counted separately.
 
-So whoever guesses an account's password, from wherever, cannot lock its owner out of a browser that the owner has used.
-The cookie opens nothing by itself. This is OWASP's "device cookie" against guessing of passwords.
+So an attacker who guesses the password of an account cannot lock its owner out of a browser that the owner has used.
+The cookie gives no access by itself. This is OWASP's "device cookie" against password guessing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIFE = timedelta(days=180)
 
 
 def browser_of(request: HttpRequest, username: str) -> str:
-    """Return the name of the browser if this account has signed in with it before, else nothing."""
+    """Return the name of the browser if this account has signed in with it before, else ""."""
     try:
         name, whose = signing.loads(request.COOKIES.get(COOKIE, ""), salt=SALT, max_age=LIFE)
     except (signing.BadSignature, ValueError, TypeError):
@@ -30,7 +30,7 @@ def browser_of(request: HttpRequest, username: str) -> str:
 
 
 def remember(response: HttpResponseBase, username: str) -> None:
-    """Give the browser a name under which the next failures of this account are counted."""
+    """Set a cookie with a name for the browser, under which the next failures of this account are counted."""
     response.set_cookie(
         COOKIE,
         signing.dumps([secrets.token_hex(8), _mark(username)], salt=SALT),

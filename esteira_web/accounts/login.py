@@ -1,15 +1,15 @@
-"""Signing in, slowed down for those who guess, so that nobody can lock an account's owner out.
+"""Sign-in with limits on failed tries. The limits slow down guessing, and cannot lock out the owner of an account.
 
-Failures of the last minutes are counted in the database, where all web processes see the same ones:
+Failed tries of the last minutes are counted in the database, so that all web processes share the counts:
 
-- of a name from one address: ten in five minutes, and no more is tried for a while;
-- of an address, whatever the names: thirty in five minutes;
-- of a name from everywhere: after fifty in an hour, any one address has two in five minutes instead of ten. So the
-  owner's own tries go through from an address that has not failed, however many others guess.
+- for one name from one address: after ten in five minutes, further tries are refused for a while;
+- for one address, with any names: the limit is thirty in five minutes;
+- for one name from all addresses: after fifty in an hour, the limit per address is two in five minutes instead of ten.
+  So the owner can still sign in from an address without failures, however many addresses guess.
 
-A try that is refused is no failure, so asking again does not make it longer; it is answered a second later, so that
-programs which guess ask less often. A browser in which the owner has signed in before is counted by itself
-(`esteira_web.accounts.known`). A refusal says how long it lasts, and not whether the name exists.
+A refused try is not counted as a failure, so a repeat does not extend the refusal. The refusal is sent after a second,
+which slows down programs that guess. A browser in which the owner has signed in before is counted separately
+(`esteira_web.accounts.known`). A refusal shows how long it lasts, but not whether the name exists.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from esteira_web.accounts.addresses import address_of
 from esteira_web.server.rarely import Rarely
 
 WINDOW = timedelta(minutes=5)
-#: Failures in a window, of a name from one address; of one address; of a name under attack from one address.
+#: The limits of failures in a window: a name from one address; one address; a name under attack from one address.
 MAX_FAILURES, MAX_OF_ADDRESS, MAX_UNDER_ATTACK = 10, 30, 2
-#: So many failures of a name, from everywhere, are an attack.
+#: So many failures of a name, from all addresses, count as an attack.
 LONG_WINDOW, ATTACK = timedelta(hours=1), 50
 BROWSER = "browser:"
-#: A refusal is sent so much later, while no thread waits for that.
+#: A refusal is sent after this time; no thread waits meanwhile.
 PAUSE_S = 1.0
 
 log = Rarely(logging.getLogger("esteira_web.accounts"))
 
 
 class LoginFailure(models.Model):
-    """Somebody gave a wrong name or password; a try that is being checked counts as one until it succeeds.
+    """A try with a wrong name or password; a try that is still being checked counts too, until it succeeds.
 
-    `address` is where it came from; of a browser that is known it is `browser:` and the browser's name.
+    `address` is the source address; for a known browser it is `browser:` and the name of the browser.
     """
 
     at = models.DateTimeField(db_default=ClockTimestamp(), db_index=True)
@@ -65,7 +65,7 @@ class LoginFailure(models.Model):
 
 
 class ThrottledBackend(ModelBackend):
-    """Django's own check of name and password, closed for a while to those who failed too often."""
+    """Django's own check of name and password, with refusals after too many failures."""
 
     def authenticate(
         self,
@@ -87,16 +87,16 @@ class ThrottledBackend(ModelBackend):
 
 
 class Try:
-    """One try of a password."""
+    """One try to sign in."""
 
     failed = False
 
 
 @contextmanager
 def counted(request: HttpRequest, username: str) -> Iterator[Try]:
-    """Check a password in here, and say whether it failed; raises TooManyRequests before it is tried too often."""
+    """Check a password in this block and set `failed`; raises TooManyRequests before it if a limit is reached."""
     name, source, this = _short(username), _source(request, username), Try()
-    # Noted before it is checked: many tries at the same moment count each other.
+    # The try is stored before the check, so that tries at the same moment count each other.
     mine = _note(name, source)
     try:
         _refuse_too_many(name, source, mine)
@@ -105,7 +105,7 @@ def counted(request: HttpRequest, username: str) -> Iterator[Try]:
         _forget(mine)
         log.warning("a password from %s was not checked: %s", source, refused)
         raise
-    except BaseException:  # the database may be away; that is nobody's failure
+    except BaseException:  # for example, the database is unavailable: this is not a failed try
         _forget(mine)
         raise
     if this.failed:
@@ -115,7 +115,7 @@ def counted(request: HttpRequest, username: str) -> Iterator[Try]:
 
 
 class SignInMiddleware:
-    """What a sign-in needs around it: hashing beside the requests, 429 for a refusal, the cookie of a known browser."""
+    """Around a sign-in: hashing on the password threads, 429 for a refusal, the cookie of a known browser."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -134,7 +134,7 @@ class SignInMiddleware:
 
 
 def _refuse_too_many(name: str, source: str, mine: int) -> None:
-    """Raise TooManyRequests if the tries beside this one are too many, with the time until one of them is forgotten."""
+    """Raise TooManyRequests if the other tries reach a limit, with the time until enough of them have expired."""
     asked = {"name": name, "source": source, "mine": mine}
     of_pair, of_few, of_address, attacked = DjangoConnection().fetch(_WAITS, asked)[0]
     waits = (of_pair, of_address, of_few if attacked else None)
@@ -147,7 +147,7 @@ def _refuse_too_many(name: str, source: str, mine: int) -> None:
 
 
 def _wait(which: str, limit: int) -> str:
-    """Write what asks how long the limit-th failure from the end will count; NULL if there are not so many."""
+    """Return SQL for the seconds until the limit-th newest failure expires; NULL if there are fewer failures."""
     return f"""(SELECT extract(epoch FROM f.at - clock_timestamp())::float8 + {WINDOW.total_seconds()}
       FROM esteira_web_loginfailure f WHERE {which} AND f.id <> %(mine)s
         AND f.at > (SELECT clock_timestamp()) - interval '{WINDOW.total_seconds()} s'

@@ -1,6 +1,6 @@
-"""Changing one's own password: the old one is asked for, and guessed no more often than at the sign-in.
+"""Change one's own password: the form asks for the old password, with the same limits on failures as at the sign-in.
 
-Whoever finds somebody else's session must not learn the password with it.
+A person who finds an open session must not be able to guess the password with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from esteira_web.accounts.login import Try, counted
 
 
 class ChangePassword(PasswordChangeView):
-    """The admin's page for it, which is the only one."""
+    """The admin's page for the password change; there is no other page for it."""
 
     form_class = AdminPasswordChangeForm
     template_name = "registration/password_change_form.html"

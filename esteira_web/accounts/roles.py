@@ -1,8 +1,8 @@
-"""Who may do what: roles are bundles of scopes, for people (by Django's groups) and for API tokens alike.
+"""Rights: roles are bundles of scopes, for people (by Django's groups) and for API tokens alike.
 
-Closed by default: an account without one of the groups may do nothing, a superuser everything. A submitter sees, reads
-and cancels what its own account submitted; for it, other jobs do not exist. What a job was given and what it produced
-(parameters, result, log, files) is a right of its own beyond that, because it holds other people's data.
+Access is closed by default: an account without one of the groups may do nothing, a superuser everything. A submitter
+sees, reads and cancels the jobs of its own account; to it, other jobs do not exist. To read the payload of jobs
+(parameters, result, log, files) is a separate right, because the payload holds other people's data.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Scope(StrEnum):
 
 
 class Role(StrEnum):
-    """A bundle of rights. An operator has those of the other two, which share the right to see their own jobs only."""
+    """A bundle of rights. An operator has all; viewer and submitter share only the right to see their own jobs."""
 
     VIEWER = "viewer"
     SUBMITTER = "submitter"
@@ -49,7 +49,7 @@ SCOPES: dict[Role, frozenset[Scope]] = {
     Role.SUBMITTER: frozenset({Scope.OWN, Scope.SUBMIT}),
     Role.OPERATOR: frozenset(Scope),
 }
-#: Groups of submitters of some job types: esteira-submitter:email.* and the like.
+#: Groups of submitters that may submit some job types only, such as esteira-submitter:email.*
 LIMITED_PREFIX = f"{GROUP_PREFIX}{Role.SUBMITTER}:"
 ROLE_HELP = "Ask an administrator to put your account into one of the groups " + ", ".join(
     f"{GROUP_PREFIX}{role}" for role in Role
@@ -76,22 +76,22 @@ class ForbiddenType(EsteiraError):
 
     def __init__(self, name: str, limit: Iterable[str]) -> None:
         super().__init__(
-            f"This account or token may submit jobs of {', '.join(sorted(limit))} only, and not of {name[:130]!r}."
+            f"This account or token may submit jobs of {', '.join(sorted(limit))} only, not of {name[:130]!r}."
         )
 
 
 class Submitted(Protocol):
-    """What is looked at of a job: which account submitted it, None if none did."""
+    """The one field of a job that decides about rights: the account that submitted it, or None."""
 
     account: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Somebody who was recognised: `by` is what events show, `key` tells accounts and tokens apart.
+    """The rights of a recognised caller: `by` is the name in events, `key` identifies the account or token.
 
-    `account` is the same for a person and all of their tokens, and stays when the account is renamed. A type to submit
-    must match a pattern of each of the `limits`.
+    `account` is the same for a person and all their tokens, and does not change when the account is renamed. A job type
+    to submit must match a pattern in each of the `limits`.
     """
 
     by: str
@@ -104,35 +104,35 @@ class Access:
         return scope in self.scopes
 
     def need(self, scope: Scope) -> Access:
-        """Return itself; raises Forbidden without the right."""
+        """Return this access; raises Forbidden if it lacks the right."""
         if scope not in self.scopes:
-            log.warning("%s of %s was refused: it lacks %s", self.key, self.account, scope)
+            log.warning("%s of %s was refused: it lacks the right %s", self.key, self.account, scope)
             raise Forbidden(scope)
         return self
 
     def need_type(self, name: str) -> None:
-        """Raises ForbiddenType for a job type that this account or token may not submit."""
+        """Raise ForbiddenType for a job type that this account or token may not submit."""
         for limit in self.limits:
             if not matches(name, limit):
                 log.warning(
-                    "%s of %s was refused: it may not submit jobs of such a type", self.key, self.account
+                    "%s of %s was refused: it may not submit jobs of this type", self.key, self.account
                 )
                 raise ForbiddenType(name, limit)
 
     @property
     def only_account(self) -> str | None:
-        """The account whose jobs a list may show them, None if it may show all."""
+        """The account to which lists of jobs are limited; None if the caller may see all jobs."""
         return None if self.may(Scope.READ) else self.account
 
     def owns(self, job: Submitted) -> bool:
         return job.account is not None and job.account == self.account
 
     def sees(self, job: Submitted) -> bool:
-        """Whether this job exists for them."""
+        """Return whether the caller may see that this job exists."""
         return self.may(Scope.READ) or (self.may(Scope.OWN) and self.owns(job))
 
     def reads(self, job: Submitted) -> bool:
-        """Whether they may see what the job was given and what it produced."""
+        """Return whether the caller may read the job's parameters, result, log and files."""
         return self.may(Scope.PAYLOADS) or (self.may(Scope.SUBMIT) and self.owns(job))
 
     def cancels(self, job: Submitted) -> bool:
@@ -154,7 +154,7 @@ def scopes_of(superuser: bool, groups: Iterable[str]) -> frozenset[Scope]:
 
 
 def limits_of(superuser: bool, groups: Iterable[str]) -> tuple[frozenset[str], ...]:
-    """Return to which job types these groups limit an account's submits; no limit if one of them allows all."""
+    """Return the job types to which these groups limit submits; no limit if one of the groups allows all types."""
     names = set(groups)
     allow_all = {f"{GROUP_PREFIX}{role}" for role in (Role.SUBMITTER, Role.OPERATOR)}
     patterns = frozenset(n.removeprefix(LIMITED_PREFIX) for n in names if n.startswith(LIMITED_PREFIX))
@@ -162,12 +162,12 @@ def limits_of(superuser: bool, groups: Iterable[str]) -> tuple[frozenset[str], .
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a job type's name is one of these, or fits one with stars, such as email.*."""
+    """Return whether the name of a job type is one of these, or matches one with asterisks, such as email.*."""
     return any(fnmatchcase(name, one.replace("[", "[[]").replace("?", "[?]")) for one in patterns)
 
 
 def of_session(user: AbstractBaseUser | AnonymousUser) -> Access | None:
-    """Return what the signed-in user may do, None if nobody is signed in."""
+    """Return the rights of the signed-in user; None without a sign-in."""
     account: Any = user
     if not account.is_authenticated:
         return None
@@ -183,5 +183,5 @@ def of_session(user: AbstractBaseUser | AnonymousUser) -> Access | None:
 
 
 def account_key(user_id: object) -> str:
-    """Return what stands for an account wherever its name would not do, because a name can change hands."""
+    """Return the identifier of an account. Its name is not enough, because a name can pass to another account."""
     return f"user:{user_id}"

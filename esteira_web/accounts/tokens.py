@@ -1,7 +1,7 @@
-"""Bearer tokens for the API: shown once, kept as a checksum, never mightier than the account they belong to.
+"""Bearer tokens for the API: a token is shown once, stored as a checksum, and never has more rights than its account.
 
-They end after 90 days unless somebody says otherwise. Their making, their end and each refusal are logged, with the
-first characters at most, which open nothing.
+A token expires after 90 days unless another time is given. Its creation, its revocation and each refusal are logged,
+with at most its first characters, which give no access.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ rarely = Rarely(log)
 
 
 class ApiToken(models.Model):
-    """A token; its secret is random, so a plain checksum of it is as good as a slow one."""
+    """A token; its secret is random, so a fast checksum protects it as well as a slow hash."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="esteira_tokens"
@@ -50,9 +50,9 @@ class ApiToken(models.Model):
     sha256 = models.CharField(max_length=64, unique=True)
     role = models.CharField(max_length=16, choices=[(str(role), str(role)) for role in Role])
     sees_payloads = models.BooleanField(default=False)
-    # A submitter's token sees its own account's jobs; this one sees all, as far as its account does.
+    # A submitter's token sees the jobs of its own account; with this flag it sees all jobs that its account may see.
     sees_all = models.BooleanField(default=False, db_default=False)
-    # Which job types it may submit, each a name or a pattern such as email.*; an empty list means all.
+    # The job types that it may submit, each a name or a pattern such as email.*; an empty list means all.
     types = models.JSONField(default=list, db_default=models.Value([], models.JSONField()), blank=True)
     created_at = models.DateTimeField(db_default=ClockTimestamp())
     expires_at = models.DateTimeField(null=True)
@@ -76,11 +76,11 @@ def create_token(
     types: Sequence[str] = (),
     by: str = "",
 ) -> tuple[ApiToken, str]:
-    """Make a token; return it with its secret, which cannot be had again. Only `expires_in=None` makes one for good.
+    """Make a token; return it with its secret, which cannot be shown again. With `expires_in=None` it never expires.
 
-    `sees_payloads` lets it read parameters, results, logs and files of all jobs that it sees, `sees_all` lets a
-    submitter's token see the jobs of others; an operator's does both anyway. `types` limits what a submitter's token
-    may submit. Raises InvalidOption.
+    With `sees_payloads` it may read parameters, results, logs and files of all jobs that it sees; with `sees_all`, a
+    submitter's token sees the jobs of other accounts. An operator's token may do both anyway. `types` limits the job
+    types that a submitter's token may submit. Raises InvalidOption.
     """
     if role not in set(Role):
         raise InvalidOption("role", f"must be one of {', '.join(Role)}, not {role!r}.")
@@ -101,7 +101,7 @@ def create_token(
         expires_at=None if expires_in is None else ClockTimestamp() + expires_in,
     )
     token.refresh_from_db()
-    until = token.expires_at.isoformat(timespec="seconds") if token.expires_at else "for good"
+    until = token.expires_at.isoformat(timespec="seconds") if token.expires_at else "without end"
     log.info(
         "token %s (%s…) of user:%s was made by %s: %s, %s", token.pk, token.prefix, user.pk, by, role, until
     )
@@ -109,12 +109,12 @@ def create_token(
 
 
 def access_by(secret: str, *, source: str = "") -> Access | None:
-    """Return what the bearer of a token may do now; None if it is unknown, expired, or its account is closed.
+    """Return the current rights of a token; None if the token is unknown or expired, or its account is closed.
 
-    One query; a second one, at most once a minute, keeps the time of its last use. `source` is for the log.
+    This makes one query; at most once a minute, a second one stores the time of the last use. `source` is for the log.
     """
     if not _SECRET.fullmatch(secret):
-        rarely.warning("a token from %s was refused: it is none of ours", source)
+        rarely.warning("a token from %s was refused: it does not have the form of a token", source)
         return None
     db = DjangoConnection()
     rows = db.fetch(_look_up(), [_checksum(secret)])
@@ -127,7 +127,7 @@ def access_by(secret: str, *, source: str = "") -> Access | None:
         rarely.warning("token %s (%s…) from %s was refused: %s", token.id, secret[:SHOWN], source, why)
         return None
     if token.long_ago:
-        # Somebody may be changing the token; what it was last used for is not worth waiting for.
+        # If a transaction has locked the token, this skips it: the time of its last use is not worth waiting for.
         db.fetch(
             """UPDATE esteira_web_apitoken SET last_used_at = clock_timestamp()
                WHERE id = (SELECT id FROM esteira_web_apitoken WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED)""",
@@ -147,7 +147,7 @@ def access_by(secret: str, *, source: str = "") -> Access | None:
 
 
 class _Found(NamedTuple):
-    """What the look-up returns of a token, and of its account now."""
+    """A row of the look-up: the token, and the current state of its account."""
 
     id: int
     name: str
@@ -166,7 +166,7 @@ class _Found(NamedTuple):
 
 @cache
 def _look_up() -> str:
-    """Write the query in SQL: every API request makes it, and through the ORM it would take four times as long."""
+    """Return the query as SQL: every API request runs it, and the ORM would take four times as long."""
     user: Any = get_user_model()._meta
     member = user.get_field("groups")
     return f"""
@@ -186,10 +186,10 @@ def _check_types(types: Sequence[str], role: str) -> None:
         raise InvalidOption("types", f"only a submitter's token can be limited to job types, not a {role}'s.")
     if len(types) > MOST_TYPES:
         raise InvalidOption(
-            "types", f"names {len(types)} job types or patterns of them; at most {MOST_TYPES}."
+            "types", f"has {len(types)} job types or patterns; at most {MOST_TYPES} are allowed."
         )
     if odd := [one for one in types if not _PATTERN.fullmatch(one)]:
-        detail = f"{bounds.shown(odd[0])} is no name of a job type, and no pattern of them such as email.*."
+        detail = f"{bounds.shown(odd[0])} is neither the name of a job type nor a pattern such as email.*."
         raise InvalidOption("types", detail)
 
 

@@ -1,7 +1,7 @@
 """Django's admin for operators: jobs, schedules, queues, workers and tokens.
 
-It reads models and acts through `esteira.operate`; no job is ever saved here. Django's permissions apply: `view job` to
-look, `change job` to cancel and retry, `view job log` to see what jobs were given and what they produced.
+It reads models and acts through `esteira.operate`; it never saves a job. Django's permissions apply: `view job` to see
+jobs, `change job` to cancel and retry them, `view job log` to see their parameters, results, logs and files.
 """
 
 from esteira_web.admin.jobs import JobAdmin

@@ -1,8 +1,8 @@
-"""What a list in the admin may be asked by its address: its own filters, and an order that it offers.
+"""Limit the queries of a list in the admin to the filters and the order that the list offers.
 
-Django answers any question about any column to whoever may see a list, `params__token__startswith=a` too, and so one
-question after another reads what no page shows. It sorts by columns that offer no sorting as well. And what it cannot
-read it leaves out: a state that is none showed all jobs, and an action is about what is shown.
+Django lets a user who may see a list filter by any column, for example `params__token__startswith=a`. With many such
+requests, a user could read values that no page shows. Django also sorts by columns that offer no sorting. And it
+ignores filters that it cannot read: an unknown state would show all jobs, and an action applies to the jobs shown.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from django.http import HttpRequest, QueryDict
 from esteira.errors import EsteiraError
 from esteira.values.bounds import LONGEST_NUMBER, is_digits, shown
 
-#: What Django's filters of a field ask.
+#: The lookups that Django's filters of a field use.
 BY_A_FIELD = ("", "__exact", "__isnull", "__gte", "__lt")
 BY_A_DATE = ("__year", "__month", "__day")
 _ORDER = re.compile(r"(-?[0-9]{1,3}(\.-?[0-9]{1,3})*)?")
 
 
 class Unanswerable(EsteiraError, SuspiciousOperation):
-    """A list was asked for in a way that means nothing (400, whoever serves the page)."""
+    """The query of a list has no meaning (answered with 400 by every server)."""
 
     code = "bad-request"
     status = 400
@@ -38,7 +38,7 @@ class Unanswerable(EsteiraError, SuspiciousOperation):
 
 
 class OfferedOrder(ChangeList):
-    """Sorts by those columns that have a link for it, and answers 400 to what it cannot read."""
+    """Sorts by the columns that offer sorting only, and answers 400 to a query that it cannot read."""
 
     def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         _refuse_odd_numbers(request.GET)
@@ -50,14 +50,14 @@ class OfferedOrder(ChangeList):
     def get_filters(self, request: HttpRequest) -> Any:
         for name, values in self.get_filters_params().items():
             if not self.model_admin.lookup_allowed(name, values[-1], request):
-                raise Unanswerable(name, "is not asked by any filter of this list; remove it.")
+                raise Unanswerable(name, "is not a filter of this list; remove it.")
             if len(values) > 1:
                 raise Unanswerable(name, f"is given {len(values)} times, but takes one value.")
             self._refuse_unknown(name, values[0], request)
         return super().get_filters(request)
 
     def get_results(self, request: HttpRequest) -> None:
-        """Show the last page in place of one behind it: an action on the last page may have emptied it."""
+        """Show the last page instead of a page after it: an action on the last page may have emptied it."""
         try:
             super().get_results(request)
         except IncorrectLookupParameters:
@@ -82,21 +82,21 @@ class OfferedOrder(ChangeList):
 
 
 class OnlyWhatIsOffered(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Refuses (400) every question that no filter of the list asks. Each model's page in the admin is one of these."""
+    """Refuses (400) every lookup that is not a filter of the list. It is the base of each model's page in the admin."""
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return OfferedOrder
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        """Refuse what Django would answer with a list of everything."""
+        """Refuse a query that Django would answer with the whole list."""
         try:
             return super().get_changelist_instance(request)
         except IncorrectLookupParameters as error:
-            detail = f"this list cannot be asked so ({error}); begin again from the list without a filter."
+            detail = f"this list cannot be filtered like this ({error}); start again from the list without a filter."
             raise Unanswerable("filter", detail) from None
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Find no row by a number that is not written in plain digits."""
+        """Return None for an id that is not written in plain digits."""
         if isinstance(self.model._meta.pk, IntegerField) and not is_digits(object_id):
             return None
         return super().get_object(request, object_id, from_field)
@@ -110,7 +110,7 @@ class OnlyWhatIsOffered(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 def _asked_by(model: type[Model], offered: Any) -> list[str]:
-    """Name what one filter asks: one of our own by its parameter, one of a field by what Django's do."""
+    """Return the lookups of one filter: its parameter for a filter class, Django's lookups for a field."""
     if isinstance(offered, type):
         return [getattr(offered, "parameter_name", "")]
     path = offered[0] if isinstance(offered, list | tuple) else offered
@@ -130,7 +130,7 @@ def _refuse_odd_numbers(query: QueryDict) -> None:
 
 
 def _offered_by(model: type[Model], name: str, value: str) -> list[str] | None:
-    """Return the values that a filter of a field offers; None if it takes this one among others."""
+    """Return the values that the filter of a field offers; None if the filter takes any value, and so this one."""
     how = next((how for how in sorted(BY_A_FIELD, key=len, reverse=True) if name.endswith(how)), "")
     field: Any = get_fields_from_path(model, name.removesuffix(how))[-1]
     if how == "__isnull":

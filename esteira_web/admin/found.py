@@ -1,6 +1,6 @@
-"""Which jobs the admin's list shows: the newest 1,000 that match, found within bounds; it says so if there may be more.
+"""The jobs in the admin's list: the newest 1,000 that match, found within limits, and a message if there may be more.
 
-No filter reads the table: `esteira.search` looks for the jobs, and Django's query is about their ids alone.
+No filter reads the whole table: `esteira.search` finds the jobs, and Django's query selects them by their ids.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from esteira.states import SHOWN_STATES
 from esteira.values.bounds import QUEUE_NAME, TYPE_NAME, moment, shown
 from esteira_web.admin.asked import OfferedOrder, Unanswerable
 
-#: As many as an action may be about.
+#: An action applies to at most so many jobs.
 MOST_LISTED = 1000
 _TICK = timedelta(microseconds=1)
 Lookups = list[tuple[str, str]]
 
 
 class _Filter(admin.SimpleListFilter):
-    """Offers values; `JobList` looks for what is chosen."""
+    """Offers values; `JobList` searches for the chosen one."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
         return queryset
 
 
 class StateFilter(_Filter):
-    """By the state that people see."""
+    """By the shown state."""
 
     title = parameter_name = "state"
 
@@ -48,9 +48,9 @@ class StateFilter(_Filter):
 
 
 class TypeFilter(_Filter):
-    """By type, of those that this release knows: asking the table for its distinct types would read all of it."""
+    """By type, from the types that this release knows: a query for the distinct types would read the whole table."""
 
-    takes_others = True  # jobs of other releases are there too
+    takes_others = True  # the table also has jobs of other releases
     title = parameter_name = "type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Lookups:
@@ -58,7 +58,7 @@ class TypeFilter(_Filter):
 
 
 class QueueFilter(_Filter):
-    """By queue, of those that this release reads."""
+    """By queue, from the queues that this release knows."""
 
     takes_others = True
     title = parameter_name = "queue"
@@ -68,7 +68,7 @@ class QueueFilter(_Filter):
 
 
 class JobList(OfferedOrder):
-    """The list, its filters and its search: by a whole id, else by the types that the word is a part of."""
+    """The list with its filters and its search: by a whole id, else by a part of the name of a job type."""
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
@@ -81,7 +81,7 @@ class JobList(OfferedOrder):
         if wanted is None:
             return chosen.none()
         found = search(DjangoConnection(), wanted, most=MOST_LISTED)
-        if request.method == "GET":  # an action leads back to the list
+        if request.method == "GET":  # after an action, the browser gets the list again
             self._tell(request, found, newest=wanted.before is None)
         return chosen.filter(pk__in=[key[1] for key in found.keys])
 
@@ -96,7 +96,7 @@ class JobList(OfferedOrder):
         return [row[0] for row in rows]
 
     def _wanted(self, word: str) -> Wanted | None:
-        """Return what is asked for; None if no job can match."""
+        """Return the search that the request describes; None if no job can match."""
         asked = {name: values[-1] for name, values in self.filter_params.items() if values[-1]}
         try:
             types = [TYPE_NAME.check("type", asked["type"])] if "type" in asked else []
@@ -120,14 +120,14 @@ class JobList(OfferedOrder):
         )
 
     def _tell(self, request: HttpRequest, found: Found, *, newest: bool) -> None:
-        """Say that there may be more, and lead there."""
+        """Show a message with a link if there may be more jobs."""
         end = found.searched_to or (found.keys[-1] if found.more else None)
         if end is None:
             return
         older = self.get_query_string({"created_at__lt": (end[0] + _TICK).isoformat()}, remove=["p"])
-        some = f"These are the {'newest' if newest else 'next'} {MOST_LISTED:,} of those that match."
+        some = f"The {'newest' if newest else 'next'} {MOST_LISTED:,} of the matching jobs are shown."
         said = found.told(newest=newest) or some
-        messages.info(request, format_html('{} <a href="{}">Search older ones</a>', said, older))
+        messages.info(request, format_html('{} <a href="{}">Search older jobs</a>', said, older))
 
 
 def _id(word: str) -> UUID | None:

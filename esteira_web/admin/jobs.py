@@ -1,4 +1,4 @@
-"""Jobs: found by state, type, queue, time or id; looked at in full; cancelled and retried."""
+"""Jobs in the admin: find them by state, type, queue, time or id; see all fields; cancel and retry them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from esteira.values import readable
 from esteira_web.admin.found import MOST_LISTED, JobList, QueueFilter, StateFilter, TypeFilter
 from esteira_web.admin.readonly import ReadOnly, Tally, moment, pretty, table, who
 
-#: Somebody who holds the rows of many jobs may not hold a thread of web for as long as all of them wait.
+#: The time limit of an action: if another transaction locks many jobs, waiting for each would hold a thread of web.
 MOST_SECONDS = 10.0
 MOST_EVENTS = 200
 LOG_TAIL = 64 * 1024
@@ -31,7 +31,7 @@ LOG_TAIL = 64 * 1024
 
 @admin.register(Job)
 class JobAdmin(ReadOnly):
-    """There is no sorting by other columns, and no count of what a filter would give: both would read the table."""
+    """The list offers no sorting by other columns and no counts per filter: both would read the whole table."""
 
     list_display = (
         "short_id",
@@ -81,16 +81,16 @@ class JobAdmin(ReadOnly):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
-        """Leave the search to `JobList`."""
+        """Return all jobs: `JobList` does the search."""
         return queryset, False
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         parts: list[Any] = [(None, {"fields": self.about})]
         if self.has_payload_permission(request):
-            parts.append(("What it was given and what came of it", {"fields": self.payload}))
+            parts.append(("Parameters and outcome", {"fields": self.payload}))
         parts.append(("Times", {"fields": self.times}))
         parts.append(("Attempts", {"fields": self.fence}))
-        if self.has_payload_permission(request):  # events quote the errors
+        if self.has_payload_permission(request):  # events contain error messages
             parts.append(("Events", {"fields": ("events_table",)}))
         return parts
 
@@ -105,7 +105,7 @@ class JobAdmin(ReadOnly):
 
     # --- Actions ------------------------------------------------------------------------------------------------------
 
-    @admin.action(description="Cancel: end waiting jobs, ask running ones to stop", permissions=["operate"])
+    @admin.action(description="Cancel waiting jobs; request that running jobs stop", permissions=["operate"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         self._cancel(request, queryset, force=False)
 
@@ -143,7 +143,9 @@ class JobAdmin(ReadOnly):
             tried += 1
         tally.tell(self, request)
         if tried < len(chosen):
-            self.message_user(request, f"Tried were the first {tried:,}; choose the rest again.", "warning")
+            self.message_user(
+                request, f"Only the first {tried:,} were tried; choose the rest again.", "warning"
+            )
 
     # --- Columns and fields -------------------------------------------------------------------------------------------
 

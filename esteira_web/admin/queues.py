@@ -1,4 +1,4 @@
-"""Queues: "add" pauses one and asks for the reason, the actions pause and resume."""
+"""Queues in the admin: "add" pauses a queue and asks for the reason; the actions pause and resume queues."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from esteira_web.admin.typed import checked
 
 
 class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Which queue, and why."""
+    """The queue to pause, and the reason."""
 
-    name = forms.ChoiceField(help_text="Its jobs wait until it is resumed; running ones end as usual.")
+    name = forms.ChoiceField(help_text="Its jobs wait until the queue is resumed; running jobs end as usual.")
     reason = forms.CharField(required=False, max_length=REASON.most)
 
     class Meta:
@@ -38,7 +38,7 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
         return checked(REASON, self.cleaned_data["reason"])
 
     def validate_unique(self) -> None:
-        """A queue that was paused before has a row already; pausing it again is no mistake."""
+        """Allow a name that exists: a queue that was paused before has a row already, and may be paused again."""
 
 
 @admin.register(Queue)

@@ -1,4 +1,4 @@
-"""What the pages here have in common: nothing is saved, and no table is counted to its end."""
+"""The common base of the read-only pages: they save nothing, and never count a whole table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNT_AT_MOST = 10_000
 
 
 class CappedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts at most 10,000 rows: a count of millions would take longer than anybody waits for a page."""
+    """Counts at most 10,000 rows: a count of millions of rows would take too long for a page."""
 
     @cached_property
     def count(self) -> int:
@@ -32,7 +32,7 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class ReadOnly(OnlyWhatIsOffered):
-    """A model that is looked at; subclasses add actions."""
+    """A page that shows a model and does not change it; subclasses add actions."""
 
     paginator = CappedPaginator
     show_full_result_count = False
@@ -49,7 +49,7 @@ class ReadOnly(OnlyWhatIsOffered):
 
 
 class Tally:
-    """What an action did to each of the chosen rows, told at the end."""
+    """Counts what an action did to the chosen rows, to report it at the end."""
 
     MOST_REFUSALS = 3
 
@@ -61,7 +61,7 @@ class Tally:
         self.done[what] = self.done.get(what, 0) + 1
 
     def tell(self, page: admin.ModelAdmin, request: HttpRequest) -> None:  # type: ignore[type-arg]
-        """Show one message an outcome, and the first few refusals with their reasons."""
+        """Show one message per outcome, and the first few refusals with their reasons."""
         for what, n in self.done.items():
             page.message_user(request, f"{n} {what}.", "success")
         for error in self.refused[: self.MOST_REFUSALS]:
@@ -81,12 +81,12 @@ def moment(at: datetime | None) -> str:
 
 
 def pretty(value: Any) -> SafeString:
-    """Show JSON with its lines."""
+    """Show JSON with indentation."""
     return format_html("<pre>{}</pre>", as_json(value, indent=2))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> SafeString | str:
-    """Show rows under headings, or a dash."""
+    """Show rows under headings; a dash if there are none."""
     if not rows:
         return "–"
     head = format_html_join("", '<th scope="col">{}</th>', ((h,) for h in headings))

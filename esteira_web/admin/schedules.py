@@ -1,7 +1,7 @@
-"""Schedules: those from code can be switched on and off, an operator's own can be edited.
+"""Schedules in the admin: those from code can be enabled and disabled, those of an operator can be edited.
 
-Only the fields that somebody changed are written, so a keeper's `last_tick_at` is never overwritten. A schedule that is
-switched on, or gets another cadence, begins now: the ticks of the time before are nobody's wish.
+Only the changed fields are written, so a keeper's `last_tick_at` is never overwritten. A schedule that is enabled, or
+gets another cadence, begins now: ticks of the time before are not made up for.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from esteira_web.admin.typed import checked as checked_text
 
 WRITABLE = ("name", "type", "params", "cron", "tz", "every_s", "overlap", "missed", "grace_s", "enabled")
 CADENCE = {"cron", "tz", "every_s"}
-#: Whoever changes a schedule has looked at its error, and wants to see at once whether it is mended.
+#: An operator who changes a schedule has seen its error; the next turn must show at once whether the error is gone.
 TRIED_ANEW: dict[str, Any] = {"error": "", "error_at": None, "failures": 0, "retry_at": None}
 
 
 class SwitchForm(forms.ModelForm):  # type: ignore[type-arg]
-    """What can be changed about a schedule that is declared in code."""
+    """The one field that can be changed for a schedule that is declared in code."""
 
     class Meta:
         model = Schedule
@@ -47,10 +47,10 @@ class SwitchForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class ParamsField(forms.JSONField):
-    """JSON that can be shown again, whatever was typed: half of a surrogate pair cannot be sent to a browser."""
+    """JSON that can always be shown again: half of a surrogate pair, for example, cannot be sent to a browser."""
 
     def to_python(self, value: Any) -> Any:
-        """Read it as every door does; Django's own reader fails at long numbers and at what is nested deeply."""
+        """Parse JSON with the parser of the API; Django's own fails at long numbers and at deep nesting."""
         if not isinstance(value, str) or value in self.empty_values:
             return super().to_python(value)
         try:
@@ -74,12 +74,12 @@ class ParamsField(forms.JSONField):
 
 
 class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A schedule of an operator's own."""
+    """The form of an operator's schedule."""
 
-    type = forms.ChoiceField(help_text="What is submitted.")
+    type = forms.ChoiceField(help_text="The job type that the schedule submits.")
     params = ParamsField(required=False)
     cron = forms.CharField(
-        required=False, help_text="Five fields, such as 0 6 1 * *; or leave it and say every."
+        required=False, help_text="Five fields, such as 0 6 1 * *; or leave it empty and fill in Every."
     )
     every_s = NumberField(
         required=False,
@@ -98,16 +98,16 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
     )
     overlap = forms.ChoiceField(
         choices=[
-            ("allow", "allow: submit all the same"),
+            ("allow", "allow: submit in every case"),
             ("skip", "skip: no new job while one waits or runs"),
             ("queue", "queue: submit, but run one after the other"),
         ]
     )
     missed = forms.ChoiceField(
         choices=[
-            ("once", "once: one job for all ticks that were missed"),
-            ("skip", "skip: none"),
-            ("all", "all: one job for each"),
+            ("once", "once: one job for all missed ticks"),
+            ("skip", "skip: no job"),
+            ("all", "all: one job for each missed tick"),
         ]
     )
 
@@ -126,7 +126,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
         name = checked_text(SCHEDULE_NAME, self.cleaned_data["name"])
         if name != self.instance.name and name in registry.names():
             raise forms.ValidationError(
-                f"{name} is a job type: its name is kept for a schedule that its code declares. Choose another one."
+                f"{name} is a job type: the name is reserved for a schedule in its code. Choose another name."
             )
         return name
 
@@ -134,7 +134,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
         return self.cleaned_data["every_s"] or 0.0
 
     def clean(self) -> None:
-        """Check what the core would refuse: the cadence and the job's parameters."""
+        """Check the cadence and the job's parameters as the core does."""
         super().clean()
         self._check_cadence()
         if not self.errors.keys() & {"type", "params"}:
@@ -159,7 +159,7 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def _check_params(self) -> None:
         given = self.cleaned_data.get("params") or {}
-        # Stars stand for what is kept, in the same type only: another one may show what this one hides.
+        # Asterisks mean the stored value, in the same type only: another type may show a value that this type hides.
         same = self.instance.pk and self.cleaned_data["type"] == self.instance.type
         kept = self.instance.params if same else {}
         if not isinstance(given, dict):
@@ -173,13 +173,13 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
             json.dumps(whole, allow_nan=False).encode()
         except EsteiraError as error:
             self.add_error("params", str(error))
-        except ValueError as error:  # NaN, which JSON as Python reads it may hold and PostgreSQL refuses
+        except ValueError as error:  # NaN, which Python's JSON parser accepts and PostgreSQL refuses
             self.add_error("params", f"This is not JSON: {error}.")
         self.cleaned_data["params"] = whole
 
 
 def _guilty(data: dict[str, Any]) -> str:
-    """Name the field of a cadence that cannot be kept."""
+    """Return the field that makes a cadence invalid."""
     try:
         checked(Cadence(every_s=1, tz=data["tz"]))
     except EsteiraError:
@@ -188,7 +188,7 @@ def _guilty(data: dict[str, Any]) -> str:
 
 
 class OriginFilter(admin.SimpleListFilter):
-    """By who declared it."""
+    """By origin: code, database, or gone from the code."""
 
     title = parameter_name = "origin"
 
@@ -230,16 +230,16 @@ class ScheduleAdmin(OnlyWhatIsOffered):
         return self.told if _is_own(obj) else self.from_code
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """A schedule from code would come back with the next `migrate`."""
+        """Allow an operator's schedules only: one from code would come back with the next `migrate`."""
         return (obj is None or _is_own(obj)) and super().has_delete_permission(request, obj)
 
     def get_actions(self, request: HttpRequest) -> Any:
         actions = super().get_actions(request)
-        actions.pop("delete_selected", None)  # it does not ask about each
+        actions.pop("delete_selected", None)  # it does not check the permission for each row
         return actions
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Name the schedule alone: its skips go with it, and there may be a great many."""
+        """List the schedule alone: its skips are deleted with it, and there may be very many."""
         return [str(one) for one in objs], {}, set(), []
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:

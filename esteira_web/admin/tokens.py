@@ -1,7 +1,7 @@
-"""API tokens in Django's admin: who has which, when it was used last, and a way to delete it.
+"""API tokens in Django's admin: owner, rights and last use of each, and a way to delete it.
 
-They are made with `manage.py jobs token`, because a secret is shown once and a form would show it to the next page too.
-Accounts and groups are Django's own pages, with the one change that lists answer no question but their filters'.
+Tokens are made with `manage.py jobs token`, because a secret is shown once and a form would show it on the next page
+too. Accounts and groups have Django's own pages, with one change: their lists accept only the filters they offer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from esteira_web.accounts.tokens import ApiToken
 from esteira_web.admin.asked import OnlyWhatIsOffered
 
 for model in (get_user_model(), Group):
-    # Another app may have put its own page there; whichever it is keeps what it does.
+    # Another app may have registered its own page; the subclass keeps its behaviour.
     if page := admin.site._registry.get(model):
         admin.site.unregister(model)
         admin.site.register(model, type(type(page).__name__, (OnlyWhatIsOffered, type(page)), {}))

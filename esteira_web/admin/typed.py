@@ -1,4 +1,4 @@
-"""What people type into forms, read as at every door: numbers in plain digits, names that are seen as they are."""
+"""Form fields with the rules of the API: numbers in plain digits, texts within their bounds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from django import forms
 from esteira.errors import InvalidOption
 from esteira.values.bounds import Text
 
-#: As browsers send it. Python reads more: `1_0`, and the digits of every script.
+#: A number as browsers send it. Python would accept more: `1_0`, and the digits of every script.
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 class NumberField(forms.FloatField):
-    """A number, maybe with a fraction."""
+    """A number, with or without a fraction."""
 
     def to_python(self, value: Any) -> Any:
         if isinstance(value, str) and value.strip() and not _NUMBER.fullmatch(value.strip()):
@@ -24,7 +24,7 @@ class NumberField(forms.FloatField):
 
 
 def checked(allowed: Text, value: Any) -> str:
-    """Return a text within its bounds; raises the form's error, which stands beside the field."""
+    """Return a text within its bounds; raises the form's error, which is shown beside the field."""
     try:
         return allowed.check("", value)
     except InvalidOption as error:

@@ -1,4 +1,4 @@
-"""Workers as they announced themselves."""
+"""Workers in the admin, as they announced themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WorkerAdmin(ReadOnly):
 
     @admin.display(description="state")
     def condition(self, worker: Any) -> str:
-        """Say what metrics say: one that said goodbye is gone, and not silent."""
+        """Return the same state as the metrics: a worker that announced its stop is gone, and not silent."""
         return "silent" if worker.state == "up" and not worker.fresh else str(worker.state)
 
     @admin.display(description="queues")
@@ -48,5 +48,5 @@ class WorkerAdmin(ReadOnly):
 
 
 def _listed(names: Any) -> str:
-    """Show what a worker announced; the row may have been written by hand."""
+    """Show a list that a worker announced; a row that was written by hand may hold something else."""
     return ", ".join(map(str, names)) if isinstance(names, list) else str(names)

@@ -1,4 +1,4 @@
-"""How the API speaks: JSON answers, problem documents for whatever goes wrong, repeats under an Idempotency-Key."""
+"""The answers of the API: JSON, problem documents for errors, repeated answers under an Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ api = NinjaAPI(
     title="Esteira",
     version="1",
     description="Background jobs that survive anything. Errors are problem documents (RFC 9457); ids are UUIDs; "
-    "times are RFC 3339 in UTC. Send `Authorization: Bearer …`, and an `Idempotency-Key` with what must happen once.",
+    "times are RFC 3339 in UTC. Send `Authorization: Bearer …`, and an `Idempotency-Key` with requests that must take "
+    "effect once.",
     openapi_url=None,
     docs_url=None,
     urls_namespace="api",
@@ -42,12 +43,12 @@ api.add_decorator(refuse_mistakes, mode="operation")
 
 
 def reads(path: str, **how: Any) -> Callable[[Any], Any]:
-    """Declare an operation that reads: HEAD gets the headers of the answer that GET gets."""
+    """Declare an operation that reads: the answer to HEAD has the headers of the answer to GET."""
     return api.api_operation(["GET", "HEAD"], path, by_alias=True, **how)
 
 
 def caller(request: HttpRequest) -> Access:
-    """Return who asks; `esteira_web.api.auth` has put it there."""
+    """Return the rights of the caller, which `esteira_web.api.auth` has stored in the request."""
     access = request.auth  # type: ignore[attr-defined]
     assert isinstance(access, Access)
     return access
@@ -69,7 +70,7 @@ def accept(request: HttpRequest, work: Callable[[Access], Answer]) -> HttpRespon
 
 
 def told(said: Answer, replayed: bool, *, status: int) -> HttpResponse:
-    """Answer with what was done, now or under the same Idempotency-Key before."""
+    """Answer with the result of the work, done now or before with the same Idempotency-Key."""
     response = answer(said["body"], status=status)
     if "location" in said:
         response["Location"] = said["location"]
@@ -79,7 +80,7 @@ def told(said: Answer, replayed: bool, *, status: int) -> HttpResponse:
 
 
 def linked(request: HttpRequest, response: HttpResponse, cursors: Mapping[str, str | None]) -> HttpResponse:
-    """Name the other pages of a list in the header Link."""
+    """Add the other pages of a list in the header Link."""
     if links := [_link(request, rel, cursor) for rel, cursor in cursors.items() if cursor]:
         response["Link"] = ", ".join(links)
     return response
@@ -91,7 +92,7 @@ def _link(request: HttpRequest, rel: str, cursor: str) -> str:
     return f'<{request.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="{rel}"'
 
 
-@csrf_exempt  # nothing is done here, and whoever mistyped an address must be told so
+@csrf_exempt  # this view changes nothing, and a wrong address must be answered with 404, not with a CSRF error
 def not_found(request: HttpRequest) -> HttpResponse:
     """Answer for any other address below /api/."""
     return Problem(code="not-found", status=404).response(request)
@@ -128,13 +129,13 @@ def _nothing_there(request: HttpRequest, error: Http404) -> HttpResponse:
 
 @api.exception_handler(RawPostDataException)
 def _not_json(request: HttpRequest, error: RawPostDataException) -> HttpResponse:
-    """A form with files was read already, by who looked for the CSRF token of a session in it."""
+    """Answer 415: the CSRF check has already read the body, which is a form with files."""
     return Problem(code="unsupported-media-type", status=415).response(request)
 
 
 @api.exception_handler(HttpError)
 def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
-    if isinstance(error.__cause__, Told):  # what the parser said of a body
+    if isinstance(error.__cause__, Told):  # the parser has refused the body
         return error.__cause__.problem.response(request)
     code = problems.BY_STATUS.get(error.status_code, "bad-request")
     return Problem(code=code, status=error.status_code).response(request)
@@ -142,7 +143,7 @@ def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
 
 @api.exception_handler(ValidationError)
 def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
-    """Tell all mistakes at once, also those that only the core sees."""
+    """Answer with all mistakes at once, including those that only the core finds."""
     errors = [*noted(request)]
     said = {one["parameter"] for one in errors}
     errors += [one for one in map(_field_error, error.errors) if one.get("parameter") not in said]
@@ -156,7 +157,7 @@ def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
 
 
 def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn pydantic's words into ours: body fields by pointer, query parameters by name."""
+    """Turn pydantic's error into an error of the API: body fields by pointer, query parameters by name."""
     source, *loc = error["loc"]
     if source != "body":
         return {"parameter": str(loc[0] if loc else source), "detail": _sentence(error)}

@@ -1,4 +1,4 @@
-"""How the API recognises its callers: a bearer token, or the browser's session together with its CSRF token."""
+"""Authentication of the API: a bearer token, or the browser's session together with its CSRF token."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from esteira_web.server.problems import Problem, Told
 
 
 def need(scope: Scope) -> Sequence[Callable[[HttpRequest], Any]]:
-    """Return what lets callers with this right in; `request.auth` is their Access."""
+    """Return the authenticators that admit callers with this right; they set `request.auth` to the caller's Access."""
     return [BearerToken(scope), Session(scope)]
 
 
 class BearerToken(HttpBearer):
-    """A token of `esteira_web.accounts.tokens`; a wrong one is refused even if a session stands beside it."""
+    """A token of `esteira_web.accounts.tokens`; a wrong one is refused even if the request has a valid session too."""
 
     def __init__(self, scope: Scope) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class BearerToken(HttpBearer):
 
 
 class Session(APIKeyCookie):
-    """The session of the pages; what changes something needs the header X-CSRFToken."""
+    """The session of the pages; a request that changes something needs the header X-CSRFToken."""
 
     param_name = settings.SESSION_COOKIE_NAME
 
@@ -51,7 +51,7 @@ class Session(APIKeyCookie):
         access = of_session(request.user)
         if access is None:
             return None
-        # The header alone counts: to look for a field, Django would read the body, which may be a large upload.
+        # Only the header counts: to find a form field, Django would read the body, which may be a large upload.
         request.POST = QueryDict()
         if check_csrf(request) is not None:
             raise Told(Problem(code="csrf", status=403))

@@ -1,4 +1,4 @@
-"""Stored files as answers: streamed, always saved and never shown, because their content is somebody else's."""
+"""Stored files as answers: streamed, and always as a download, because a browser must not run a stranger's content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def download(request: HttpRequest, file: File) -> HttpResponseBase:
-    """Stream a file, or one range of it; a caller who has it already is told so (If-None-Match)."""
+    """Stream a file, or one range of it; the answer is 304 if the caller has the file already (If-None-Match)."""
     etag = f'"{file.sha256}"'
     known = get_conditional_response(request, etag=etag)
     if known is not None:
@@ -40,9 +40,9 @@ def download(request: HttpRequest, file: File) -> HttpResponseBase:
 
 
 def _part(request: HttpRequest, size: int, etag: str) -> tuple[int, int] | None:
-    """Return the range that is asked for, its end excluded; None for the whole file, as for what is no single range.
+    """Return the requested range, its end excluded; None for the whole file, which is also sent for several ranges.
 
-    Raises Told for a range that the file does not have.
+    Raises Told for a range beyond the end of the file.
     """
     asked = _ONE_RANGE.fullmatch(request.headers.get("Range", "").strip())
     if asked is None or is_head(request) or request.headers.get("If-Range", etag) != etag:
@@ -56,6 +56,6 @@ def _part(request: HttpRequest, size: int, etag: str) -> tuple[int, int] | None:
     stop = min(size, int(last) + 1) if first and last else size
     if start >= stop:
         headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
-        detail = f"The file has {size} bytes, and none at {asked.group()}."
+        detail = f"The file has {size} bytes; the range {asked.group()} is beyond its end."
         raise Told(Problem(code="range", status=416, detail=detail, headers=headers))
     return start, stop

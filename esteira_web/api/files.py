@@ -1,4 +1,4 @@
-"""The files part of the API: uploads of an account, and what its jobs made."""
+"""The files in the API: the uploads of an account, and the result files of jobs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from esteira_web.read.listing import cut
     tags=["files"],
 )
 def list_files(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
-    """List a job's result files, at most 1,000, by name; they are there once it has succeeded."""
+    """List a job's result files, at most 1,000, by name; a job has them once it has succeeded."""
     _for_files(caller(request), job_id)
     return answer({"items": [file_body(file) for file in result_files(job_id)]})
 
@@ -59,9 +59,9 @@ def get_file(request: HttpRequest, job_id: Path[UUID], name: str) -> HttpRespons
     openapi_extra={**UPLOAD_BODY, **REPEATABLE},
 )
 def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
-    """Upload a file of at most 100 MiB, as multipart field `file` or raw with `name`; parameters name it by its id.
+    """Upload a file of at most 100 MiB, as multipart field `file` or raw with `name`; job parameters refer to its id.
 
-    `Idempotency-Key` makes repeats safe: the answer is the first one's, and nothing is stored again.
+    `Idempotency-Key` makes repeats safe: a repeat gets the first answer, and nothing is stored again.
     """
     access = caller(request)
     with received(request, access, name) as arriving:
@@ -79,7 +79,7 @@ def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
 def list_uploads(
     request: HttpRequest, limit: requests.Limit = 50, cursor: requests.Cursor = ""
 ) -> HttpResponse:
-    """List your uploads, newest first; an operator sees everybody's."""
+    """List your uploads, newest first; an operator sees the uploads of all accounts."""
     found = cut(uploads(_whose(request)), cursor=cursor, limit=limit)
     response = answer({"items": [upload_body(file) for file in found.items], **found.cursors})
     return linked(request, response, found.cursors)
@@ -92,7 +92,7 @@ def list_uploads(
     tags=["files"],
 )
 def get_upload(request: HttpRequest, file_id: Path[UUID]) -> HttpResponse:
-    """Look at an upload of yours."""
+    """Get one of your uploads."""
     return answer(upload_body(_upload(request, file_id)))
 
 
@@ -104,7 +104,7 @@ def get_upload(request: HttpRequest, file_id: Path[UUID]) -> HttpResponse:
     openapi_extra={**OF_A_FILE, **FILE_ANSWER},
 )
 def get_upload_content(request: HttpRequest, file_id: Path[UUID]) -> HttpResponseBase:
-    """Download an upload of yours, or a range of it."""
+    """Download one of your uploads, or a range of it."""
     return download(request, _upload(request, file_id))
 
 
@@ -115,13 +115,13 @@ def get_upload_content(request: HttpRequest, file_id: Path[UUID]) -> HttpRespons
     tags=["files"],
 )
 def delete_file(request: HttpRequest, file_id: Path[UUID]) -> HttpResponse:
-    """Delete an upload of yours; 409 while a job that has not ended, or a schedule, names it."""
+    """Delete one of your uploads; 409 while a schedule, or a job that has not ended, refers to it."""
     delete_upload(file_id, _whose(request))
     return HttpResponse(status=204)
 
 
 def _whose(request: HttpRequest) -> str | None:
-    """Return the account whose uploads a caller may see; None means everybody's."""
+    """Return the account whose uploads a caller may see; None means all accounts."""
     access = caller(request)
     return None if access.may(Scope.OPERATE) else access.account
 

@@ -1,7 +1,7 @@
-"""The API's description (OpenAPI 3.1), with every job type's parameters in it, so that clients can be made from it.
+"""The OpenAPI 3.1 description of the API, with the parameters of every job type, so that clients can be generated.
 
-Names, statuses, headers and bounds are those of the answers; what the server refuses by a rule that a JSON Schema
-cannot say (a cursor that is none of ours, parameters over 64 KiB) stands in the words beside it.
+Names, statuses, headers and bounds are those of the answers; a rule that a JSON Schema cannot express (a cursor that
+this server did not make, parameters over 64 KiB) is in a description.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ UPLOAD_BODY: Schema = {
 }
 _BYTES: Schema = {
     one: {"schema": {"type": "string", "format": "binary"}}
-    for one in ("application/octet-stream", "*/*")  # not every generator knows the second
+    for one in ("application/octet-stream", "*/*")  # some generators do not support the second
 }
 FILE_ANSWER: Schema = {
     "responses": {
-        200: {"description": "The file, under its own type.", "content": _BYTES},
-        206: {"description": "The part of the file that was asked for.", "content": _BYTES},
+        200: {"description": "The file, with its own content type.", "content": _BYTES},
+        206: {"description": "The requested part of the file.", "content": _BYTES},
     }
 }
 RANGE: Schema = {
@@ -50,15 +50,15 @@ RANGE: Schema = {
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "description": "One range of bytes, as in bytes=0-1023; anything else is answered with the whole file.",
+    "description": "One range of bytes, as in bytes=0-1023; any other value is answered with the whole file.",
 }
 KEY: Schema = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
     "schema": {"type": "string", "pattern": '^([!#-~][!-~]{0,254}|"[ -~]{1,255}")$'},
-    "description": "1 to 255 printable ASCII characters, in quotes if a blank is among them. Repeats with the same key "
-    "and request get the first answer, and nothing happens again; 410 when what was made is gone since.",
+    "description": "1 to 255 printable ASCII characters, in quotes if there is a space among them. A repeat with the "
+    "same key and request gets the first answer and has no further effect; 410 if the result was removed since then.",
 }
 IF_NONE_MATCH: Schema = {
     "name": "If-None-Match",
@@ -72,13 +72,13 @@ _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 HEADERS: Schema = {
     "Request-ID": {
-        "description": "What the server's log calls this request; the caller's own X-Request-ID if that is safe.",
+        "description": "The id of this request in the server's log; the caller's own X-Request-ID if it is safe.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=-]{1,64}$"},
     },
-    "Location": {"description": "Where to look at what was made.", "required": True, "schema": _TEXT},
+    "Location": {"description": "The address of the result.", "required": True, "schema": _TEXT},
     "Poll": {
-        "description": "Look again after so many seconds; not when the job has ended.",
+        "description": "Ask again after so many seconds; absent when the job has ended.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "Retry-After": {
@@ -91,14 +91,22 @@ HEADERS: Schema = {
     },
     "ETag": {"description": "For If-None-Match.", "required": True, "schema": _TEXT},
     "Link": {"description": "The next and the previous page (RFC 8288).", "schema": _TEXT},
-    "Challenge": {"description": "How to say who asks.", "required": True, "schema": {"type": "string"}},
-    "Encodings": {"description": "What a body may be encoded with.", "schema": _TEXT},
-    "Ranges": {"description": "That a part of the file can be asked for.", "schema": {"const": "bytes"}},
-    "Range": {"description": "Which bytes these are, of how many.", "required": True, "schema": _TEXT},
+    "Challenge": {
+        "description": "The authentication scheme to use.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Encodings": {"description": "The accepted content encodings of a body.", "schema": _TEXT},
+    "Ranges": {"description": "A range of the file can be requested.", "schema": {"const": "bytes"}},
+    "Range": {
+        "description": "The range of these bytes, and the size of the file.",
+        "required": True,
+        "schema": _TEXT,
+    },
     "Disposition": {"description": "The file's name.", "required": True, "schema": _TEXT},
 }
 OF_A_FILE = {"ETag": "ETag", "Content-Disposition": "Disposition", "Accept-Ranges": "Ranges"}
-#: Which headers an operation's good answer has, beside the one that all have.
+#: The headers of an operation's successful answer, in addition to the one that all answers have.
 OF_OPERATION: dict[str, dict[str, str]] = {
     "submit_job": {"Location": "Location", "Retry-After": "Poll", "Idempotency-Replayed": "Replayed"},
     "submit_jobs": {"Idempotency-Replayed": "Replayed"},
@@ -131,8 +139,8 @@ SECURITY: Schema = {
         "type": "apiKey",
         "in": "cookie",
         "name": settings.SESSION_COOKIE_NAME,
-        "description": "The session of somebody who signed in on the pages. What changes something needs the header "
-        "X-CSRFToken as well.",
+        "description": "The session of a user who signed in on the pages. A request that changes something needs the "
+        "header X-CSRFToken as well.",
     },
 }
 
@@ -156,7 +164,7 @@ def described(api: NinjaAPI, kinds: Iterable[JobType]) -> Schema:
 
 
 def _parts(kind: JobType) -> Schema:
-    """Return a request of this type as a schema, and the ones it refers to, under names of its own."""
+    """Return the schema of a request of this type, and the schemas that it refers to, under names of this type."""
     params = {
         **kind.model.model_json_schema(ref_template=f"{REF}{kind.name}.{{model}}"),
         "title": f"{kind.name} parameters",
@@ -200,7 +208,7 @@ def _example(params: Schema) -> Schema | None:
 
 
 def _keep_out_nul(node: Any) -> None:
-    """Say of every text that it holds no NUL, unless its own schema says more."""
+    """Add a pattern that excludes NUL to every text, unless its own schema is stricter."""
     if isinstance(node, dict):
         if node.get("type") == "string" and not node.keys() & {"pattern", "format", "enum", "const"}:
             node["pattern"] = STORABLE["pattern"]
@@ -226,7 +234,7 @@ def _told(operation: Schema) -> Schema:
 
 
 def _in_an_address(schema: Schema) -> Schema:
-    """An address has no null: what may be null may be left out. Nor has it a NUL."""
+    """Remove null from the schema of a query parameter, which is left out instead; exclude NUL from its texts."""
     told = dict(schema)
     while some := [one for one in told.pop("anyOf", []) if one != {"type": "null"}]:
         told |= some[0]

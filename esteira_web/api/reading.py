@@ -1,4 +1,4 @@
-"""How the API reads requests: JSON in UTF-8 and nothing else, no field twice, no query parameter that means nothing."""
+"""Parse requests of the API: JSON in UTF-8 only, no field twice, no unknown query parameter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from esteira_web.server.query_strings import Mistakes, not_text
 
 
 class JsonParser(Parser):
-    """Reads a body, and says what is wrong with one that cannot be read; all it raises is told as it is."""
+    """Parses a body; raises Told with the reason if the body cannot be read."""
 
     def parse_body(self, request: HttpRequest) -> Any:
         _refuse_other_content(request)
@@ -29,11 +29,11 @@ class JsonParser(Parser):
 
 
 def read_json(content: bytes) -> tuple[Any, list[str]]:
-    """Return a document, and where in it a field stands more than once; raises Told for what is no JSON."""
+    """Return a document, and the places where it has a field more than once; raises Told if it is not JSON."""
     try:
         return json_text.read(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise _unreadable(f"The body is not UTF-8: byte {error.start} begins no character.") from None
+        raise _unreadable(f"The body is not UTF-8: byte {error.start} does not begin a character.") from None
     except json_text.TooDeep:
         raise _unreadable("The body is nested too deeply to be read.") from None
     except ValueError as error:
@@ -41,7 +41,7 @@ def read_json(content: bytes) -> tuple[Any, list[str]]:
 
 
 class AnyId:
-    """A UUID in an address, in small letters or capitals: they are the same one."""
+    """A UUID in an address, in lower or upper case: both are the same id."""
 
     regex = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
@@ -60,19 +60,19 @@ def _unreadable(detail: str) -> Told:
 
 
 def _refuse_other_content(request: HttpRequest) -> None:
-    """A body may leave out its type; what it says it is must be JSON in UTF-8."""
+    """Raise Told unless the body is JSON in UTF-8; the content type may be absent."""
     kind, charset = (request.content_type or "").lower(), request.content_params or {}
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise _other(
-            f"Content-Encoding: {coding} is not read; send the body as it is.",
+            f"Content-Encoding: {coding} is not supported; send the body without encoding.",
             {"Accept-Encoding": "identity"},
         )
     is_json = kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json"))
     if not is_json:
-        raise _other(f"Content-Type: {kind} is not read; send application/json.")
+        raise _other(f"Content-Type: {kind} is not supported; send application/json.")
     if (said := charset.get("charset", "utf-8").lower()) not in ("utf-8", "utf8"):
-        raise _other(f"The charset {said} is not read; send JSON in UTF-8.")
+        raise _other(f"The charset {said} is not supported; send JSON in UTF-8.")
 
 
 def _other(detail: str, headers: Mapping[str, str] | None = None) -> Told:
@@ -83,7 +83,7 @@ def _other(detail: str, headers: Mapping[str, str] | None = None) -> Told:
 
 
 def known_only(run: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Decorate an operation's `run`: note which query parameters it does not know, or would read only one of."""
+    """Decorate an operation's `run`: note query parameters that are unknown, or given twice but take one value."""
     models = [one for one in run.__self__.models if one.__ninja_param_source__ == "query"]  # type: ignore[attr-defined]
     fields = {name: one for model in models for name, one in _fields(model)}
 
@@ -110,7 +110,7 @@ def _query_mistakes(request: HttpRequest, known: Mapping[str, bool]) -> Iterator
             said = (
                 f"is not one of {', '.join(known)}."
                 if known
-                else "is nothing that this address takes; remove it."
+                else "is not a parameter of this address; remove it."
             )
             yield {"parameter": name, "detail": said}
         elif len(values) > 1 and not known[name]:
@@ -118,7 +118,7 @@ def _query_mistakes(request: HttpRequest, known: Mapping[str, bool]) -> Iterator
 
 
 def refuse_mistakes(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate an operation's function: refuse what was noted, now that it is known who asks."""
+    """Decorate an operation's function: refuse the noted mistakes, after the caller was authenticated."""
 
     @wraps(view)
     def refusing(request: HttpRequest, **values: Any) -> Any:
@@ -130,6 +130,6 @@ def refuse_mistakes(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def noted(request: HttpRequest) -> Mistakes:
-    """Return what was noted about a request's query."""
+    """Return the mistakes that were noted in a request's query."""
     found: Mistakes = getattr(request, "query_mistakes", [])
     return found

@@ -1,7 +1,7 @@
-"""Repeats of a request under its Idempotency-Key: the first answer, as far as it is still true and theirs to see.
+"""Repeats of a request with its Idempotency-Key: a repeat gets the first answer, as far as the caller may still see it.
 
-The first answer names what was made. Once all of that is gone, the answer would name nothing that anybody can look at,
-and to make it again would undo a deletion, or run a job twice: so the repeat is told that it is gone (410).
+The first answer names the jobs or the file that the request made. If all of them were removed, the answer would name
+things that do not exist, and to make them again would undo a deletion or run a job twice: so the answer is 410 (gone).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from esteira.models import Job
 from esteira_web.accounts.roles import Access
 from esteira_web.read.as_json import job_body, jobs
 
-#: What of a job is a right of its own.
+#: The fields of a job that need the right to payloads.
 PAYLOADS = ("params", "result", "unique", "progress", "error")
 _KEY = re.compile(r'[!#-~][!-~]{0,254}|"[ -~]{1,255}"')
 
@@ -32,14 +32,14 @@ class BadKey(EsteiraError):
 
 
 class Removed(EsteiraError):
-    """What the first request under a key made is there no more."""
+    """The result of the first request with this key was removed."""
 
     code = "removed"
     status = 410
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"The first request with this Idempotency-Key made {what}, which was removed since; nothing is made again. "
+            f"The first request with this Idempotency-Key made {what}, which was removed. Nothing was made again. "
             "To make a new one, send the request with another Idempotency-Key."
         )
 
@@ -47,7 +47,7 @@ class Removed(EsteiraError):
 def with_key(
     access: Access, given: str | None, request: bytes, work: Callable[[], Answer]
 ) -> tuple[Answer, bool]:
-    """Do the work, once if the request carries an Idempotency-Key; True says that the answer is a repeated one."""
+    """Do the work, once if the request has an Idempotency-Key; the flag is True if the answer is a repeated one."""
     if given is None:
         return work(), False
     answer, replayed = once(access.key, key_of(given), request, work)
@@ -64,7 +64,7 @@ def key_of(given: str) -> str:
 
 
 def _still_true(access: Access, body: dict[str, Any]) -> dict[str, Any]:
-    """Return a first answer as they may see it now; raises Removed, or NotFound."""
+    """Return a first answer as the caller may see it now; raises Removed, or NotFound."""
     if "jobs" in body:
         ids = [one["id"] for one in body["jobs"]]
         if not Job.objects.filter(pk__in=ids).exists():
@@ -78,7 +78,7 @@ def _still_true(access: Access, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_they_may_see_it(access: Access, body: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a first answer what rights have gone since."""
+    """Return a first answer without the fields for which the caller has lost the right."""
     job = jobs().filter(pk=body["id"]).first()
     if job is None:
         raise Removed(f"job {body['id']}")

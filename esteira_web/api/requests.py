@@ -1,4 +1,4 @@
-"""What the API is asked, as OpenAPI shows it: bodies, and the filters of a list. Unknown fields are refused."""
+"""The requests of the API, as OpenAPI shows them: bodies, and the filters of lists. Unknown fields are refused."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ NULL: dict[str, Any] = {"type": "null"}
 
 
 class Request(Schema):
-    """Base of what is taken."""
+    """The base class of request bodies."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 def _is_a_date(value: Any) -> Any:
-    """A number, in quotes or not, would be read as seconds since 1970, which no schema says."""
+    """Refuse numbers, in quotes or not: pydantic would read them as seconds since 1970, which no schema describes."""
     if not isinstance(value, str) or "-" not in value[1:]:
         raise ValueError(NO_DATE)
     if re.search(r"\d \d\d:?\d\d$", value):
@@ -51,7 +51,7 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_is_a_date)]
 
 
 def _known_states(given: str) -> str:
-    """A filter names one state, or several between commas; nothing between two is no state."""
+    """Check a filter of one state, or of several separated by commas; an empty text between commas is refused."""
     if unknown := sorted(set(given.split(",")) - set(SHOWN_STATES)):
         raise ValueError(f"must be one of {', '.join(SHOWN_STATES)}, not {shown(unknown[0])}.")
     return given
@@ -61,7 +61,7 @@ States = Annotated[str, AfterValidator(_known_states), Field(json_schema_extra={
 
 
 def _told(check: Callable[[str, Any], T], value: Any) -> T:
-    """Check as the core does, and say what is wrong as pydantic wants it."""
+    """Check a value with the core, and raise its error in the form that pydantic expects."""
     try:
         return check("", value)
     except InvalidOption as error:
@@ -69,7 +69,7 @@ def _told(check: Callable[[str, Any], T], value: Any) -> T:
 
 
 def _within(check: Callable[[str, T], T]) -> AfterValidator:
-    """Keep a filter within the bounds of what is stored; one that is left out is None."""
+    """Keep a filter within the bounds of stored values; a filter that is left out is None."""
     return AfterValidator(lambda value: None if value is None else _told(check, value))
 
 
@@ -90,7 +90,7 @@ Limit = Annotated[
 Cursor = Annotated[
     str,
     Field(
-        description="As `next` or `prev` of an earlier answer; others are refused.",
+        description="The `next` or `prev` of an earlier answer; other values are refused.",
         json_schema_extra={"pattern": "^[A-Za-z0-9_-]*$"},
     ),
 ]
@@ -138,7 +138,9 @@ class SubmitJob(Request):
     """A request to run a job type once."""
 
     type: str = Field(description="The job type's name, as in GET /api/v1/job-types.")
-    params: dict[str, Any] = Field(default_factory=dict, description="As the job type's schema says.")
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="The parameters, as the job type's schema defines them."
+    )
     options: SubmitOptions = SubmitOptions()
 
 
@@ -149,7 +151,7 @@ class SubmitJobs(Request):
 
 
 class CancelJob(Request):
-    """How to cancel."""
+    """Options of a cancellation."""
 
     force: StrictBool = Field(
         False, description="End the job's process if it does not stop by itself; operators only."

@@ -1,7 +1,7 @@
-"""JSON API, version 1. Each operation is a door: recognise the caller, read the request, call the core, answer.
+"""JSON API, version 1. Each operation authenticates the caller, reads the request, calls the core and answers.
 
-Everything needs a token or a session; errors are problem documents. Within v1 changes only add: clients ignore fields
-that they do not know, requests with unknown fields are refused.
+All operations need a token or a session; errors are problem documents. Changes within v1 only add: clients ignore
+fields that they do not know, requests with unknown fields are refused.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def list_jobs(
 ) -> HttpResponse:
     """List jobs, newest first. The next page is in the header Link, and as `next`.
 
-    A search is bounded: a page that it could not fill says how far it came (`searched_to`), and `next` goes on there.
+    A search has limits: if it could not fill a page, `searched_to` is the moment that it reached; `next` continues it.
     """
     states = [one for part in state for one in part.split(",")]
     access = caller(request)
@@ -117,7 +117,7 @@ def list_jobs(
     openapi_extra=UNCHANGED,
 )
 def get_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
-    """Look at a job. `ETag` and `If-None-Match` save repeating it; `Retry-After` stands there until it has ended."""
+    """Get a job. `ETag` and `If-None-Match` avoid sending it again; `Retry-After` is present until the job ends."""
     job = job_for(caller(request), job_id)
     response = answer(job_body(job, caller(request)))
     response["ETag"] = f'"{hashlib.sha256(response.content).hexdigest()[:32]}"'
@@ -179,7 +179,7 @@ def list_types(request: HttpRequest) -> HttpResponse:
     tags=["job types"],
 )
 def get_type(request: HttpRequest, name: str) -> HttpResponse:
-    """Look at one job type."""
+    """Get one job type."""
     if name not in registry.names():
         raise NotFound("job type", name)
     return answer(type_body(registry.get(name)))
@@ -189,7 +189,7 @@ def get_type(request: HttpRequest, name: str) -> HttpResponse:
     "/schedules", response={200: schemas.Schedules, **READ_ERRORS}, auth=need(Scope.OWN), tags=["schedules"]
 )
 def list_schedules(request: HttpRequest) -> HttpResponse:
-    """List the schedules: when each submits what, and what is wrong with those that cannot."""
+    """List the schedules: the job type and the times of each, and the errors of those that fail."""
     return answer({"items": [schedule_body(one, caller(request)) for one in schedules()]})
 
 

@@ -1,4 +1,4 @@
-"""What operations of the API may answer beside their good answer, and the headers that several of them take."""
+"""The error answers of the API's operations, and the request headers that several operations take."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Uploads: one file as multipart/form-data (field `file`), or the bytes themselves with `?name=`.
 
-What arrives goes into the table of chunks piece by piece. Under `esteira_web.server.asgi` it does so before the view is
-called a second time, and no thread waits for a sender who is slow; under another server, the view reads it.
+The bytes are stored in the table of chunks piece by piece, as they arrive. Under `esteira_web.server.asgi` this happens
+before the view is called a second time, and no thread waits for a slow sender; under another server, the view reads
+the body.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from esteira_web.api.repeats import key_of
 from esteira_web.server.bodies import SINK, NeedsBody, NotYet
 from esteira_web.server.problems import Problem, Told
 
-#: What multipart adds around a file, and other fields beside it, which are read and forgotten.
+#: The limits of the bytes that multipart adds around a file, and of the other fields, which are read and ignored.
 MULTIPART_BYTES, MULTIPART_PARTS = 64 * 1024, 20
-#: What curl says about bytes that it knows nothing about.
+#: The content type that curl sends if none is given.
 SAYS_NOTHING = "application/x-www-form-urlencoded"
 
 
 class Arriving:
-    """An upload that arrives: the bytes themselves, or a part of a multipart body."""
+    """An upload in progress: the bytes themselves, or a part of a multipart body."""
 
     def __init__(self, request: HttpRequest, access: Access, name: str) -> None:
-        """Refuse what the head says is wrong; raises Told, TooLarge, QuotaFull or BadKey."""
+        """Check the head of the request; raises Told, TooLarge, QuotaFull or BadKey."""
         self.account, self.name = access.account, name
         multipart = request.content_type == "multipart/form-data"
         if not multipart and not name:
@@ -46,7 +47,7 @@ class Arriving:
         if said > MAX_BYTES + (MULTIPART_BYTES if multipart else 0):
             raise _too_large()
         key = request.headers.get("Idempotency-Key")
-        # A repeat is compared with what was sent first, and not stored again.
+        # A repeat is compared with the first request, and its bytes are not stored again.
         kept = key is None or not is_kept(access.key, key_of(key))
         self.upload = Upload(
             access.account, expected=max(0, said - MULTIPART_BYTES) if multipart else said, kept=kept
@@ -58,12 +59,12 @@ class Arriving:
 
     @property
     def described(self) -> str:
-        """What makes a repeat the same request."""
+        """The text that must be equal in a repeat of the same request."""
         return f"{self.name}\n{self.content_type or ''}\n{self.upload.size}\n{self.upload.sha256}"
 
     def feed(self, piece: bytes) -> None:
         """Store a piece; raises Told, TooLarge or FilesFull."""
-        close_old_connections()  # the last piece may have come a minute ago, on another connection
+        close_old_connections()  # the previous piece may have come a minute ago, on another connection
         if self._parts is None:
             self._begin()
             self.upload.write(piece)
@@ -76,7 +77,7 @@ class Arriving:
                 self._take(event)
 
     def end(self) -> None:
-        """Say that all has come; raises Told if that is not one file."""
+        """End the upload; raises Told if the body did not contain exactly one file."""
         if self._parts is None:
             self._begin()  # an empty file has no pieces
             return
@@ -86,7 +87,7 @@ class Arriving:
             raise _not_one()
 
     def finish(self) -> File:
-        """Make it a file; a repeat whose first request is being forgotten just now has to come again."""
+        """Turn the upload into a file; raises IdempotencyInProgress if the first request's key is being deleted."""
         file = self.upload.finish()
         if file is None:
             raise IdempotencyInProgress
@@ -94,7 +95,7 @@ class Arriving:
         return file
 
     def close(self) -> None:
-        """Delete what was stored, unless it has become a file."""
+        """Delete the stored bytes, unless they have become a file."""
         if not self._finished:
             with suppress(*ConnectionLost):  # retention removes it
                 self.upload.discard()
@@ -108,7 +109,7 @@ class Arriving:
         if isinstance(event, MultipartSegment):
             self._in_file = bool(event.filename)
             if self._in_file and event.name != "file":
-                raise _refused("file", "send the file in the field `file`, under no other name.")
+                raise _refused("file", "send the file in the field `file`, not in another field.")
             self._files += self._in_file
             if self._files > 1:
                 raise _not_one()
@@ -126,9 +127,9 @@ class Arriving:
 
 @contextmanager
 def received(request: HttpRequest, access: Access, name: str) -> Iterator[Arriving]:
-    """Give the upload once all of it has come; what does not become a file is deleted.
+    """Yield the upload once all of it has arrived; delete its bytes if it does not become a file.
 
-    Raises NeedsBody if it has not come yet, and Told, TooLarge, FilesFull or QuotaFull for what is refused.
+    Raises NeedsBody if the body has not arrived yet; Told, TooLarge, FilesFull or QuotaFull if the upload is refused.
     """
     scope: dict[str, Any] = getattr(request, "scope", {})
     arriving: Arriving | None = scope.get(SINK)
@@ -143,7 +144,7 @@ def received(request: HttpRequest, access: Access, name: str) -> Iterator[Arrivi
             arriving.close()
             raise
     try:
-        if arriving.account != access.account:  # the token was given to somebody else meanwhile
+        if arriving.account != access.account:  # the token passed to another account meanwhile
             raise Told(Problem(code="unauthenticated", status=401))
         arriving.end()
         yield arriving
@@ -156,7 +157,7 @@ def _multipart_errors() -> Iterator[None]:
     try:
         yield
     except MultipartError as error:
-        why = str(error.args[0] if error.args else "it breaks off").rstrip(".")
+        why = str(error.args[0] if error.args else "it is incomplete").rstrip(".")
         detail = f"The multipart body cannot be read: {why}. Names are in UTF-8."
         raise Told(Problem(code="bad-request", status=400, detail=detail)) from None
 
@@ -166,7 +167,7 @@ def _too_large() -> TooLarge:
 
 
 def _not_one() -> Told:
-    return _refused("file", "send exactly one file a request.")
+    return _refused("file", "send exactly one file per request.")
 
 
 def _refused(parameter: str, detail: str) -> Told:

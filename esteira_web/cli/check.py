@@ -1,4 +1,4 @@
-"""`jobs check`: does the database keep the promise? One line a rule, with the jobs that break it."""
+"""`jobs check`: check the database against the promise. It prints one line per rule, with the jobs that break it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from esteira_web.cli.errors import OK, REFUSED
 from esteira_web.cli.out import Out
 from esteira_web.read.durations import duration
 
-HELP = "check the promise against what is stored: exit code 1 if a job breaks a rule"
+HELP = "check the stored jobs against the promise; the exit code is 1 if a job breaks a rule"
 SINCE_S = 86400.0
 SHOWN = 5
 
@@ -27,10 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=duration,
         default=SINCE_S,
         metavar="TIME",
-        help="look at jobs accepted within this time: 90s, 5m, 2d (1d)",
+        help="check jobs that were accepted within this time: 90s, 5m, 2d (default: 1d)",
     )
     which.add_argument(
-        "--all", action="store_true", help="look at all jobs, which takes minutes for millions of them"
+        "--all", action="store_true", help="check all jobs; this takes minutes for millions of jobs"
     )
 
 
@@ -38,7 +38,7 @@ def run(out: Out, options: dict[str, Any]) -> int:
     since = None if options["all"] else timedelta(seconds=options["since"])
     code, table = OK, display.grid("", "rule", "broken by")
     with DjangoConnection().transaction():
-        # Each query may read many rows; the session's own limit is for requests.
+        # Each query may read many rows; the statement timeout of the session is meant for requests.
         DjangoConnection().fetch("SET LOCAL statement_timeout = 0")
         for one, rows in promise.broken(DjangoConnection(), since):
             ids = [str(row[0]) for row in rows]

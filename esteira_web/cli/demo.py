@@ -1,7 +1,7 @@
-"""`jobs demo`: one of each, submitted, watched to its end, and shown with where everything lies.
+"""`jobs demo`: submit one job of each demonstration type, wait until they end, show results and where the files are.
 
-The job types are known by their names only; they ship in the package `jobs`. The reports come last, so that they have
-something to report.
+This module knows the job types by their names only; they are part of the package `jobs`. The reports are submitted
+last, so that there are jobs to report about.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from esteira_web.cli.wait import Seen, until, until_ended
 from esteira_web.read import find
 from esteira_web.read.durations import span
 
-HELP = "submit one of each, wait for them all, and show what came of them"
+HELP = "submit one job of each demonstration type, wait for all of them, and show the results"
 PATIENCE_S = 120.0
 NO_MAIL = "no mail server: set EMAIL_URL"
 
 
 @dataclass(kw_only=True)
 class Scene:
-    """One job of the demonstration, and how it is meant to end."""
+    """One job of the demonstration, and the end that is expected."""
 
     what: str
     type: str
@@ -53,7 +53,7 @@ class Scene:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """There is nothing to choose."""
+    """Add no arguments: the demonstration has no options."""
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
@@ -62,7 +62,7 @@ def run(out: Out, options: dict[str, Any]) -> int:
     demo_parts.refuse_unknown({scene.type for scene in [*scenes, *reports]})
     skipped = [scene for scene in scenes if scene.mail and not settings.EMAIL_URL]
     scenes = [scene for scene in scenes if not scene.mail or settings.EMAIL_URL]
-    out.say(f"Submitting {len(scenes)} jobs, and reports about them when they have ended.", "dim")
+    out.say(f"Submitting {len(scenes)} jobs, then reports about them when they have ended.", "dim")
     _submit(scenes)
     _cancel_when_running(out, scenes)
     until_ended([scene.id for scene in scenes], console=out.aside, within_s=PATIENCE_S)
@@ -85,7 +85,7 @@ def _scenes(photo_id: str) -> list[Scene]:
             what="thumbnails of a photograph", type="images.thumbnails", params={"picture": photo_id}, files=3
         ),
         Scene(what="fails twice, then succeeds", type="demo.flaky", params={"failures": 2}, failures=2),
-        Scene(what="fails for good", type="demo.failing", meant="failed"),
+        Scene(what="fails permanently", type="demo.failing", meant="failed"),
         Scene(
             what="takes long, and is cancelled", type="demo.slow", params={"seconds": 60}, meant="cancelled"
         ),
@@ -106,7 +106,7 @@ def _submit(scenes: Sequence[Scene]) -> None:
 
 
 def _cancel_when_running(out: Out, scenes: Sequence[Scene]) -> None:
-    """Cancel in the middle of the work, not before it."""
+    """Cancel a job in the middle of its work, not before its start."""
     for scene in scenes:
         if scene.meant == "cancelled":
             until(_has_progress(scene.id), [s.id for s in scenes], console=out.aside, within_s=PATIENCE_S)
@@ -119,7 +119,7 @@ def _has_progress(job_id: UUID) -> Callable[[dict[UUID, Seen]], bool]:
 
 @dataclass(kw_only=True)
 class Ending:
-    """What came of one scene: what to say, what is not as it was meant, and where things lie."""
+    """The end of one scene: facts to show, differences from the expected end, and the paths of its files and mail."""
 
     said: list[str]
     wrong: list[str]
@@ -136,7 +136,7 @@ def _tell(out: Out, scenes: Sequence[Scene], skipped: Sequence[Scene]) -> int:
         for scene in skipped:
             out.data({"what": scene.what, "type": scene.type, "state": "skipped", "details": [NO_MAIL]})
     else:
-        table = display.grid("", "job", "ended", "what came of it")
+        table = display.grid("", "job", "ended", "result")
         for scene, job, ending in zip(scenes, jobs, endings, strict=True):
             table.add_row(*_row(scene, job, ending))
         for scene in skipped:
@@ -148,14 +148,14 @@ def _tell(out: Out, scenes: Sequence[Scene], skipped: Sequence[Scene]) -> int:
 
 
 def _ending(scene: Scene, job: Job) -> Ending:
-    wrong = [] if job.state == scene.meant else [f"it was meant to end as {scene.meant}"]
+    wrong = [] if job.state == scene.meant else [f"it should have ended as {scene.meant}"]
     ending = Ending(said=_words(job), wrong=wrong, files=[])
     if scene.failures and job.failures != scene.failures:
-        wrong.append(f"it was meant to fail {scene.failures} times first, and failed {job.failures} times")
+        wrong.append(f"it should have failed {scene.failures} times first, but failed {job.failures} times")
     if job.state == "succeeded" and scene.files:
         ending.files = save_files(job, Path(settings.DATA_DIR) / "demo")
         if len(ending.files) != scene.files:
-            wrong.append(f"it was meant to make {scene.files} files")
+            wrong.append(f"it should have made {scene.files} files")
     if job.state == "succeeded" and scene.mail:
         try:
             ending.mail = demo_parts.where_mail_lies(str(job.pk))
@@ -184,13 +184,13 @@ def _row(scene: Scene, job: Job, ending: Ending) -> list[RenderableType]:
     name = display.lines(Text(job.type, style="bold"), scene.what, id_, "")
     took = span(job.created_at, job.finished_at)
     ended = display.lines(display.state(job.shown_state), f"after {took}" if took else "")
-    sent = ["it lies in the mailbox"] if ending.mail else []
+    sent = ["the mail is in the mailbox"] if ending.mail else []
     said = [*ending.said, *sent, *(path.name for path in ending.files), *(f"But {w}." for w in ending.wrong)]
     return [mark, name, ended, display.lines(*said)]
 
 
 def _say_where(out: Out, endings: Sequence[Ending]) -> None:
-    """Say where things lie: on lines of their own, so that they can be copied."""
+    """Print the paths of mails and files, each on a line of its own, so that people can copy them."""
     places = [("mail ", ending.mail) for ending in endings if ending.mail]
     folders = sorted({path.parent for ending in endings for path in ending.files})
     places += [("files", f"{demo_parts.near(folder)}/") for folder in folders]
@@ -208,5 +208,5 @@ def _words(job: Job) -> list[str]:
         return [f"{error.get('type', '')}: {error.get('message', '')}".removeprefix(": ")]
     if job.state == "cancelled":
         at = f" at {job.progress_done:g} of {job.progress_total:g}" if job.progress_total else ""
-        return [f"stopped{at}, asked by {job.cancel_by}"]
+        return [f"stopped{at}, as {job.cancel_by} requested"]
     return [f"failed {job.failures} times, then succeeded"] if job.failures else []

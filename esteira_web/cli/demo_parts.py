@@ -1,4 +1,4 @@
-"""What the demonstration needs from its surroundings: the sample photograph, and the mailbox of this machine."""
+"""The inputs of the demonstration: the sample photograph, and the mailbox of this machine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HEAD_BYTES = 4096
 
 
 def refuse_unknown(types: Iterable[str]) -> None:
-    """Raise Unmet unless all these job types are here."""
+    """Raise Unmet unless all these job types are registered."""
     missing = sorted(set(types) - set(registry.names()))
     if missing:
         raise Unmet(f"The demonstration needs {', '.join(missing)}: add the package `jobs` to JOB_PACKAGES.")
 
 
 def photo(job_type: str) -> Path:
-    """Return the sample that ships beside a job type."""
+    """Return the sample file in the package of a job type."""
     refuse_unknown([job_type])
     path = Path(inspect.getfile(registry.get(job_type).fn)).parent / "samples" / "coffee.jpg"
     if not path.is_file():
@@ -40,10 +40,10 @@ def upload(path: Path) -> str:
 
 
 def where_mail_lies(job_id: str) -> str:
-    """Say where to find the mail that a job sent, by its Message-ID; raises EsteiraError if it is nowhere."""
+    """Return where the mail of a job is, found by its Message-ID; raises EsteiraError if there is no such mail."""
     box = Path(settings.DATA_DIR) / "mail"
     if settings.EMAIL_HOST not in LOCAL or not box.is_dir():
-        return f"handed to {settings.EMAIL_HOST}:{settings.EMAIL_PORT}"
+        return f"sent to {settings.EMAIL_HOST}:{settings.EMAIL_PORT}"
     mails = sorted(
         itertools.chain((box / "new").glob("*"), (box / "cur").glob("*")),
         key=lambda mail: mail.stat().st_mtime,
@@ -53,10 +53,10 @@ def where_mail_lies(job_id: str) -> str:
         with mail.open("rb") as stream:
             if job_id.encode() in stream.read(HEAD_BYTES):
                 return near(mail)
-    raise EsteiraError(f"no mail of this job lies in {near(box)}")
+    raise EsteiraError(f"{near(box)} contains no mail of this job")
 
 
 def near(path: Path) -> str:
-    """Write a path as it can be typed here."""
+    """Return a path relative to the current folder, if it is inside that folder."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,4 +1,4 @@
-"""How things look in a terminal: the same colours and short forms in every table."""
+"""Colours, short forms and tables of the terminal output, the same for every command."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def as_json(value: Any) -> str:
 
 
 class Grid(Table):
-    """A table whose rows are lines: a name with a line break in it stays on its own."""
+    """A table of one line per row: line breaks in a cell are removed."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         super().add_row(*(_on_one_line(cell) for cell in cells), **options)
@@ -53,12 +53,12 @@ def _on_one_line(cell: Any) -> Any:
 
 
 def lines(*texts: Text | str) -> Group:
-    """Return a cell of several lines, each of which stays on its own."""
+    """Return a cell with one line per text: line breaks inside a text are removed."""
     return Group(*(_on_one_line(text if isinstance(text, Text) else Text(text)) for text in texts))
 
 
 def grid(*columns: str) -> Table:
-    """Return a table with headings and no lines."""
+    """Return a table with headings and without borders."""
     table = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -66,7 +66,7 @@ def grid(*columns: str) -> Table:
 
 
 def pairs() -> Table:
-    """Return a table of names and what belongs to them."""
+    """Return a table of names and values."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""What the command line adds to Esteira's errors, and the exit codes."""
+"""The errors of the command line itself, and the exit codes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from esteira.errors import EsteiraError, InvalidOption, InvalidRequest, mistakes
 T = TypeVar("T")
 
 OK = 0
-#: Esteira refused, or the job that was waited for did not succeed.
+#: Esteira refused the request, or the job that the command waited for did not succeed.
 REFUSED = 1
 USAGE = 2
-#: No database, or one that was not migrated; sysexits.h calls it EX_UNAVAILABLE, and Celery uses it too.
+#: No database, or one without the migrations; it is EX_UNAVAILABLE in sysexits.h, and Celery uses it too.
 UNAVAILABLE = 69
 INTERRUPTED = 130
 
 
 class Usage(EsteiraError):
-    """The command was typed wrongly; nothing was asked of Esteira."""
+    """The command has a mistake; no request reached Esteira."""
 
     code = "usage"
 
 
 class Unreadable(InvalidOption):
-    """An option that was typed in a way that means nothing."""
+    """An option whose value cannot be parsed."""
 
     code = "usage"
 
 
 class SeveralMistyped(Usage, InvalidRequest):
-    """Several mistakes, one of which is a word that means nothing."""
+    """Several mistakes, at least one of which is a value that cannot be parsed."""
 
 
 def noting(work: Callable[[], T], wrong: list[EsteiraError]) -> T | None:
-    """Do the work, or note why it was refused."""
+    """Call `work`; append its error to `wrong` if it is refused."""
     try:
         return work()
     except EsteiraError as error:
@@ -44,7 +44,7 @@ def noting(work: Callable[[], T], wrong: list[EsteiraError]) -> T | None:
 
 
 def told_at_once(wrong: Sequence[EsteiraError]) -> EsteiraError:
-    """Return the one error, or one that says them all; it is a Usage if a word could not be read."""
+    """Return the one error, or one that holds all mistakes; it is a Usage if a value could not be parsed."""
     if len(wrong) == 1 and not isinstance(wrong[0], Unreadable):
         return wrong[0]
     kind = SeveralMistyped if any(isinstance(one, Unreadable) for one in wrong) else InvalidRequest
@@ -52,6 +52,6 @@ def told_at_once(wrong: Sequence[EsteiraError]) -> EsteiraError:
 
 
 class Unmet(EsteiraError):
-    """Something that the command needs is not there."""
+    """The command needs something that is missing."""
 
     code = "unmet"

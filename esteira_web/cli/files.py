@@ -1,4 +1,4 @@
-"""`jobs files` and `jobs delete-files ID…`: the uploads of everybody, and their end."""
+"""`jobs files` and `jobs delete-files ID…`: list and delete the uploads of all accounts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from esteira_web.read.durations import ago
 from esteira_web.read.listing import cut
 
 HELP = "list uploads, the newest first"
-DELETE_HELP = "delete uploads that no job which has not ended, and no schedule, names"
+DELETE_HELP = "delete uploads, unless a schedule or a job that has not ended refers to them"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--user", metavar="NAME", help="of this account")
-    parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many (20)")
+    parser.add_argument("--user", metavar="NAME", help="only uploads of this account")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="show at most N (default: 20)")
 
 
 def delete_arguments(parser: argparse.ArgumentParser) -> None:

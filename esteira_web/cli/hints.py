@@ -1,4 +1,4 @@
-"""What to type next, as it is typed where people sit: in front of a container it begins otherwise."""
+"""Commands for people to type next, with the prefix that a command needs outside the container."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from django.conf import settings
 
 
 def typed(words: str) -> str:
-    """Return the line that runs `jobs …` here."""
+    """Return the command line that runs `jobs …` in this installation."""
     return f"{settings.MANAGE_COMMAND} jobs {words}"
 
 
 def here() -> bool:
-    """Whether this command runs where it was typed, so that what it writes is there."""
+    """Return whether this process runs on the machine of the terminal, so that its files are there."""
     return str(settings.MANAGE_COMMAND).endswith("manage.py")
 
 
 def fetched(path: Path) -> str:
-    """Return the line that brings what was written in a container to where people sit; "" if there is none to say."""
+    """Return the command that copies a file or folder out of the container; "" if no command is known."""
     before = _before_manage()
     name, folder = shlex.quote(path.name), shlex.quote(str(path.parent))
     match before.split():
@@ -31,7 +31,7 @@ def fetched(path: Path) -> str:
 
 
 def brought(path: Path) -> str:
-    """Return the line that brings a file of theirs into the container, to DATA_DIR; "" if there is none to say."""
+    """Return the command that copies a file into the container, to DATA_DIR; "" if no command is known."""
     before = _before_manage()
     match before.split():
         case ["docker", "compose", "exec", *_, service]:
@@ -43,10 +43,10 @@ def brought(path: Path) -> str:
 
 
 def inside(path: Path) -> Path:
-    """Return where a file lies that was brought into the container."""
+    """Return the path of a file after it was copied into the container."""
     return Path(settings.DATA_DIR) / path.name
 
 
 def _before_manage() -> str:
-    """Return how any command begins that runs beside this one."""
+    """Return the prefix that runs a command in the same container."""
     return str(settings.MANAGE_COMMAND).removesuffix(" manage")

@@ -1,4 +1,4 @@
-"""`jobs types [TYPE]`: what can be submitted, and with which parameters."""
+"""`jobs types [TYPE]`: the job types, and the parameters of one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from esteira_web.read.as_json import type_body
 from esteira_web.read.parameters import Parameter, parameters
 from esteira_web.read.words import span
 
-HELP = "list the job types; with a name, its parameters"
+HELP = "list the job types, or show the parameters of one"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("type", nargs="?", metavar="TYPE", help="show this one in full")
+    parser.add_argument("type", nargs="?", metavar="TYPE", help="show all about this job type")
 
 
 def run(out: Out, options: dict[str, Any]) -> int:
@@ -39,7 +39,7 @@ def run(out: Out, options: dict[str, Any]) -> int:
 
 
 def named(name: str) -> JobType:
-    """Return the job type of this name; raises UnknownJobType with the names that are near."""
+    """Return the job type of this name; raises UnknownJobType with similar names."""
     known = registry.names()
     if name in known:
         return registry.get(name)
@@ -48,7 +48,7 @@ def named(name: str) -> JobType:
 
 
 class NoSuchType(UnknownJobType):
-    """As the core says it, with what was probably meant."""
+    """The error of the core, with the names that were probably meant."""
 
     def __init__(self, name: str, near: list[str]) -> None:
         super().__init__(name)
@@ -63,7 +63,7 @@ def _show_all(out: Out, kinds: list[JobType]) -> None:
         table.add_row(Text(kind.name, style="bold"), kind.title, some, kind.queue)
     out.show(table)
     out.say("")
-    out.say(f"* is required. All about one: {typed('types TYPE')}", "dim")
+    out.say(f"* means required. To see all about one type: {typed('types TYPE')}", "dim")
 
 
 def _brief(parameter: Parameter) -> str:
@@ -92,12 +92,12 @@ def _how_it_runs(kind: JobType) -> Text:
     tries = f"{kind.max_tries} tries" if kind.max_tries != 1 else "1 try"
     said = [f"queue {kind.queue}", f"priority {kind.priority}", tries, f"time limit {span(kind.timeout_s)}"]
     if kind.schedule:
-        said.append(f"runs by itself: {kind.schedule.words()}")
+        said.append(f"runs on a schedule: {kind.schedule.words()}")
     return Text(" · ".join(said))
 
 
 def example(kind: JobType) -> str:
-    """Return the words of a submit that names what is required."""
+    """Return the arguments of a submit with the required parameters."""
     required = [one for one in parameters(kind).values() if one.required]
     said = [f"--file {p.name}=PATH" if p.takes_file else f"{p.name}={_sample(p)}" for p in required]
     return " ".join([kind.name, *said])

@@ -1,4 +1,4 @@
-"""`jobs list`: the newest jobs first, as the API and the pages list them."""
+"""`jobs list`: list jobs, newest first, in the same order as the API and the pages."""
 
 from __future__ import annotations
 
@@ -25,21 +25,29 @@ from esteira_web.read.listing import Filters, Page, page
 from esteira_web.read.words import first_line
 
 HELP = "list jobs, the newest first"
-#: So many are read at a time.
+#: The number of jobs that one query reads.
 SLICE = 1000
-#: The name of an account, where one has to be named.
+#: The name of an account, where a name is required.
 ACCOUNT = bounds.Text(least=1, most=bounds.BY.most)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--state", choices=SHOWN_STATES, action="append", default=[], help="again for several"
+        "--state",
+        choices=SHOWN_STATES,
+        action="append",
+        default=[],
+        help="only jobs in this state; repeat the option for several",
     )
-    parser.add_argument("--type", metavar="TYPE", help="of this job type")
-    parser.add_argument("--queue", metavar="QUEUE", help="in this queue")
-    parser.add_argument("--after", type=moment, metavar="WHEN", help="submitted after this date and time")
-    parser.add_argument("--before", type=moment, metavar="WHEN", help="submitted before this date and time")
-    parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many (20)")
+    parser.add_argument("--type", metavar="TYPE", help="only jobs of this type")
+    parser.add_argument("--queue", metavar="QUEUE", help="only jobs in this queue")
+    parser.add_argument(
+        "--after", type=moment, metavar="WHEN", help="only jobs submitted after this date and time"
+    )
+    parser.add_argument(
+        "--before", type=moment, metavar="WHEN", help="only jobs submitted before this date and time"
+    )
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="show at most N (default: 20)")
 
 
 def count(text: str) -> int:
@@ -52,7 +60,7 @@ def count(text: str) -> int:
 
 
 def given(name: str, allowed: bounds.Text, options: dict[str, Any]) -> str:
-    """Return what was typed, or nothing if the option was left out; an empty word is a mistake of whoever typed."""
+    """Return the value of an option, or "" if the option was left out; an empty value is a mistake and raises Usage."""
     if options[name] is None:
         return ""
     try:
@@ -77,7 +85,7 @@ def run(out: Out, options: dict[str, Any]) -> int:
         else:
             items += found.items
         left, cursor, any_found = left - len(found.items), found.next or "", any_found or bool(found.items)
-        # A search that came to its bounds goes on as long as it finds something.
+        # A search that reached its limit continues as long as it finds jobs.
         if left <= 0 or not cursor or (found.told and not found.items):
             break
     if items:
@@ -110,7 +118,7 @@ def _table(out: Out, jobs: list[Job]) -> None:
 
 
 def _remark(job: Job, now: datetime) -> str:
-    """Say the one thing about a job that somebody wants to know next."""
+    """Return the most useful short remark about a job: when it starts, its progress, or its error."""
     if job.broken:
         return f"broken: {', '.join(job.broken)} cannot be read"
     if job.state == "queued" and job.run_at > now:
@@ -121,14 +129,15 @@ def _remark(job: Job, now: datetime) -> str:
 
 
 def _say_what_is_left(out: Out, options: dict[str, Any], found: Page[Job], *, any_found: bool) -> None:
-    """Say whether there may be more, and what shows it; in JSON only that the search was not through."""
+    """Print whether there may be more jobs, and the command that shows them; for JSON only after a partial search."""
     if found.searched_to:
-        out.say(f"{found.told} To search older ones: {typed(_further(options, found.searched_to))}", "dim")
+        out.say(f"{found.told} To search older jobs: {typed(_further(options, found.searched_to))}", "dim")
     elif out.as_json:
         return
     elif found.next:
         out.say(
-            f"There are more; --limit {min(options['limit'] * 10, TERMINAL_PAGE.most)} shows them.", "dim"
+            f"There are more jobs; --limit {min(options['limit'] * 10, TERMINAL_PAGE.most)} shows them.",
+            "dim",
         )
     elif not any_found:
         asked = any(options[name] for name in ("state", "type", "queue", "after", "before"))
@@ -136,7 +145,7 @@ def _say_what_is_left(out: Out, options: dict[str, Any], found: Page[Job], *, an
 
 
 def _further(options: dict[str, Any], searched_to: datetime) -> str:
-    """Return the words that search on from a moment, those included that were submitted in the same one."""
+    """Return the arguments that continue the search, including jobs that were submitted at that same moment."""
     words = ["list", "--before", (searched_to + timedelta(microseconds=1)).isoformat()]
     given = [("state", state) for state in options["state"]]
     given += [(name, options[name]) for name in ("type", "queue") if options[name]]

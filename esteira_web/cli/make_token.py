@@ -1,4 +1,4 @@
-"""`jobs token NAME`: a bearer token for the API, shown this once."""
+"""`jobs token NAME`: create a bearer token for the API and show it once."""
 
 from __future__ import annotations
 
@@ -26,22 +26,26 @@ HELP = "make a token for the API"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="what it is for; people see it where it was used")
+    parser.add_argument(
+        "name", metavar="NAME", help="the purpose of the token; people see this name where the token was used"
+    )
     parser.add_argument("--role", choices=[str(role) for role in Role], default=str(Role.SUBMITTER))
-    parser.add_argument("--user", metavar="NAME", help="whose it is; needed if there are several superusers")
+    parser.add_argument(
+        "--user", metavar="NAME", help="the owner of the token; required if there are several superusers"
+    )
     parser.add_argument(
         "--expires",
         type=_life,
         default=LIFE.total_seconds(),
         metavar="TIME",
-        help="not valid after 12h, 30d (90d); `never` makes one for good",
+        help="the token is valid for this time: 12h, 30d (default: 90d); `never` means without end",
     )
     parser.add_argument(
         "--types",
         action="append",
         default=[],
         metavar="TYPE",
-        help="submit jobs of this type only, or of types like email.*; again for several",
+        help="submit jobs of this type only, or of types like email.*; repeat the option for several",
     )
     parser.add_argument(
         "--sees-all", action="store_true", help="see the jobs of all accounts, as a viewer does"
@@ -49,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sees-payloads",
         action="store_true",
-        help="read parameters, results, logs and files of all that it sees",
+        help="read parameters, results, logs and files of all jobs that the token can see",
     )
 
 
@@ -77,8 +81,8 @@ def run(out: Out, options: dict[str, Any]) -> int:
     else:
         out.page.print(secret, soft_wrap=True)
         whose = f"For {token.name}, as {user.get_username()} with the role {token.role}"
-        until = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "for good"
-        out.say(f"{whose}, {until}. It is not shown again.", "dim")
+        until = f"until {token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "without end"
+        out.say(f"{whose}, {until}. The token is not shown again.", "dim")
     _warn_if_useless(out, user, token)
     return OK
 
@@ -92,30 +96,30 @@ def _named(name: str) -> AbstractBaseUser:
 
 
 def _the_superuser() -> AbstractBaseUser:
-    """Return the one superuser of a small installation; raises InvalidOption if there is none, or a choice."""
+    """Return the one superuser of a small installation; raises InvalidOption if there is none, or more than one."""
     found = list(get_user_model()._default_manager.filter(is_superuser=True, is_active=True)[:2])
     if not found:
         raise InvalidOption(
             "user",
-            f"there is no superuser yet; name somebody, or run `{settings.MANAGE_COMMAND} createsuperuser`.",
+            f"there is no superuser yet; give --user NAME, or run `{settings.MANAGE_COMMAND} createsuperuser`.",
         )
     if len(found) > 1:
-        raise InvalidOption("user", "there are several superusers; say whose it is: --user NAME.")
+        raise InvalidOption("user", "there are several superusers; name the owner of the token: --user NAME.")
     return found[0]
 
 
 def _warn_if_useless(out: Out, user: Any, token: ApiToken) -> None:
-    """A token is never mightier than its account."""
+    """Warn about rights that the account lacks: a token never has more rights than its account."""
     role, names = Role(token.role), registry.names()
     for pattern in token.types:
         if not any(matches(name, [pattern]) for name in names):
-            out.say(f"No job type is called {pattern}, or like it: see {typed('types')}.", "yellow")
+            out.say(f"No job type matches {pattern}: see {typed('types')}.", "yellow")
     groups = list(user.groups.values_list("name", flat=True))
     wanted = SCOPES[role] | ({Scope.READ} if token.sees_all else set())
     lacking = wanted - scopes_of(user.is_superuser, groups)
     if lacking:
         said = ", ".join(sorted(lacking))
         out.say(
-            f"{user.get_username()} lacks {said}, and so does this token: see the group esteira-{role}.",
+            f"{user.get_username()} lacks {said}, so this token lacks it too: see the group esteira-{role}.",
             "yellow",
         )

@@ -1,7 +1,7 @@
-"""Where a command's words go: data to stdout, messages to stderr; JSON lines instead of tables when asked.
+"""The output of a command: data to stdout, messages to stderr; with --json, JSON lines instead of tables.
 
-All that is printed goes through here, and nothing that a submitter wrote reaches the terminal as it is (see
-`esteira.values.printable`): colours and cursor moves are ours alone.
+All output goes through this module. It escapes control characters in stored texts (see `esteira.values.printable`), so
+that a submitter cannot change colours or move the cursor of an operator's terminal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from esteira.values.bounds import LONGEST_NUMBER, clean, is_digits
 from esteira.values.printable import indented, json_line, printable
 from esteira.values.readable import as_json
 
-#: A pipe has no width; tables are cut to this one unless COLUMNS says otherwise.
+#: A pipe has no width; tables are cut to this width unless COLUMNS is set.
 PIPE_WIDTH = 160
 #: The command line option of each field of a submit.
 TYPED = {"type": "type", **{one.name: f"--{one.name.replace('_', '-')}" for one in OPTIONS}}
@@ -45,11 +45,11 @@ class Out:
             self.page.print(one)
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a message; scripts that read stdout never see it."""
+        """Print a message to stderr, so that scripts that read stdout do not get it."""
         self.aside.print(indented(clean(text)), style=style, soft_wrap=True)
 
     def refuse(self, error: EsteiraError) -> None:
-        """Say why something was refused: every parameter that needs attention, on a line of its own."""
+        """Print why a request was refused: each parameter with a mistake, on a line of its own."""
         errors = _mistakes(error)
         if self.as_json:
             problem = {"code": error.code, "detail": str(error), "errors": errors}
@@ -67,7 +67,7 @@ class Out:
 
 
 class SafeConsole(Console):
-    """Shows text, and lets none of it steer the terminal; all that is printed comes through `render`, cells too."""
+    """Prints text without its control characters; rich calls `render` for everything it prints, table cells too."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         if isinstance(renderable, str):
@@ -91,7 +91,7 @@ def _mistakes(error: EsteiraError) -> list[dict[str, Any]]:
 
 
 def _are_of_a_submit(error: EsteiraError, errors: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether each mistake is in a word of `jobs submit`; a type alone is told in a sentence."""
+    """Return whether each mistake is in an argument of `jobs submit`; an unknown type is reported in a sentence."""
     tops = {str(one.get("pointer", "")).removeprefix("#/").split("/")[0] for one in errors}
     return bool(tops) and tops <= {*TYPED, "params"} and not isinstance(error, UnknownJobType)
 

@@ -1,4 +1,4 @@
-"""`jobs retry ID…`, `jobs cancel ID…` and their kind: each id stands for itself; a refusal stops no others."""
+"""`jobs retry ID…`, `jobs cancel ID…` and similar: each id is handled by itself, also after a refusal."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from esteira_web.cli.out import Out
 from esteira_web.read import find
 
 RETRY_HELP = "send failed, dead, cancelled or expired jobs back to their queue"
-CANCEL_HELP = "end waiting jobs, ask running ones to stop"
+CANCEL_HELP = "cancel waiting jobs, and request that running jobs stop"
 
 
 def retry_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ids", nargs="+", metavar="ID", help="the whole id, or its last 8 digits or more")
+    parser.add_argument("ids", nargs="+", metavar="ID", help="the whole id, or at least its last 8 digits")
 
 
 def cancel_arguments(parser: argparse.ArgumentParser) -> None:
     retry_arguments(parser)
-    parser.add_argument("--force", action="store_true", help="end the process of one that does not stop")
+    parser.add_argument("--force", action="store_true", help="end the process of a job that does not stop")
 
 
 def run_retry(out: Out, options: dict[str, Any]) -> int:
@@ -40,7 +40,9 @@ def run_cancel(out: Out, options: dict[str, Any]) -> int:
     def cancel(job_id: UUID) -> str:
         return operate.cancel(job_id, by=who(), force=options["force"])
 
-    asked = "asked to stop; its process is ended" if options["force"] else "asked to stop at its next check"
+    asked = (
+        "stop requested; its process is ended" if options["force"] else "stop requested, at its next check"
+    )
     return each(out, options["ids"], cancel, {"cancelled": "cancelled", "running": asked})
 
 

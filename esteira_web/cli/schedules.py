@@ -1,4 +1,4 @@
-"""`jobs schedules`: when what is submitted, and what is wrong with the schedules that fail."""
+"""`jobs schedules`: the schedules, the times at which they submit jobs, and the errors of those that fail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HELP = "list the schedules, with the errors of those that fail"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--failing", action="store_true", help="only those that make no jobs although they are on"
+        "--failing", action="store_true", help="only schedules that make no jobs although they are on"
     )
 
 

@@ -1,4 +1,4 @@
-"""`jobs show ID`: all about one job; `--save DIR` writes its result files there."""
+"""`jobs show ID`: show all about one job; `--save DIR` writes its result files into a folder."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from esteira_web.read.durations import ago, span
 
 HELP = "show a job"
 LOG_LINES = 20
-#: The end of a log that is read for these lines, in characters: hundreds of attempts may have logged a MiB each.
+#: For these lines, so many characters at the end of the log are read: hundreds of attempts may have logged 1 MiB each.
 LOG_READ = 64 * 1024
 EVENTS_SHOWN = 200
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", help="the whole id, or its last 8 digits or more")
-    parser.add_argument("--logs", action="store_true", help="the whole log, not only its end")
+    parser.add_argument("id", metavar="ID", help="the whole id, or at least its last 8 digits")
+    parser.add_argument("--logs", action="store_true", help="show the whole log, not only its end")
     parser.add_argument("--save", metavar="DIR", type=Path, help="write the result files into this folder")
 
 
@@ -47,7 +47,7 @@ def run(out: Out, options: dict[str, Any]) -> int:
         for path in saved:
             out.say(f"saved {path}")
         if saved and (line := fetched(options["save"].absolute())):
-            out.say(f"to have them here: {line}")
+            out.say(f"to copy them here: {line}")
     return OK
 
 
@@ -67,7 +67,7 @@ def _save(file: File, folder: Path) -> Path:
             target.write(chunk)
             digest.update(chunk)
     if digest.hexdigest() != file.sha256:
-        raise Unmet(f"{path} is damaged: its checksum is not the one that was stored.")
+        raise Unmet(f"{path} is damaged: its checksum differs from the stored checksum.")
     return path
 
 
@@ -96,8 +96,8 @@ def show(out: Out, job: Job, *, all_logs: bool = False) -> None:
 
 def _how_to_have_them(job: Job) -> str:
     if here():
-        return f"to have them here: {typed(f'show {display.short_id(job.pk)} --save .')}"
-    return f"to have them here: the page {settings.WEB_URL}/jobs/{job.pk}/"
+        return f"to save them here: {typed(f'show {display.short_id(job.pk)} --save .')}"
+    return f"to download them: the page {settings.WEB_URL}/jobs/{job.pk}/"
 
 
 def facts(job: Job) -> dict[str, Any]:
@@ -149,13 +149,11 @@ def _cancel(job: Job, now: datetime) -> str:
     if job.state != "running" or job.cancel_requested_at is None:
         return ""
     force = ", by force" if job.cancel_force else ""
-    return (
-        f"asked for {ago(job.cancel_requested_at, now)} by {job.cancel_by}{force}; it stops at its next check"
-    )
+    return f"requested {ago(job.cancel_requested_at, now)} by {job.cancel_by}{force}; the job stops at its next check"
 
 
 def _error(error: Any) -> list[Text]:
-    """Show an error as it is stored: kind, type, message, and the trace if it has one."""
+    """Show an error as it is stored: type, message, and the traceback if there is one."""
     said = error if isinstance(error, dict) else {"message": str(error)}
     head = Text.assemble(
         ("error", "dim"), "  ", (indented(f"{said.get('type', '')}: {said.get('message', '')}"), "red")
@@ -180,7 +178,7 @@ def _events(events: list[JobEvent]) -> Table:
 
 
 def event_words(detail: Any) -> str:
-    """Say an event's detail in one line."""
+    """Return the detail of an event as one line."""
     if not isinstance(detail, dict):
         return display.as_json(detail)
     said = []
@@ -199,7 +197,7 @@ def event_words(detail: Any) -> str:
 
 
 def log_text(job: Job) -> str:
-    """Return what all attempts logged, in order."""
+    """Return the log of all attempts, in order."""
     return "".join(job.logs.order_by("attempt", "id").values_list("text", flat=True))
 
 
@@ -209,5 +207,5 @@ def _log(text: str, everything: bool) -> list[Text]:
     left_out = ""
     if len(cut) < len(lines) or not is_whole:
         number = f"of {len(lines)} lines" if is_whole else "lines"
-        left_out = f", its last {len(cut)} {number} (--logs shows all)"
+        left_out = f", the last {len(cut)} {number} (--logs shows all)"
     return [Text(f"log{left_out}", style="dim"), Text(INDENT + indented("\n".join(cut)))]

@@ -1,4 +1,4 @@
-"""`jobs tokens`: who has which token of the API, and when it ends; `jobs tokens revoke TOKEN` ends one now."""
+"""`jobs tokens`: list the tokens of the API, with owner and expiry; `jobs tokens revoke TOKEN` revokes one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ REVOKE = "revoke"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=[REVOKE], metavar=REVOKE, help="end a token now, and for good"
+        "what", nargs="?", choices=[REVOKE], metavar=REVOKE, help="revoke a token now and permanently"
     )
     parser.add_argument(
-        "token", nargs="?", metavar="TOKEN", help="its number, or how it begins, as the list shows"
+        "token", nargs="?", metavar="TOKEN", help="its number, or its first characters, as in the list"
     )
 
 
@@ -36,7 +36,7 @@ def run(out: Out, options: dict[str, Any]) -> int:
         _list(out)
         return OK
     if not options["token"]:
-        raise Usage("say which token: its number, or how it begins, as `jobs tokens` shows.")
+        raise Usage("name the token: its number, or its first characters, as in `jobs tokens`.")
     token = _found(options["token"])
     said = _facts(token)
     token.delete()
@@ -52,7 +52,7 @@ def _tokens() -> Any:
 
 
 def _found(ref: str) -> Any:
-    """Return the one token that is meant; raises NotFound or Ambiguous."""
+    """Return the one token for a number or prefix; raises NotFound or Ambiguous."""
     which = Q(prefix__startswith=ref.replace("\0", "")[:100])
     if ref.isascii() and ref.isdigit() and len(ref) <= 18:
         which = Q(pk=int(ref))
@@ -61,7 +61,7 @@ def _found(ref: str) -> Any:
         raise NotFound("token", ref[:100])
     if len(found) > 1:
         numbers = ", ".join(str(one.pk) for one in found)
-        raise Ambiguous(f"{ref} is how several tokens begin: give the number of one of them, {numbers}.")
+        raise Ambiguous(f"Several tokens begin with {ref}: give the number of one of them, {numbers}.")
     return found[0]
 
 

@@ -1,6 +1,6 @@
-"""`k=text`, `k:=json`, `--file k=path`: from words on a command line to the parameters of a job type.
+"""`k=text`, `k:=json`, `--file k=path`: turn command line arguments into the parameters of a job type.
 
-All mistakes are found before anything is uploaded or stored, and shown together.
+All mistakes are found before anything is uploaded or stored, and are shown together.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from esteira_web.cli import hints
 from esteira_web.cli.errors import Usage
 from esteira_web.read.parameters import Parameter, parameters
 
-#: Stands for a file that is uploaded once everything else is known to be right.
+#: The placeholder for the id of a file. Files are uploaded only after everything else was checked.
 NOT_YET = str(UUID(int=0))
 Mistake = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """One thing that was typed for a parameter."""
+    """One command line argument for a parameter."""
 
     name: str
     how: str  # text, json or file
@@ -39,14 +39,14 @@ class Word:
 
 
 def words(plain: Sequence[str], files: Sequence[str]) -> list[Word]:
-    """Take the words apart; raises Usage for one that has no name or no sign."""
+    """Parse the arguments; raises Usage for an argument without a name or without `=`."""
     return [_word(word) for word in plain] + [_file_word(word) for word in files]
 
 
 def _word(word: str) -> Word:
     name, sign, value = word.partition("=")
     if not sign or not name.rstrip(":"):
-        raise Usage(f"{word!r} is no parameter: write name=text, name:=JSON, or --file name=path.")
+        raise Usage(f"{word!r} is not a parameter: write name=text, name:=JSON, or --file name=path.")
     if name.endswith(":"):
         return Word(name=name[:-1], how="json", value=value)
     return Word(name=name, how="text", value=value)
@@ -63,9 +63,13 @@ Upload = Callable[[Path, str], str]
 
 
 def _where(name: str, path: Path) -> str:
-    """Say how a file of theirs gets to where this command runs, if that is in a container."""
+    """Return how to copy a file into the container, if this command runs in a container."""
     line = hints.brought(path)
-    return f" in this container; `{line}` brings it, then --file {name}={hints.inside(path)}" if line else ""
+    return (
+        f" in this container; copy it with `{line}`, then use --file {name}={hints.inside(path)}"
+        if line
+        else ""
+    )
 
 
 def read(kind: JobType, given: Sequence[Word], upload: Upload) -> dict[str, Any]:
@@ -75,7 +79,7 @@ def read(kind: JobType, given: Sequence[Word], upload: Upload) -> dict[str, Any]
 
 
 def refuse(kind: JobType, given: Sequence[Word]) -> None:
-    """Raise InvalidParameters with all mistakes, if there is one; nothing is uploaded."""
+    """Raise InvalidParameters with all mistakes, if there are any; nothing is uploaded."""
     reading = _Reading(kind)
     trial = reading.values(given, lambda path, _: NOT_YET)
     mistakes = reading.mistakes + _refused(kind, trial, known=reading.wrong)
@@ -96,7 +100,7 @@ def _top(mistake: Mistake) -> str:
 
 
 class _Reading:
-    """One pass over what was typed, collecting mistakes."""
+    """One pass over the arguments, which collects mistakes."""
 
     def __init__(self, kind: JobType) -> None:
         self.kind = kind
@@ -139,7 +143,7 @@ class _Reading:
         return document
 
     def _splits(self, parameter: Parameter, text: str) -> bool:
-        """Tell whether the job type itself makes a list of a text, such as addresses with commas between them."""
+        """Return whether the job type itself splits a text into a list, such as addresses with commas between them."""
         if parameter.items is None or text.lstrip().startswith("["):
             return False
         field = self.kind.model.model_fields[parameter.name]
@@ -154,11 +158,11 @@ class _Reading:
 
     def _upload(self, parameter: Parameter, path: Path, upload: Upload) -> Any:
         if parameter.schema and not parameter.takes_file:
-            return self._mistake(parameter.name, f"takes no file: write {parameter.name}=…")
+            return self._mistake(parameter.name, f"does not take a file: write {parameter.name}=…")
         if not path.is_file():
             return self._mistake(parameter.name, f"there is no file {path}{_where(parameter.name, path)}.")
         if not os.access(path, os.R_OK):
-            return self._mistake(parameter.name, f"{path} is there, but user {os.getuid()} may not read it.")
+            return self._mistake(parameter.name, f"{path} exists, but user {os.getuid()} may not read it.")
         return upload(path, mimetypes.guess_type(path.name)[0] or "application/octet-stream")
 
     def _mistake(self, name: str, detail: str) -> None:
@@ -166,7 +170,7 @@ class _Reading:
         self.wrong.add(name)
 
     def with_help(self, mistake: Mistake, given: Sequence[Word]) -> Mistake:
-        """Add what only the command line can know: a name that is near, a path where a file's id belongs."""
+        """Add a hint that only the command line can give: a similar name, or `--file` for a path without it."""
         name = _top(mistake)
         if mistake.get("type") == "extra_forbidden" and (near := get_close_matches(name, self.known, 1)):
             return {**mistake, "detail": f"is not a parameter of this job type; did you mean {near[0]!r}?"}

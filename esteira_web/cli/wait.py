@@ -1,4 +1,4 @@
-"""`--wait`: look at jobs until they have ended, say how far they are and why one does not start."""
+"""`--wait`: poll jobs until they have ended; show their progress, and why a job does not start."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from esteira_web.read import words
 from esteira_web.read.why_waiting import why_waiting
 
 LOOK_S = 0.2
-#: A job that starts soon needs no explanation.
+#: The first explanation comes after this time, because a job that starts soon needs none.
 EXPLAIN_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """A job at one look."""
+    """The state of a job at one poll."""
 
     id: UUID
     type: str
@@ -51,7 +51,7 @@ class Seen:
 
 
 def look(ids: Sequence[UUID]) -> dict[UUID, Seen]:
-    """Look at jobs once."""
+    """Read the state of jobs once."""
     rows = DjangoConnection().fetch(
         f"""SELECT id, type, queue, {SHOWN_STATE_SQL}, failures, max_failures,
               extract(epoch FROM run_at - clock_timestamp())::float8, progress_done, progress_total, progress_text,
@@ -70,9 +70,9 @@ def until(
     console: Console,
     within_s: float = float("inf"),
 ) -> dict[UUID, Seen]:
-    """Look until the condition holds or the time is up; show live lines on a terminal. Return the last look.
+    """Poll until the condition is true or the time is up; show live lines on a terminal. Return the last states.
 
-    A database that does not answer is waited for: what was accepted goes on without us.
+    If the database is unavailable, wait for it: accepted jobs do not depend on this process.
     """
     with Lines(console) as lines:
         give_up = time.monotonic() + within_s
@@ -108,7 +108,7 @@ def _look_or_wait(ids: Sequence[UUID], lines: Lines) -> dict[UUID, Seen]:
 
 
 class Lines:
-    """One live line a job, gone when the waiting ends; where stderr is no terminal, only what holds a job up."""
+    """One live line per job, removed at the end; if stderr is no terminal, only the reasons why jobs wait."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -171,7 +171,7 @@ def _words(one: Seen) -> str:
     if one.state == "scheduled":
         return f"starts in {words.span(max(0.0, one.due_in_s))}"
     if one.state == "running" and one.cancelling:
-        return "running, asked to stop"
+        return "running, stop requested"
     if one.state == "running" and one.done is not None:
         of = f" of {one.total:g}" if one.total is not None else ""
         return f"running: {one.text} {one.done:g}{of}".replace(":  ", ": ")

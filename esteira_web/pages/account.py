@@ -6,7 +6,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 
 
 class LogIn(LoginView):
-    """Sign in; the address asked for comes back afterwards."""
+    """Sign in, then redirect to the address that the user asked for."""
 
     template_name = "esteira_web/login.html"
 

@@ -1,4 +1,4 @@
-"""The pages for people: server-rendered, complete without JavaScript. Whoever may only look sees no buttons."""
+"""The pages for people: server-rendered, complete without JavaScript. A user with read rights only gets no buttons."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EVENTS_SHOWN = 200
 
 @require_safe
 def job_list(request: HttpRequest) -> HttpResponse:
-    """Show jobs, newest first, filtered by what the address says."""
+    """Show jobs, newest first, filtered by the query of the address."""
     access = _access(request).need(Scope.OWN)
     asked = {name: _asked(request, name) for name in ("state", "type", "queue")}
     filters = Filters(
@@ -69,7 +69,7 @@ def job_list(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def job_detail(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    """Show one job: what it is, how far it is, what went wrong, what it made."""
+    """Show one job: its facts, progress, error, result and files."""
     access = _access(request).need(Scope.OWN)
     job = job_for(access, job_id)
     sees = access.reads(job)
@@ -125,14 +125,14 @@ def retry_job(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 @require_safe
 def problem_type(request: HttpRequest, code: str) -> HttpResponse:
-    """Say what an error's type means; errors of the API lead here."""
+    """Explain an error type; the `type` of API errors links to this page."""
     if code not in TITLES:
         raise Http404
     return _render(request, _access(request), "esteira_web/problem_type.html", code=code, title=TITLES[code])
 
 
 def _act(request: HttpRequest, job_id: UUID, work: Callable[[], str]) -> HttpResponse:
-    """Do what a button says and go back to the job; a job that moved meanwhile is told, not an error page."""
+    """Do the action of a button and return to the job; a conflict becomes a message there, not an error page."""
     try:
         messages.success(request, work())
     except (StateConflict, UniqueConflict, Held) as conflict:
@@ -141,18 +141,18 @@ def _act(request: HttpRequest, job_id: UUID, work: Callable[[], str]) -> HttpRes
 
 
 def _asked(request: HttpRequest, name: str) -> str:
-    """Return a filter; the page's form sends an empty one for none."""
+    """Return a filter; the form of the page sends an empty text if there is none."""
     given = request.GET.getlist(name)
     if len(given) > 1:
         raise BadFilter(name, f"is given {len(given)} times, but takes one value.")
     if given and given[0].isspace():
-        raise BadFilter(name, "holds nothing but blanks; remove them.")
+        raise BadFilter(name, "contains only spaces; remove them.")
     return given[0].strip() if given else ""
 
 
 def _access(request: HttpRequest) -> Access:
     access = of_session(request.user)
-    if access is None:  # the middleware has sent everybody else to the login
+    if access is None:  # the middleware redirects users without a session to the login
         raise Http404
     return access
 

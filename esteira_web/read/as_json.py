@@ -1,4 +1,4 @@
-"""Rows as JSON: how the API shows jobs, files and job types. Times are RFC 3339 in UTC."""
+"""Rows as JSON: jobs, files, job types and schedules as the API returns them. Times are RFC 3339 in UTC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def jobs() -> QuerySet[Job]:
 
 
 def job_for(access: Access, job_id: UUID) -> Job:
-    """Return a job that they may see; raises NotFound, in the same words whether it is another's or nobody's."""
+    """Return a job that the caller may see; raises NotFound, with the same text if the job belongs to somebody else."""
     job = jobs().filter(pk=job_id).first()
     if job is None or not access.sees(job):
         raise NotFound("job", job_id)
@@ -40,7 +40,7 @@ def job_url(job_id: UUID) -> str:
 
 
 def job_line(job: Job, access: Access) -> dict[str, Any]:
-    """Show a job without what may be large."""
+    """Return a job without the fields that may be large."""
     sees = access.reads(job)
     return {
         "id": str(job.pk),
@@ -66,7 +66,7 @@ def job_line(job: Job, access: Access) -> dict[str, Any]:
 
 
 def job_body(job: Job, access: Access) -> dict[str, Any]:
-    """Show all of a job that this caller may see."""
+    """Return all fields of a job that this caller may see."""
     sees = access.reads(job)
     line = job_line(job, access)
     if sees and (error := readable.error(job.error)):
@@ -93,7 +93,7 @@ def file_body(file: File) -> dict[str, Any]:
 
 
 def upload_body(file: File) -> dict[str, Any]:
-    """Show an upload, and whose it is: empty for what came from the command line or Python."""
+    """Return an upload with its account, which is empty if the upload came from the command line or from Python."""
     return {**file_body(file), "account": file.account}
 
 
@@ -123,7 +123,7 @@ def schedules() -> QuerySet[Schedule]:
 
 
 def schedule_body(schedule: Schedule, access: Access) -> dict[str, Any]:
-    """Show all of a schedule that this caller may see."""
+    """Return all fields of a schedule that this caller may see."""
     sees = access.may(Scope.PAYLOADS)
     trouble = schedule.trouble(registry.names())
     return {

@@ -1,4 +1,4 @@
-"""Durations and moments: as people type them, and as people read them."""
+"""Durations and moments: parse them as people type them, and format them for people."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def moment(text: str) -> datetime:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no date and time: write {_example()}.") from None
     if when.tzinfo is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r} names no time zone: write {when.isoformat()}Z or {_example()}."
+            f"{text!r} has no time zone: write {when.isoformat()}Z or {_example()}."
         )
     return when
 
 
 def _example() -> str:
-    """An example in the zone of whoever types."""
+    """Return an example in the local time zone."""
     tomorrow = datetime.now(UTC).astimezone() + timedelta(days=1)
     return tomorrow.replace(minute=0, second=0, microsecond=0).isoformat(timespec="minutes")
 
 
 def ago(when: datetime | None, now: datetime) -> str:
-    """Say how far a moment is away: "3 min ago", "in 2 h"."""
+    """Return the distance of a moment from now: "3 min ago", "in 2 h"."""
     if when is None:
         return ""
     seconds = (now - when).total_seconds()

@@ -1,7 +1,7 @@
-"""Which job or upload somebody means: by its whole id, or by how it ends.
+"""Find a job or an upload by its whole id, or by the last digits of the id.
 
-Ids begin with the time, so jobs of one minute begin alike; their ends are random. Tables show the last twelve digits,
-and eight are enough to name a job among the newest.
+Ids begin with the time, so ids of the same minute begin with the same digits; the last digits are random. Tables show
+the last twelve digits, and eight are enough to identify a job among the newest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from esteira.values.bounds import shown
 from esteira_web.read.as_json import jobs
 
 SHORTEST = 8
-#: Only the newest jobs are searched by the end of an id: it is a walk along an index, not a look-up.
+#: Only the newest jobs are searched by the last digits: this search reads along an index, it is not a look-up by key.
 AMONG = 10_000
 _ENDING = """
 SELECT id FROM (SELECT id FROM {among} ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
@@ -25,26 +25,26 @@ WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4"""
 
 
 class NotAnId(EsteiraError):
-    """No id looks like this."""
+    """The text cannot be an id."""
 
     code = "not-an-id"
     status = 422
 
 
 class Ambiguous(EsteiraError):
-    """Several ids end like this."""
+    """Several ids end with these digits."""
 
     code = "ambiguous"
     status = 409
 
 
 def job_id(ref: str) -> UUID:
-    """Return the id that `ref` means; raises NotAnId, NotFound or Ambiguous."""
+    """Return the id of the job for `ref`; raises NotAnId, NotFound or Ambiguous."""
     return _id_of("job", ref, "esteira_job")
 
 
 def upload_id(ref: str) -> UUID:
-    """Return the id of the upload that `ref` means; raises as `job_id` does."""
+    """Return the id of the upload for `ref`; raises as `job_id` does."""
     return _id_of("file", ref, "esteira_file WHERE job_id IS NULL")
 
 
@@ -52,7 +52,7 @@ def _id_of(kind: str, ref: str, among: str) -> UUID:
     digits = ref.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{8,32}", digits):
         raise NotAnId(
-            f"{shown(ref)} is no {kind}'s id: give the whole id, or its last {SHORTEST} digits or more."
+            f"{shown(ref)} is not the id of a {kind}: give the whole id, or at least its last {SHORTEST} digits."
         )
     return UUID(digits) if len(digits) == 32 else _ending_in(kind, ref, digits, among)
 
@@ -66,13 +66,13 @@ def _ending_in(kind: str, ref: str, digits: str, among: str) -> UUID:
     if not rows:
         raise NotFound(kind, f"that ends in {ref} among the newest {AMONG:,}; give the whole id")
     if len(rows) > 1:
-        raise Ambiguous(f"{ref} is the end of several ids: {', '.join(str(row[0]) for row in rows)}.")
+        raise Ambiguous(f"Several ids end with {ref}: {', '.join(str(row[0]) for row in rows)}.")
     found: UUID = rows[0][0]
     return found
 
 
 def job(ref: str | UUID) -> Job:
-    """Return the job, seen at the database's time (`db_now`); raises as `job_id` does."""
+    """Return the job, with the database's time as `db_now`; raises as `job_id` does."""
     wanted = ref if isinstance(ref, UUID) else job_id(ref)
     found = jobs().filter(pk=wanted).first()
     if found is None:

@@ -1,7 +1,8 @@
 """Lists of jobs and uploads, newest first, for the API, the pages and the command line.
 
-Pages are cut by key: the hundredth costs as much as the first, and nothing is shown twice while new jobs arrive. The
-search for what a filter asks for is bounded; a page that it could not fill says how far it came, and leads on.
+Lists use keyset pagination: the hundredth page costs as much as the first, and no job is shown twice while new jobs
+arrive. A search by filters has limits; if it could not fill a page, the page has the moment that the search reached,
+and a cursor to continue from there.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from esteira_web.read.as_json import jobs
 T = TypeVar("T")
 Row = TypeVar("Row", Job, File)
 
-#: What a line does not show, and what may be large.
+#: Columns that a list does not show and that may be large.
 HEAVY = ("params", "result")
 
 
 class BadFilter(EsteiraError):
-    """A list was asked for in a way that makes no sense."""
+    """A filter or cursor of a list has no meaning."""
 
     code = "invalid-request"
     status = 422
@@ -46,7 +47,7 @@ class BadFilter(EsteiraError):
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Which jobs; several states mean any of them, `account` means those that it submitted."""
+    """Filters for jobs: several states mean any of them, `account` means the jobs that it submitted."""
 
     states: Sequence[str] = ()
     type: str = ""
@@ -58,10 +59,10 @@ class Filters:
 
 @dataclass(frozen=True, kw_only=True)
 class Page(Generic[Row]):
-    """One page; `next` leads to older rows, `prev` to newer ones.
+    """One page; `next` is the cursor to older rows, `prev` to newer ones.
 
-    `searched_to`: the search reached its bounds at this moment, as `told` says to people, and `next` (or `prev`, if it
-    was not for `older` jobs) goes on from there; None if the page is whole.
+    `searched_to`: the search reached its limit at this moment, which `told` explains to people, and `next` (or `prev`,
+    if the search was not for `older` jobs) continues from there; None if the page is complete.
     """
 
     items: list[Row]
@@ -77,12 +78,12 @@ class Page(Generic[Row]):
 
 
 def page(filters: Filters, *, cursor: str = "", limit: int) -> Page[Job]:
-    """Return one page of jobs; raises BadFilter, or TooSlow if nothing can be said in time."""
+    """Return one page of jobs; raises BadFilter, or TooSlow if the search finds nothing in time."""
     wanted = _wanted(filters)
     direction, start = _read(cursor) if cursor else ("older", None)
     older = direction == "older"
     found = search(DjangoConnection(), wanted, start=start, older=older, most=limit)
-    # Where this page ends in the direction of the search, if anything may lie beyond, and where it begins.
+    # `end`: the last key of this page in the direction of the search, if there may be more; `begin`: its first key.
     end = found.searched_to or (found.keys[-1 if older else 0] if found.more else None)
     begin = found.keys[0 if older else -1] if found.keys else start
     back = _cursor("newer" if older else "older", begin) if begin and start else None
@@ -98,7 +99,7 @@ def page(filters: Filters, *, cursor: str = "", limit: int) -> Page[Job]:
 
 
 def cut(found: QuerySet[File], *, cursor: str = "", limit: int) -> Page[File]:
-    """Return one page of uploads; raises BadFilter for a cursor that is none of ours."""
+    """Return one page of uploads; raises BadFilter for a cursor that this server did not make."""
     direction, start = _read(cursor) if cursor else ("older", None)
     older = direction == "older"
     if start is not None:
@@ -119,7 +120,7 @@ def cut(found: QuerySet[File], *, cursor: str = "", limit: int) -> Page[File]:
 
 
 def _items(ids: list[UUID]) -> list[Job]:
-    """Return the jobs in this order; one that retention removed just now is left out."""
+    """Return the jobs in this order, without jobs that retention has just removed."""
     if not ids:
         return []
     with bounded(DjangoConnection(), LIMIT_S):
@@ -162,7 +163,7 @@ def _read(cursor: str) -> tuple[str, Key]:
         moment, key = datetime.fromisoformat(at), UUID(job_id)
         if direction not in ("older", "newer") or moment.tzinfo is None:
             raise ValueError
-        moment = moment.astimezone(UTC)  # PostgreSQL refuses offsets that Python knows
+        moment = moment.astimezone(UTC)  # PostgreSQL refuses some offsets that Python accepts
     except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error, RecursionError):
-        raise BadFilter("cursor", "is not one of ours; start from the first page.") from None
+        raise BadFilter("cursor", "is not a cursor of this server; start from the first page.") from None
     return direction, (moment, key)

@@ -1,6 +1,6 @@
-"""Read a parameter's JSON Schema: in words for people, and as the way to read text that somebody typed.
+"""Use a parameter's JSON Schema: to describe the parameter to people, and to parse the text that a person typed.
 
-The schema is what the API and the forms show too, so all of them agree about what a parameter takes.
+The API and the forms use the same schema, so all of them accept the same values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Schema = dict[str, Any]
 
 
 class Parameter:
-    """One parameter of a job type, seen through its schema."""
+    """One parameter of a job type, as its schema describes it."""
 
     def __init__(self, name: str, schema: Schema, defs: dict[str, Schema], *, required: bool) -> None:
         self.name = name
@@ -29,7 +29,7 @@ class Parameter:
 
     @property
     def items(self) -> Parameter | None:
-        """What one element of a list is, if this takes a list."""
+        """The element of the list, if this parameter takes a list."""
         for shape in self._shapes:
             if shape.get("type") == "array":
                 return Parameter(self.name, shape.get("items") or {}, self._defs, required=True)
@@ -42,10 +42,10 @@ class Parameter:
         )
 
     def read(self, text: str) -> Any:
-        """Return the value that a text stands for; raises ValueError for broken JSON.
+        """Return the value of a text; raises ValueError for broken JSON.
 
-        What takes text gets text. Numbers, dates and the like stay text too: the model reads those itself, and says
-        what is wrong with them.
+        A parameter that takes text gets the text. Numbers, dates and similar values stay text too: the model parses
+        them itself, and its errors explain what is wrong.
         """
         for choice in self._choices():
             if not isinstance(choice, str) and json.dumps(choice) == text:
@@ -60,7 +60,7 @@ class Parameter:
         return None if not text and "null" in types else text
 
     def is_json(self, text: str) -> bool:
-        """Whether a text is a list or an object for a parameter that takes one, and no text."""
+        """Return whether a text is a JSON list or object, for a parameter that takes one and does not take text."""
         types = {shape.get("type") for shape in self._shapes}
         if None in types or "string" in types:
             return False
@@ -68,7 +68,7 @@ class Parameter:
         return begins is not None and text.lstrip().startswith(begins)
 
     def words(self) -> str:
-        """Say what it takes: "integer, 0 to 20"."""
+        """Describe the accepted values: "integer, 0 to 20"."""
         said = [_words(shape, self._defs) for shape in self._shapes if shape.get("type") != "null"]
         return " or ".join(dict.fromkeys(said)) or "anything"
 

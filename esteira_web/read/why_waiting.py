@@ -1,4 +1,4 @@
-"""Why a job that is due has not started: a paused queue, or no worker for it."""
+"""The reason why a due job has not started: its queue is paused, or no worker takes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from esteira.liveness import SILENT_S
 
 
 def why_waiting(queue: str, job_type: str) -> str:
-    """Say why a due job has not started, if it is for something that a person can mend."""
+    """Return why a due job has not started, if the reason is one that a person can remove; else ""."""
     paused = DjangoConnection().fetch(
         "SELECT paused_by, reason FROM esteira_queue WHERE name = %s AND paused_at IS NOT NULL", [queue]
     )
@@ -26,4 +26,8 @@ def why_waiting(queue: str, job_type: str) -> str:
         return "no worker is up"
     if not reading:
         return f"no worker reads the queue {queue}"
-    return "" if knowing else f"no worker that is up knows {job_type}; it waits for a newer one"
+    return (
+        ""
+        if knowing
+        else f"no running worker knows the job type {job_type}; the job waits for a newer worker"
+    )

@@ -1,15 +1,15 @@
-"""Sizes, spans and errors in the words that people read, the same on the pages and in a terminal."""
+"""Sizes, durations and errors as text for people, the same on the pages and in a terminal."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: So much of an error's message stands in a list.
+#: The number of characters of an error message in a list.
 MESSAGE_SHOWN = 120
 
 
 def size(count: int) -> str:
-    """Say a number of bytes in powers of 1024."""
+    """Format a number of bytes in powers of 1024."""
     if count < 1024:
         return f"{count} B"
     amount, unit = count / 1024, "KiB"
@@ -21,7 +21,7 @@ def size(count: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """Say a duration in one unit or two: "30 ms", "1.5 s", "1 min 5 s", "2 h 3 min", "4 d"."""
+    """Format a duration in one or two units: "30 ms", "1.5 s", "1 min 5 s", "2 h 3 min", "4 d"."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else "under 1 ms"
     if seconds < 10:

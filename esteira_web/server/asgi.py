@@ -1,12 +1,12 @@
-"""Django under ASGI, with threads that are kept: what this changes is where synchronous code runs, nothing else.
+"""Django under ASGI with a fixed set of threads. This changes only the thread in which synchronous code runs.
 
-Django gives each ASGI request a new thread, and with it a new database connection, which costs more than most requests
-do. Here a fixed number of threads serve, and each keeps its connection (CONN_MAX_AGE). A request borrows one from the
-moment its body has arrived until its answer is ready, so slow senders and readers hold none; a streamed answer borrows
-one for each piece. A body that does not come with its head is waited for only when Django has been asked without it,
-and had to read it: who may not send it is told so at once (`esteira_web.server.bodies`). Health is answered before
-Django, by path alone: it needs no thread of a request, no host name and no account. What arrives at METRICS_PORT gets
-metrics and nothing else, and nobody gets them elsewhere.
+Django gives each ASGI request a new thread, and so a new database connection, which costs more than most requests do.
+Here a fixed number of threads serve requests, and each keeps its connection (CONN_MAX_AGE). A request borrows a thread
+from the moment its body has arrived until its answer is ready, so slow senders and readers hold no thread; a streamed
+answer borrows one for each piece. If a body does not arrive with its head, Django first handles the request without it,
+and the server waits for the body only if Django has to read it: so a caller without rights is refused at once
+(`esteira_web.server.bodies`). Health checks are answered before Django, by path alone: they need no thread for
+requests, no host name and no account. METRICS_PORT serves metrics only, and no other port serves them.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ from esteira_web.server.threads import Busy, Few, Lane, Threads
 
 LIVEZ, READYZ = "/livez", "/readyz"
 SIGN_INS = ("/login/", "/admin/login/")
-#: A request that finds no free thread for this long is told to come again.
+#: A request that gets no free thread for this long is answered with 503 and Retry-After.
 PATIENCE_S = 5.0
-#: One in so many threads, at most, serves those who have shown neither a token nor a session, and those who sign in.
+#: At most one in so many threads serves requests without a token or a session, and sign-ins.
 STRANGERS = 4
-#: What a request may wait for the database in one statement, and in it for somebody's lock.
+#: The time limit of a request for one statement, and for a lock within it.
 STATEMENT_S, LOCK_S = 5.0, 2.0
 BUSY = Problem(code="busy", status=503, headers={"Retry-After": str(RETRY_AFTER_S)})
 NO_UPGRADE = Problem(
     code="bad-request",
     status=400,
-    detail="This server speaks plain HTTP and no WebSocket: send the request without the header Upgrade.",
+    detail="This server supports plain HTTP, not WebSocket: send the request without the header Upgrade.",
     headers={"Connection": "close"},
 )
 
@@ -68,7 +68,7 @@ _lane: ContextVar[Lane] = ContextVar("esteira_web.server.asgi.lane")
 
 
 class Handler(ASGIHandler):
-    """Django's handler on kept threads; middleware and view run in one go, in one thread."""
+    """Django's handler on the fixed threads; middleware and view run together in one thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Handler(ASGIHandler):
         self._ready = health.Readiness()
         self._assets = ServeStaticMiddleware(
             _unused
-        )  # reads its settings; as middleware it would cost two threads
+        )  # used for its table of files only; as middleware it would take two threads
 
     def load_middleware(self, is_async: bool = False) -> None:
         super().load_middleware(is_async=False)
@@ -102,7 +102,7 @@ class Handler(ASGIHandler):
         return await self._find(scope, receive, send)
 
     async def _find(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send one of our files, or let Django answer."""
+        """Send a static file, or let Django answer."""
         is_asset = scope["path"].startswith(settings.STATIC_URL)
         if is_asset and (asset := await self._asset(scope["path"])):
             await FileServerASGI(asset)(scope, receive, send)
@@ -115,7 +115,7 @@ class Handler(ASGIHandler):
         return self._assets.files.get(path)
 
     async def _answer(self, scope: Scope, body: Body, send: Send) -> None:
-        """Answer a request of Django's; a body that is refused is read for a while after the answer."""
+        """Let Django answer a request; after the answer, a refused body is read for a while."""
         async with AsyncExitStack() as afterwards:
             try:
                 if await body.came_at_once():
@@ -133,7 +133,7 @@ class Handler(ASGIHandler):
             return await body.drain()
 
     async def _serve(self, scope: Scope, body: Body, send: Send) -> None:
-        """Let Django answer a request whose body is here."""
+        """Let Django answer a request whose body has arrived."""
         async with ThreadSensitiveContext(executor=self._new_lane(scope)):
             try:
                 await self.handle(scope, body.receive, send)
@@ -141,7 +141,7 @@ class Handler(ASGIHandler):
                 _lane.get().give_back()
 
     async def _ask_first(self, scope: Scope, send: Send) -> NeedsBody | None:
-        """Let Django answer without the body; return what it says if it would have to read it, None if it answered."""
+        """Let Django answer without the body; return its NeedsBody if it has to read the body, None if it answered."""
         lane = self._new_lane(scope)
         async with ThreadSensitiveContext(executor=lane):
             try:
@@ -163,12 +163,12 @@ class Handler(ASGIHandler):
         try:
             return self.get_response(request)
         except NeedsBody as needed:
-            with suppress(*ConnectionLost):  # the next statement says so again
+            with suppress(*ConnectionLost):  # the next statement will fail again
                 needed.caller = _caller(request)
             return needed
 
     async def _serve_later(self, scope: Scope, body: Body, send: Send, needed: NeedsBody) -> None:
-        """Take the body that Django asked for, then let it answer."""
+        """Read the body that Django needs, then let Django answer."""
         if needed.sink is None:
             limit = limit_for(needed.caller)
             with self._under_way.room(needed.caller, min(body.said or limit, limit)):
@@ -181,14 +181,14 @@ class Handler(ASGIHandler):
 
     async def _close(self, sink: Sink | None) -> None:
         if sink is not None:
-            with suppress(Busy, *ConnectionLost):  # retention removes what is left
+            with suppress(Busy, *ConnectionLost):  # retention removes the rest
                 await self._threads.run(sink.close, patience_s=PATIENCE_S)
 
     async def _pour(self, body: Body, sink: Sink) -> None:
         async for piece in body.pieces(CHUNK_BYTES):
             try:
                 await self._threads.run(lambda: sink.feed(piece), patience_s=PATIENCE_S)  # noqa: B023
-            except Exception as error:  # as at the edge of Django: what has a sentence for it is told
+            except Exception as error:  # as in the middleware: errors with a problem document are answered
                 problem = problems.of(error)
                 if problem is None:
                     raise
@@ -228,7 +228,7 @@ async def _alive() -> tuple[int, health.Body]:
 
 
 def _caller(request: HttpRequest) -> str:
-    """Return the account that asks, as far as the request got before its body was needed."""
+    """Return the account of the caller, if the request was authenticated before its body was needed."""
     if account := getattr(getattr(request, "auth", None), "account", ""):  # see `esteira_web.api.auth`
         return str(account)
     user = getattr(request, "user", None)
@@ -236,13 +236,13 @@ def _caller(request: HttpRequest) -> str:
 
 
 def _port(scope: Scope) -> int | None:
-    """Return the port that the connection came in by, whatever the request says; a socket file has none."""
+    """Return the port of the connection, independent of the request's headers; a socket file has none."""
     port: int | None = (scope.get("server") or (None, None))[1]
     return port
 
 
 def _is_of_a_stranger(scope: Scope) -> bool:
-    """Whether a request says nothing of who sends it; what it says is not looked up here, and may be wrong."""
+    """Return whether a request has no credentials; credentials are not checked here, and may be wrong."""
     headers = dict(scope["headers"])
     session = f"{settings.SESSION_COOKIE_NAME}=".encode()
     shows = headers.get(b"authorization") or session in headers.get(b"cookie", b"")
@@ -250,16 +250,16 @@ def _is_of_a_stranger(scope: Scope) -> bool:
 
 
 async def _measured(scope: Scope, send: Send) -> None:
-    """Answer at the port for metrics: it asks for no account, so there is nothing but numbers."""
+    """Answer at the port for metrics, which needs no account and so has nothing but numbers."""
     if scope["path"] == metrics.PATH:
         status, text = await metrics.answer()
         content_type = metrics.CONTENT_TYPE if status == 200 else "text/plain; charset=utf-8"
         return await send_bytes(scope, send, status, text.encode(), content_type)
     if scope["path"] == LIVEZ:
         return await send_json(scope, send, *health.livez())
-    there = f"This port has {metrics.PATH} and {LIVEZ} only."
+    there = f"This port serves {metrics.PATH} and {LIVEZ} only."
     return await refuse(scope, send, Problem(code="not-found", status=404, detail=there))
 
 
 async def _unused(request: HttpRequest) -> HttpResponseBase:
-    raise AssertionError("only its table of files is used")
+    raise AssertionError("the middleware is used for its table of files only")

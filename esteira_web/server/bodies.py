@@ -1,9 +1,9 @@
-"""Bodies of requests as they arrive: how much of them, how fast, and how many at once.
+"""Limits for the bodies of requests as they arrive: their size, their speed, and how many at once.
 
-Whoever sends is asked for an account before more than 64 KiB are taken: Django answers without the body, and says
-`NeedsBody` where it would have to read it. Then the rest is taken, in memory up to 8 MiB, or piece by piece into a sink
-that stores it. What is refused is answered at once; what its sender goes on writing meanwhile is read for a while and
-thrown away, because many clients look at the answer only when they have written all of it.
+A client needs an account before the server reads more than 64 KiB: Django handles the request without the body, and
+raises `NeedsBody` where it has to read it. Then the server reads the rest, into memory up to 8 MiB, or piece by piece
+into a sink that stores it. A refused request is answered at once; the bytes that the client still sends are read for a
+while and dropped, because many clients read the answer only after they have sent the whole body.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ Scope = dict[str, Any]
 Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-#: So much of a body anybody may send, and so long its arrival is waited for before Django is asked without it.
+#: The size of a body that needs no account, and the time that it has to arrive before Django starts without it.
 SMALL, AT_ONCE_S = 64 * 1024, 0.05
-#: A body that says nothing for the first time, or takes longer than the others, is given up.
+#: The longest pause within a body; the longest time for a whole body, and for an upload.
 SILENCE_S, BODY_S, UPLOAD_S = 10.0, 60.0, 600.0
-#: Memory that bodies under way may take in one process, and those of one caller; an upload takes a part of it.
+#: Memory for all bodies in progress in one process, for those of one caller, and for one upload.
 PROCESS_BYTES, CALLER_BYTES, UPLOAD_BYTES = 48 * 1024**2, 16 * 1024**2, 1024**2
-#: What is read of a refused body, for how long, and how fast all refused ones together: others have work to do.
+#: The limits for reading a refused body: bytes, time, the longest pause, and the rate of all refused bodies together.
 DRAIN_BYTES, DRAIN_S, DRAIN_SILENCE_S, DRAIN_PER_S = 110 * 1024**2, 20.0, 2.0, 64 * 1024**2
 
 _draining = asyncio.Lock()
 
 
 class Refused(Exception):
-    """The body is not taken; the answer says why, and the connection ends with it."""
+    """The body is refused; the answer has the reason, and the connection ends with it."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.shown)
@@ -45,24 +45,24 @@ class Refused(Exception):
 
 
 class Left(Exception):
-    """The client has gone."""
+    """The client has closed the connection."""
 
 
-#: Where the server puts what has taken a body already, in the scope of its request.
+#: The key in the scope of a request under which the server stores the sink that has taken its body.
 SINK = "esteira.sink"
 
 
 class Sink(Protocol):
-    """Takes a body piece by piece, on a thread."""
+    """Stores a body piece by piece, on a thread."""
 
     def feed(self, piece: bytes) -> None: ...
     def close(self) -> None: ...
 
 
 class NeedsBody(BaseException):
-    """Django wants to read a body that has not come; whatever catches `Exception` must let it pass.
+    """Django has to read a body that has not arrived. This is no `Exception`, so that no handler catches it.
 
-    `caller` is the account that asks, empty if nobody is signed in; `sink`, if there is one, takes the body instead.
+    `caller` is the account of the request, empty without a sign-in; `sink`, if there is one, stores the body instead.
     """
 
     def __init__(self, sink: Sink | None = None) -> None:
@@ -72,7 +72,7 @@ class NeedsBody(BaseException):
 
 
 class NotYet:
-    """Stands where a request's body would be."""
+    """The placeholder for the body of a request; to read it raises NeedsBody."""
 
     def read(self, *_: Any) -> NoReturn:
         raise NeedsBody
@@ -91,7 +91,7 @@ class Body:
         said = headers.get(b"content-length", b"")
         self.said = int(said) if said.isdigit() else 0
         self.whole = not self.said and b"transfer-encoding" not in headers
-        #: A client that asks before it sends; it is told to go on by the first look at its body.
+        #: The client waits for `100 Continue`, which the server sends when the body is read for the first time.
         self._asks_first = headers.get(b"expect", b"").lower() == b"100-continue"
         self._receive, self._began = receive, time.monotonic()
         self._held: list[bytes] = []
@@ -99,7 +99,7 @@ class Body:
         self.got = 0
 
     async def came_at_once(self) -> bool:
-        """Whether all of it is here, or comes within a moment; takes what anybody may send."""
+        """Return whether the whole body arrives at once; reads at most what needs no account."""
         if self.whole or self._asks_first:
             return self.whole
         with suppress(TimeoutError):
@@ -109,14 +109,14 @@ class Body:
         return self.whole and self.got <= SMALL
 
     async def take(self, limit: int) -> None:
-        """Wait for all of it; raises Refused when it is larger than `limit`, or too slow."""
+        """Read the whole body; raises Refused if it is larger than `limit`, or too slow."""
         self._refuse_over(limit)
         while not self.whole:
             self._held.append(await self._next(BODY_S))
             self._refuse_over(limit)
 
     async def pieces(self, size: int) -> AsyncIterator[bytes]:
-        """Yield it in pieces of about `size`, as they come; raises Refused when it is too slow."""
+        """Yield the body in pieces of about `size`, as they arrive; raises Refused if it is too slow."""
         while not self.whole or self._held:
             while not self.whole and sum(map(len, self._held)) < size:
                 self._held.append(await self._next(UPLOAD_S))
@@ -124,19 +124,19 @@ class Body:
             yield piece
 
     async def receive(self) -> Message:
-        """Give Django what was taken, then what happens to the connection."""
+        """Return the body to Django, then the events of the connection."""
         if self._given:
             while (message := await self._receive())["type"] == "http.request":
-                pass  # the empty body of a request that has none
+                pass  # the empty body of a request without a body
             return message
         self._given = True
         held, self._held = b"".join(self._held), []
         return {"type": "http.request", "body": held, "more_body": False}
 
     async def drain(self) -> None:
-        """Read and forget what is still sent, within bounds."""
+        """Read and drop the bytes that the client still sends, within limits."""
         if self._asks_first and not self.got:
-            return  # it was never told to go on
+            return  # the client never got `100 Continue`, so it sends no body
         self._held = []
         began = time.monotonic()
         with suppress(TimeoutError, Left):
@@ -152,8 +152,8 @@ class Body:
             async with asyncio.timeout(min(SILENCE_S, max(left, 0))):
                 return await self._piece()
         except TimeoutError:
-            said = f"{SILENCE_S:g} s without a byte" if left > SILENCE_S else f"{within_s:g} s in all"
-            detail = f"The body did not arrive in time: {said} are too long."
+            said = f"no byte for {SILENCE_S:g} s" if left > SILENCE_S else f"it took more than {within_s:g} s"
+            detail = f"The body did not arrive in time: {said}."
             raise Refused(Problem(code="too-slow", status=408, detail=detail)) from None
 
     async def _piece(self) -> bytes:
@@ -175,14 +175,14 @@ class Body:
 
 
 class UnderWay:
-    """What bodies that arrive take of a process's memory; in one event loop, so without a lock."""
+    """The memory that arriving bodies use in this process; there is one event loop, so it needs no lock."""
 
     def __init__(self) -> None:
         self._of: Counter[str] = Counter()
 
     @contextmanager
     def room(self, caller: str, count: int) -> Iterator[None]:
-        """Keep room for so many bytes; raises Refused when a caller, or all together, take too much."""
+        """Reserve memory for so many bytes; raises Refused if one caller, or all together, would use too much."""
         again = {"Retry-After": str(RETRY_AFTER_S)}
         if caller and self._of[caller] + count > CALLER_BYTES:
             raise Refused(Problem(code="too-much-at-once", status=429, headers=again))
@@ -198,5 +198,5 @@ class UnderWay:
 
 
 def limit_for(caller: str) -> int:
-    """Return how large a body may be that is held in memory."""
+    """Return the size limit of a body in memory."""
     return int(settings.DATA_UPLOAD_MAX_MEMORY_SIZE) if caller else SMALL

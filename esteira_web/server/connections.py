@@ -1,7 +1,7 @@
-"""gunicorn's worker with limits for which it has no setting: how many connect, and when a request's head must be there.
+"""gunicorn's worker with two limits for which it has no setting: the number of connections, and the time for the head.
 
-An idle connection after a request, and the head of the next one, end with gunicorn's own `keepalive`. Bodies have their
-limits in `esteira_web.server.bodies`, because there an answer can say more.
+gunicorn's own `keepalive` limits the time between two requests on one connection, with the head of the next. Bodies
+have their limits in `esteira_web.server.bodies`, where an answer can have a problem document.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from gunicorn.workers import gasgi
 
 from esteira_web.server import framing
 
-#: From the beginning of a connection until the head of its first request is there.
+#: The time from the beginning of a connection until the head of its first request has arrived.
 HEAD_S = 10.0
-#: A client that takes none of its answer for so long is cut off, by the kernel (Linux).
+#: If a client reads nothing of its answer for so long, the kernel ends the connection (Linux).
 UNREAD_S = 60.0
-#: What is read from a connection at once, and held of a body that nobody has asked for.
+#: The size of one read from a connection, and of the buffer for a body that is not being read.
 READ_BYTES = 64 * 1024
-TOO_MANY = "This process has all the connections that it takes. Try again in a few seconds."
+TOO_MANY = "This process has reached its limit of connections. Try again in a few seconds."
 TOO_SLOW = f"The head of the request did not arrive within {HEAD_S:g} s."
 
 
@@ -53,11 +53,11 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn is not typed
         said = super()._on_headers_complete()
         request = self._current_request
         if framing.fault(request.headers_bytes, ".".join(map(str, request.version))):
-            request.must_close = True  # what follows on the connection may be a part of it, as others read it
+            request.must_close = True  # a proxy may have read the following bytes as a part of this request
         return said
 
     def _is_websocket_upgrade(self, request: Any) -> bool:
-        """Treat it as the request that it is: the application answers what it does not speak."""
+        """Treat an upgrade as a plain request: the application refuses it with a problem document."""
         return False
 
     def _in_time(self) -> None:
@@ -74,14 +74,14 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn is not typed
             self._send_error_response(status, said, headers)
         self._close_transport()
         if self._request_ready is not None:
-            self._request_ready.set()  # whoever waits for the head sees that the connection is closed
+            self._request_ready.set()  # the task that waits for the head sees that the connection is closed
 
 
 class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
     """gunicorn's own worker with these connections: `gunicorn -k esteira_web.server.connections.Worker`."""
 
     def init_process(self) -> None:
-        gasgi.ASGIProtocol = Protocol  # where it looks for the class when somebody connects
+        gasgi.ASGIProtocol = Protocol  # gunicorn reads the class from here for each new connection
         super().init_process()
 
 

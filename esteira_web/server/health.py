@@ -1,8 +1,8 @@
-"""`/livez`: this process serves. `/readyz`: it can accept jobs, so send it requests.
+"""Health checks. `/livez`: this process serves requests. `/readyz`: it can accept jobs, so send it requests.
 
-Ready means that the database answers and no migration of this release is pending. Redis is not needed to accept: when
-it is away the answer is 200 with a warning. Each check has a second; one that hangs keeps a thread of its own, not the
-next probe's, and never a request's.
+Ready means that the database answers and no migration of this release is pending. Redis is not needed to accept jobs:
+if it is unavailable, the answer is 200 with a warning. Each check has a limit of one second; a check that hangs blocks
+its own thread only, not the next probe and never a request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from esteira.db import ConnectionLost, PrivateConnection
 
 TIMEOUT_S = 1.0
 REDIS_TIMEOUT_S = 0.5
-#: An answer is given to whoever asks for so long.
+#: An answer is reused for so long.
 KEPT_S = 0.5
 NO_ANSWER = "fail: no answer within a second"
 
@@ -35,14 +35,14 @@ def livez() -> tuple[int, Body]:
 
 
 def readyz() -> tuple[int, Body]:
-    """Check what accepting a job needs; returns within about a second."""
+    """Check the services that accepting a job needs; returns within about a second."""
     running = {check.name: check.begin() for check in CHECKS}
     wait(running.values(), timeout=TIMEOUT_S)
     return _told(running)
 
 
 class Readiness:
-    """The same in an event loop, without a thread of its own: all who ask at once share one check and its answer."""
+    """The same in an event loop, without a thread of its own: simultaneous requests share one check and its answer."""
 
     def __init__(self) -> None:
         self._answer: asyncio.Task[tuple[int, Body]] | None = None
@@ -62,7 +62,7 @@ class Readiness:
 
 
 async def within(seconds: float, *running: Future[Any]) -> None:
-    """Wait for what threads do, no longer than that."""
+    """Wait until the futures are done, but not longer than `seconds`."""
     await asyncio.wait([asyncio.wrap_future(one) for one in running], timeout=seconds)
 
 
@@ -74,7 +74,7 @@ def _told(running: dict[str, Future[str]]) -> tuple[int, Body]:
 
 
 class Check:
-    """One check in one thread; a probe that finds it still busy waits for that answer instead of asking again."""
+    """One check in one thread; a probe that comes while it runs waits for that answer instead of checking again."""
 
     def __init__(self, name: str, ask: Callable[[], str]) -> None:
         self.name, self._ask = name, ask
@@ -88,7 +88,7 @@ class Check:
 
 
 class Database:
-    """Keeps a private connection; asks about migrations until none is pending."""
+    """Keeps a private connection; checks for pending migrations until there are none."""
 
     def __init__(self) -> None:
         self._core = PrivateConnection("readyz", timeout_s=TIMEOUT_S)
@@ -98,7 +98,7 @@ class Database:
         try:
             return self._look()
         except ConnectionLost:
-            pass  # the kept connection may have died long ago
+            pass  # the kept connection may have been broken for a long time
         try:
             return self._look()
         except ConnectionLost:
@@ -134,6 +134,6 @@ ANSWERS: dict[str, Callable[[], tuple[int, Body]]] = {"/livez": livez, "/readyz"
 
 @login_not_required
 def view(request: HttpRequest) -> JsonResponse:
-    """Answer under a server that is not `esteira_web.server.asgi`; that one answers before Django does."""
+    """Answer under another server than `esteira_web.server.asgi`, which answers before Django does."""
     status, body = ANSWERS[request.path_info]()
     return JsonResponse(body, status=status)

@@ -1,8 +1,8 @@
-"""The outermost middleware: what every answer carries, whoever made it.
+"""The outermost middleware: headers and error documents of every answer.
 
-A request id (the caller's, if it is safe, else a new one), a strict Content-Security-Policy, no caching of what an
-account sees, and under /api/ a problem document in place of any other error page. A database that does not answer
-is 503 with Retry-After everywhere.
+Every answer has a request id (the caller's, if it is safe, else a new one), a strict Content-Security-Policy and no
+caching; under /api/, every error is a problem document. A database that does not answer is 503 with Retry-After
+everywhere.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ POLICY = "; ".join(
 )
 
 _UNKNOWN_NAME = (
-    "This installation is not known under the name or address that was asked for. Whoever runs it can set WEB_URL to"
+    "This installation does not have the requested name or address. Its operator can set WEB_URL to"
     " the address that people use, or add the name to ALLOWED_HOSTS."
 )
 
@@ -50,7 +50,7 @@ Next = Callable[[HttpRequest], HttpResponseBase]
 
 
 class EdgeMiddleware:
-    """Put it first: it also dresses what other middleware answers, and what Django makes of an exception."""
+    """Must be first in MIDDLEWARE: it also changes the answers of other middleware, and Django's error pages."""
 
     def __init__(self, get_response: Next) -> None:
         self.get_response = get_response
@@ -68,7 +68,7 @@ class EdgeMiddleware:
         _drop_odd_cookies(request)
         head = request.method == "HEAD"
         if head:
-            request.method = "GET"  # what knows GET answers HEAD, with the same head
+            request.method = "GET"  # views that support GET also answer HEAD, with the same headers
         response = _refused_query(request) or self.get_response(request)
         if response.status_code >= 400 and is_api(request):
             response = _as_problem(request, response)
@@ -81,24 +81,24 @@ class EdgeMiddleware:
     def process_view(
         self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], *rest: object
     ) -> HttpResponse | None:
-        """Refuse rows that no page of the admin offers: Django would look them up, and fail."""
+        """Refuse ids of rows that no page of the admin can offer: Django's query for them would fail."""
         model_admin = getattr(view_func, "model_admin", None)
         if model_admin is None or request.method != "POST":
             return None
         key = model_admin.model._meta.pk
         if all(_could_be(key, chosen) for chosen in request.POST.getlist("_selected_action")):
             return None
-        detail = "_selected_action: names a row that cannot be. Load the list again, and choose from it."
+        detail = "_selected_action: is not the id of a row. Load the list again, and choose from it."
         return tell(request, Problem(code="bad-request", status=400, detail=detail))
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer for what a view raised; what middleware raised comes to `server_error`."""
+        """Answer an exception of a view; exceptions of middleware reach `server_error`."""
         problem = problems.of(error)
         return None if problem is None else tell(request, problem)
 
 
 class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
-    """Django's "every page needs a login"; the API recognises its callers itself, and answers 401."""
+    """Django's "every page needs a login"; the API authenticates its callers itself, and answers 401."""
 
     def process_view(
         self, request: HttpRequest, view_func: Callable[..., HttpResponseBase], *rest: object
@@ -109,12 +109,12 @@ class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
 
 
 def is_api(request: HttpRequest) -> bool:
-    """Whether a program asks: all below /api, however it was mistyped."""
+    """Return whether the caller is a program: every address below /api, also a wrong one."""
     return f"/{request.path.lstrip('/')}/".startswith(API)
 
 
 def _refused_query(request: HttpRequest) -> HttpResponse | None:
-    """Refuse a page's query that is no text, before somebody looks it up; the API tells such mistakes with others."""
+    """Refuse a query of a page that is not text, before a view uses it; the API reports such mistakes with others."""
     if is_api(request) or not (found := not_text(request.META.get("QUERY_STRING", ""))):
         return None
     return tell(request, problems.invalid(found))
@@ -131,18 +131,18 @@ def _could_be(key: Field[Any, Any], chosen: str) -> bool:
 
 
 def _drop_odd_cookies(request: HttpRequest) -> None:
-    """A quoted cookie may hold a NUL, which Django's sessions would look up in PostgreSQL, and fail."""
+    """Drop cookies with a NUL (a quoted cookie can hold one): Django's query for such a session would fail."""
     for name in [name for name, value in request.COOKIES.items() if clean(value) != value]:
         del request.COOKIES[name]
 
 
 def is_head(request: HttpRequest) -> bool:
-    """Whether the caller asked for the head alone; a view sees GET either way."""
+    """Return whether the request is HEAD; views see GET in both cases."""
     return bool(request.META["REQUEST_METHOD"] == "HEAD")
 
 
 def _without_body(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Keep the head of an answer, the length of the body that GET would bring included."""
+    """Keep only the headers of an answer, with the length of the body of GET."""
     request.method = "HEAD"
     if isinstance(response, StreamingHttpResponse):
         response.streaming_content = iter(())
@@ -156,7 +156,7 @@ def tell(request: HttpRequest, problem: Problem) -> HttpResponse:
     """Answer with a problem: a document for the API, a page for people."""
     if is_api(request):
         return problem.response(request)
-    # Under a name that is refused every link of ours is refused as well.
+    # With a refused host name, every link on the page would be refused too.
     shown = {"problem": problem, "title": _heading(problem), "links": problem.code != "unknown-host"}
     response = render(request, "esteira_web/problem.html", shown, status=problem.status)
     for name, value in problem.headers.items():
@@ -169,10 +169,10 @@ def _heading(problem: Problem) -> str:
         403: "Not allowed",
         404: "Not found",
         409: "Not possible now",
-        429: "Too often",
+        429: "Too many requests",
         503: "Not available",
     }
-    return headings.get(problem.status, "That did not work")
+    return headings.get(problem.status, "The request failed")
 
 
 def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -213,7 +213,7 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer for an exception that no view raised: sessions and accounts are in the database too."""
+    """Answer an exception outside of views: sessions and accounts, for example, are in the database too."""
     error = sys.exc_info()[1]
     problem = problems.of(error) if error is not None else None
     return tell(request, problem or Problem(code="internal", status=500))

@@ -1,7 +1,7 @@
-"""Errors as the API tells them: problem documents (RFC 9457) with stable types.
+"""Errors of the API: problem documents (RFC 9457) with stable types.
 
-`type` is `/problems/<code>`, a page that says in a sentence what to do; the codes are those of `esteira.errors` and the
-few that only HTTP knows. Clients may rely on `type` and `status`; titles and details are for people.
+`type` is `/problems/<code>`, the address of a page that explains the error; the codes are those of `esteira.errors` and
+a few for HTTP alone. Clients may rely on `type` and `status`; titles and details are for people.
 """
 
 from __future__ import annotations
@@ -30,48 +30,48 @@ from esteira.values.readable import as_json
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
 
-#: What each type means, and what to do about it.
+#: The meaning of each type, and how to correct it.
 TITLES: dict[str, str] = {
     "bad-request": "The request cannot be read. Check that the body is JSON and the headers are well-formed.",
-    "invalid-request": "The request's fields are wrong. Each error names the field and what it should be.",
+    "invalid-request": "Fields of the request are wrong. Each error names a field and its accepted values.",
     "invalid-parameters": "The job type refuses these parameters. Each error names the parameter.",
     "invalid-option": "An option of the submit is wrong. The error names it.",
     "unknown-job-type": "There is no job type of this name. GET /api/v1/job-types lists them.",
-    "unknown-queue": "No worker would read this queue.",
+    "unknown-queue": "No worker reads this queue.",
     "unauthenticated": "The request carries no valid token or session. Send `Authorization: Bearer …`.",
     "forbidden": "The account or token lacks a right.",
     "csrf": "A request with a session cookie needs the CSRF token in the header X-CSRFToken.",
     "not-found": "There is nothing at this address, or it was removed after its retention.",
-    "method-not-allowed": "This address does not answer to this method. The header Allow says which it knows.",
-    "unsupported-media-type": "The body is of a type, charset or encoding that is not read here. Send JSON in UTF-8.",
+    "method-not-allowed": "This address does not support this method. The header Allow lists the supported methods.",
+    "unsupported-media-type": "The type, charset or encoding of the body is not supported. Send JSON in UTF-8.",
     "too-large": "The request, or a part of it, is larger than its limit.",
     "too-slow": "The body of the request did not arrive in time. Send it again, without pauses.",
-    "too-much-at-once": "Too much of this account is under way. Wait until its other requests are answered.",
-    "unknown-host": "This installation is not known under the name or address that was asked for.",
-    "precondition-failed": "A condition of the request, such as If-Match, does not hold.",
-    "range": "The file has no such bytes. The header Content-Range says how many it has.",
+    "too-much-at-once": "Too many bytes of this account are in transfer. Wait until its other requests are answered.",
+    "unknown-host": "This installation does not have the requested name or address.",
+    "precondition-failed": "A condition of the request, such as If-Match, is not true.",
+    "range": "The range is beyond the end of the file. The header Content-Range has the size of the file.",
     "state-conflict": "The job's state does not allow this.",
-    "secrets-removed": "The job's secret parameters went when it ended, so it cannot be retried. Submit it again.",
-    "unique-conflict": "Another job holds the same unique key.",
+    "secrets-removed": "The job's secret parameters were removed at its end, so it cannot be retried. Submit it again.",
+    "unique-conflict": "Another job has the same unique key.",
     "unique-in-progress": "Another transaction is submitting a job with the same unique key. Try again.",
-    "held": "Another transaction holds what the request needs. Nothing was changed; try again after Retry-After.",
+    "held": "Another transaction has locked a row that the request needs. Nothing changed; retry after Retry-After.",
     "idempotency-mismatch": "The Idempotency-Key was used before with another request.",
-    "removed": "What the first request with this Idempotency-Key made was removed since. Nothing was made again; to "
+    "removed": "The result of the first request with this Idempotency-Key was removed. Nothing was made again; to "
     "make a new one, use another key.",
     "idempotency-in-progress": "The first request with this Idempotency-Key is still being answered. Try again.",
     "search-too-slow": "The database took too long to search the jobs. Narrow the list, or try again.",
     "database-away": "The database does not answer. Nothing was accepted; try again after Retry-After.",
     "not-migrated": "Migrations are pending. Nothing was accepted; try again after Retry-After.",
-    "busy": "All request threads are taken. Nothing was done; try again after Retry-After.",
-    "too-many-requests": "This account or address is at a limit of its own. Nothing was done; try again after "
+    "busy": "All request threads are in use. Nothing was done; try again after Retry-After.",
+    "too-many-requests": "This account or address has reached its limit. Nothing was done; try again after "
     "Retry-After.",
     "files-full": "The space for files is used up.",
-    "files-quota": "The uploads of this account take all the space that it has. Delete some of them.",
-    "file-in-use": "A job that has not ended, or a schedule, needs this file.",
-    "not-implemented": "The request wants a part of HTTP that is not there, such as a body in another transfer coding.",
-    "internal": "Something broke on our side. Quote the request id to an operator.",
+    "files-quota": "The uploads of this account use all of its space. Delete some of them.",
+    "file-in-use": "A schedule, or a job that has not ended, needs this file.",
+    "not-implemented": "The request needs a part of HTTP that is not supported, such as another transfer coding.",
+    "internal": "The server has failed. Give the request id to an operator.",
 }
-#: What an answer without a problem document becomes, by its status.
+#: The code of an answer without a problem document, by its status.
 BY_STATUS = {
     400: "bad-request",
     401: "unauthenticated",
@@ -91,7 +91,7 @@ BY_STATUS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One error, ready to be told."""
+    """One error, ready to be sent."""
 
     code: str
     status: int
@@ -101,7 +101,7 @@ class Problem:
 
     @property
     def shown(self) -> str:
-        """What a person reads."""
+        """The text for people."""
         return self.detail or TITLES.get(self.code, "")
 
     def body(self, request_id: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Problem:
 
 
 class Told(Exception):
-    """Raise it to answer with a problem that is no error of the core's."""
+    """Raise it to answer with a problem that is not an error of the core."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -134,7 +134,7 @@ class Told(Exception):
 
 
 def of(error: BaseException) -> Problem | None:
-    """Return the problem that an error is told as; None for what is nobody's fault but ours."""
+    """Return the problem to send for an error; None for a fault of the server."""
     if isinstance(error, Told):
         return error.problem
     if isinstance(error, EsteiraError):
@@ -158,33 +158,33 @@ def of(error: BaseException) -> Problem | None:
 def invalid(
     errors: Sequence[Mapping[str, Any]], *, code: str = "invalid-request", status: int = 422
 ) -> Problem:
-    """What a request says whose fields are wrong; each error has a `pointer` or a `parameter`, and a `detail`."""
+    """Return the problem for wrong fields; each error has a `pointer` or a `parameter`, and a `detail`."""
     said = [f"{one.get('pointer', one.get('parameter'))}: {one['detail']}" for one in errors]
     more = f" (and {len(said) - 5} more)" if len(said) > 5 else ""
     return Problem(code=code, status=status, detail="; ".join(said[:5]) + more, errors=errors)
 
 
 def of_status(status: int, detail: str) -> Problem:
-    """What a server says of a request that no application sees."""
+    """Return the problem for a request that the server refuses before it reaches Django."""
     return Problem(code=BY_STATUS[status], status=status, detail=detail)
 
 
 def not_migrated() -> Problem:
-    """What a release says that was started before its migrations ran; `/readyz` keeps requests away meanwhile."""
+    """Return the problem for pending migrations; `/readyz` fails meanwhile, so that balancers send no requests."""
     return Problem(
         code="not-migrated",
         status=503,
-        detail=f"The database is not yet at this release: run `{settings.MIGRATE_COMMAND}`. Nothing was stored.",
+        detail=f"The database lacks migrations of this release: run `{settings.MIGRATE_COMMAND}`. Nothing was stored.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 
 
 def locked() -> Problem:
-    """What a request says that waited too long for a row which an open transaction holds."""
+    """Return the problem for a request that waited too long for a row lock of another transaction."""
     return Problem(
         code=Held.code,
         status=503,
-        detail="Another transaction holds what this request needs, and has not ended; nothing was changed. Try again.",
+        detail="Another transaction has locked a row that this request needs. Nothing was changed; try again.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 
@@ -192,9 +192,9 @@ def locked() -> Problem:
 def database_away(*, full: bool = False) -> Problem:
     away = (
         "The database does not answer; try again in a few seconds. If the connection broke at the very last "
-        "moment, a submit may have been stored all the same: sent again with the same Idempotency-Key it counts once."
+        "moment, a submit may have been stored: if you send it again with the same Idempotency-Key, it counts once."
     )
-    no_room = "The disk of the database is full, so nothing was stored. Try again when there is room."
+    no_room = "The disk of the database is full, so nothing was stored. Try again when it has free space."
     return Problem(
         code=DatabaseAway.code,
         status=DatabaseAway.status,

@@ -1,4 +1,4 @@
-"""What in a query string is no text: pages refuse it at once, and the API tells it together with other mistakes."""
+"""Find bytes in a query string that are not text: pages refuse them, the API reports them with other mistakes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Mistakes = list[dict[str, Any]]
 
 
 def not_text(query: str) -> Mistakes:
-    """Find what in a query string is no text that can be stored: bytes that are not UTF-8, and NUL."""
+    """Return the parameters of a query string that cannot be stored as text: not UTF-8, or with a NUL."""
     if "%" not in query and query.isascii():
         return []
     found: Mistakes = []
@@ -21,7 +21,7 @@ def not_text(query: str) -> Mistakes:
             found.append({"parameter": name, "detail": NOT_UTF8})
         elif any("\0" in part for part in parts):
             found.append(
-                {"parameter": name.replace("\0", "\ufffd"), "detail": "holds a NUL character; remove it."}
+                {"parameter": name.replace("\0", "\ufffd"), "detail": "contains a NUL character; remove it."}
             )
     return found
 

@@ -1,11 +1,11 @@
-"""Counts what is in each queue, each part within a limit of its own.
+"""Count the jobs in each queue, each part within a time limit of its own.
 
 Waiting jobs are counted up to 10,000 a queue. The view esteira_backlog names their lists (queue, priority, type): each
 is one range of the index that feeds Redis, in which what is due comes first.
 
-While somebody holds an old snapshot, these indexes keep the entries of all that ran since, and to read them takes
-longer and longer. A part that takes too long is left out, and is not asked again for a while: the other numbers, and
-the alerts on them, must not go with it.
+While a transaction holds an old snapshot, these indexes keep the entries of all jobs that ran since, so reading them
+takes longer and longer. A part that takes too long is left out, and is not measured again for a while, so that the
+other numbers, and the alerts on them, stay available.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from esteira.db import Db, Row
 from esteira.db.walk import within
 
-#: So many waiting jobs are counted in one queue; more are told as this many.
+#: At most so many waiting jobs are counted in one queue; if there are more, this number is reported.
 MOST = 10_000
-#: What is measured within a limit: all parts together, and what else is asked, fit into a page's second.
+#: The parts with a time limit each: all parts together, and the other queries, fit into the one second of a page.
 PARTS = ("waiting", "hinted", "running", "files")
 LIMIT_S = 0.2
-#: A part that took too long is asked for again after the first time; that doubles up to the second one.
+#: The pause after a part took too long: it begins with the first value, and doubles up to the second.
 AGAIN_S, LONGEST_S = 2.0, 30.0
 
 # Each row of esteira_backlog is a range of the index job_feed.
@@ -67,20 +67,20 @@ GROUP BY r.queue"""
 
 
 class Limited:
-    """Asks for parts of a page, each within its limit."""
+    """Runs the queries for parts of a page, each within its time limit."""
 
     def __init__(self, core: Db) -> None:
         self._core = core
-        #: Until when each part that took too long is left alone, and for how long that is.
+        #: For each part that took too long: the end of its pause, and the length of the pause.
         self._left_out: dict[str, tuple[float, float]] = {}
 
     @property
     def left_out(self) -> set[str]:
-        """The parts that took too long when they were last asked for."""
+        """The parts that took too long at their last measurement."""
         return set(self._left_out)
 
     def fetch(self, part: str, sql: str, **planner: str) -> list[Row] | None:
-        """Return the rows of a part; None if they take too long, or did a moment ago. `planner`: what it may use."""
+        """Return the rows of a part; None if it takes too long, or did a short time ago. `planner` sets `enable_*`."""
         until, pause_s = self._left_out.get(part, (float("-inf"), AGAIN_S / 2))
         if time.monotonic() < until:
             return None
@@ -101,7 +101,7 @@ class Limited:
 
 @dataclass(frozen=True, kw_only=True)
 class InQueues:
-    """What is in each queue now; a queue that is not named has nothing, and None was not measured."""
+    """The jobs in each queue now; a queue that is not named has none, and None was not measured."""
 
     waiting: Mapping[str, int] | None
     later: Mapping[str, int] | None
@@ -113,13 +113,13 @@ class InQueues:
 
 
 class Queued:
-    """Counts what is in the queues."""
+    """Counts the jobs in the queues."""
 
     def __init__(self, limited: Limited) -> None:
         self._limited = limited
 
     def count(self) -> InQueues:
-        # A bitmap reads the whole range of an index before it gives the first row, and a range may hold millions.
+        # A bitmap scan reads a whole index range before it returns a row, and a range may have millions of rows.
         unfed, fed, running = (
             self._limited.fetch(part, sql, bitmapscan="off")
             for part, sql in (("waiting", _UNFED), ("hinted", _FED), ("running", _RUNNING))
@@ -131,7 +131,7 @@ class Queued:
         for queue, due, first_s in fed or ():
             waiting[queue] = min(MOST, waiting[queue] + due)
             oldest_s[queue] = max(oldest_s[queue], first_s)
-        # Half of what waits would look like all of it.
+        # One of the two counts alone would look like the total.
         whole = unfed is not None and fed is not None
         return InQueues(
             waiting=waiting if whole else None,

@@ -1,6 +1,6 @@
-"""Logs what somebody outside can cause as often as they like: so many lines a minute, then how many were left out.
+"""Limit log lines that a client can cause at any rate: so many per minute, then the number of lines left out.
 
-An attacker must not fill the disk, or bury what matters. Each process counts for itself.
+An attacker must not be able to fill the disk, or to hide important lines among others. Each process counts for itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SPAN_S = 60.0
 
 
 class Allowance:
-    """So many lines in a span, for one kind of lines."""
+    """Allows so many lines in a span of time, for one kind of lines."""
 
     def __init__(self, *, most: int = MOST, span_s: float = SPAN_S) -> None:
         self._most, self._span_s = most, span_s
@@ -44,7 +44,7 @@ class Rarely:
         self._log, self._allowance = log, Allowance(most=most, span_s=span_s)
 
     def warning(self, message: str, *args: Any) -> None:
-        """Log it, unless this minute has had its lines."""
+        """Log the message, unless the limit of this minute is reached."""
         left_out = self._allowance.take()
         if left_out is None:
             return
@@ -54,9 +54,9 @@ class Rarely:
 
 
 class RarelyRefused(logging.Filter):
-    """The same for what Django says of requests that it refuses: each of its loggers has its minute's lines.
+    """The same for Django's log lines about refused requests: each of its loggers has a limit per minute.
 
-    An unknown Host comes with a traceback, of which nobody learns anything. What broke (5xx) is always said.
+    The traceback of an unknown Host is removed, because it has no useful information. There is no limit for 5xx errors.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The id of the request that this code runs for: in its answer, in each of its log lines, empty outside of requests."""
+"""The id of the current request, for its answer and its log lines; empty outside of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that need no Django: a text, JSON or a problem document, straight through ASGI."""
+"""Answers without Django: a text, JSON or a problem document, sent directly through ASGI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 def with_request_id(send: Send) -> Send:
-    """Every answer says which request it belongs to."""
+    """Wrap `send` so that every answer has the request id."""
     name, value = request_id.HEADER.lower().encode(), request_id.current.get().encode()
 
     async def send_with_id(message: Message) -> None:

@@ -1,6 +1,6 @@
-"""The threads that run synchronous code: a fixed number, each with a database connection that it keeps.
+"""The threads that run synchronous code: a fixed number, each with its own permanent database connection.
 
-A request borrows one while Django works for it, and none while bytes come or go.
+A request borrows a thread while Django works on it, and has none while bytes are received or sent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Busy(Exception):
 
 
 class Threads:
-    """A fixed number of threads, the one that was used last goes first; for one event loop."""
+    """A fixed number of threads for one event loop; the thread that was used last is used next."""
 
     def __init__(self, count: int) -> None:
         self._free: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
@@ -35,7 +35,7 @@ class Threads:
             raise Busy from None
 
     def give_back(self, thread: ThreadPoolExecutor) -> None:
-        """Let others have a thread once it is idle: a request may be gone while its view still runs."""
+        """Return a thread to the others once it is idle: a view may still run after its request was cancelled."""
         loop = asyncio.get_running_loop()
         idle: Future[None] = thread.submit(_nothing)
         idle.add_done_callback(lambda _: _call_soon(loop, self._is_idle, thread))
@@ -53,7 +53,7 @@ class Threads:
 
 
 class Few(Threads):
-    """Some of the threads of others, and never more of them at once than `count`; who waits is served in turn."""
+    """At most `count` of the threads of another object at once; waiting requests are served in order."""
 
     def __init__(self, threads: Threads, count: int) -> None:
         super().__init__(0)
@@ -77,7 +77,7 @@ class Few(Threads):
 
 
 class Lane(Executor):
-    """What one request runs its synchronous code on: a borrowed thread, or none while bytes are sent."""
+    """The executor for the synchronous code of one request: a borrowed thread, or none while bytes are sent."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
@@ -88,7 +88,7 @@ class Lane(Executor):
             self._thread = await self._threads.take(patience_s=patience_s)
 
     async def take_again(self) -> None:
-        """Take one for what closes the answer; a client who leaves meanwhile breaks off neither."""
+        """Take a thread to close the answer; if the client disconnects meanwhile, both steps still finish."""
         taking = asyncio.ensure_future(self.take())
         try:
             await asyncio.shield(taking)

@@ -1,4 +1,4 @@
-"""How times, spans and states look on the pages."""
+"""Template filters and tags for times, durations and states on the pages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from esteira_web.read import words
 
 register = template.Library()
 
-#: A sign beside each state's word: colour alone tells nothing to many people.
+#: A sign beside the name of each state: many people cannot distinguish states by colour alone.
 SIGNS = {
     "scheduled": "◷",
     "queued": "○",
     "retrying": "↻",
-    "running": "▶\ufe0e",  # as text, where it would be a coloured picture
+    "running": "▶\ufe0e",  # the selector makes it text, not a coloured emoji
     "succeeded": "✓",
     "failed": "✕",
     "dead": "✖\ufe0e",
@@ -33,7 +33,7 @@ def sign(state: str) -> str:
 
 @register.filter
 def exact(at: datetime | None) -> str:
-    """Say a moment to the second, in UTC."""
+    """Format a moment to the second, in UTC."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else ""
 
 
@@ -44,7 +44,7 @@ def machine(at: datetime | None) -> str:
 
 @register.simple_tag
 def ago(at: datetime | None, now: datetime) -> str:
-    """Say how far a moment lies from the database's clock: "3 min ago", "in 2 h"."""
+    """Format the distance of a moment from the database's clock: "3 min ago", "in 2 h"."""
     if at is None:
         return ""
     seconds = (now - at).total_seconds()
@@ -57,7 +57,7 @@ def ago(at: datetime | None, now: datetime) -> str:
 
 @register.simple_tag
 def took(job: Any, now: datetime) -> str:
-    """Say how long a job ran, or has been running."""
+    """Format how long a job ran, or has been running."""
     begun = job.started_at or job.claimed_at
     if begun is None or job.state == "queued":
         return ""
@@ -71,7 +71,7 @@ def size(count: int) -> str:
 
 @register.filter
 def first_line(error: Any) -> str:
-    """Say the beginning of an error's message."""
+    """Return the beginning of an error message."""
     return words.first_line(error)
 
 

@@ -1,10 +1,11 @@
 """Mail: one message to a few people, or the same message to each address of a list.
 
-SMTP comes from EMAIL_URL, through Django's mail. A mail server has no transactions: a job whose worker died between the
-server's "accepted" and our record sends again, with the same Message-ID, by which servers and mailboxes drop repeats.
-What the server refuses for good (5xx) is not tried again; what it puts off (4xx) is, alone, by a follow-up job if
-others were accepted, so that nobody gets a second copy because of somebody else's full mailbox. A message that the
-server got whole and said nothing about may have been taken: it is sent again a quarter of an hour later.
+The SMTP server comes from EMAIL_URL, through Django's mail. A mail server has no transactions: if the worker dies after
+the server accepted a message and before the job is recorded, the job sends it again, with the same Message-ID, by which
+servers and mailboxes detect duplicates. An address that the server refuses permanently (5xx) is not tried again; an
+address that it defers (4xx) is tried again, by a follow-up job if other addresses were accepted, so that a full mailbox
+gives no other person a second copy. If the server received a whole message and did not answer, it may have accepted it:
+the job sends it again a quarter of an hour later.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from jobs.email._letter import Letter
 from jobs.email._post import MOST_BREAKS, PERMANENT, UNCLEAR_PAUSE_S, PerhapsTaken, Post
 from jobs.email._transaction import Refusal
 
-#: When a list hands what is left to a follow-up job, in seconds: its time limit less what one message may take.
+#: After so many seconds, a list passes its remaining addresses to a follow-up job: the time limit less one message.
 LIST_ENOUGH_S = 6000
 
 
 def _says_something(html: str, info: ValidationInfo) -> str:
-    """Refuse a message whose two forms are blank."""
+    """Refuse a message if both its text and its HTML are blank."""
     if not html.strip() and not info.data.get("text", "-").strip():
         raise ValueError("is empty, and so is text; write one of them.")
     return html
@@ -52,7 +53,7 @@ Html = Annotated[
     AfterValidator(_says_something),
 ]
 ReplyTo = Annotated[
-    Address | None, Field(title="Reply to", description="Where answers go, if not to the sender.")
+    Address | None, Field(title="Reply to", description="The address for replies, if it is not the sender.")
 ]
 Attachments = Annotated[
     tuple[FileRef, ...],
@@ -62,19 +63,19 @@ FirstJob = Annotated[
     UUID | None,
     Field(
         title="Follow-up of",
-        description="Follow-up jobs set it: their mail keeps the Message-ID of that job.",
+        description="Set by follow-up jobs: their mail has the Message-ID of that job.",
     ),
 ]
 
 
-# A server may take ten minutes for its answer to a whole message, and the limit of a command for each address.
+# A server may need ten minutes to answer a whole message, and the limit of a command for each address.
 @job(retries=8, backoff=5, timeout=1800)
 def send(
     ctx: Context,
     to: Annotated[
         list[Address],
         BeforeValidator(split_addresses),
-        Field(min_length=1, max_length=50, title="To", description="All of them see each other's address."),
+        Field(min_length=1, max_length=50, title="To", description="All recipients see all addresses."),
     ],
     subject: Subject,
     text: Text,
@@ -85,8 +86,9 @@ def send(
 ) -> dict[str, Any] | None:
     """Send an e-mail.
 
-    One message to everybody in "To". It has succeeded when the mail server took it for at least one of them; the result
-    names whom it refused. If it refused all of them the job fails, and if it put all of them off the job tries again.
+    It sends one message to all addresses in "To". The job succeeds if the mail server accepts the message for at least
+    one address; the result lists the refused ones. If the server refuses all addresses, the job fails; if it defers all
+    of them, the job is tried again.
     """
     letter = Letter(
         ctx,
@@ -120,7 +122,7 @@ def send_to_list(
             min_length=1,
             max_length=1000,
             title="Address list",
-            description="Nobody sees the other addresses.",
+            description="No recipient sees the other addresses.",
         ),
     ],
     subject: Subject,
@@ -132,8 +134,9 @@ def send_to_list(
 ) -> dict[str, Any] | None:
     """Send an e-mail to a list.
 
-    One message to each address, one after the other; an address that stands there twice gets one. The result names who
-    was refused. Whoever the server puts off, or was not reached when it went away, gets the mail from a follow-up job.
+    It sends one message to each address, one after the other; an address that is in the list twice gets one message.
+    The result lists the refused addresses. A follow-up job sends the mail to addresses that the server deferred, and to
+    those that were left when it became unavailable.
     """
     letter = Letter(
         ctx,
@@ -158,14 +161,14 @@ def send_to_list(
             except (Retry, GiveUp) as trouble:
                 if not said.accepted:
                     raise
-                ctx.log.warning("%s The addresses that are left go to a follow-up job.", trouble)
+                ctx.log.warning("%s A follow-up job gets the remaining addresses.", trouble)
                 break
             else:
                 said.refused.update(refused)
                 if not refused:
                     said.accepted.append(address)
             if post.in_vain or (said.accepted and time.monotonic() > until):
-                ctx.log.warning("The addresses that are left go to a follow-up job.")
+                ctx.log.warning("A follow-up job gets the remaining addresses.")
                 break
     return _conclude(
         ctx,
@@ -176,14 +179,14 @@ def send_to_list(
 
 
 def _turned(ctx: Context, people: Sequence[str]) -> list[str]:
-    """Begin each try with others, so that those at whom the server breaks never stand before everybody else."""
+    """Begin each try at other addresses: an address at which the connection breaks must not always block the others."""
     first = (ctx.try_number - 1) * MOST_BREAKS % len(people)
     return [*people[first:], *people[:first]]
 
 
 @dataclass
 class Said:
-    """Whom the server accepted, whom not (the bare address), and for whom it took a message without a word."""
+    """The accepted addresses, the refused ones (bare), and those whose message the server got without an answer."""
 
     accepted: list[str] = field(default_factory=list)
     refused: dict[str, Refusal] = field(default_factory=dict)
@@ -194,7 +197,7 @@ class Said:
 def _conclude(
     ctx: Context, said: Said, *, to: Sequence[str], again: Callable[[list[str], float], Any]
 ) -> dict[str, Any] | None:
-    """Turn the server's answers into the job's result; a follow-up job is stored together with it, or not at all."""
+    """Turn the server's answers into the job's result; a follow-up job is stored in the same transaction."""
     refused = {
         address: str(refusal) for address, refusal in said.refused.items() if refusal.code >= PERMANENT
     }
@@ -211,7 +214,7 @@ def _conclude(
         return result
     later.sort(
         key=lambda a: bare(a) in said.refused or a in said.unclear
-    )  # those who were not reached go first
+    )  # addresses that were not tried go first
     pause = UNCLEAR_PAUSE_S if said.unclear else 60
     with ctx.completing() as completion:
         result["follow_up"] = {"addresses": len(later), "job": str(again(later, pause).id)}
@@ -222,5 +225,5 @@ def _conclude(
 def _nobody(refused: dict[str, Refusal], *, put_off: bool) -> Exception:
     answers = "; ".join(f"{address}: {refusal}" for address, refusal in list(refused.items())[:5])
     if put_off:
-        return Retry(f"The mail server put the message off for everybody ({answers}).")
-    return GiveUp(f"The mail server refused every address ({answers}). Correct them, then submit a new job.")
+        return Retry(f"The mail server deferred the message for all addresses ({answers}).")
+    return GiveUp(f"The mail server refused all addresses ({answers}). Correct them, then submit a new job.")

@@ -1,7 +1,7 @@
-"""Addresses as people type and paste them, and as SMTP and a header want them.
+"""Addresses: parse them as people type and paste them, and write them as SMTP and headers need them.
 
-A checked address has one spelling: `ana@example.org` or `"Ana Lima" <ana@example.org>`, with its domain in ASCII and no
-quotes around what needs none. So two addresses are the same if their bare forms are.
+A checked address has one canonical form: `ana@example.org` or `"Ana Lima" <ana@example.org>`, with its domain in ASCII
+and without needless quotes. So two addresses are the same if their bare forms are equal.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jobs.email._headers import one_line, phrase
 
 LONGEST_NAME = 100
 DOT_ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*", re.ASCII)
-#: A text in quotes, which begins a word, or an address in its brackets: separators in there separate nothing.
+#: A text in quotes at the beginning of a word, or an address in its brackets: separators inside do not count.
 _WHOLE = r"""(?:(?<![^\s;,])"(?:\\.|[^"\\])*"|<[^<>]*>|[^{ends}])+"""
 PARTS = re.compile(_WHOLE.format(ends=r";\r\n"))
 PIECES = re.compile(_WHOLE.format(ends=","))
 
 
 def split_addresses(value: Any) -> Any:
-    """Let one text stand for a list, as it is typed, or pasted from a mail program.
+    """Split a text into a list of addresses, as people type it or paste it from a mail program.
 
     Semicolons and line ends separate, and so do commas, unless they belong to a name: in quotes, or before the only
     address of a part, as in `Lima, Ana <ana@example.org>; Souza, Rui <rui@example.org>`.
@@ -40,7 +40,7 @@ def split_addresses(value: Any) -> Any:
 
 
 def checked_address(value: str) -> str:
-    """Check `ana@example.org` or `Ana Lima <ana@example.org>`; return its one spelling."""
+    """Check `ana@example.org` or `Ana Lima <ana@example.org>`; return its canonical form."""
     found = re.fullmatch(r"(?:([^<>]*)<([^<>]+)>|([^<>]+))", one_line(value).strip())
     name, inside, alone = found.groups() if found else ("", "", "")
     address = _checked((inside or alone or "").strip(), whole=value)
@@ -56,13 +56,13 @@ def bare(address: str) -> str:
 
 
 def in_header(address: str) -> str:
-    """Return a checked address as a header holds it."""
+    """Return a checked address as it is written in a header."""
     name = address.rpartition("<")[0].strip().strip('"')
     return f"{phrase(name)} <{bare(address)}>" if name else address
 
 
 def without_repeats(addresses: Sequence[str]) -> list[str]:
-    """Keep the first of each; how it is written (name, capitals) makes no difference."""
+    """Keep the first of each address; its name and its upper or lower case make no difference."""
     first: dict[str, str] = {}
     for one in addresses:
         first.setdefault(bare(one).lower(), one)
@@ -70,9 +70,9 @@ def without_repeats(addresses: Sequence[str]) -> list[str]:
 
 
 def ascii_domain(domain: str) -> str:
-    """Return a domain as DNS knows it; raises ValueError.
+    """Return a domain in its form for DNS; raises ValueError.
 
-    Python's own codec follows IDNA 2003, in which straße.de is strasse.de: a domain that may be somebody else's.
+    Python's own codec follows IDNA 2003, in which straße.de is strasse.de: a domain that may have another owner.
     """
     if domain.isascii():
         return domain
@@ -92,13 +92,13 @@ def _checked(value: str, *, whole: str) -> str:
     if not address or not address.isascii():
         raise ValueError(
             f"is not an address such as ana@example.org or Ana Lima <ana@example.org>: {whole[:60]!r}. "
-            "In one text, put a name that holds a comma or a semicolon in quotes."
+            "In one text, put a name with a comma or a semicolon in quotes."
         )
     return address
 
 
 def _mailbox(local: str) -> str:
-    """Take the quotes off a local part that needs none: with them it is the same mailbox, spelled otherwise."""
+    """Remove needless quotes from a local part: with and without them it is the same mailbox."""
     if len(local) < 2 or local[0] != '"' or local[-1] != '"':
         return local
     plain = re.sub(r"\\(.)", r"\1", local[1:-1])

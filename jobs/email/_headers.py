@@ -1,4 +1,4 @@
-"""Texts on their way into a header: one line each, and folded at a space, so that no mail program shows a gap."""
+"""Texts for headers: each on one line, and folded at a space, so that no mail program shows a gap."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from urllib.parse import quote
 
 ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bq]\?[^?\s]*\?=", re.IGNORECASE)
 LONGEST_WORD = 75  # RFC 2047, section 2
-#: What a line keeps for a piece of a file name, once the parameter's own name is written.
+#: The space on a line for a piece of a file name, beside the name of the parameter.
 LONGEST_PIECE = 54
 PLAIN_NAME = re.compile(r"[\w .()+-]{1,54}", re.ASCII)
 
 
 def one_line(value: str) -> str:
-    """Refuse what could begin a header of its own."""
+    """Refuse a text that could begin another header."""
     if any(breaks_lines(c) for c in value):
-        raise ValueError("holds a line break or another control character; write it on one line.")
-    if ENCODED_WORD.search(value):  # a mail program would decode it, line breaks and all
+        raise ValueError("contains a line break or another control character; write it on one line.")
+    if ENCODED_WORD.search(value):  # a mail program would decode it, including line breaks
         raise ValueError("is encoded for a header already; write it as people read it.")
     return value
 
@@ -28,9 +28,9 @@ def breaks_lines(character: str) -> bool:
 
 
 def phrase(name: str) -> str:
-    """Write a name before an address: in quotes, or in encoded words that end where words of the name end.
+    """Return a name for a header, before its address: in quotes, or in encoded words that end where its words end.
 
-    The space between two encoded words does not count, so each of them carries its own.
+    Mail programs ignore the space between two encoded words, so each encoded word includes its own space.
     """
     if name.isascii():
         return f'"{name}"'
@@ -44,12 +44,12 @@ def phrase(name: str) -> str:
 
 
 def _encoded(text: str) -> str:
-    """Encode; what is too long for one word comes as several, with a space and a line break between them."""
+    """Return the text as an encoded word; a long text becomes several, with a space and a line break between them."""
     return Header(text, "utf-8", maxlinelen=LONGEST_WORD).encode()
 
 
 def attachment_named(name: str) -> str:
-    """Write the header of an attachment; a long name goes in pieces (RFC 2231), because a line has an end."""
+    """Return the header of an attachment; a long name is split into pieces (RFC 2231), because lines have a limit."""
     if PLAIN_NAME.fullmatch(name):
         return f'attachment; filename="{name}"'
     pieces = ["utf-8''"]

@@ -1,4 +1,4 @@
-"""The message itself: its headers, its attachments, and a Message-ID that repeats."""
+"""The message: its headers, its attachments, and a Message-ID that is the same in every attempt."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from jobs.email._addresses import ascii_domain, bare, in_header
 from jobs.email._headers import attachment_named, breaks_lines
 
 MIB = 1024**2
-LARGEST_ATTACHMENTS = 25 * MIB  # what most mail servers take, and a fraction of what a worker may hold
+LARGEST_ATTACHMENTS = 25 * MIB  # most mail servers accept this, and it is a small part of a worker's memory
 READ_BYTES = 256 * 1024
 
 
 class Letter:
-    """What all copies of a message have in common; the attachments are read once.
+    """The common parts of all copies of a message; the attachments are read once.
 
-    `first_job` is this job, or the one whose follow-up it is: what that may have sent has the same Message-ID.
+    `first_job` is this job, or the one that it follows up: mail that it may have sent has the same Message-ID.
     """
 
     def __init__(self, ctx: Context, *, first_job: UUID, **params: Any) -> None:
@@ -37,7 +37,7 @@ class Letter:
         self._attachments = _read_attachments(ctx, params["attachments"])
 
     def addressed(self, to: Sequence[str], *, apart: bool = False) -> EmailMultiAlternatives:
-        """Return the message for these people; `apart` gives the first one's copy a Message-ID of its own."""
+        """Return the message to these addresses; `apart` makes a separate Message-ID from the first address."""
         params = self.params
         message = EmailMultiAlternatives(
             params["subject"],
@@ -61,7 +61,7 @@ class Letter:
 
 
 def _sender() -> str:
-    """Return DEFAULT_FROM_EMAIL in the spelling of a checked address; inside a company its domain may have no dot."""
+    """Return DEFAULT_FROM_EMAIL as a checked address; in a company network its domain may have no dot."""
     name, address = parseaddr(settings.DEFAULT_FROM_EMAIL)
     local, at, domain = address.rpartition("@")
     try:
@@ -96,15 +96,15 @@ def _read(ctx: Context, ref: str, room: int) -> tuple[str, bytes]:
                 data += piece
                 if len(data) > room:
                     raise GiveUp(
-                        f"attachments: together larger than {LARGEST_ATTACHMENTS // MIB} MiB; send fewer, or a link."
+                        f"attachments: together they exceed {LARGEST_ATTACHMENTS // MIB} MiB; send fewer, or a link."
                     )
     except NotFound as error:
-        raise GiveUp(f"attachments: {error} It may have been deleted; upload it again.") from None
+        raise GiveUp(f"attachments: {error} The file may have been deleted; upload it again.") from None
     return name, bytes(data)
 
 
 def _part(name: str, data: bytes) -> MIMEBase:
-    """Wrap a file byte for byte; as text, its line ends would be changed on the way."""
+    """Wrap a file without changing a byte; as text, mail servers would change its line ends."""
     guessed, encoding = mimetypes.guess_type(name)
     kind, _, subkind = (guessed or "").partition("/")
     if encoding or kind not in {"application", "audio", "image", "text", "video"}:
@@ -117,6 +117,6 @@ def _part(name: str, data: bytes) -> MIMEBase:
 
 
 def _file_name(name: object) -> str:
-    """Make a name that cannot leave its header, nor its folder when somebody saves it."""
+    """Return a file name that cannot break its header, nor name another folder when it is saved."""
     last = re.split(r"[/\\]", name)[-1] if isinstance(name, str) else ""
     return "".join(c for c in last if not breaks_lines(c)).strip(" .")[:200] or "attachment"

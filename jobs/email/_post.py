@@ -1,7 +1,7 @@
-"""The way to the mail server: one connection for many messages, and every refusal told.
+"""The connection to the mail server: one connection for many messages, with every refusal recorded.
 
-A server that hangs up on one recipient must not keep the message from the others. A connection that breaks when it was
-used before is opened again; if a new one breaks at a recipient, that recipient is put off, and the others go on.
+If the server closes the connection at one recipient, the others must still get the message. A used connection that
+breaks is opened again; if a new connection breaks at a recipient, this recipient is deferred and the others go on.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from jobs.email._addresses import ascii_domain, bare
 from jobs.email._transaction import Broken, Refusal, Unclear, as_refusal, hand_over
 
 PERMANENT = 500
-#: After so many new connections that broke in a row it is the server, and not whom the message is for.
+#: After so many broken new connections in a row, the cause is the server and not a recipient.
 MOST_BREAKS = 10
-#: What somebody may have got already is not sent again before a server that is slow has come to an end.
+#: A message that may have been accepted is sent again only after this time, so that a slow server can finish.
 UNCLEAR_PAUSE_S = 15 * 60
 
 
 class ConnectionLost(Retry):
-    """The connection to the mail server broke, and it was not because of a recipient."""
+    """The connection to the mail server broke, and no recipient was the cause."""
 
 
 class PerhapsTaken(Retry):
-    """The mail server has the whole message and did not say what becomes of it."""
+    """The mail server has received the whole message and has not answered whether it accepts it."""
 
     def __init__(self, said: str) -> None:
         super().__init__(
-            f"The mail server got the whole message and gave no answer that tells whether it took it ({said}). It may "
-            f"have, so the next try comes in {UNCLEAR_PAUSE_S // 60} minutes, with the same Message-ID.",
+            f"The mail server received the whole message, but did not answer whether it accepts it ({said}). It may "
+            f"have accepted it, so the next try is in {UNCLEAR_PAUSE_S // 60} minutes, with the same Message-ID.",
             after=UNCLEAR_PAUSE_S,
         )
 
 
 class Post:
-    """One connection to the mail server for any number of messages, opened with the first."""
+    """One connection to the mail server for any number of messages, opened for the first one."""
 
     def __init__(self) -> None:
         self._connection: BaseEmailBackend | None = None
@@ -57,14 +57,14 @@ class Post:
 
     @property
     def in_vain(self) -> bool:
-        """Whether so many new connections broke in a row that no further message should be tried."""
+        """True if so many new connections broke in a row that no further message should be tried."""
         return self._breaks >= MOST_BREAKS
 
     def deliver(self, message: EmailMultiAlternatives, people: Sequence[str]) -> dict[str, Refusal]:
-        """Hand a message over for these checked addresses; return whom the server refused or put off, by bare address.
+        """Send a message to these checked addresses; return those that the server refused or deferred (bare).
 
-        Raises Retry if the server is away, its kind PerhapsTaken if the message may have been taken, and GiveUp if the
-        server wants nothing from us at all.
+        Raises Retry if the server is unavailable, its subclass PerhapsTaken if the message may have been accepted, and
+        GiveUp if the server refuses everything.
         """
         refused: dict[str, Refusal] = {}
         while left := [one for one in map(bare, people) if one not in refused]:
@@ -106,10 +106,10 @@ class Post:
         try:
             connection.send_messages([message])
         except OSError as error:
-            raise Broken(f"The mail could not be handed over: {error}") from error
+            raise Broken(f"The mail could not be sent: {error}") from error
 
     def _connect(self) -> bool:
-        """See to it that there is a connection; tell whether it is a new one."""
+        """Open a connection if there is none; return whether it is a new one."""
         smtp = getattr(self._connection, "connection", None)
         if isinstance(smtp, smtplib.SMTP) and smtp.sock is None:
             self._drop()
@@ -119,7 +119,7 @@ class Post:
         return True
 
     def _drop(self) -> None:
-        """Hang up without a good-bye: the server would not answer it either."""
+        """Close the connection without QUIT, because the server would not answer it."""
         smtp = getattr(self._connection, "connection", None)
         if isinstance(smtp, smtplib.SMTP):
             smtp.close()
@@ -128,7 +128,7 @@ class Post:
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(OSError):  # what was accepted stays accepted if the good-bye fails
+            with suppress(OSError):  # accepted messages stay accepted if QUIT fails
                 connection.close()
 
 
@@ -146,10 +146,10 @@ def _opened() -> BaseEmailBackend:
     except smtplib.SMTPResponseException as error:
         refusal = as_refusal(error.smtp_code, error.smtp_error)
         if refusal.code >= PERMANENT:
-            raise GiveUp(f"The mail server lets us do nothing ({refusal}). Check EMAIL_URL.") from error
-        raise Retry(f"The mail server puts us off ({refusal}).") from error
+            raise GiveUp(f"The mail server refuses this client ({refusal}). Check EMAIL_URL.") from error
+        raise Retry(f"The mail server defers this client ({refusal}).") from error
     except smtplib.SMTPNotSupportedError as error:
-        raise GiveUp(f"The mail server cannot do what EMAIL_URL asks for: {error}") from error
+        raise GiveUp(f"The mail server does not support a part of EMAIL_URL: {error}") from error
     except OSError as error:
         raise Retry(f"The mail server does not answer: {error}") from error
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""One message over an open SMTP connection, told by how far it got.
+"""Send one message over an open SMTP connection; the error depends on the step that was reached.
 
-Until the last byte is on its way, nobody has the message, and it may be sent again. After it somebody may have it, so
-no answer, or one that cannot be read, is told apart from everything else. RFC 5321 gives each step a limit of its own:
-the server may scan what it got for ten minutes, while a command is answered within the limit of the connection.
+Until the last byte is sent, no recipient has the message, and it may be sent again. After it, a recipient may have the
+message, so a missing or unreadable answer is an error of its own. RFC 5321 gives each step a time limit: the server may
+scan a message for ten minutes, but has to answer a command within the limit of the connection.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from esteira import TimeLimitExceeded
 
-#: How long a server may think about a whole message: RFC 5321, section 4.5.3.2.6.
+#: The time that a server has to answer a whole message: RFC 5321, section 4.5.3.2.6.
 VERDICT_S = 600.0
 SLICE = 64 * 1024
 CLOSING = 421
@@ -22,7 +22,7 @@ WANTED, GO_ON, PUT_OFF, REFUSED = 2, 3, 4, 5
 
 
 class Refusal(NamedTuple):
-    """An SMTP answer: 4xx puts off, 5xx refuses for good, and 0 is none at all."""
+    """An SMTP answer: 4xx defers, 5xx refuses permanently, and 0 means no answer."""
 
     code: int
     text: str
@@ -32,10 +32,10 @@ class Refusal(NamedTuple):
 
 
 class Broken(Exception):
-    """The connection is of no use any more, and nobody has the message.
+    """The connection cannot be used any more, and no recipient has the message.
 
-    `at` are those at whom it broke, and `welcome` those whom the server had accepted before. `silent` is a server that
-    said nothing until the limit, where others hang up.
+    `at` are the recipients at which it broke, `welcome` those that the server had accepted before. `silent` means that
+    the server did not answer within the time limit; other servers close the connection.
     """
 
     def __init__(self, said: str, at: Sequence[str] = (), *, silent: bool = False) -> None:
@@ -46,7 +46,7 @@ class Broken(Exception):
 
 
 class Unclear(Exception):
-    """The message was handed over whole, and there is no answer that tells what became of it."""
+    """The whole message was sent, and no answer shows whether the server accepted it."""
 
 
 def hand_over(
@@ -56,7 +56,7 @@ def hand_over(
     content: bytes,
     refused: MutableMapping[str, Refusal],
 ) -> None:
-    """Hand a message over for these bare addresses, and note whom the server refused. Raises Broken or Unclear."""
+    """Send a message to these bare addresses; add refused ones to `refused`. Raises Broken or Unclear."""
     size = f" size={len(content)}" if smtp.has_extn("size") else ""
     answer = _asked(smtp, f"MAIL FROM:<{sender}>{size}")
     if not _is(answer, WANTED):
@@ -90,7 +90,7 @@ def _welcome(smtp: smtplib.SMTP, people: Sequence[str], refused: MutableMapping[
 
 
 def _is(answer: Refusal, kind: int) -> bool:
-    """Only the first digit of a code is a promise: RFC 5321, section 4.2."""
+    """Compare the first digit of a code only; the others are not reliable: RFC 5321, section 4.2."""
     return answer.code // 100 == kind
 
 
@@ -99,13 +99,13 @@ def _asked(smtp: smtplib.SMTP, command: str, *, wanted: int = WANTED, at: Sequen
         answer = as_refusal(*smtp.docmd(command))
     except (
         OSError
-    ) as error:  # every exception of smtplib is one, and a timeout is told as a closed connection
+    ) as error:  # every exception of smtplib is an OSError, and it reports a timeout as a closed connection
         silent = isinstance(error.__context__, TimeoutError)
         raise Broken(f"The connection to the mail server broke: {error}", at, silent=silent) from error
     if answer.code == CLOSING:
         raise Broken(f"The mail server closed the connection: {answer}", at)
     if answer.code // 100 not in (wanted, PUT_OFF, REFUSED):
-        raise Broken(f"The mail server answered {command[:4]} by nonsense: {answer}", at)
+        raise Broken(f"The mail server answered {command[:4]} with an invalid code: {answer}", at)
     return answer
 
 
@@ -113,12 +113,14 @@ def _sent(smtp: smtplib.SMTP, content: bytes, *, at: Sequence[str]) -> Refusal:
     lines = re.sub(rb"(?m)^\.", b"..", content)
     end = b".\r\n" if lines.endswith(b"\r\n") else b"\r\n.\r\n"
     try:
-        for start in range(0, len(lines), SLICE):  # the limit is one slice's, however long the message is
+        for start in range(
+            0, len(lines), SLICE
+        ):  # the time limit is for one slice, not for the whole message
             smtp.send(lines[start : start + SLICE])
     except OSError as error:
         raise Broken(f"The connection to the mail server broke: {error}", at) from error
     sock = smtp.sock
-    assert sock is not None  # it took all slices
+    assert sock is not None  # it has sent all slices
     usual = sock.gettimeout()
     try:
         sock.settimeout(VERDICT_S)
@@ -133,7 +135,7 @@ def _sent(smtp: smtplib.SMTP, content: bytes, *, at: Sequence[str]) -> Refusal:
 
 
 def _begin_anew(smtp: smtplib.SMTP) -> None:
-    """Clear the server's mind for the next message; without an answer to this the connection is of no use."""
+    """Reset the server's state for the next message; close the connection if it does not answer."""
     try:
         code, _ = smtp.rset()
     except OSError:

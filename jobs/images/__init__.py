@@ -1,6 +1,6 @@
-"""Pictures: thumbnails in several sizes, and one format made from another.
+"""Pictures: thumbnails in several sizes, and conversion to another format.
 
-Both read an uploaded picture of any common format and write plain files: upright, in sRGB, without metadata.
+Both job types read an uploaded picture of any common format and write plain files: upright, in sRGB, without metadata.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Picture = Annotated[
     FileRef, Field(title="Picture", description="An uploaded JPEG, PNG, WebP, AVIF, GIF, TIFF or BMP.")
 ]
 Quality = Annotated[
-    int, Field(ge=1, le=100, title="Quality", description="Higher is better and larger; PNG is always exact.")
+    int,
+    Field(ge=1, le=100, title="Quality", description="Higher is better and larger; PNG is always lossless."),
 ]
 Side = Annotated[int, Field(ge=16, le=4096)]
 
@@ -32,18 +33,21 @@ def thumbnails(
         tuple[Side, ...],
         BeforeValidator(split_list),
         Field(
-            min_length=1, max_length=12, title="Sizes", description="Longest side of each, 16 to 4096 pixels."
+            min_length=1,
+            max_length=12,
+            title="Sizes",
+            description="The longest side of each, 16 to 4096 pixels.",
         ),
     ] = (128, 256, 512),
     square: Annotated[
-        bool, Field(title="Square", description="Cut the middle out, so that all sides are equal.")
+        bool, Field(title="Square", description="Crop to the middle, so that all sides are equal.")
     ] = False,
     format: Kind = "webp",  # noqa: A002
     quality: Quality = 80,
 ) -> dict[str, Any]:
     """Make thumbnails of a picture.
 
-    One file per size, named after the picture. A picture is never made larger than it is.
+    It makes one file per size, named after the picture. A picture is never enlarged.
     """
     wanted = sorted(set(sizes))
     with opened(ctx, picture) as (source, name):
@@ -64,13 +68,16 @@ def convert(
     longest_side: Annotated[
         int | None,
         Field(
-            ge=16, le=30_000, title="Longest side", description="Scale it down to this; empty keeps its size."
+            ge=16,
+            le=30_000,
+            title="Longest side",
+            description="Scale the picture down to this; if empty, it keeps its size.",
         ),
     ] = None,
 ) -> dict[str, Any]:
     """Convert a picture to another format.
 
-    Of an animation, the first picture is taken. Transparency becomes white in a JPEG.
+    Only the first picture of an animation is used. Transparency becomes white in a JPEG.
     """
     ctx.progress(0, 2, "Reading")
     with opened(ctx, picture) as (source, name):
@@ -94,7 +101,7 @@ def _within(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _size_within(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return the size that fits; a side never vanishes."""
+    """Return the size that fits; no side becomes 0."""
     longest = max(size)
     if longest <= side:
         return size

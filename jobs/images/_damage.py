@@ -1,4 +1,4 @@
-"""Why a picture cannot be read: damaged, of a kind that is not supported, or no picture at all. No try helps."""
+"""Explain why a picture cannot be read: damaged, not supported, or not a picture. Further tries would not help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from esteira import GiveUp
 
 READABLE = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")
 READABLE_NAMES = "JPEG, PNG, WebP, AVIF, GIF, TIFF or BMP"
-#: What Pillow's readers raise on files that are cut off, damaged or made to hurt; no database and no time limit does.
+#: Exceptions of Pillow's readers for truncated, damaged or malicious files; databases and time limits raise others.
 DAMAGED = (
     *(OSError, EOFError, SyntaxError, ValueError, RuntimeError, ArithmeticError),
     *(LookupError, TypeError, AttributeError, AssertionError, struct.error, zlib.error),
@@ -30,11 +30,11 @@ CHUNK_HEAD = 8
 
 
 def refusal(error: BaseException, kind: str | None = None) -> GiveUp:
-    """Say what is wrong with a picture of this kind, from what its reader raised."""
+    """Return the error for a picture of this kind, from the exception of its reader."""
     reason = _reason(error)
     if UNSUPPORTED.search(reason):
-        said = f"a {kind or 'picture'} of this sort is not supported ({reason})"
-        return GiveUp(f"picture: {said}. Save it anew as a JPEG or a plain PNG, and upload that.")
+        said = f"this kind of {kind or 'picture'} is not supported ({reason})"
+        return GiveUp(f"picture: {said}. Save it as a JPEG or a plain PNG, and upload that.")
     return GiveUp(f"picture: the file is damaged or cut off ({reason}). Upload it again.")
 
 
@@ -47,12 +47,12 @@ def _reason(error: BaseException) -> str:
         tag = TiffTags.lookup(missed.args[0]).name if isinstance(missed.args[0], int) else "unknown"
         return f"unknown compression {text}" if tag == "unknown" else f"{tag} is missing"
     if "not identified by this driver" in text:
-        return "its header names no size, or no kind of pixels"
+        return "its header has no size, or no kind of pixels"
     return text[:200] or type(error).__name__
 
 
 def why_unread(stream: IO[bytes]) -> GiveUp:
-    """Say why no reader took a file: ask the one whose beginning the file has."""
+    """Return why no reader accepted a file, from the reader whose signature the file has."""
     Image.init()
     stream.seek(0)
     head = stream.read(16)
@@ -69,16 +69,18 @@ def why_unread(stream: IO[bytes]) -> GiveUp:
 
 
 def mended(stream: IO[bytes]) -> IO[bytes] | None:
-    """Return a PNG without those additions that are damaged: texts, times and the like, which no pixel needs.
+    """Return a PNG without its damaged optional parts: texts, times and others that are not needed for the pixels.
 
-    None if it has none, or is no PNG.
+    None if it has no such parts, or is not a PNG.
     """
     stream.seek(0)
     if stream.read(len(PNG)) != PNG:
         return None
     kept, dropped = [PNG], False
     for chunk in _chunks(stream):
-        needless = chunk[4] & 0x20 and chunk[4:8] != b"tRNS"  # a small first letter
+        needless = (
+            chunk[4] & 0x20 and chunk[4:8] != b"tRNS"
+        )  # a lower-case first letter marks an optional chunk
         damaged = struct.unpack(">I", chunk[-4:])[0] != zlib.crc32(chunk[4:-4])
         if needless and (damaged or (chunk[4:8] == b"acTL" and len(chunk) != 20)):
             dropped = True
@@ -88,7 +90,7 @@ def mended(stream: IO[bytes]) -> IO[bytes] | None:
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield whole chunks, with length and checksum; what is cut off at the end is no chunk."""
+    """Yield complete chunks, with length and checksum; an incomplete chunk at the end is left out."""
     while len(head := stream.read(CHUNK_HEAD)) == CHUNK_HEAD:
         length = struct.unpack(">I", head[:4])[0]
         body = stream.read(length + 4)

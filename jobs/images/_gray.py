@@ -1,7 +1,7 @@
-"""Gray of more than 8 bits, as scanners and cameras in science make it, scaled to what can be shown.
+"""Scale gray pictures of more than 8 bits, as scientific scanners and cameras make them, to 8 bits.
 
-Pillow reads it as the computer's own integers or floats; what those mean, the tags of a TIFF say. A picture is worked
-on in bands of some rows, because a whole one takes four bytes a pixel at each step.
+Pillow reads them as native integers or floats; the tags of a TIFF define their meaning. A picture is processed in bands
+of some rows, because each step on a whole picture would take four bytes per pixel.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, NO_DATA = (
     42113,
 )  # tags of TIFF; the last one is GDAL's
 SIGNED, WHITE_IS_ZERO = 2, 0
-#: What is beyond is no measure of light: infinite, or a mark for "nothing was measured here".
+#: Values beyond this are no brightness: infinity, or a mark for "not measured".
 MOST_LIGHT = 3e38
 BAND_PIXELS = 2**20
 
 
 def from_deep_gray(picture: Image.Image) -> Image.Image:
-    """Return deep gray as L, or as LA if one value of it is transparent; give back other pictures as they are.
+    """Return deep gray as L, or as LA if one value is transparent; return other pictures unchanged.
 
-    16 bits keep their range; of other depths the darkest value becomes black, and the lightest white. What is no
-    measure of light (NaN, infinity, "no data") is shown like the darkest. Raises ValueError if nothing else is there.
+    16 bits keep their range; in other depths the darkest value becomes black, and the lightest white. A value that is
+    no brightness (NaN, infinity, "no data") is shown like the darkest. Raises ValueError if there are no other values.
     """
     kind = _Kind.of(picture)
     if kind is None:
@@ -42,10 +42,12 @@ def from_deep_gray(picture: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kind:
-    """What the numbers of a picture mean."""
+    """The meaning of the numbers in a picture."""
 
     range: tuple[float, float] | None
-    wraps_at: float  # from here on numbers stand for ones that are `wraps_by` less, or below 0 for ones that are more
+    wraps_at: (
+        float  # numbers from here on mean `wraps_by` less; if that is negative, numbers below here mean more
+    )
     wraps_by: float
     no_data: float | None
     inverted: bool
@@ -89,7 +91,7 @@ def _light(kind: _Kind, band: Image.Image) -> Image.Image:
 
 
 def _known(kind: _Kind, light: Image.Image) -> Image.Image:
-    """Return a mask of what is a measure of light; no comparison is true of NaN."""
+    """Return a mask of the values that are a brightness; NaN is excluded, because its comparisons are all false."""
     no_data = MOST_LIGHT if kind.no_data is None else kind.no_data
     known = _computed(
         lambda a: (a["x"] > -MOST_LIGHT) * (a["x"] < MOST_LIGHT) * (a["x"] != no_data) * 255, light

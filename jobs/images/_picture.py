@@ -1,7 +1,7 @@
-"""Reading a picture that may be anything, and writing a plain one.
+"""Read a picture from an untrusted file, and write a plain one.
 
-What is read is checked before it is decoded: the format by its content, the size by its header. What comes out is
-upright, in sRGB, and holds pixels only: no EXIF, no place, no camera, no embedded profile.
+The file is checked before it is decoded: the format by its content, the size by its header. The written picture is
+upright, in sRGB, and has pixels only: no EXIF, no place, no camera, no embedded profile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from esteira.errors import NotFound
 from jobs.images._damage import DAMAGED, READABLE, mended, refusal, why_unread
 from jobs.images._pixels import shown
 
-#: A decoded picture takes 4 bytes a pixel, twice while it is turned or encoded.
+#: A decoded picture takes 4 bytes per pixel, and twice that while it is rotated or encoded.
 MAX_PIXELS = 40_000_000
 ORIENTATION = 0x0112
 TURN = {
@@ -37,9 +37,9 @@ TURN = {
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """How to write one kind of file.
+    """The options to write one kind of file.
 
-    `longest` is what the format allows for a side, in pixels; `pixels` is what its encoder does in some 500 MB.
+    `longest` is the format's limit for a side, in pixels; `pixels` is the most that its encoder does in about 500 MB.
     """
 
     pillow: str
@@ -61,7 +61,7 @@ FORMATS = {
         content_type="image/avif",
         longest=32_768,
         pixels=4096**2,
-        options={"max_threads": 2},  # each takes memory, and other jobs want the cores too
+        options={"max_threads": 2},  # each thread takes memory, and other jobs need the cores too
     ),
     "jpeg": Format(pillow="JPEG", ending="jpg", content_type="image/jpeg", longest=65_500, pixels=MAX_PIXELS),
     "png": Format(
@@ -77,14 +77,14 @@ FORMATS = {
 
 @contextmanager
 def opened(ctx: Context, ref: str) -> Iterator[tuple[Image.Image, str]]:
-    """Open an uploaded picture, not decoded yet; give it and its name without the ending.
+    """Open an uploaded picture without decoding it; yield it and its name without the ending.
 
-    Raises GiveUp if the file is gone, no picture, or larger than MAX_PIXELS.
+    Raises GiveUp if the file does not exist, is not a picture, or is larger than MAX_PIXELS.
     """
     try:
         stream = ctx.open(ref)
     except NotFound as error:
-        raise GiveUp(f"picture: {error} It may have been deleted; upload it again.") from None
+        raise GiveUp(f"picture: {error} The file may have been deleted; upload it again.") from None
     with stream:
         picture = _identified(stream)
         _refuse_bomb(*picture.size)
@@ -94,7 +94,7 @@ def opened(ctx: Context, ref: str) -> Iterator[tuple[Image.Image, str]]:
 def _identified(stream: IO[bytes]) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower
             return _read(stream)
     except UnidentifiedImageError:
         raise why_unread(stream) from None
@@ -115,7 +115,7 @@ def _read(stream: IO[bytes]) -> Image.Image:
 
 
 def _refuse_bomb(width: int, height: int) -> None:
-    """Refuse before a byte is decoded: a file of 1 KB may say that it holds a gigabyte of pixels."""
+    """Refuse the size before decoding: the header of a 1 KB file may announce a gigabyte of pixels."""
     if width * height > MAX_PIXELS:
         raise GiveUp(f"picture: it is {width} × {height} pixels; {_too_many()}")
     if not width or not height:
@@ -123,14 +123,14 @@ def _refuse_bomb(width: int, height: int) -> None:
 
 
 def _too_many() -> str:
-    return f"at most {MAX_PIXELS // 1_000_000} million pixels are read. Make it smaller first."
+    return f"the limit is {MAX_PIXELS // 1_000_000} million pixels. Make the picture smaller first."
 
 
 def plain(picture: Image.Image, *, about: int | None = None) -> Image.Image:
-    """Decode: upright, sRGB, one of the modes L, RGB and RGBA, nothing attached. Raises GiveUp if it cannot be read.
+    """Decode a picture: upright, sRGB, mode L, RGB or RGBA, no metadata. Raises GiveUp if it cannot be read.
 
-    `about` is the longest side that is wanted: a JPEG can be decoded at half, a quarter or an eighth of its size, for
-    as much less time and memory.
+    `about` is the longest side that is needed: a JPEG can be decoded at half, a quarter or an eighth of its size, with
+    proportionally less time and memory.
     """
     kind = picture.format
     try:
@@ -152,21 +152,21 @@ def plain(picture: Image.Image, *, about: int | None = None) -> Image.Image:
 def _orientation(picture: Image.Image) -> int:
     try:
         return int(picture.getexif().get(ORIENTATION, 1))
-    except DAMAGED:  # broken metadata is no reason to refuse the pixels
+    except DAMAGED:  # a picture with broken metadata is still usable
         return 1
 
 
 def refuse_too_large(kind: str, width: int, height: int) -> None:
-    """Raise GiveUp if a picture of this size cannot be written; asked before it is decoded."""
+    """Raise GiveUp if a picture of this size cannot be written; this is checked before it is decoded."""
     made = FORMATS[kind]
     if max(width, height) > made.longest:
         limit = f"a side may have at most {made.longest} pixels"
     elif width * height > made.pixels:
-        limit = f"at most {made.pixels // 1_000_000} million pixels are written"
+        limit = f"a picture may have at most {made.pixels // 1_000_000} million pixels"
     else:
         return
     raise GiveUp(
-        f"format: as {kind}, {limit}, and this is {width} × {height}. Set a longest side, or use png."
+        f"format: in {kind}, {limit}; this picture has {width} × {height}. Set a longest side, or use png."
     )
 
 

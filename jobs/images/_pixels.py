@@ -1,4 +1,4 @@
-"""From whatever colours a file has to what can be shown: 8 bits, sRGB, and transparency where there is some."""
+"""Convert the colours of a file to 8 bits and sRGB, with transparency if there is some."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 from jobs.images._damage import DAMAGED
 from jobs.images._gray import from_deep_gray
 
-#: For which pictures a profile may be meant; another one is as good as broken.
+#: The valid pairs of picture mode and profile mode; a profile for another mode is treated as broken.
 MEANT_FOR = {
     ("L", "L"),
     ("LA", "L"),
@@ -30,8 +30,8 @@ def shown(picture: Image.Image) -> Image.Image:
 def _spread(picture: Image.Image) -> Image.Image:
     """Return L, LA, RGB, RGBA, CMYK or LAB: without a palette, and with transparency as a channel."""
     if picture.mode in {"P", "PA"} and not (picture.palette and picture.palette.palette):
-        raise ValueError("its colours are numbers of a palette, and there is none")
-    if picture.mode in {"La", "RGBa"}:  # Pillow takes no other way from here
+        raise ValueError("its colours refer to a palette, which is missing")
+    if picture.mode in {"La", "RGBa"}:  # Pillow supports no other conversion from these modes
         picture = picture.convert(picture.mode.upper())
     if picture.has_transparency_data:
         return picture if picture.mode in {"LA", "RGBA"} else picture.convert("RGBA")
@@ -41,7 +41,7 @@ def _spread(picture: Image.Image) -> Image.Image:
 
 
 def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """Apply an embedded colour profile, because it is dropped; without this a wide-gamut photograph turns pale."""
+    """Apply an embedded colour profile, because it is removed; otherwise a wide-gamut photograph would look pale."""
     if not profile or picture.mode == "LAB":
         return picture
     alpha = picture.getchannel("A") if picture.mode in {"LA", "RGBA"} else None
@@ -53,7 +53,7 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
         colours = picture if picture.mode == mode else picture.convert(mode)
         target = ImageCms.createProfile("sRGB")
         result = ImageCms.profileToProfile(colours, source, target, outputMode="RGB") or picture
-    except (ImageCms.PyCMSError, *DAMAGED):  # a broken profile is as good as none
+    except (ImageCms.PyCMSError, *DAMAGED):  # a broken profile is ignored
         return picture
     if picture.mode in {"L", "LA"}:
         result = result.convert("L")

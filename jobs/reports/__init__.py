@@ -16,7 +16,7 @@ from jobs.reports._history import History, Period, database_clock
 from jobs.reports._sheets import Xlsx, write_csv
 
 MOST_DAYS = 366
-#: More than a person reads, and what stays far below the largest file.
+#: More rows than a person reads, and files far below the size limit.
 MOST_ROWS = 100_000
 MOST_FAILURES = 50
 CONTENT_TYPES = {
@@ -34,7 +34,7 @@ def _zone(name: str) -> str:
 
 
 def _makes_a_period(last: date | None, info: ValidationInfo) -> date | None:
-    """Refuse two days that contradict each other; what is left empty is known when the job runs."""
+    """Refuse two days that contradict each other; an empty day is known only when the job runs."""
     first = info.data.get("first_day")
     if first is None or last is None:
         return last
@@ -65,13 +65,15 @@ def job_history(
             min_length=1,
             max_length=64,
             title="Time zone",
-            description="Where a day begins, and of all times.",
+            description="For the beginning of days, and for all times.",
         ),
         AfterValidator(_zone),
     ] = "UTC",
     job_type: Annotated[
         str,
-        Field(max_length=120, title="Job type", description="Only this one, such as email.send. Empty: all."),
+        Field(
+            max_length=120, title="Job type", description="Only this type, such as email.send. Empty: all."
+        ),
     ] = "",
     formats: Annotated[
         tuple[Literal["pdf", "xlsx", "csv"], ...],
@@ -81,9 +83,9 @@ def job_history(
 ) -> dict[str, Any]:
     """Report the job history.
 
-    Counts the jobs that were submitted in a period by type, day and state, lists them, and says what failed. PDF for
-    reading, XLSX and CSV with a line per job, the newest 100,000. Whoever may submit this type sees the jobs of
-    everybody: their types, states, times, submitters and errors.
+    It counts the jobs that were submitted in a period by type, day and state, lists them, and shows the failures. The
+    PDF is for reading; XLSX and CSV have a line per job, for the newest 100,000. An account that may submit this type
+    sees the jobs of all accounts: their types, states, times, submitters and errors.
     """
     history = History(_period(first_day, last_day, time_zone), job_type)
     report = _Report(ctx, history)
@@ -116,7 +118,7 @@ def _period(first: date | None, last: date | None, zone_name: str) -> Period:
 
 
 class _Report:
-    """What the three formats share: the counts, asked once, and the rows, read again for each."""
+    """The common data of the three formats: the counts, read once, and the rows, read again for each format."""
 
     def __init__(self, ctx: Context, history: History) -> None:
         ctx.progress(0, None, "Counting")

@@ -1,4 +1,4 @@
-"""What the job table says about a period: counts made by the database, and rows read a few thousand at a time."""
+"""Read the jobs of a period: counts from the database, and rows, a few thousand at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from esteira.states import shown_state, tries
 
 ROWS_AT_ONCE = 2000
 LONGEST_TEXT = 300
-#: The states as the chart groups them.
+#: The states in the groups of the chart.
 GROUPS = {
     "succeeded": ("succeeded",),
     "failed": ("failed", "dead"),
@@ -30,7 +30,7 @@ GROUPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """Whole days in a time zone, up to this moment; `now` is the database's clock."""
+    """Whole days in a time zone, but not after `now`, the time of the database."""
 
     first: date
     last: date
@@ -46,7 +46,7 @@ class Period:
         return min(self.begin(self.last + timedelta(days=1)), self.now)
 
     def begin(self, day: date) -> datetime:
-        """Return when a day begins: after the gap where clocks skip midnight, at the first one where there are two."""
+        """Return the beginning of a day: after the gap if clocks skip midnight, at the first if there are two."""
         return datetime.combine(day, time(), self.zone).astimezone(UTC)
 
     @property
@@ -67,7 +67,7 @@ def database_clock() -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeLine:
-    """How one job type did; times in seconds, None if none has succeeded."""
+    """The numbers of one job type; times are in seconds, None if no job has succeeded."""
 
     type: str
     counts: tuple[int, ...]
@@ -81,7 +81,7 @@ class TypeLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One job as a line of a table. Texts are as they were stored: nobody has defused them yet."""
+    """One job as a line of a table. Texts are as stored, and not yet escaped for a spreadsheet."""
 
     id: str
     type: str
@@ -132,10 +132,10 @@ class History:
         return sorted(lines, key=lambda line: (-line.jobs, line.type))
 
     def over_time(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Return (label, count per group) for every day, or week, or month of the period, empty ones too.
+        """Return (label, count per group) for every day, or week, or month of the period, including empty ones.
 
-        PostgreSQL has time zone data of its own, which may be older or newer than Python's: it is given the moments at
-        which days begin, and asked for none.
+        PostgreSQL's time zone data may be older or newer than Python's. So Python computes the beginnings of the days,
+        and PostgreSQL only compares with them.
         """
         labels = self._buckets()
         begins = Value([self.period.begin(day) for day in labels], ArrayField(DateTimeField()))
@@ -152,7 +152,7 @@ class History:
         ]
 
     def rows(self, *, most: int) -> Iterator[Row]:
-        """Read the jobs, newest first, at most so many; a few thousand are in memory at a time."""
+        """Read at most so many jobs, newest first; a few thousand are in memory at a time."""
         found = (
             self._jobs().annotate(said=KeyTextTransform("message", "error")).order_by("-created_at", "-id")
         )
@@ -160,7 +160,7 @@ class History:
         return (self._row(line) for line in values.iterator(chunk_size=ROWS_AT_ONCE))
 
     def failures(self, *, most: int) -> list[Row]:
-        """Return the newest jobs that failed for good."""
+        """Return the newest jobs that failed permanently."""
         return [
             self._row(line)
             for line in self._jobs()
@@ -175,7 +175,7 @@ class History:
         return jobs.filter(type=self.job_type) if self.job_type else jobs
 
     def _buckets(self) -> list[date]:
-        """Return the first days of all buckets; the first one may begin before the period."""
+        """Return the first day of each bucket; the first bucket may begin before the period."""
         days = [self.period.first + timedelta(days=n) for n in range(self.period.days)]
         if len(days) <= 45:
             return days

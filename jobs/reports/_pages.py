@@ -1,4 +1,4 @@
-"""The job history on paper: what happened, a chart, how each type did, and what failed last."""
+"""The job history as a PDF: a summary, a chart, the numbers of each type, and the last failures."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def _heading(title: str) -> Paragraph:
 
 
 def _text(text: str) -> Paragraph:
-    """Show a text as it is: a paragraph's markup can load files and addresses, so nobody's text may hold any."""
+    """Show a text literally: markup in a paragraph can load files and addresses, so it is escaped."""
     return Paragraph(escape(printable(text)), SMALL)
 
 
 def printable(text: str) -> str:
-    """Replace what the built-in fonts cannot draw; the XLSX and CSV have every script."""
+    """Replace characters that the built-in fonts lack; XLSX and CSV have all characters."""
     return " ".join(text.split()).encode("cp1252", "replace").decode("cp1252")
 
 

@@ -1,7 +1,7 @@
 """Tables for spreadsheets, CSV and XLSX, written row by row and safe to open.
 
-Job types, names and error messages are whatever somebody sent. A spreadsheet program runs a cell that begins like a
-formula, so CSV cells that do are led by an apostrophe; in XLSX every text is stored as text and marked as quoted.
+Job types, names and error messages are untrusted texts. A spreadsheet program runs a cell that begins like a formula,
+so such cells get an apostrophe before them in CSV; in XLSX every text is stored as text and marked as quoted.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ from typing import IO, Any
 from jobs.reports._history import GROUPS, Period, Row, TypeLine
 
 FORMULA_SIGNS = frozenset("=+-@\u2212")
-#: Letters and marks that nobody sees, beside the controls, formats and spaces; a program may pass over them all.
+#: Invisible letters and marks, beside the controls, formats and spaces; a program may ignore all of them.
 UNSEEN = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-COLOURS = ("#2e7d32", "#c62828", "#757575", "#1565c0")  # one per group; told apart without colour vision, too
+COLOURS = (
+    "#2e7d32",
+    "#c62828",
+    "#757575",
+    "#1565c0",
+)  # one per group; also distinguishable with colour blindness
 HEADINGS = {
     "id": 37,
     "type": 26,
@@ -42,13 +47,13 @@ HEADINGS = {
 
 
 def looks_like_formula(text: str) -> bool:
-    """Tell whether a spreadsheet program may run a cell; some pass over what cannot be seen before the sign."""
+    """Return whether a spreadsheet program may run a cell; some ignore invisible characters before the sign."""
     if text[:1] in {"\t", "\r", "\n"}:
         return True
     first = next((c for c in text if not _unseen(c)), "")
     return (
         unicodedata.normalize("NFKC", first) in FORMULA_SIGNS
-    )  # wide and small signs count as the plain ones
+    )  # wide and small signs count like the plain ones
 
 
 def _unseen(character: str) -> bool:
@@ -56,7 +61,7 @@ def _unseen(character: str) -> bool:
 
 
 def write_csv(out: IO[bytes], rows: Iterable[Row]) -> None:
-    """Write RFC 4180 in UTF-8; times carry their offset. Without the mark before it, Excel reads another encoding."""
+    """Write RFC 4180 in UTF-8, with time offsets. Without the byte order mark, Excel would use another encoding."""
     out.write(codecs.BOM_UTF8)
     lines = csv.writer(_Encoded(out))
     lines.writerow(HEADINGS)
@@ -65,7 +70,7 @@ def write_csv(out: IO[bytes], rows: Iterable[Row]) -> None:
 
 
 class _Encoded:
-    """Encodes text on its way; a TextIOWrapper would close the file that is not ours."""
+    """Encodes text; a TextIOWrapper would close the file, which the caller owns."""
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
@@ -85,12 +90,12 @@ def _values(row: Row) -> Iterator[Any]:
 
 
 class Xlsx:
-    """A workbook with a summary, a chart and every row; rows go to a temporary file as they come."""
+    """A workbook with a summary, a chart and every row; rows are written to a temporary file at once."""
 
     def __init__(self, out: IO[bytes]) -> None:
         import xlsxwriter
 
-        # Texts are never turned into formulas, links or numbers, whatever they look like.
+        # Texts are never turned into formulas, links or numbers.
         as_text = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
         self._book = xlsxwriter.Workbook(out, {"constant_memory": True, "remove_timezone": True, **as_text})
         self._bold = self._book.add_format({"bold": True})
@@ -141,7 +146,7 @@ class Xlsx:
         sheet.autofilter(0, 0, last, len(HEADINGS) - 1)
 
     def close(self) -> None:
-        """Put the workbook together and write it out."""
+        """Assemble the workbook and write it."""
         self._book.close()
 
     def _sheet(self, name: str, widths: Sequence[int]) -> Any:

@@ -1,8 +1,8 @@
-"""Kubernetes' API as one pod asks it: one namespace, the token of its service account, the standard library.
+"""A client for Kubernetes' API inside a pod: one namespace, the token of its service account, the standard library.
 
-Address, token and authority are what Kubernetes puts into every pod whose manifest says automountServiceAccountToken.
-Token and authority are read again for each request, because the kubelet replaces both while the pod runs. Whatever
-goes wrong is a `NotAnswered` with a sentence for its message. Needs no Django; nothing is tried twice here.
+Kubernetes puts address, token and CA certificate into every pod whose manifest has automountServiceAccountToken. Token
+and certificate are read again for each request, because the kubelet replaces both while the pod runs. Every error is a
+`NotAnswered` with a sentence as its message. This module needs no Django, and does not retry.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ JSON, MERGE = "application/json", "application/merge-patch+json"
 
 
 class NotAnswered(Exception):
-    """Kubernetes did not do what it was asked; the message says why. `status` is 0 if there was no answer at all."""
+    """A request to Kubernetes failed; the message explains why. `status` is 0 if there was no answer at all."""
 
     def __init__(self, sentence: str, status: int = 0) -> None:
         super().__init__(sentence)
@@ -31,7 +31,7 @@ class NotAnswered(Exception):
 
 
 class Api:
-    """The objects of this pod's namespace, as its service account may use them; paths begin below the namespace."""
+    """The objects in this pod's namespace, with the rights of its service account; paths begin below the namespace."""
 
     def __init__(self) -> None:
         try:
@@ -42,7 +42,7 @@ class Api:
             self.namespace = (ACCOUNT / "namespace").read_text().strip()
         except (KeyError, OSError) as error:
             raise NotAnswered(
-                f"This is no pod that may ask Kubernetes ({error}): its manifest needs a serviceAccountName and "
+                f"This process cannot use Kubernetes' API ({error}): its pod needs a serviceAccountName and "
                 "automountServiceAccountToken: true."
             ) from None
         address = f"[{host}]" if ":" in host else host
@@ -52,7 +52,7 @@ class Api:
         return self._ask("GET", path, {"Accept": accept})
 
     def patch(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
-        """Merge `body` into what is there."""
+        """Merge `body` into the object."""
         return self._ask("PATCH", path, {"Accept": JSON, "Content-Type": MERGE}, json.dumps(body).encode())
 
     def _ask(
@@ -67,21 +67,21 @@ class Api:
                 return dict(json.load(answer))
         except HTTPError as error:
             raise NotAnswered(
-                f"Kubernetes answers {error.code} to {method} {what}: {_reason(error)}", error.code
+                f"Kubernetes answered {method} {what} with {error.code}: {_reason(error)}", error.code
             ) from None
         except (OSError, HTTPException) as error:
             raise NotAnswered(
-                f"Kubernetes does not answer to {method} {what}: {getattr(error, 'reason', error)}"
+                f"Kubernetes did not answer {method} {what}: {getattr(error, 'reason', error)}"
             ) from None
         except (ValueError, TypeError) as error:
             raise NotAnswered(
-                f"Kubernetes answers {method} {what} with something else than JSON: {error}"
+                f"Kubernetes answered {method} {what} with something other than JSON: {error}"
             ) from None
 
 
 def _trust() -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
-    # On by default since Python 3.13, and more than clusters hold to: certificates of EKS have no key identifiers.
+    # On by default since Python 3.13, but too strict for some clusters: EKS certificates have no key identifiers.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 

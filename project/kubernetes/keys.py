@@ -1,10 +1,10 @@
-"""Secrets of an installation in Kubernetes: what `project.keys` is for compose, with a Secret for its store.
+"""Make the secrets of an installation in Kubernetes, as `project.keys` does for compose; they are stored in a Secret.
 
-The Secret stands in k8s/ without any key. This process looks at it every few seconds, as long as it runs. What somebody
-set stays; each key that is missing is made, in one patch that names the version it read: if another pod was faster, it
-is refused and everything is read again. So a key that is taken away, for a new password, is made again. Containers wait
-for their keys by themselves (secretKeyRef). Needs no Django, and of Kubernetes only `get` and `patch` of this one name.
-It is ready while every key is there; killed anywhere, it has patched or it has not.
+The Secret is in k8s/ without any key. This process checks it every few seconds. It keeps the keys that exist and makes
+the missing ones, in one patch with the resource version that it read: if another pod was faster, Kubernetes refuses the
+patch and this process reads the Secret again. So to get a new password, remove its key. Containers wait for their keys
+by themselves (secretKeyRef). This process needs no Django, and of Kubernetes only the rights `get` and `patch` for this
+one name. It is ready while every key exists; if it is killed, the patch was made completely or not at all.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from project.kubernetes.api import Api, NotAnswered
 NAME = "esteira"
 RUN_DIR = Path(os.environ.get("RUN_DIR", "/run/esteira"))
 LOOK_S = 5.0
-#: After a refusal; twice as long after each further one.
+#: The pause after a refusal; it doubles after each further one.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 20.0
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _end)
-    (RUN_DIR / "keys.ready").unlink(missing_ok=True)  # of a container before this one
+    (RUN_DIR / "keys.ready").unlink(missing_ok=True)  # from an earlier container
     try:
         keys = Keys(Api())
     except NotAnswered as error:
@@ -42,29 +42,29 @@ def main() -> None:
 
 
 def _end(*_: object) -> NoReturn:
-    """As the first process of a container, Python is deaf to SIGTERM until it has a handler."""
+    """Exit at SIGTERM: without a handler, the first process of a container ignores it."""
     sys.exit(0)
 
 
 class Keys:
-    """One look after the other; remembers which trouble it has told of, and how long to rest after the next."""
+    """Checks the Secret repeatedly; remembers the last error that was printed, and the pause after the next one."""
 
     def __init__(self, api: Api) -> None:
         self._api, self._pause_s = api, FIRST_PAUSE_S
         self._told: str | None = None
 
     def look(self) -> float:
-        """Make what is missing, say so once, and return the seconds until the next look."""
+        """Make the missing keys, print them, and return the seconds until the next check."""
         (RUN_DIR / "keys.alive").touch()
         try:
             made = fill(self._api)
         except NotAnswered as error:
-            # Somebody else wrote in between: what they wrote is read next, and is no trouble.
+            # The Secret was changed in between, which is no error: the next check reads the change.
             return FIRST_PAUSE_S if error.status == HTTPStatus.CONFLICT else self._refused(str(error))
         if made:
             print(f"made {', '.join(made)}", flush=True)
         elif self._told != "":
-            print("every key is there", flush=True)
+            print("all keys exist", flush=True)
         self._told, self._pause_s = "", FIRST_PAUSE_S
         (RUN_DIR / "keys.ready").touch()
         return LOOK_S
@@ -79,7 +79,7 @@ class Keys:
 
 
 def fill(api: Api) -> list[str]:
-    """Add what is missing and return the names of it; raises NotAnswered, and then nothing was added."""
+    """Add the missing keys and return their names; if it raises NotAnswered, nothing was added."""
     secret = api.get(f"secrets/{NAME}")
     missing = missing_of(secret, namespace=api.namespace)
     if missing:
@@ -94,19 +94,19 @@ def fill(api: Api) -> list[str]:
 
 
 def missing_of(secret: Mapping[str, Any], *, namespace: str = "") -> dict[str, str]:
-    """Make what a Secret lacks; addresses are made of the passwords that are there or made here."""
+    """Return new values for the keys that a Secret lacks; addresses contain the existing or the new passwords."""
     data = (secret.get("data") or {}).items()
     there = {name: base64.b64decode(value).decode(errors="replace") for name, value in data if value}
     made = {one.name: one.make() for one in SECRETS if one.name not in there}
     passwords = {name: quote(value, safe="") for name, value in {**there, **made}.items()}
-    # With its namespace, because KEDA reads this address too (k8s/keda), and asks from a namespace of its own.
+    # The host has the namespace, because KEDA uses this address too (k8s/keda), from a namespace of its own.
     postgres = f"postgres.{namespace}.svc" if namespace else "postgres"
     addresses = {
         "database_url": f"postgresql://esteira_app:{passwords['postgres_app_password']}@{postgres}:5432/esteira",
         "redis_url": f"redis://esteira:{passwords['redis_password']}@redis:6379/0",
         "flower_redis_url": f"redis://flower:{passwords['redis_flower_password']}@redis:6379/0",
     }
-    if "database_url" not in there:  # somebody else's server has the one role that its address names
+    if "database_url" not in there:  # an external server has only the role in its address
         owner = f"postgresql://esteira:{passwords['postgres_password']}@{postgres}:5432/esteira"
         addresses["database_owner_url"] = owner
     return made | {name: value for name, value in addresses.items() if name not in there}

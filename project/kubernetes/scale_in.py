@@ -1,13 +1,13 @@
-"""Scaling in takes idle workers first: keeps the deletion cost of each worker's pod in step with what it runs.
+"""Make Kubernetes scale in idle workers first, by keeping the deletion cost of each worker's pod up to date.
 
-Who lowers the number of replicas (a person, an HPA, KEDA) does not choose the pods that go; the ReplicaSet takes those
-with the lowest annotation `controller.kubernetes.io/pod-deletion-cost`. Every second this process asks PostgreSQL who
-runs what, and patches the pods whose cost changed. It decides nothing else and holds nothing that matters: while it is
-away, costs are old and scaling in may take a busy worker, which drains as ever. Two of them are harmless.
+The number of replicas is lowered by a person, an HPA or KEDA, but the ReplicaSet chooses the pods to delete: those with
+the lowest annotation `controller.kubernetes.io/pod-deletion-cost`. Every second this process reads the running jobs of
+each worker from PostgreSQL, and patches the pods whose cost changed. It decides nothing else and stores nothing: while
+it is down, costs are old and scaling in may delete a busy worker, which drains as usual. Two of them are harmless.
 
-    0                  idle for ten seconds, or never busy
-    1                  idle for less: between two short jobs
-    1000 × jobs + age  busy; with equal numbers the longest running job decides, so that young work is moved first
+    0                  idle for at least ten seconds, or never busy
+    1                  idle for less than that: between two short jobs
+    1000 × jobs + age  busy; with equal numbers the longest running job decides, so that new work is moved first
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ log = logging.getLogger("project.kubernetes.scale_in")
 NAME = "scale-in"
 ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 WORKERS = "app.kubernetes.io/name=worker,app.kubernetes.io/part-of=esteira"
-#: Names and annotations are enough; whole pods are fifty times as much to send every second.
+#: Names and annotations are enough; whole pods would be fifty times the data every second.
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 TURN_S, DATABASE_TIMEOUT_S = 1.0, 3.0
 IDLE_S = 10.0
 IDLE, RESTING, A_JOB = 0, 1, 1000
-#: Ages count in steps of a twentieth: exact while a job is young, and an hour of it is some 150 patches, not 3600.
+#: Ages grow in steps of 5 %: exact for young jobs, and an hour of one job makes about 150 patches, not 3600.
 STEP = 1.05
-#: Kubernetes reads an int32.
+#: Kubernetes parses the cost as an int32.
 HIGHEST = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What one pod runs: how many jobs at a time, and for how long the oldest of them already."""
+    """The load of one pod: the number of running jobs, and how long the oldest of them has been running."""
 
     jobs: int
     oldest_s: float
@@ -72,12 +72,12 @@ def main() -> None:
 
 
 def _end(*_: object) -> NoReturn:
-    """As the first process of a container, Python is deaf to SIGTERM until it has a handler."""
+    """Exit at SIGTERM: without a handler, the first process of a container ignores it."""
     sys.exit(0)
 
 
 class ScaleIn:
-    """One turn after the other; remembers when it saw each pod busy, and which trouble it has told of."""
+    """Updates the costs repeatedly; remembers when each pod was last busy, and the last error that was logged."""
 
     def __init__(self, api: Api, db: PrivateConnection) -> None:
         self._api, self._db = api, db
@@ -85,18 +85,18 @@ class ScaleIn:
         self._told = ""
 
     def turn(self) -> None:
-        """Put the costs right; what fails is told once, and the next turn tries again."""
+        """Update the costs; an error is logged once, and the next turn tries again."""
         trouble, unexpected = "", None
         liveness.touch(NAME)
         try:
             self._settle(loads(self._db))
         except ConnectionLost as error:
             self._db.close()
-            trouble = f"{migration_lock.away(error)} Costs stay as they are until it does."
+            trouble = f"{migration_lock.away(error)} The deletion costs are not updated until it answers."
         except NotAnswered as error:
             trouble = str(error)
-        except Exception as error:  # whatever an API may say, the next turn is a second away
-            trouble, unexpected = f"a turn failed in an unexpected way: {error!r}", error
+        except Exception as error:  # no answer of an API may end this process; the next turn is in a second
+            trouble, unexpected = f"a turn failed with an unexpected error: {error!r}", error
         self._tell(trouble, unexpected)
 
     def _settle(self, busy: Mapping[str, Load]) -> None:
@@ -110,18 +110,20 @@ class ScaleIn:
             try:
                 self._api.patch(f"pods/{pod['name']}", {"metadata": {"annotations": {ANNOTATION: wanted}}})
             except NotAnswered as error:
-                if error.status == HTTPStatus.NOT_FOUND:  # it has ended since it was listed
+                if error.status == HTTPStatus.NOT_FOUND:  # the pod has ended since it was listed
                     continue
                 failed = error
-                if not error.status:  # the others would wait as long, for as little
+                if (
+                    not error.status
+                ):  # without any answer, the other pods would only wait for the same timeout
                     break
         if failed:
             raise failed
 
     def _pods(self) -> list[dict[str, Any]]:
-        """Return name and annotations of the pods that may be chosen; those that end already are not among them."""
+        """Return name and annotations of the pods, without those that already end."""
         items = self._api.get(f"pods?labelSelector={quote(WORKERS)}", accept=METADATA)["items"]
-        # An empty list of metadata is a null, as Go writes it.
+        # Kubernetes sends an empty list as null, because it is written in Go.
         pods = [item["metadata"] for item in items or () if not item["metadata"].get("deletionTimestamp")]
         names = {pod["name"] for pod in pods}
         self._busy_at = {name: at for name, at in self._busy_at.items() if name in names}
@@ -133,7 +135,7 @@ class ScaleIn:
             self._busy_at[name] = now
             return cost(load)
         if name not in self._busy_at:
-            # A new pod was never busy. One with a cost was, before this process began: it counts from now on.
+            # A new pod was never busy. One with a cost was busy before this process began: it is idle from now on.
             self._busy_at[name] = float("-inf") if _annotation(pod) in (None, str(IDLE)) else now
         return RESTING if now - self._busy_at[name] < IDLE_S else IDLE
 
@@ -148,9 +150,9 @@ class ScaleIn:
 
 
 def loads(db: Db) -> dict[str, Load]:
-    """Return what each pod runs that runs anything.
+    """Return the load of each pod that runs jobs.
 
-    A batch counts as one job: its jobs run one after the other in one process, and all are short.
+    A batch counts as one job: its jobs run one after the other in one process, and all of them are short.
     """
     rows = db.fetch(
         """SELECT coalesce(w.host, split_part(split_part(j.worker, '/', 1), '@', 2)),

@@ -1,5 +1,5 @@
 """The whole stack without containers, as `make run` starts it: `python -m project.local`.
 
-`options` reads what the caller chose, `home` keeps the folder `.esteira/`, `parts` says what runs,
-`supervise` keeps one part running, `watch` notices saved job files, `stack` tells the story.
+`options` reads the options of the caller, `home` manages the folder `.esteira/`, `parts` declares the processes,
+`supervise` keeps one process running, `watch` detects saved job files, and `stack` connects all of them.
 """

@@ -1,4 +1,4 @@
-"""The one block that a newcomer reads when everything answers."""
+"""The block of text that is printed when the stack has started."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from project.local.parts import DEV_USER
 
 
 def block(options: Options, home: Home, password: str, seconds: float) -> str:
-    """Say where things are, how to sign in, what to type next, how to stop."""
+    """Return the text with the addresses, the login, the next commands, and the way to stop."""
     manage = f"{_shown(Path(sys.executable))} manage.py"
-    mail = options.email_url or f"{_shown(home.mail)}/ (caught here, nothing leaves this machine)"
+    mail = options.email_url or f"{_shown(home.mail)}/ (a local mail catcher: no mail leaves this machine)"
     rows = [
         ("jobs", f"{options.web_url}/"),
         ("admin", f"{options.web_url}/admin/"),
         ("Flower", f"{options.flower_url}/"),
         ("sign in", f"{DEV_USER} · {password}"),
         ("mail", mail),
-        ("addresses", f"{_shown(home.root / 'env')} (manage.py reads it while this runs)"),
+        ("addresses", f"{_shown(home.root / 'env')} (manage.py reads this file while the stack runs)"),
         ("", ""),
         ("try", f"{manage} jobs demo"),
-        ("change", f"save a file of {' or '.join(options.job_packages)}: worker, beat and web reload it"),
-        ("break", f"kill -9 $(cat {_shown(home.run)}/worker.pid): it comes back, and so do its jobs"),
+        ("change", f"save a file of {' or '.join(options.job_packages)}: worker, beat and web reload"),
+        (
+            "break",
+            f"kill -9 $(cat {_shown(home.run)}/worker.pid): the worker starts again, and its jobs run again",
+        ),
         (
             "stop",
             f"Ctrl-C, or kill {os.getpid()}: running jobs have {options.drain_seconds:g} s; data is kept",
@@ -37,5 +40,5 @@ def block(options: Options, home: Home, password: str, seconds: float) -> str:
 
 
 def _shown(path: Path) -> str:
-    """Shorten a path inside the project; it is meant to be typed there."""
+    """Return a path inside the project as a relative one, for a terminal in that folder."""
     return str(path.relative_to(BASE_DIR)) if path.is_relative_to(BASE_DIR) else str(path)

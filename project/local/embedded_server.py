@@ -1,7 +1,7 @@
-"""What the embedded servers share: a folder, a port, a password made once, a process with its offspring.
+"""The common base of the embedded servers: a folder, a port, a password made once, a process with its children.
 
-`launch()` prepares the data and says what to execute, for a supervisor of its own; `start()`, `stop()` and
-`kill()` do it all for a test. A server can be started again on the same port and data, however it ended.
+`launch()` prepares the data and returns the command, for a supervisor; `start()`, `stop()` and `kill()` do everything
+for a test. A server can be started again on the same port and data, in whatever way it ended.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from project.local.embedded_launch import EmbeddedError, Launch
 
 
 def free_port(wanted: int | None = None) -> int:
-    """Return a port on 127.0.0.1 that is free now: the wanted one, if it is."""
+    """Return a port on 127.0.0.1 that is free now: the wanted one, if it is free."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", wanted or 0))
@@ -52,7 +52,7 @@ class Server(ABC):
 
     @property
     def log(self) -> Path:
-        """Where `start()` sends the server's output."""
+        """The file for the server's output after `start()`."""
         return self.home / "server.log"
 
     @property
@@ -63,14 +63,14 @@ class Server(ABC):
 
     @abstractmethod
     def launch(self) -> Launch:
-        """Prepare the data, clear what an earlier life left, and say what to execute."""
+        """Prepare the data, remove leftovers of an earlier run, and return the command."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Tell whether it takes connections now."""
+        """Return whether the server accepts connections now."""
 
     def start(self, timeout: float = 60) -> None:
-        """Start it and return once it answers."""
+        """Start the server and return once it answers."""
         with self.log.open("ab") as log:
             self.process = self.launch().popen(log)
         deadline = time.monotonic() + timeout
@@ -84,11 +84,11 @@ class Server(ABC):
             time.sleep(0.02)
 
     def stop(self, mode: str = "fast", timeout: float = 30) -> None:
-        """Stop it and wait until it and all its processes are gone; harmless if it is not running."""
+        """Stop the server and wait until all its processes have ended; harmless if it does not run."""
         self._end(self.stop_signals[mode], timeout)
 
     def kill(self) -> None:
-        """SIGKILL its main process, as a crash would, and wait until its orphans are gone too."""
+        """End its main process with SIGKILL, like a crash, and wait until its children have ended too."""
         self._end(signal.SIGKILL, timeout=30)
 
     def _end(self, how: signal.Signals, timeout: float) -> None:
@@ -105,11 +105,11 @@ class Server(ABC):
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return " / ".join(lines[-3:]) or "it said nothing"
+        return " / ".join(lines[-3:]) or "it printed nothing"
 
 
 def end_processes(processes: list[psutil.Process], how: signal.Signals, patience: float) -> None:
-    """Send the signal, wait, and SIGKILL what is still there."""
+    """Send the signal, wait, and send SIGKILL to the processes that still run."""
     for process in processes:
         _signal(process, how)
     deadline = time.monotonic() + patience
@@ -120,7 +120,7 @@ def end_processes(processes: list[psutil.Process], how: signal.Signals, patience
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Tell whether it still runs; a zombie does not (in a container nobody may ever reap it)."""
+    """Return whether a process still runs; a zombie does not (in a container it may never be reaped)."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -135,7 +135,7 @@ def _signal(process: psutil.Process, how: signal.Signals) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file at once with one that only its owner can read."""
+    """Replace a file atomically with one that only its owner can read."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,8 +1,8 @@
-"""The folder `.esteira/`: one supervisor at a time, addresses and secrets, process ids, and leftovers.
+"""The folder `.esteira/`: a lock for one supervisor at a time, addresses and secrets, process ids, and leftovers.
 
-`env` is what `manage.py` reads while the stack is up, and where secrets made once are found again; only its
-owner may read it. `run/lock` is held by an flock, which the kernel lets go however the supervisor ends: a
-process id that the next one finds in `run/` is a leftover.
+`manage.py` reads `env` while the stack runs, and the next start reads the secrets in it again; only its owner may read
+it. `run/lock` is locked with flock, which the kernel releases at every end of the supervisor: so a process id that the
+next supervisor finds in `run/` is a leftover.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Home:
         self._lock: int | None = None
 
     def claim(self) -> None:
-        """Make the folder ours until this process ends, or say whose it is."""
+        """Lock the folder until this process ends; raises EmbeddedError with the owner if it is in use."""
         self._refuse_strangers()
         try:
             self.run.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.run / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise EmbeddedError(
-                f"{self.root} cannot be written ({error.strerror}). Choose another place: make run DATA_DIR=…"
+                f"{self.root} cannot be written ({error.strerror}). Choose another folder: make run DATA_DIR=…"
             ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +51,7 @@ class Home:
         os.write(self._lock, f"{os.getpid()}\n".encode())
 
     def kept(self) -> dict[str, str]:
-        """Return what an earlier start wrote to `env`."""
+        """Return the variables that an earlier start wrote to `env`."""
         file = self.root / "env"
         lines = file.read_text().splitlines() if file.exists() else []
         pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
@@ -64,7 +64,7 @@ class Home:
         write_private(self.root / "env", head + "".join(lines))
 
     def port_of(self, kept_url: str) -> int:
-        """Return the port that an earlier start used, if it is free, so that addresses stay."""
+        """Return the port of an earlier start, if it is free, so that addresses do not change."""
         try:
             wanted = (
                 urlsplit(kept_url).port if "@127.0.0.1:" in kept_url or "//127.0.0.1:" in kept_url else None
@@ -82,10 +82,12 @@ class Home:
         (self.run / f"{name}.pid").unlink(missing_ok=True)
 
     def clear_leftovers(self) -> list[str]:
-        """End what a killed supervisor left running; return the names of those parts."""
+        """End the processes that a killed supervisor left; return the names of those parts."""
         left = {}
         for file in sorted(self.run.glob("*.pid")):
-            if file.stem != "postgres" and (family := _family(file)):  # PostgreSQL clears its own, gently
+            if file.stem != "postgres" and (
+                family := _family(file)
+            ):  # `Postgres` ends its own leftovers with a softer signal
                 left[file.stem] = family
             file.unlink()
         end_processes(
@@ -99,7 +101,7 @@ class Home:
             name, you = _user_name(owner), _user_name(os.geteuid())
             raise EmbeddedError(
                 f"{self.root} belongs to {name}, who started the stack before, and you are {you}. "
-                f"Start it as {name}, or choose another place: make run DATA_DIR=…"
+                f"Start it as {name}, or choose another folder: make run DATA_DIR=…"
             )
 
     def _already_running(self) -> str:
@@ -107,13 +109,13 @@ class Home:
         where = self.kept().get("WEB_URL", "")
         return (
             f"Esteira already runs from this folder: process {pid}{', ' + where if where else ''}. "
-            f"Stop it with Ctrl-C in its window or `kill {pid}`; for a second stack beside it: "
+            f"Stop it with Ctrl-C in its terminal or `kill {pid}`; to start a second stack: "
             "make run DATA_DIR=… PORT=… FLOWER_PORT=…"
         )
 
 
 def _family(file: Path) -> list[psutil.Process]:
-    """Return the process that a pid file means, with its offspring; none if its number has a new owner."""
+    """Return the process of a pid file and its children; none if the id belongs to a newer process."""
     try:
         process = psutil.Process(int(file.read_text()))
         lag = file.stat().st_mtime - process.create_time()

@@ -1,7 +1,7 @@
-"""A local mail catcher: whatever is sent to it lands in a Maildir, and nothing leaves this machine.
+"""A local mail catcher: it stores all mail in a Maildir, and no mail leaves this machine.
 
-`python -m project.local.mailbox PORT FOLDER [ADDRESS]`. A message is confirmed to its sender after the Maildir holds it
-on disk. Any mail reader opens the folder: `mutt -f .esteira/mail`.
+`python -m project.local.mailbox PORT FOLDER [ADDRESS]`. A message is confirmed to its sender after it is stored on
+disk. Mail readers can open the folder: `mutt -f .esteira/mail`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 from aiosmtpd.handlers import Mailbox
 from aiosmtpd.smtp import SMTP
 
-LARGEST_MESSAGE = 150 * 1024**2  # a 100 MiB file grows by a third on its way through e-mail
+LARGEST_MESSAGE = 150 * 1024**2  # e-mail encoding makes a 100 MiB file a third larger
 
 
 async def serve(port: int, folder: str, address: str = "127.0.0.1") -> None:
-    """Take mail until SIGTERM or SIGINT."""
+    """Accept mail until SIGTERM or SIGINT."""
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    # A Maildir makes its folders only together with one that is not there yet; a mounted one is there.
+    # Maildir makes its subfolders only if its folder does not exist yet, but a mounted folder exists.
     for part in ("tmp", "new", "cur"):
         (Path(folder) / part).mkdir(parents=True, exist_ok=True)
     handler = Mailbox(Path(folder))

@@ -1,4 +1,4 @@
-"""What the caller of `make run` may choose, from the environment or `.env`; a bad value is a sentence."""
+"""The options of `make run`, from the environment or `.env`; the error for a wrong value is a sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The choices of one start. An empty address means: run the embedded server; port 0 means none."""
+    """The options of one start. An empty address means the embedded server; port 0 means no port."""
 
     data_dir: Path
     port: int
@@ -42,7 +42,7 @@ class Options:
 
 
 def read() -> Options:
-    """Read the options as `project.settings` does, so that the parts and the supervisor agree."""
+    """Read the options as `project.settings` does, so that the parts and the supervisor have the same values."""
     env = environ.FileAwareEnv()
     env.read_env(str(BASE_DIR / ".env"), overwrite=False)
 
@@ -67,7 +67,7 @@ def read() -> Options:
 
 
 def require_free(name: str, port: int) -> None:
-    """Refuse a taken port: name it, who has it, and the variable that chooses another."""
+    """Raise EmbeddedError for a port in use, with the process that has it and the variable for another port."""
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -75,16 +75,16 @@ def require_free(name: str, port: int) -> None:
             probe.listen()
     except PermissionError:
         raise EmbeddedError(
-            f"Port {port} needs root. Choose one above 1023: make run {name}={port + 8000}"
+            f"Port {port} needs root. Choose a port above 1023: make run {name}={port + 8000}"
         ) from None
     except OSError:
         raise EmbeddedError(
-            f"Port {port} is taken by {_owner_of(port)}. Stop it, or choose: make run {name}={port + 1}"
+            f"Port {port} is in use by {_owner_of(port)}. Stop it, or choose another port: make run {name}={port + 1}"
         ) from None
 
 
 def _owner_of(port: int) -> str:
-    """Name the process that listens there, if this user may know."""
+    """Describe the process that listens on the port, if this user may see it."""
     unknown = f"another program (to see which: ss -ltnp 'sport = :{port}')"
     try:
         listening = [
@@ -105,15 +105,13 @@ def _port(name: str, value: str) -> int:
 
 
 def _port_or_none(name: str, value: str) -> int:
-    """Return 0 for none: on a laptop there is rarely a Prometheus, and one port less can be taken."""
+    """Return 0 for no port: a laptop rarely has a Prometheus, and one port less can be in use."""
     return 0 if value in ("", "0") else _port(name, value)
 
 
 def _concurrency(value: str) -> str:
     if value != "auto" and (not value.isdecimal() or int(value) < 1):
-        raise EmbeddedError(
-            f"CONCURRENCY={value} is not a number of worker processes: give 1 or more, or auto."
-        )
+        raise EmbeddedError(f"CONCURRENCY={value} is not a number of processes: give 1 or more, or auto.")
     return value
 
 

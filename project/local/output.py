@@ -1,7 +1,7 @@
-"""Everybody's lines in one stream: a coloured, aligned prefix tells the parts apart.
+"""The output of all parts in one stream, with a coloured, aligned prefix for each part.
 
-No colour if NO_COLOR is set or standard output is not a terminal. A reader that goes away (`make run | head`)
-is a wish to stop, not an error.
+There is no colour if NO_COLOR is set or standard output is not a terminal. If the reader closes the pipe
+(`make run | head`), the stack stops, which is no error.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ LONGEST_LINE = 64 * 1024
 
 
 class Output:
-    """The stream that people read."""
+    """The stream for people."""
 
     def __init__(self, on_closed: Callable[[], None]) -> None:
         self._on_closed = on_closed
         self._coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
     def say(self, text: str) -> None:
-        """Say something in the supervisor's own name."""
+        """Print a message of the supervisor itself."""
         self.line("esteira", text)
 
     def line(self, name: str, text: str) -> None:
@@ -65,7 +65,7 @@ class Reader:
         asyncio.get_running_loop().add_reader(descriptor, self._read)
 
     async def finish(self, patience: float = 1) -> None:
-        """Read to the end; somebody who still holds the other end is waited for only shortly."""
+        """Read to the end; if another process still holds the other end of the pipe, wait only for a short time."""
         try:
             await asyncio.wait_for(self._ended.wait(), patience)
         except TimeoutError:

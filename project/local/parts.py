@@ -1,7 +1,7 @@
-"""What the stack is made of: the embedded servers, and the four processes as they run in production.
+"""The parts of the stack: the embedded servers, and the four processes as they run in production.
 
-Every part is asked whether it works, never assumed to: a server by its protocol, web by `/readyz`, worker and
-beat by the file that each turn of their loop touches. The kernel ends them all if the supervisor is killed.
+Every part has a health check: a server by its protocol, web by `/readyz`, worker and beat by the file that each turn of
+their loop touches. The kernel ends all parts if the supervisor is killed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from project.local.options import BASE_DIR, Options
 from project.local.supervise import Part
 
 DEV_USER = "admin"
-OTHER_PASSWORD = f"The user {DEV_USER} keeps another password than the one in .esteira/env."
-# Celery discourages root, because messages could carry code; ours are JSON with ids only.
+OTHER_PASSWORD = f"The user {DEV_USER} has another password than the one in .esteira/env, and keeps it."
+# Celery warns about root, because messages could carry code; the messages here are JSON with ids only.
 HUSHED_WARNING = "ignore:You're running the worker with superuser privileges"
-WEB_DRAIN_SECONDS = 5  # an open event stream would hold gunicorn for its whole graceful timeout
+WEB_DRAIN_SECONDS = 5  # an open event stream would keep gunicorn alive for its whole graceful timeout
 
 
 def postgres_part(server: Postgres) -> Part:
@@ -53,7 +53,7 @@ def mail_part(port: int, home: Home, env: dict[str, str]) -> Part:
 
 
 def app_parts(options: Options, home: Home, env: dict[str, str]) -> list[Part]:
-    """The four processes; call it when they are about to start, their signs of life must be younger."""
+    """Return the four processes; call this directly before their start, because older heartbeat files do not count."""
     began = time.time()
     celery = ("celery", "--quiet", "-A", "project")  # without the banners
     gunicorn = (
@@ -88,13 +88,13 @@ def app_parts(options: Options, home: Home, env: dict[str, str]) -> list[Part]:
             name="flower",
             launch=lambda: _python(env, *celery, "flower", "--logging=warning"),
             answers=lambda: _is_open(options.flower_port),
-            muted="Inspect method",  # it asks before the worker is up, and asks again
+            muted="Inspect method",  # Flower asks before the worker has started, and asks again later
         ),
     ]
 
 
 def environment(options: Options, addresses: dict[str, str]) -> dict[str, str]:
-    """The environment of every part of ours: the caller's, the addresses, and this start's choices."""
+    """Return the environment of the parts: the caller's, with the addresses and the options of this start."""
     return {
         **os.environ,
         **addresses,

@@ -1,7 +1,7 @@
-"""Bring the database to this release and make the development user: a short process before the parts start.
+"""Migrate the database and make the development user: a short process before the parts start.
 
-It loads the job packages too (migrations write the declared schedules), so that running it again after a file
-was saved tells whether the files can be loaded at all. A user who exists keeps the password that they have.
+It loads the job packages too (migrations write the declared schedules), so a run after a file was saved shows whether
+the files can be loaded at all. An existing user keeps the current password.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from project.local.parts import DEV_USER, OTHER_PASSWORD
 
 def main() -> None:
     django.setup()
-    call_command("migrate", interactive=False, verbosity=0)  # as the owner
+    call_command("migrate", interactive=False, verbosity=0)  # as the role that owns the tables
     ensure_development_user(os.environ["DEV_PASSWORD"])
     for name in settings.NOT_FOR_JOBS:
-        print(
-            f"jobs.env: {name} is a setting of Esteira, so its line does nothing. Settings are given in .env."
-        )
+        print(f"jobs.env: {name} is a setting of Esteira, so its line has no effect. Put settings into .env.")
 
 
 def ensure_development_user(password: str) -> None:
-    """Make the superuser of this machine once."""
+    """Make the superuser of this installation once."""
     users = get_user_model()
     user = users.objects.filter(username=DEV_USER).first()
     if user is None:

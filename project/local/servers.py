@@ -1,7 +1,7 @@
-"""Which servers this start needs, where they answer, and what stands in `.esteira/env`.
+"""Choose the servers of this start, their addresses, and the contents of `.esteira/env`.
 
-An address that the caller gave replaces the embedded server. Passwords, ports and the secret key of an
-earlier start are used again, so that sessions, bookmarks and the data outlive a restart.
+An address from the caller replaces the embedded server. Passwords, ports and the secret key of an earlier start are
+used again, so that sessions, bookmarks and the data survive a restart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from project.local.options import Options
 from project.local.parts import DEV_USER, environment, mail_part, postgres_part, redis_part
 from project.local.supervise import Part
 
-APP_ROLE = "esteira_app"  # as in compose and Kubernetes: it works with the rows and owns no table
+APP_ROLE = "esteira_app"  # as in compose and Kubernetes: this role works with the rows and owns no table
 REDIS_OPTIONS = {"appendonly": "yes", "loglevel": "warning"}
 
 
@@ -51,6 +51,6 @@ def choose(options: Options, home: Home) -> tuple[dict[str, str], list[Part]]:
 
 
 def _password_of(kept_url: str) -> str:
-    """Return the password of an earlier start, or a new one; `migrate` tells PostgreSQL."""
+    """Return the password of an earlier start, or a new one; `migrate` sets it in PostgreSQL."""
     kept = urlsplit(kept_url)
     return kept.password if kept.username == APP_ROLE and kept.password else secrets.token_urlsafe(24)

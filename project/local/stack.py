@@ -1,8 +1,8 @@
-"""The story of `make run`: claim the folder, start servers, migrate, start parts, announce, watch, stop.
+"""The steps of `make run`: lock the folder, start servers, migrate, start parts, print the addresses, watch, stop.
 
-A signal ends it at any point, and the way out is the same: the parts drain, then the servers stop, then
-nothing is left. A second signal hurries. If this process is killed, the kernel ends the parts, and the next
-start clears what was left. Whatever a person can mend is one sentence (EmbeddedError), and exit code 1.
+A signal stops it at any point, always in the same way: the parts drain, then the servers stop, and no process is left.
+A second signal shortens this. If this process is killed, the kernel ends the parts, and the next start removes
+leftovers. An error that a person can correct is one sentence (EmbeddedError), with exit code 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from project.local.supervise import Part, Supervised, end_of, ending, spawn
 from project.local.watch import saved_files
 
 SAY_WHAT_IS_MISSING_EVERY_SECONDS = 15.0
-EVERY_LINE = ""  # as a phrase to mute
+EVERY_LINE = ""  # every line contains this text, so it mutes all lines
 
 
 def main() -> int:
@@ -49,13 +49,15 @@ async def _run(options: Options) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(max_workers=32))  # one thread waits for each process
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+        if (
+            number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        ):  # under nohup, SIGHUP stays ignored
             loop.add_signal_handler(number, stack.ask_to_stop)
     await stack.run()
 
 
 class Stack:
-    """Everything that runs, in the order in which it started."""
+    """All running parts, in the order of their start."""
 
     def __init__(self, options: Options, home: Home) -> None:
         self.options, self.home = options, home
@@ -65,11 +67,11 @@ class Stack:
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
 
     def ask_to_stop(self) -> None:
-        """Stop in an orderly way; asked again, hurry."""
+        """Stop in an orderly way; at the second call, stop faster."""
         (self._hurry if self._stop.is_set() else self._stop).set()
 
     async def run(self) -> None:
-        """Start, and serve until asked to stop or until something fails that only a person can mend."""
+        """Start, and run until a stop is requested or an error occurs that only a person can correct."""
         work = asyncio.create_task(self._start_and_watch())
         asked = asyncio.create_task(self._stop.wait())
         try:
@@ -92,12 +94,12 @@ class Stack:
         await self._all_answer(self._servers)
         env = parts.environment(self.options, addresses)
         saved = saved_files(self.options.job_packages)
-        next_saved = asyncio.ensure_future(anext(saved))  # watching begins before the files are loaded
+        next_saved = asyncio.ensure_future(anext(saved))  # begin to watch before the files are loaded
         words = await self._prepare(env)
         self._apps = [self._supervised(part) for part in parts.app_parts(self.options, self.home, env)]
         await self._all_answer(self._apps)
         made_here = parts.OTHER_PASSWORD not in words
-        password = addresses["DEV_PASSWORD"] if made_here else "the password it already has"
+        password = addresses["DEV_PASSWORD"] if made_here else "the password that it already has"
         self.output.plain(announce.block(self.options, self.home, password, time.monotonic() - began))
         while True:
             await self._reload(await next_saved, env)
@@ -105,7 +107,9 @@ class Stack:
 
     def _clear_and_check(self) -> None:
         if left := self.home.clear_leftovers():
-            self.output.say(f"An earlier start was killed; what it left has been ended: {', '.join(left)}")
+            self.output.say(
+                f"An earlier start was killed; its leftover processes were ended: {', '.join(left)}"
+            )
         require_free("PORT", self.options.port)
         require_free("FLOWER_PORT", self.options.flower_port)
         if self.options.metrics_port:
@@ -117,7 +121,7 @@ class Stack:
         return supervised
 
     async def _all_answer(self, wanted: list[Supervised]) -> None:
-        """Wait until each part works, and say now and then which does not yet."""
+        """Wait until each part works, and print from time to time which parts do not work yet."""
         said = time.monotonic()
         missing = wanted
         while missing:
@@ -131,7 +135,7 @@ class Stack:
             await asyncio.sleep(0.1 if missing else 0)
 
     async def _prepare(self, env: dict[str, str], muted: str | None = None) -> list[str]:
-        """Migrate and make the user; return what was said, or fail with why."""
+        """Migrate and make the user; return the output, or raise EmbeddedError with the reason."""
         process, reader = spawn("prepare", parts.prepare(env), self.output, muted)
         try:
             code = await end_of(process)
@@ -145,22 +149,26 @@ class Stack:
         return list(reader.tail)
 
     async def _reload(self, files: list[Path], env: dict[str, str]) -> None:
-        """Let the parts take over saved files, if those can be loaded at all."""
+        """Reload the parts after files were saved, if the files can be loaded at all."""
         names = ", ".join(file.name for file in files)
         try:
             await self._prepare(env, muted=EVERY_LINE)
         except EmbeddedError as error:
-            self.output.say(f"{names}: saved with a mistake, so the parts keep what they have. {error}")
+            self.output.say(
+                f"{names}: saved with a mistake, so the parts keep the version they have. {error}"
+            )
             return
         self.output.say(f"{names}: saved; worker, beat and web reload")
         await asyncio.gather(*(app.reload() for app in self._apps if app.part.name != "flower"))
 
     async def _stop_all(self) -> None:
-        """Let the parts finish, then the servers they need, then make sure that nothing is left."""
+        """Stop the parts, then the servers that they need, then end all processes that are left."""
         if not self._servers:
             return
         if self._apps:
-            self.output.say(f"Stopping: jobs have {self.options.drain_seconds:g} s. Ctrl-C again to hurry.")
+            self.output.say(
+                f"Stopping: jobs have {self.options.drain_seconds:g} s. Press Ctrl-C again to stop faster."
+            )
         await asyncio.gather(*(app.stop(self._hurry) for app in self._apps))
         never = asyncio.Event()
         await asyncio.gather(*(server.stop(never) for server in self._servers))

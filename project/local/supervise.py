@@ -1,8 +1,8 @@
-"""Keep one part of the stack running, as a container runtime would.
+"""Keep one part of the stack running, like a container runtime.
 
-A part that dies is started again after a pause that grows from 0.5 s to 5 s, and the reason is said. Its
-process leads a session of its own; when it ends, whatever is left of its process group is killed, so that
-nothing of an earlier life meddles with the next. Its pid file is right whenever it exists.
+A part that ends is started again after a pause that grows from 0.5 s to 5 s, and the reason is printed. Its process
+leads a session of its own; when it ends, the rest of its process group is killed, so that no process of an earlier run
+disturbs the next one. If its pid file exists, it is correct.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _ours: set[int] = set()  # processes that a thread waits for
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One process of the stack: what to execute, how to ask whether it works, how to end it."""
+    """One process of the stack: its command, its health check, and the signals that end it."""
 
     name: str
     launch: Callable[[], Launch]
     answers: Callable[[], bool]
     stop_signal: signal.Signals = signal.SIGTERM
     hurry_signal: signal.Signals = signal.SIGKILL
-    reload_signal: signal.Signals | None = None  # None: it is reloaded by ending and starting it
+    reload_signal: signal.Signals | None = None  # None: a reload ends the process and starts a new one
     patience_seconds: float = 10.0
     muted: str | None = None  # lines that contain this are not shown
 
@@ -60,7 +60,7 @@ class Supervised:
         self._life = asyncio.create_task(self._live())
 
     async def reload(self) -> None:
-        """Let it finish what it does and start anew; a part that is down is started at once."""
+        """Let the process finish its work and start it again; if it does not run, start it at once."""
         self._nudge.set()
         if self._process is None:
             return
@@ -72,7 +72,7 @@ class Supervised:
         await self._end_by(self._process, asyncio.Event())
 
     async def stop(self, hurry: asyncio.Event) -> None:
-        """End it and wait until it is gone; `hurry` cuts the patience short."""
+        """End the process and wait for its end; `hurry` shortens the wait."""
         self._wanted = False
         self._nudge.set()
         if self._life is None:
@@ -102,11 +102,11 @@ class Supervised:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _one_life(self) -> str:
-        """Run it once; return why it ended."""
+        """Run the process once; return why it ended."""
         try:
             self._process, reader = spawn(self.part.name, self.part.launch(), self._output, self.part.muted)
         except EmbeddedError as error:
-            self.refusal = None if self._has_lived else error  # what worked once may work again
+            self.refusal = None if self._has_lived else error  # a part that has started once may start again
             return f"cannot start: {error}"
         self._has_lived = True
         process = self._process
@@ -120,12 +120,12 @@ class Supervised:
         return ending(code, reader.tail)
 
     async def _end_by(self, process: subprocess.Popen[bytes], hurry: asyncio.Event) -> None:
-        """Wait for the end of one process, asking ever less politely."""
+        """Wait for the end of one process, and send stronger signals if it does not end."""
         await _until_gone_or(process, hurry, self.part.patience_seconds)
         for how in (self.part.hurry_signal, signal.SIGKILL):
             if process.poll() is None:
                 if not hurry.is_set():
-                    self._output.say(f"{self.part.name} did not end by itself; it gets {how.name}")
+                    self._output.say(f"{self.part.name} did not end in time; it gets {how.name}")
                 process.send_signal(how)
                 await _until_gone_or(process, asyncio.Event(), patience=5)
 
@@ -137,7 +137,7 @@ class Supervised:
 def spawn(
     name: str, launch: Launch, output: Output, muted: str | None = None
 ) -> tuple[subprocess.Popen[bytes], Reader]:
-    """Execute it with its output going to the stream."""
+    """Execute the command, with its output in the stream."""
     readable, writable = os.pipe()
     try:
         process = launch.popen(writable)
@@ -151,14 +151,14 @@ def spawn(
 
 
 async def end_of(process: subprocess.Popen[bytes]) -> int:
-    """Wait for its end in a thread; return its exit code."""
+    """Wait for the end of the process in a thread; return its exit code."""
     code = await asyncio.to_thread(process.wait)
     _ours.discard(process.pid)
     return code
 
 
 def ending(code: int, tail: Iterable[str]) -> str:
-    """Say in a few words why a process ended: the signal, or the code and what it said last."""
+    """Describe briefly why a process ended: the signal, or the exit code and its last line."""
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     lines = list(tail)
@@ -170,12 +170,15 @@ def ending(code: int, tail: Iterable[str]) -> str:
 def _kill_group(leader: int) -> None:
     try:
         os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # all gone; macOS answers EPERM if only zombies are left
+    except (
+        ProcessLookupError,
+        PermissionError,
+    ):  # all have ended; macOS returns EPERM if only zombies are left
         return
 
 
 def _bury_orphans() -> None:
-    """Reap the dead that ended parts left to us (see `adopt_orphans`)."""
+    """Reap the zombies that ended parts have left to this process (see `adopt_orphans`)."""
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
             if child.pid not in _ours and child.status() == psutil.STATUS_ZOMBIE:

@@ -1,8 +1,8 @@
-"""Flower's options: a login always, nothing that changes anything unless told otherwise, a memory that survives.
+"""Flower's options: always a login, read-only unless configured otherwise, and a state that survives a restart.
 
-Flower itself answers /metrics to everybody. Here only what arrives at our address of the back network gets them, to
-which no published port leads: the address that is called `flower-metrics`, else the one from which Redis is reached.
-Where there is one network only, FLOWER_METRICS=False keeps them to this container.
+Flower itself serves /metrics without a login. Here only requests to this container's address in the back network get
+them, to which no published port leads: the address with the name `flower-metrics`, else the address towards Redis. If
+there is only one network, FLOWER_METRICS=False limits them to this container.
 """
 
 import os
@@ -23,8 +23,8 @@ from credentials import credentials
 
 NO = ("0", "false", "no")
 
-configure(django.LOG_LEVEL, django.LOG_FORMAT)  # Flower adds a handler of its own only where there is none
-getLogger("flower.inspector").setLevel(ERROR)  # it warns seven times while no worker is up yet
+configure(django.LOG_LEVEL, django.LOG_FORMAT)  # Flower adds a handler of its own only if there is none
+getLogger("flower.inspector").setLevel(ERROR)  # it warns seven times before the first worker has started
 
 port = 5555
 basic_auth = [credentials()]
@@ -40,17 +40,17 @@ METRICS_NAME = "flower-metrics"
 
 
 def _back_address() -> str:
-    """Return our address at the back: by its name first, because a Redis of somebody else's is reached by the front."""
+    """Return this container's address in the back network: first by its name, because an external Redis is in front."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((METRICS_NAME, 0))  # refused unless the address is our own
+            probe.bind((METRICS_NAME, 0))  # refused unless the address belongs to this container
             return str(probe.getsockname()[0])
     except OSError:
         return _address_towards_redis()
 
 
 def _address_towards_redis() -> str:
-    """Return our address on the way to Redis; nothing is sent."""
+    """Return this container's address for connections to Redis; nothing is sent."""
     broker = urlsplit(django.REDIS_URL)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((broker.hostname or "127.0.0.1", broker.port or 6379))

@@ -1,4 +1,4 @@
-"""Whether Flower serves and reaches its broker: it is asked for the lengths of queues, which only Redis knows."""
+"""Check that Flower serves and reaches its broker: the lengths of queues, which it must read from Redis."""
 
 import base64
 import sys

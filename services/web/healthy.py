@@ -1,4 +1,4 @@
-"""Whether web can accept jobs: `/readyz` answers 200. Raw sockets, because an HTTP client takes longer to import."""
+"""Check that web can accept jobs: `/readyz` answers 200. Raw sockets, because an HTTP client is slower to import."""
 
 import socket
 import sys

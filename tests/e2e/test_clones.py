@@ -271,7 +271,7 @@ def test_keys_of_an_earlier_version_are_changed_after_the_line_that_a_refusal_pr
     refused = stack.tried(*prepare)
 
     assert refused.returncode != 0
-    assert "/keys/release belongs to another user than 0, as earlier versions had it" in refused.stderr
+    assert "/keys/release belongs to another user than 0, as in earlier versions" in refused.stderr
     (line,) = re.findall(r"docker compose run .+$", refused.stderr, re.MULTILINE)
     assert stack.typed(line).returncode == 0
     stack.compose(*prepare)

@@ -22,7 +22,7 @@ def test_redis_starts_on_a_folder_of_root_s_and_says_that_it_keeps_nothing(
 
     stack.up("redis")
 
-    assert "/data cannot be written by user 999: Redis keeps nothing over a restart" in stack.logs("redis")
+    assert "User 999 cannot write to /data: Redis keeps no data over a restart" in stack.logs("redis")
     with redis_client.Redis.from_url(stack.redis_url("admin")) as admin:
         assert admin.config_get("appendonly") == {"appendonly": "no"}
         admin.set("kept", "no")

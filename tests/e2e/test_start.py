@@ -269,7 +269,7 @@ def test_given_secrets_are_used_and_the_environment_comes_before_files(
         ("short", "secrets/postgres_password has 5 characters; give at least 8"),
         (
             "two\nlines of it\n",
-            "secrets/postgres_password begins or ends with a space, or holds a line break",
+            "secrets/postgres_password begins or ends with a space, or contains a line break",
         ),
     ],
 )

@@ -249,7 +249,7 @@ def test_an_action_that_takes_too_long_says_how_far_it_came(
 
     text = act(boss, JOBS, "cancel", *made)
 
-    assert "Tried were the first 0; choose the rest again." in text
+    assert "Only the first 0 were tried; choose the rest again." in text
     assert {job.state for job in Job.objects.all()} == {"queued"}
 
 
@@ -397,7 +397,7 @@ def test_the_error_of_a_schedule_is_shown_and_a_change_lets_it_be_tried_at_once(
 def test_a_new_schedule_cannot_take_the_name_of_a_job_type(boss: Client) -> None:
     response = boss.post(f"{SCHEDULES}add/", form(name="admin.letter"))
 
-    assert "its name is kept for a schedule that its code declares" in response.content.decode()
+    assert "the name is reserved for a schedule in its code" in response.content.decode()
     assert not Schedule.objects.exists()
 
 

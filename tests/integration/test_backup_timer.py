@@ -136,7 +136,7 @@ def test_a_failure_shows_until_the_next_success(timer: Timer) -> None:
     assert not timer.healthy()
     assert timer.nightly.dumps() == []
     timer.kill()
-    assert process.stdout and "it is tried again in 60 s" in process.stdout.read()
+    assert process.stdout and "the next try is in 60 s" in process.stdout.read()
 
     timer.start()
     until(timer.rests, "the timer rests")
@@ -151,7 +151,7 @@ def test_what_is_no_time_of_day_is_refused(timer: Timer, at: str) -> None:
     said, _ = process.communicate(timeout=30)
 
     assert process.returncode != 0
-    assert f"BACKUP_AT={at} is no time of day: write 03:15" in said
+    assert f"BACKUP_AT={at} is not a time of day: write 03:15" in said
     assert timer.nightly.dumps() == []
 
 
@@ -161,4 +161,4 @@ def test_a_server_of_somebody_else_is_not_backed_up_by_its_stand_in(timer: Timer
     said, _ = process.communicate(timeout=30)
 
     assert process.returncode != 0
-    assert "DATABASE_URL names a server that is not of this stack" in said
+    assert "DATABASE_URL is the address of a server outside this stack" in said

@@ -120,7 +120,7 @@ def test_what_is_nowhere_is_not_fetched_and_what_there_is_is_told(
     with pytest.raises(SystemExit):
         bucket.fetch(copies, OLD[1])
 
-    assert f"{OLD[1]} is not in the bucket either. There are: {OLD[0]}" in capsys.readouterr().err
+    assert f"{OLD[1]} is not in the bucket either. The bucket has: {OLD[0]}" in capsys.readouterr().err
     assert not list(copies.folder.iterdir())
 
 
@@ -162,7 +162,7 @@ def test_a_bucket_that_would_keep_nothing_is_refused(nightly: Nightly, store: St
     ended, said = run(nightly, store, "once", BACKUP_BUCKET_KEPT=kept)
 
     assert ended != 0
-    assert f"BACKUP_BUCKET_KEPT={kept} is no number of dumps" in said
+    assert f"BACKUP_BUCKET_KEPT={kept} is not a number of dumps" in said
     assert store.names() == [OLD[0]]
 
 
@@ -178,7 +178,7 @@ def test_nothing_is_deleted_while_an_upload_fails(
     with pytest.raises(SystemExit) as ended:
         bucket.once(copies)
 
-    assert "The upload failed. What is in the bucket is untouched" in str(ended.value)
+    assert "The upload failed. Nothing in the bucket was changed" in str(ended.value)
     assert store.names() == OLD[:3]
 
 
@@ -236,7 +236,7 @@ def test_a_key_without_its_secret_is_refused_with_a_sentence(
     ended, said = run(nightly, store, "list", BACKUP_BUCKET_SECRET="")
 
     assert ended != 0
-    assert "BACKUP_BUCKET_KEY and BACKUP_BUCKET_SECRET go together" in said
+    assert "BACKUP_BUCKET_KEY and BACKUP_BUCKET_SECRET belong together" in said
     assert "Traceback" not in said
 
 
@@ -315,8 +315,8 @@ def test_without_a_bucket_nothing_is_uploaded_and_nothing_fails(nightly: Nightly
     nightly.back_up()
 
     ended, said = run(nightly, store, "once", BACKUP_BUCKET="")
-    assert (ended, "No bucket is named in BACKUP_BUCKET" in said) == (0, True)
+    assert (ended, "BACKUP_BUCKET is not set" in said) == (0, True)
     ended, said = run(nightly, store, "fetch", OLD[0], BACKUP_BUCKET="")
-    assert (ended, "is not in the folder, and no bucket is named" in said) == (0, True)
+    assert (ended, "is not in the folder, and BACKUP_BUCKET is not set" in said) == (0, True)
     ended, said = run(nightly, store, "keep", BACKUP_BUCKET="")
-    assert (ended, "Name the bucket in BACKUP_BUCKET." in said) == (1, True)
+    assert (ended, "Set BACKUP_BUCKET to the name of the bucket." in said) == (1, True)

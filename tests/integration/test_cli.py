@@ -355,7 +355,7 @@ def test_what_is_no_id_is_a_usage_error() -> None:
     for word in ("1234567", "nothing!", "z" * 36):
         said = jobs("show", word)
         assert said.code == 2
-        assert "give the whole id, or its last 8 digits or more" in said.err
+        assert "give the whole id, or at least its last 8 digits" in said.err
 
 
 def test_an_unknown_id_is_refused() -> None:
@@ -436,7 +436,7 @@ def test_cancel_of_a_running_job_asks_it_and_by_force_ends_it() -> None:
     asked = jobs("cancel", str(made))
     forced = jobs("cancel", "--force", str(made))
 
-    assert "asked to stop at its next check" in asked.out
+    assert "stop requested, at its next check" in asked.out
     assert "its process is ended" in forced.out
     assert Job.objects.get(pk=made).cancel_force
 
@@ -487,7 +487,7 @@ def test_no_settings_are_one_sentence(tmp_path: Path) -> None:
 
     assert said.code == 1
     assert said.err.startswith(
-        "SECRET_KEY is not set. `make run`, compose and Kubernetes make it: start one of them"
+        "SECRET_KEY is not set. `make run`, compose and Kubernetes set it: start one of them"
     )
     assert said.err.count("\n") == 1
 

@@ -89,8 +89,8 @@ def test_a_word_that_is_no_id_and_no_type_is_quoted_in_short() -> None:
 
     by_id, by_type = jobs("show", LONG), jobs("token", "x", "--types=", "--types=a b")
 
-    assert by_id.err.endswith("… is no job's id: give the whole id, or its last 8 digits or more.\n")
-    assert "types: '' is no name of a job type, and no pattern of them such as email.*." in by_type.err
+    assert by_id.err.endswith("… is not the id of a job: give the whole id, or at least its last 8 digits.\n")
+    assert "types: '' is neither the name of a job type nor a pattern such as email.*." in by_type.err
 
 
 def test_a_name_that_looks_like_a_number_stays_a_name() -> None:

@@ -49,8 +49,8 @@ def test_a_token_ends_by_itself_unless_it_is_told_not_to() -> None:
     life = ApiToken.objects.get(name="plain").expires_at - datetime.now(UTC)
     assert timedelta(days=89) < life <= timedelta(days=90, minutes=1)
     assert ApiToken.objects.get(name="forever").expires_at is None
-    assert "UTC. It is not shown again" in plain.err
-    assert "for good" in forever.err
+    assert "UTC. The token is not shown again" in plain.err
+    assert "without end" in forever.err
 
 
 def test_a_token_is_limited_by_what_is_typed() -> None:
@@ -60,7 +60,7 @@ def test_a_token_is_limited_by_what_is_typed() -> None:
 
     token = ApiToken.objects.get()
     assert (token.types, token.sees_all, token.sees_payloads) == (["cli.*", "nothing.like-it"], True, True)
-    assert "No job type is called nothing.like-it" in said.err
+    assert "No job type matches nothing.like-it" in said.err
     assert "cli.*" not in said.err
     assert "only a submitter's token" in jobs("token", "x", "--types=a", "--role=operator").err
 
@@ -84,7 +84,7 @@ def test_tokens_are_listed_and_revoked() -> None:
     assert jobs("tokens", "revoke").code == 2
     assert jobs("tokens", "revoke", "99").code == 1
     assert "no token" in jobs("tokens", "revoke", "nothing").err
-    assert "is how several" not in jobs("tokens", "revoke", secrets[2][:14]).err
+    assert "Several tokens" not in jobs("tokens", "revoke", secrets[2][:14]).err
     assert "There are no tokens" in jobs("tokens").err
 
 
@@ -93,7 +93,7 @@ def test_a_beginning_that_several_tokens_have_revokes_none() -> None:
     jobs("token", "one")
     jobs("token", "two")
 
-    assert "is how several tokens begin" in jobs("tokens", "revoke", "esteira_").err
+    assert "Several tokens begin with esteira_" in jobs("tokens", "revoke", "esteira_").err
     assert ApiToken.objects.count() == 2
 
 
@@ -104,7 +104,7 @@ def test_a_token_of_a_named_user_who_lacks_rights_says_so() -> None:
 
     assert said.data[0]["user"] == "eva"
     assert access_by(said.data[0]["token"])
-    assert "eva lacks jobs:submit, and so does this token: see the group esteira-submitter." in said.err
+    assert "eva lacks jobs:submit, so this token lacks it too: see the group esteira-submitter." in said.err
 
 
 def test_who_a_token_belongs_to_must_be_clear() -> None:

@@ -33,7 +33,7 @@ def test_show_reads_the_end_of_a_long_log_and_says_so() -> None:
         short = jobs("show", str(job_id)).out
     whole = jobs("show", str(job_id), "--logs").out
 
-    assert "log, its last 3 lines (--logs shows all)" in short
+    assert "log, the last 3 lines (--logs shows all)" in short
     assert "attempt 8" in short
     assert "attempt 1\n" not in short
     assert "attempt 1\n" in whole

@@ -157,7 +157,7 @@ def test_what_is_refused_is_told_once_and_asked_for_ever_more_rarely(
 
     assert rests == [1, 2, 4, 8, 16, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
     assert len(kubernetes.asked) == 7
-    assert capsys.readouterr().err == f"Kubernetes answers {code} to GET secrets/esteira: {message}\n"
+    assert capsys.readouterr().err == f"Kubernetes answered GET secrets/esteira with {code}: {message}\n"
     assert not is_ready(run_dir)
 
     kubernetes.instead = lambda method, path: None
@@ -176,7 +176,7 @@ def test_no_answer_at_all_is_told_and_tried_again(
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(free_port()))
 
     assert Keys(Api()).look() == FIRST_PAUSE_S
-    assert "Kubernetes does not answer to GET secrets/esteira: " in capsys.readouterr().err
+    assert "Kubernetes did not answer GET secrets/esteira: " in capsys.readouterr().err
 
 
 def test_an_answer_that_is_no_json_is_tried_again(kubernetes: Kubernetes) -> None:
@@ -195,7 +195,7 @@ def test_a_full_secret_is_looked_at_in_silence(
 
     assert [keys.look() for _ in range(3)] == [LOOK_S] * 3
     assert kubernetes.asked[2:] == ["GET secrets/esteira"] * 3
-    assert capsys.readouterr().out == "every key is there\n"
+    assert capsys.readouterr().out == "all keys exist\n"
 
 
 def test_a_key_that_is_taken_away_is_made_again_by_itself(

@@ -145,7 +145,7 @@ def test_what_can_be_read_in_one_way_is_answered(site: Site) -> None:
         (
             HOST + b"Transfer-Encoding: gzip, chunked\r\n",
             501,
-            b"Transfer-Encoding: gzip, chunked is not read",
+            b"Transfer-Encoding: gzip, chunked is not supported",
         ),
     ],
 )

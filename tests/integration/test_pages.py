@@ -94,7 +94,7 @@ def test_a_page_that_is_not_there_offers_no_other_account(operator: Client) -> N
 
 def test_an_empty_list_says_how_to_begin(operator: Client) -> None:
     assert "manage.py jobs demo" in text_of(operator.get("/"))
-    assert "Nothing matches" in text_of(operator.get("/?state=failed"))
+    assert "No job matches" in text_of(operator.get("/?state=failed"))
 
 
 def test_jobs_are_listed_with_state_and_try(operator: Client, core: PrivateConnection) -> None:
@@ -228,9 +228,9 @@ def test_a_page_says_what_it_leaves_out_of_a_long_log_and_of_many_events(
     page = text_of(operator.get(f"/jobs/{one}/"))
 
     assert "first words" not in page
-    assert f"These are the last {jobs.LOG_SHOWN:,} characters" in page
+    assert f"The last {jobs.LOG_SHOWN:,} characters are shown" in page
     assert ">kind1<" not in page
-    assert f"These are the newest {jobs.EVENTS_SHOWN}" in page
+    assert f"The newest {jobs.EVENTS_SHOWN} events are shown" in page
     assert f"manage.py jobs show {one} --logs" in page
 
 

@@ -265,17 +265,17 @@ def test_without_the_database_costs_stay_as_they_are_and_that_is_told_once(
     assert len(kubernetes.asked) == asked + 1, "asked again once the database was back"
     away_, back = told(caplog)
     assert "does not answer" in away_
-    assert away_.endswith("Costs stay as they are until it does.")
+    assert away_.endswith("The deletion costs are not updated until it answers.")
     assert back == "PostgreSQL and Kubernetes answer again"
 
 
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
-        (refusal(403, "pods is forbidden"), "Kubernetes answers 403 to GET pods: pods is forbidden"),
-        (refusal(500, "etcd has no leader"), "Kubernetes answers 500 to GET pods: etcd has no leader"),
-        ((200, b"<html>"), "Kubernetes answers GET pods with something else than JSON"),
-        ((200, {"kind": "PodList"}), "a turn failed in an unexpected way: KeyError('items')"),
+        (refusal(403, "pods is forbidden"), "Kubernetes answered GET pods with 403: pods is forbidden"),
+        (refusal(500, "etcd has no leader"), "Kubernetes answered GET pods with 500: etcd has no leader"),
+        ((200, b"<html>"), "Kubernetes answered GET pods with something other than JSON"),
+        ((200, {"kind": "PodList"}), "a turn failed with an unexpected error: KeyError('items')"),
     ],
 )
 def test_what_kubernetes_refuses_is_told_once_and_tried_again(
@@ -307,7 +307,7 @@ def test_a_kubernetes_that_is_away_is_told_once_and_asked_again(
     away.turn()
 
     (sentence,) = told(caplog)
-    assert sentence.startswith("Kubernetes does not answer to GET pods: ")
+    assert sentence.startswith("Kubernetes did not answer GET pods: ")
     assert "refused" in sentence
 
 
@@ -319,7 +319,7 @@ def test_a_pod_that_cannot_be_patched_does_not_keep_the_others_from_it(
     scaling.turn()
 
     assert costs(kubernetes) == {"a": None, "b": 0, "c": 0}
-    assert told(caplog) == ["Kubernetes answers 403 to PATCH pods/worker-a: no"]
+    assert told(caplog) == ["Kubernetes answered PATCH pods/worker-a with 403: no"]
 
 
 def test_a_pod_that_ended_since_it_was_listed_is_no_trouble(

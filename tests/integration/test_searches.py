@@ -70,9 +70,9 @@ def test_a_page_says_where_the_search_ended_and_leads_on_without_javascript(rare
     client, address, sentences = browser(), f"/?type={RARE}", []
     while True:
         page = client.get(address).content.decode()
-        if "Search older ones" not in page:
+        if "Search older jobs" not in page:
             break
-        sentences.append(re.search(r'role="status">([^<]+)<a href="([^"]+)">Search older ones →', page))
+        sentences.append(re.search(r'role="status">([^<]+)<a href="([^"]+)">Search older jobs →', page))
         assert sentences[-1] is not None, page
         address = html.unescape(sentences[-1].group(2))
 
@@ -102,7 +102,7 @@ def test_the_command_line_gives_the_line_that_searches_on(
         if not err:
             break
         said.append(err)
-        line = err.partition("To search older ones: docker compose exec web manage jobs list ")[2]
+        line = err.partition("To search older jobs: docker compose exec web manage jobs list ")[2]
         words = [*shlex.split(line), *(["--json"] if as_json else [])]
 
     assert said[0].startswith(f"Nothing matches among the {BOUND} newest jobs, back to 20")
@@ -123,7 +123,7 @@ def test_the_admin_says_where_the_search_ended_and_leads_on(rare: list[UUID]) ->
     address, said = f"/admin/esteira/job/?q={RARE}", []
     while True:
         page = client.get(address).content.decode()
-        note = re.search(r'<li class="info">([^<]+)<a href="([^"]+)">Search older ones', page)
+        note = re.search(r'<li class="info">([^<]+)<a href="([^"]+)">Search older jobs', page)
         if note is None:
             break
         said.append(note.group(1))
@@ -145,7 +145,7 @@ def test_the_admin_lists_the_newest_that_match_and_leads_to_the_rest(
     while True:
         page = client.get(address).content.decode()
         seen |= set(re.findall(r'name="_selected_action" value="([^"]+)"', page))
-        note = re.search(r'These are the (?:newest|next) 10 [^<]+<a href="([^"]+)">Search older ones', page)
+        note = re.search(r'The (?:newest|next) 10 [^<]+<a href="([^"]+)">Search older jobs', page)
         if note is None:
             break
         address = f"/admin/esteira/job/{html.unescape(note.group(1))}"

@@ -79,7 +79,7 @@ def test_the_port_for_metrics_has_nothing_else(site: Site, path: str) -> None:
     answers = [site.measure(path, method) for method in ("GET", "HEAD", "POST")]
 
     assert [answer.status for answer in answers] == [404] * 3
-    assert json.loads(answers[0].text)["detail"] == "This port has /metrics and /livez only."
+    assert json.loads(answers[0].text)["detail"] == "This port serves /metrics and /livez only."
 
 
 def test_many_scrapes_take_one_connection(site: Site) -> None:

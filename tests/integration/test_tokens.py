@@ -190,12 +190,12 @@ def test_what_becomes_of_a_token_is_logged_without_its_secret(told: pytest.LogCa
         told_of,
         (
             "was made by cli:root",
-            "lacks jobs:submit",
+            "lacks the right jobs:submit",
             "has expired",
             "is closed",
             "was revoked",
             "unknown",
-            "none of ours",
+            "it does not have the form of a token",
         ),
         strict=True,
     ):

@@ -40,7 +40,7 @@ PORTS = "write a port from 1 to 65535, or a range such as 8000-8001."
 
 @pytest.mark.parametrize("value", ["abc", "4x", "-1", "1.5", "4 5"])
 def test_a_number_of_workers_that_is_none_is_refused(folder: Path, value: str) -> None:
-    sentence = f"WORKERS is {value}: write how many, as a whole number, for example WORKERS=4.\n"
+    sentence = f"WORKERS is {value}: write a whole number, for example WORKERS=4.\n"
 
     assert said(folder, "scale", value) == sentence
     assert said(folder, "up", WORKERS=value) == sentence

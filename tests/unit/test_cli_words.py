@@ -126,7 +126,7 @@ def test_all_mistakes_are_found_at_once(everything: JobType) -> None:
 
 @pytest.mark.parametrize("word", ["name", "=x", ":=1", "--file", ""])
 def test_a_word_without_name_or_sign_is_a_typing_mistake(everything: JobType, word: str) -> None:
-    with pytest.raises(Usage, match="is no parameter"):
+    with pytest.raises(Usage, match="is not a parameter"):
         read(everything, word)
 
 
@@ -176,7 +176,7 @@ def test_mistakes_about_files_say_what_to_type(everything: JobType, tmp_path: Pa
     assert mistakes(everything, "name=x", "picture=a.jpg") == {
         "picture": "takes a file: --file picture=a.jpg"
     }
-    assert mistakes(everything, files=(f"name={here}",)) == {"name": "takes no file: write name=…"}
+    assert mistakes(everything, files=(f"name={here}",)) == {"name": "does not take a file: write name=…"}
     assert mistakes(everything, "name=x", files=("picture=/no/such",)) == {
         "picture": "there is no file /no/such."
     }
@@ -201,8 +201,8 @@ def test_in_a_container_a_missing_file_comes_with_the_line_that_brings_it(
     found = mistakes(everything, "name=x", files=("picture=my picture.jpg",))
 
     assert found == {
-        "picture": f"there is no file my picture.jpg in this container; `{line}` brings it, "
-        "then --file picture=/data/my picture.jpg."
+        "picture": f"there is no file my picture.jpg in this container; copy it with `{line}`, "
+        "then use --file picture=/data/my picture.jpg."
     }
     assert shlex.split(line), "it can be typed"
 
@@ -237,7 +237,7 @@ def test_a_file_that_the_command_may_not_read_is_a_mistake(
 
     found = mistakes(everything, "name=x", files=(f"picture={tmp_path}/a",))
 
-    assert found["picture"].endswith("/a is there, but user " + str(os.getuid()) + " may not read it.")
+    assert found["picture"].endswith("/a exists, but user " + str(os.getuid()) + " may not read it.")
 
 
 def test_a_parameter_is_described_in_words(everything: JobType) -> None:
@@ -278,7 +278,7 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
 
 def test_a_moment_needs_its_zone() -> None:
     assert durations.moment("2026-11-30T09:00-03:00") == datetime(2026, 11, 30, 12, tzinfo=UTC)
-    with pytest.raises(argparse.ArgumentTypeError, match="names no time zone: write 2026-11-30T09:00:00Z"):
+    with pytest.raises(argparse.ArgumentTypeError, match="has no time zone: write 2026-11-30T09:00:00Z"):
         durations.moment("2026-11-30T09:00")
     with pytest.raises(argparse.ArgumentTypeError, match="is no date and time"):
         durations.moment("tomorrow")

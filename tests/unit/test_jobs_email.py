@@ -456,7 +456,7 @@ def test_attachments_larger_than_a_mail_server_takes_are_refused():
     ctx = LocalContext(files={ref: bytes(_letter.LARGEST_ATTACHMENTS + 1)})
     half = LocalContext(files={ref: bytes(_letter.LARGEST_ATTACHMENTS // 2 + 1)})
 
-    with pytest.raises(GiveUp, match="attachments: together larger than 25 MiB"):
+    with pytest.raises(GiveUp, match="attachments: together they exceed 25 MiB"):
         send.run_with(ctx, to=["ana@example.org"], attachments=[ref], **LETTER)
     with pytest.raises(GiveUp, match="attachments"):
         send.run_with(half, to=["ana@example.org"], attachments=[ref, ref], **LETTER)

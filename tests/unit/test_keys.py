@@ -134,9 +134,9 @@ def test_servers_of_somebody_else_are_used_by_their_addresses(monkeypatch: pytes
         ("admin_password", "short", "secrets/admin_password has 5 characters; give at least 8"),
         ("secret_key", "x" * 31, "secrets/secret_key has 31 characters; give at least 32"),
         ("redis_password", "", "secrets/redis_password has 0 characters"),
-        ("flower_basic_auth", "without-a-colon", "secrets/flower_basic_auth is no login of Flower's"),
-        ("flower_basic_auth", ":nobody-has-it", "secrets/flower_basic_auth is no login of Flower's"),
-        ("redis_password", "two lines\nof text\n", "secrets/redis_password .* holds a line break"),
+        ("flower_basic_auth", "without-a-colon", "secrets/flower_basic_auth is not a login for Flower"),
+        ("flower_basic_auth", ":nobody-has-it", "secrets/flower_basic_auth is not a login for Flower"),
+        ("redis_password", "two lines\nof text\n", "secrets/redis_password .* contains a line break"),
         ("redis_password", " begins with a space", "secrets/redis_password begins or ends with a space"),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_given_value_that_is_in_use_is_set_once_more(capsys: pytest.CaptureFix
     keys.adopt(["postgres_password"])
 
     assert kept("postgres_password") == "given once"
-    assert "is the one in use: it is set once more" in capsys.readouterr().out
+    assert "is already in use; it is set again" in capsys.readouterr().out
 
 
 def test_the_password_of_a_server_of_somebody_else_is_not_ours_to_change(
@@ -257,7 +257,7 @@ def test_the_password_of_a_server_of_somebody_else_is_not_ours_to_change(
     before = everything()
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@db.example.com/jobs")
 
-    with pytest.raises(keys.BadSecret, match="DATABASE_URL names a server that is not of this stack"):
+    with pytest.raises(keys.BadSecret, match="DATABASE_URL is the address of a server outside this stack"):
         keys.prepare(["postgres_password"])
 
     assert everything() == before

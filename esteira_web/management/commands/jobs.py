@@ -1,4 +1,4 @@
-"""`manage.py jobs`: submit, look at and steer jobs from a terminal or a script (see `esteira_web.cli`)."""
+"""`manage.py jobs`: submit, show, retry and cancel jobs from a terminal or a script (see `esteira_web.cli`)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOT_MIGRATED = "The database lacks tables of this release: run `{} migrate`."
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One word after `jobs`."""
+    """One subcommand of `jobs`."""
 
     help: str
     arguments: Callable[[ArgumentParser], None]
@@ -68,9 +68,9 @@ ACTIONS = {
 
 
 class WordParser(CommandParser):
-    """Takes values on both sides of an option: `submit TYPE a=1 --wait b=2`; argparse gives the later ones back."""
+    """Accepts values on both sides of an option: `submit TYPE a=1 --wait b=2`; argparse returns the later as rest."""
 
-    def parse_known_args(  # type: ignore[override]  # argparse declares it three times over
+    def parse_known_args(  # type: ignore[override]  # argparse declares three overloads
         self, args: Any = None, namespace: Any = None
     ) -> tuple[Namespace, list[str]]:
         known, rest = super().parse_known_args(args, namespace)
@@ -82,24 +82,28 @@ class WordParser(CommandParser):
 
 
 class Command(BaseCommand):
-    help = "Submit, look at and steer jobs. Exit codes: 0 ok, 1 refused or failed, 2 typed wrongly, 69 no database."
-    requires_system_checks = []  # they belong to `manage.py check`; a command must answer at once
+    help = "Submit, show, retry and cancel jobs. Exit codes: 0 ok, 1 refused or failed, 2 wrong usage, 69 no database."
+    requires_system_checks = []  # `manage.py check` runs them; this command must answer fast
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.prog = typed("").rstrip()  # usage lines begin as the command does where it is read
+        parser.prog = typed(
+            ""
+        ).rstrip()  # the usage line shows the command as people type it, with its prefix
         words = parser.add_subparsers(dest="action", metavar="WORD", required=True, parser_class=WordParser)
         for name, action in ACTIONS.items():
             one = words.add_parser(name, help=action.help, description=action.help)
-            one.add_argument("--json", action="store_true", help="JSON for scripts, one object a line")
+            one.add_argument(
+                "--json", action="store_true", help="print JSON for scripts, one object per line"
+            )
             action.arguments(one)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        self.stdout.ending = self.stderr.ending = ""  # whole lines come in already
+        self.stdout.ending = self.stderr.ending = ""  # all texts end with a line break already
         color = not options["no_color"]
         out = Out(self.stdout, self.stderr, as_json=options["json"], color=color)  # type: ignore[arg-type]
         try:
             code = run(ACTIONS[options["action"]], out, options)
-        except BrokenPipeError:  # `… | head`: whoever read has seen enough
+        except BrokenPipeError:  # `… | head`: the reader has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = OK
         if code:
@@ -107,7 +111,7 @@ class Command(BaseCommand):
 
 
 def run(action: Action, out: Out, options: dict[str, Any]) -> int:
-    """Run one word and turn what went wrong into a sentence and an exit code."""
+    """Run one subcommand; turn an error into a message and an exit code."""
     try:
         return action.run(out, options)
     except EsteiraError as error:
