@@ -94,7 +94,7 @@ class Database:
         return int(row[0])
 
     def announce_worker(self, type: str) -> None:
-        """Pretend that a worker lives, so that a keeper has somebody to feed."""
+        """Pretend that a worker lives, so that a keeper has somebody to publish for."""
         self._connection.execute(
             """INSERT INTO esteira_worker (name, incarnation, host, pid, queues, types, slots, state)
                VALUES ('bench', 'none', 'bench', 0, '["default"]', jsonb_build_array(%s::text), 2, 'up')""",

@@ -1,4 +1,4 @@
-"""A keeper's turns before a million waiting jobs: what they cost the database when there is nothing to feed, and when
+"""A keeper's turns before a million waiting jobs: what they cost the database when there is nothing to publish, and when
 there is; and its sweeps after a million jobs have run under somebody's snapshot.
 
 The time is that of the keeper's own statements, seen from its side of the connection, so it is at least what the
@@ -22,7 +22,7 @@ from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.scheduler import DATABASE_TIMEOUT_S, Keeper
 from esteira.keeper.turns import Turns
 
-LONGEST_FEED_S = 20.0
+LONGEST_PUBLISH_S = 20.0
 LONGEST_WALK_S = 60.0
 
 
@@ -51,7 +51,7 @@ class _Clock:
 
 
 def measure(machine: Machine, database: Database, amounts: Amounts) -> Figures:
-    """Fill the table, then turn: without any worker, while feeding, with all lists full."""
+    """Fill the table, then turn: without any worker, while publishing, with all lists full."""
     machine.empty_redis()
     database.empty()
     database.forget_workers()
@@ -60,11 +60,11 @@ def measure(machine: Machine, database: Database, amounts: Amounts) -> Figures:
     with _Clock() as clock:
         nobody = _turns(keeper, clock, amounts.turns)
         database.announce_worker(timed.noop.name)
-        feeding = _feed(keeper, clock, database)
+        publishing = _publish(keeper, clock, database)
         full = _turns(keeper, clock, amounts.turns)
     database.empty()
     database.forget_workers()
-    return {**_figures("no worker", nobody), **_figures("lists full", full), **feeding}
+    return {**_figures("no worker", nobody), **_figures("lists full", full), **publishing}
 
 
 def after_what_ran(machine: Machine, database: Database, amounts: Amounts) -> Figures:
@@ -128,14 +128,18 @@ def _turns(keeper: Keeper, clock: _Clock, turns: int) -> list[float]:
     return spent
 
 
-def _feed(keeper: Keeper, clock: _Clock, database: Database) -> Figures:
-    """Turn until the lists are full; return what one fed job costs."""
+def _publish(keeper: Keeper, clock: _Clock, database: Database) -> Figures:
+    """Turn until the lists are full; return what one published job costs."""
     clock.spent, began = 0.0, time.monotonic()
-    while keeper.turn() == 0.0 and time.monotonic() - began < LONGEST_FEED_S:
+    while keeper.turn() == 0.0 and time.monotonic() - began < LONGEST_PUBLISH_S:
         database.keep_worker()
     took = time.monotonic() - began
-    fed = max(1, database.published())
-    return {"publishing µs": took * 1e6 / fed, "publishing, database µs": clock.spent * 1e6 / fed, "fed": fed}
+    published = max(1, database.published())
+    return {
+        "publishing µs": took * 1e6 / published,
+        "publishing, database µs": clock.spent * 1e6 / published,
+        "published": published,
+    }
 
 
 def _figures(where: str, turns: Sequence[float]) -> Figures:

@@ -110,7 +110,7 @@ def _figures(esteira: Mapping[str, float], celery: Mapping[str, float]) -> Table
     theirs = {"no-op, short backlog": "no-op", "1 ms, short backlog": "1 ms"}
     for name, value in esteira.items():
         if ": " not in name:
-            unit = "" if name.endswith((" ms", " µs", "fed")) else ", jobs/s"
+            unit = "" if name.endswith((" ms", " µs", "published")) else ", jobs/s"
             beside = celery.get(theirs.get(name, name))
             table.add_row(name + unit, _round(value), "" if beside is None else _round(beside))
     return table

@@ -26,7 +26,7 @@ REQUIRED = (
     "FILES_MAX_PER_ACCOUNT REDIS_URL REDIS_PREFIX RUN_DIR MANAGE_COMMAND MIGRATE_COMMAND CELERY_CONTROL"
 ).split()
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
-#: Beat's signs of life, a release's and those of the feed are made for turns that come no later.
+#: Beat's signs of life, a release's and those of publishing are made for turns that come no later.
 KEEPER_MOST_S = 0.5
 #: Keys that the Redis transport and the keeper use beside the lists of the queues.
 TAKEN_QUEUE_NAMES = frozenset({UNACKED, UNACKED_INDEX, UNACKED_MUTEX, MARKER})

@@ -1,6 +1,6 @@
 """Counts of ended attempts and of their run times: kept in memory, added to the database every 5 s, never per job.
 
-They feed metrics, typical run times and the size of hints. A process that is killed loses the counts of its last
+Metrics, typical run times and the size of hints come from them. A process that is killed loses the counts of its last
 seconds, and nothing else.
 """
 

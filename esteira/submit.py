@@ -1,7 +1,7 @@
 """T1: from a request to a stored job, and a hint once the caller's transaction has committed.
 
 The row is the outbox entry: if the process dies at any line below, either nothing was accepted or the keeper finds the
-row and feeds it. Everything a caller can get wrong is refused before the first row is stored.
+row and publishes it. Everything a caller can get wrong is refused before the first row is stored.
 """
 
 from __future__ import annotations

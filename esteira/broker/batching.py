@@ -29,7 +29,7 @@ CACHE_S = 10.0
 IMPATIENT_CACHE_S = 0.5
 
 
-class Fed(Protocol):
+class Published(Protocol):
     """A stored job that wants its hint."""
 
     @property
@@ -55,11 +55,13 @@ class Typical:
         self._seconds: dict[str, float] = {}
         self._read = float("-inf")
 
-    def refresh(self, db: Db, fed: Sequence[Fed]) -> None:
+    def refresh(self, db: Db, published: Sequence[Published]) -> None:
         """Read the run times again if they are old and these jobs may be batched."""
-        if _largest(fed) <= 1:
+        if _largest(published) <= 1:
             return
-        missed = any(name not in self._seconds and not _alone(name) for name in {job.type for job in fed})
+        missed = any(
+            name not in self._seconds and not _alone(name) for name in {job.type for job in published}
+        )
         if time.monotonic() - self._read < (IMPATIENT_CACHE_S if missed else CACHE_S):
             return
         rows = db.fetch(
@@ -87,13 +89,13 @@ def _alone(name: str) -> bool:
         return True
 
 
-def hints(fed: Sequence[Fed], typical: Typical) -> Iterator[Hint]:
+def hints(published: Sequence[Published], typical: Typical) -> Iterator[Hint]:
     """Put stored jobs into hints, most urgent first."""
 
-    def where(job: Fed) -> tuple[int, str, str, bool]:
+    def where(job: Published) -> tuple[int, str, str, bool]:
         return FRONT if job.front else job.priority, job.queue, job.type, job.solo
 
-    for (number, queue, name, solo), group in groupby(sorted(fed, key=where), key=where):
+    for (number, queue, name, solo), group in groupby(sorted(published, key=where), key=where):
         jobs = list(group)
         size = 1 if solo else min(typical.batch_size(name), _largest(jobs))
         for part in _cut(jobs, size):
@@ -106,12 +108,12 @@ def hints(fed: Sequence[Fed], typical: Typical) -> Iterator[Hint]:
             )
 
 
-def _largest(jobs: Sequence[Fed]) -> int:
+def _largest(jobs: Sequence[Published]) -> int:
     """Return how many jobs of a list one hint may take at most."""
     return max(1, len(jobs) // SHARE)
 
 
-def _cut(jobs: Sequence[Fed], size: int) -> Iterable[Sequence[Fed]]:
+def _cut(jobs: Sequence[Published], size: int) -> Iterable[Sequence[Published]]:
     return (jobs[i : i + size] for i in range(0, len(jobs), size))
 
 

@@ -1,7 +1,7 @@
 """From committed rows to hints in Redis: best effort, bounded in time, never needed.
 
 A request waits for Redis at most 0.25 s at a time, and after any error not at all for 5 s: the breaker is open and the
-keeper feeds what was stored. Whatever is lost here is found by the keeper, so no error leaves this module.
+keeper publishes what was stored. Whatever is lost here is found by the keeper, so no error leaves this module.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ class Publisher:
                     self._count(hint)
                 sent = not raise_errors(pipe.execute(raise_on_error=False))
                 if not sent:
-                    log.warning("a list in Redis is no list; the keeper will replace it, and feed what waits")
+                    log.warning(
+                        "a list in Redis is no list; the keeper will replace it, and publish what waits"
+                    )
         return sent
 
     def read(self, ask: Callable[[redis.Redis], T], *, even_if_away: bool = False) -> T | None:
@@ -147,7 +149,7 @@ class Publisher:
             self._full or isinstance(cause, redis.exceptions.OutOfMemoryError) or OUT_OF_MEMORY in str(cause)
         )
         log.warning(
-            "Redis did not %s (%s: %s); the keeper will feed what waits", what, type(cause).__name__, cause
+            "Redis did not %s (%s: %s); the keeper will publish what waits", what, type(cause).__name__, cause
         )
 
     def _lists(self, queue: str) -> _Lists | None:

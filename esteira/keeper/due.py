@@ -1,8 +1,8 @@
-"""Where the feed of a queue goes on: from the beginning of its index, unless that is crowded with dead entries.
+"""Where publishing in a queue goes on: from the beginning of its index, unless that is crowded with dead entries.
 
 In ordinary times one statement reads the due jobs of a queue in the order in which they became due. Under somebody's
-snapshot of hours it would read the dead entries of all that was fed since as well. So the moment up to which each list
-was fed is remembered, its *floor*, and a queue whose statement took long is *crowded*: it is fed from the floors on.
+snapshot of hours it would read the dead entries of all that was published since as well. So the moment up to which each list
+was published is remembered, its *floor*, and a queue whose statement took long is *crowded*: its jobs are published from the floors on.
 
 What comes back below a floor (handed back, unpublished, committed late) is found by a walk, and by the statement
 without floors, which is tried again for a small share of the time; once it is quick the queue is crowded no more. A
@@ -25,12 +25,12 @@ from esteira.db.walk import RESTS, SLICE_LIMIT_S, Walk, within
 from esteira.job_types.request import PRIORITIES
 from esteira.keeper.slices import Slice
 from esteira.record import waiting
-from esteira.record.insert import SLICE, Fed
+from esteira.record.insert import SLICE, Published
 from esteira.record.waiting import Picked
 
 #: Reading takes less where nothing is crowded; and so much more for each job that is marked.
 SLOW_S, MARKING_S = 0.05, 0.0002
-#: A list that has no more to feed may get jobs that became due so long ago, because their commits came late. Where many
+#: A list that has no more to publish may get jobs that became due so long ago, because their commits came late. Where many
 #: ran in that time it is less.
 MARGIN_S, LEAST_MARGIN_S = 60.0, 1.0
 #: The statement without floors is tried again no sooner.
@@ -38,7 +38,7 @@ TRY_EVERY_S = 5.0
 
 
 class Due:
-    """The due jobs of one queue that wait for the feed."""
+    """The due jobs of one queue that wait to be published."""
 
     def __init__(self, queue: str) -> None:
         self._queue, self._slice = queue, Slice(SLICE)
@@ -58,9 +58,9 @@ class Due:
         """Whether everything below the floors was looked at once."""
         return self._walk.been_through
 
-    def feed(
+    def publish(
         self, db: Db, now: float, *, types: Sequence[str], priorities: Sequence[int], limit: int
-    ) -> tuple[list[Fed], set[int]]:
+    ) -> tuple[list[Published], set[int]]:
         """Mark the next due jobs of some lists published; return them, and which of the lists have no more.
 
         `now` is the database's clock before that.
@@ -68,22 +68,24 @@ class Due:
         self._know(types)
         asked = {"queue": self._queue, "types": types, "priorities": priorities}
         if self.crowded:
-            return self._feed_crowded(db, now, asked, limit)
+            return self._publish_crowded(db, now, asked, limit)
         began = time.monotonic()
         try:
             with self._slice.taken() as most:
-                picked = waiting.feed(db, limit=min(limit, most), **asked)
+                picked = waiting.publish_due(db, limit=min(limit, most), **asked)
         except psycopg.errors.QueryCanceled:
             if self._reads_slowly(db, asked):
                 self._crowd()
-                return self._feed_crowded(db, now, asked, limit)
+                return self._publish_crowded(db, now, asked, limit)
             return [], set()
-        if time.monotonic() - began > SLOW_S + len(picked.fed) * MARKING_S and self._reads_slowly(db, asked):
+        if time.monotonic() - began > SLOW_S + len(picked.published) * MARKING_S and self._reads_slowly(
+            db, asked
+        ):
             self._crowd()
-        return picked.fed, self._fed_up_to(now, priorities, picked)
+        return picked.published, self._published_up_to(now, priorities, picked)
 
     def behind(self, db: Db, *, types: Sequence[str], priorities: Sequence[int]) -> list[int]:
-        """Return the priorities of those lists with due jobs that wait for the feed."""
+        """Return the priorities of those lists with due jobs that wait to be published."""
         asked = {"queue": self._queue, "types": types}
         known = [n for n in priorities if n in self._floors] if self.crowded else list(priorities)
         floors = [self._floors[n] for n in known] if self.crowded else None
@@ -123,53 +125,55 @@ class Due:
 
     # --- a crowded queue ----------------------------------------------------------------------------------------------
 
-    def _feed_crowded(
+    def _publish_crowded(
         self, db: Db, now: float, asked: dict[str, Any], limit: int
-    ) -> tuple[list[Fed], set[int]]:
+    ) -> tuple[list[Published], set[int]]:
         limit = min(limit, self._slice.rows)
         if time.monotonic() >= self._try_at and (first := self._try(db, asked, limit)):
-            return self._feed_these(db, first), set(asked["priorities"]) if len(first) < limit else set()
+            return self._publish_these(db, first), set(asked["priorities"]) if len(first) < limit else set()
         self._asked, self._limit, self._found = asked, limit, list[UUID]()
         if not self._floors.keys() >= set(asked["priorities"]) and not self._look_on(db, now):
             return [], set()
         floors = [self._floors[n] for n in asked["priorities"]]
         self._walk.step(db, min(floors), end=max(floors))
-        fed = self._feed_these(db, self._found)
-        if len(fed) == limit:
-            return fed, set()
-        more, ended = self._from_floors(db, now, asked, limit - len(fed))
-        return fed + more, ended
+        published = self._publish_these(db, self._found)
+        if len(published) == limit:
+            return published, set()
+        more, ended = self._from_floors(db, now, asked, limit - len(published))
+        return published + more, ended
 
-    def _feed_these(self, db: Db, ids: Sequence[UUID]) -> list[Fed]:
+    def _publish_these(self, db: Db, ids: Sequence[UUID]) -> list[Published]:
         if not ids:
             return []  # which shows nothing of how quickly the server writes
         with self._slice.taken():
-            return waiting.feed_these(db, ids)
+            return waiting.publish_these(db, ids)
 
     def _from_floors(
         self, db: Db, now: float, asked: dict[str, Any], limit: int
-    ) -> tuple[list[Fed], set[int]]:
+    ) -> tuple[list[Published], set[int]]:
         known, began = asked["priorities"], time.monotonic()
         try:
             with self._slice.taken():
-                picked = waiting.feed(db, limit=limit, floors=[self._floors[n] for n in known], **asked)
+                picked = waiting.publish_due(
+                    db, limit=limit, floors=[self._floors[n] for n in known], **asked
+                )
         except psycopg.errors.QueryCanceled:
             # Much has run since those moments as well; what waits there is left to the walk.
             self._margin_s = max(LEAST_MARGIN_S, self._margin_s / 4)
             self._floors.update(dict.fromkeys(known, now - self._margin_s))
             self._walk.start_over()
             return [], set()
-        ended = self._fed_up_to(now, known, picked)
-        slow = time.monotonic() - began > SLOW_S + len(picked.fed) * MARKING_S
+        ended = self._published_up_to(now, known, picked)
+        slow = time.monotonic() - began > SLOW_S + len(picked.published) * MARKING_S
         self._margin_s = (
             max(LEAST_MARGIN_S, self._margin_s / 4) if slow else min(MARGIN_S, self._margin_s * 1.1)
         )
-        return picked.fed, ended
+        return picked.published, ended
 
-    def _fed_up_to(self, now: float, priorities: Sequence[int], picked: Picked) -> set[int]:
+    def _published_up_to(self, now: float, priorities: Sequence[int], picked: Picked) -> set[int]:
         """Remember where each list goes on: after the last of a slice that was cut, else a moment ago.
 
-        What somebody held goes on waiting if that one does not feed it, so no floor passes it. Return the lists that
+        What somebody held goes on waiting if that one does not publish it, so no floor passes it. Return the lists that
         were read to their end.
         """
         cut, last = picked.cut or (math.inf, math.inf)

@@ -3,7 +3,7 @@
 Only job types that a living worker announced are looked for, each by its own index range, so rows of other types cost
 nothing, however many wait. Paused queues are left alone.
 
-What waits goes before what is new. A list is fed again once a quarter of it is free, and a steady stream of new jobs
+What waits goes before what is new. A list is filled again once a quarter of it is free, and a steady stream of new jobs
 could keep it fuller than that for ever. So while due jobs wait for a list, the keeper says so in Redis, for three
 seconds at a time: submits then store their jobs only, and all start in the order in which they became due. Of the jobs
 that became due later, those start first that have their hints already: what the list holds, and what is submitted
@@ -42,7 +42,7 @@ from esteira.liveness import SILENT_S
 from esteira.record import insert
 from esteira.record.insert import SLICE
 
-#: A list is fed again once this share of it is free: feeding one by one would make hints of one.
+#: A list is filled again once this share of it is free: publishing one by one would make hints of one.
 REFILL_SHARE = 4
 #: A submitter hears again that jobs wait after this, which is well within the life of that word.
 REPEAT_S = 0.5
@@ -54,8 +54,8 @@ LONGEST_REST_S = 10.0
 ONE_STATEMENT = (psycopg.errors.QueryCanceled, *BUSY)
 
 
-class Feeder:
-    """Feeds one slice of every queue at a time, so that rescue comes in between."""
+class DuePublisher:
+    """Publishes one slice of every queue at a time, so that rescue comes in between."""
 
     def __init__(self, publisher: Publisher, clock: Clock | None = None) -> None:
         self._publisher, self._typical = publisher, Typical()
@@ -73,8 +73,8 @@ class Feeder:
         for due in self._due.values():
             due.start_over()
 
-    def feed(self, db: Db) -> tuple[int, bool]:
-        """Return how many jobs were fed, and whether more wait that will have room, or their turn, in a moment.
+    def publish(self, db: Db) -> tuple[int, bool]:
+        """Return how many jobs were published, and whether more wait that will have room, or their turn, in a moment.
 
         Raises the first error of a queue once all have had their turn; `went` says then what became of the others.
         """
@@ -86,42 +86,44 @@ class Feeder:
             self.start_over()
         queues, failed = served(db), list[Exception]()
         parts = {
-            f"the queue {queue}": partial(self._feed, db, queue, types) for queue, types in queues.items()
+            f"the queue {queue}": partial(self._publish, db, queue, types) for queue, types in queues.items()
         }
         for what, part in {
             **parts,
             "what waits for its turn": partial(self._offer_turns, db, queues),
         }.items():
             try:
-                fed, waits = part()
+                published, waits = part()
             except Exception as error:  # of one queue: no reason to leave out the others
                 if isinstance(error, ConnectionLost) and not isinstance(error, ONE_STATEMENT):
                     raise
-                error.add_note(f"This happened while {what} was fed.")
+                error.add_note(f"This happened while {what} was published.")
                 failed.append(error)
             else:
-                self.went = self.went[0] + fed, self.went[1] or waits
+                self.went = self.went[0] + published, self.went[1] or waits
         if failed:
             raise failed[0]
         return self.went
 
-    def _feed(self, db: Db, queue: str, types: Sequence[str]) -> tuple[int, bool]:
-        limit, fed = min(SLICE, self.window), 0
+    def _publish(self, db: Db, queue: str, types: Sequence[str]) -> tuple[int, bool]:
+        limit, published = min(SLICE, self.window), 0
         due = self._due.setdefault(queue, Due(queue))
         room = self._publisher.room(queue, self.window)
         if room.get(FRONT, 0) > 0:
             with self._front[queue].taken() as most:
-                front = insert.feed_front(db, queue=queue, types=types, limit=min(limit, most))
-            fed += self._send(db, front)
+                front = insert.publish_front(db, queue=queue, types=types, limit=min(limit, most))
+            published += self._send(db, front)
         lists = [n for n in PRIORITIES.values() if room.get(n, 0) * REFILL_SHARE >= self.window]
-        none: tuple[list[insert.Fed], set[int]] = [], set()
-        rows, ended = due.feed(db, self._now, types=types, priorities=lists, limit=limit) if lists else none
-        fed += self._send(db, rows)
+        none: tuple[list[insert.Published], set[int]] = [], set()
+        rows, ended = (
+            due.publish(db, self._now, types=types, priorities=lists, limit=limit) if lists else none
+        )
+        published += self._send(db, rows)
         # A list that could take more and was read to its end has nobody behind it.
         doubtful = [n for n in PRIORITIES.values() if n in room and n not in ended]
         behind = due.behind(db, types=types, priorities=doubtful) if doubtful else []
         self._tell(queue, behind)
-        return fed, bool(behind)
+        return published, bool(behind)
 
     def _tell(self, queue: str, behind: list[int]) -> None:
         """Say which lists have jobs waiting behind them; only who said it says that it is over."""
@@ -135,10 +137,10 @@ class Feeder:
         began = time.monotonic()
         if not queues or began < self._turns_rest_until:
             return 0, False
-        rows: list[insert.Fed] = []
+        rows: list[insert.Published] = []
         try:
             with self._turns.taken() as most:
-                rows = insert.feed_turns(db, served=queues, limit=min(most, self.window))
+                rows = insert.publish_turns(db, served=queues, limit=min(most, self.window))
         finally:
             # Under somebody's snapshot of hours each look reads all ticks again that ran since. They are few, and may
             # come back at any place, so looks become rare instead of narrow. One slow look may be chance.
@@ -150,7 +152,7 @@ class Feeder:
             self._offered = time.monotonic()
         return self._send(db, rows), time.monotonic() - self._offered < FOLLOWS_S
 
-    def _send(self, db: Db, rows: Sequence[insert.Fed]) -> int:
+    def _send(self, db: Db, rows: Sequence[insert.Published]) -> int:
         if rows:
             self._typical.refresh(db, rows)
             self._publisher.send(hints(rows, self._typical))

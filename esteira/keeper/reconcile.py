@@ -1,4 +1,4 @@
-"""Is every published job's hint really in Redis? What is missing is fed again.
+"""Is every published job's hint really in Redis? What is missing is published again.
 
 One comparison covers whatever can happen to a hint: a wiped or restarted Redis, an evicted key, a publish that failed,
 a worker killed between taking a message and claiming its jobs. It compares what is there, so a long backlog makes no
@@ -69,7 +69,7 @@ class _Reading:
             del self.at[number]
 
 
-class Checker:
+class Reconciler:
     """Reads the lists and the published rows, a part of each in a turn, and compares them."""
 
     def __init__(self, publisher: Publisher, clock: Clock | None = None) -> None:
@@ -77,9 +77,9 @@ class Checker:
         self._clock, self._now = clock or Clock(), -math.inf
         # A little later than the moment up to which rows are judged, because that one is rounded.
         self._rows = Survey(self._judge, walk=self._judge_some, delay_s=GRACE_S + 0.01)
-        #: The walk that feeds everything again; there is one only while Redis misses everything.
+        #: The walk that publishes everything again; there is one only while Redis misses everything.
         self._refill: Walk | None = None
-        #: The rows that are to be fed again, each with the moment at which it was published.
+        #: The rows that are to be published again, each with the moment at which it was published.
         self._missing: dict[str, str] = {}
         self._slice = Slice(SLICE)
         self._readings: dict[str, _Reading] = {}
@@ -97,7 +97,7 @@ class Checker:
         self._refill = None
         self._missing.clear()
 
-    def check(self, db: Db) -> bool:
+    def reconcile(self, db: Db) -> bool:
         """Return whether hints were missing, so that the next slice should follow at once."""
         queues = sorted({*known_queues(), *_announced_queues(db)})
         now, went_back = self._clock.look(db)
@@ -122,13 +122,13 @@ class Checker:
         self._note_ends()
         if not self._missing:
             self._rows.step(db, now)
-        found = self._feed_again(db)
+        found = self._publish_again(db)
         if found:  # the others were on their way, and are claimed by now
-            log.info("the hints of %s jobs are missing in Redis; they are fed again", found)
+            log.info("the hints of %s jobs are missing in Redis; they are published again", found)
         return bool(found or self._missing)
 
     def relieve(self) -> None:
-        """Make room in a full Redis: DEL is the one thing it still does. The hints are fed again, a few at a time."""
+        """Make room in a full Redis: DEL is the one thing it still does. The hints are published again, a few at a time."""
         keys = [
             list_key(settings.REDIS_PREFIX, queue, number) for queue in known_queues() for number in LISTS
         ]
@@ -145,9 +145,9 @@ class Checker:
         if not self._missing and not refill.been_through:
             # After a clock was put back, there are rows in its future.
             refill.step(db, now, end=math.inf)
-        found = self._feed_again(db)
+        found = self._publish_again(db)
         if found:
-            log.warning("Redis has lost its contents; %s jobs are fed again", found)
+            log.warning("Redis has lost its contents; %s jobs are published again", found)
         if self._missing or not refill.been_through:
             return True
         self._refill = None
@@ -172,7 +172,7 @@ class Checker:
         return True
 
     def _note_ends(self) -> None:
-        """Keep what whole readings have seen, and tell the feed which lists hold messages of others."""
+        """Keep what whole readings have seen, and tell publishing which lists hold messages of others."""
         for queue in [queue for queue, reading in self._readings.items() if not reading.at]:
             reading = self._read[queue] = self._readings.pop(queue)
             self._publisher.say_ours(queue, {n: reading.ours[n] for n in LISTS if reading.others[n]})
@@ -222,8 +222,8 @@ class Checker:
                 return at
         return False
 
-    def _feed_again(self, db: Db) -> int:
-        """Let a slice of what is missing wait for the feed; whatever moved meanwhile is left alone."""
+    def _publish_again(self, db: Db) -> int:
+        """Let a slice of what is missing wait to be published; whatever moved meanwhile is left alone."""
         part = {job: self._missing.pop(job) for job in list(self._missing)[: self._slice.rows]}
         if not part:
             return 0

@@ -1,6 +1,6 @@
 """The keeper: what keeps the promise while everything else dies. It runs inside `celery beat`, in any number.
 
-A turn every half second: rescue → expire → declarations → schedules → compare Redis with the rows → feed → retention.
+A turn every half second: rescue → expire → declarations → schedules → reconcile Redis with the rows → publish → retention.
 Some steps are due less often. Every step is a compare-and-set or a locked row, so keepers need no leader, and one that
 is killed anywhere leaves nothing half-done. Steps are independent: one that fails is told (`esteira.keeper.turns`), and
 the others go on. Only a database that is away ends a turn early, because nobody can do anything then. Beat is ready
@@ -26,8 +26,8 @@ from esteira.db.walk import Clock, Recent
 from esteira.descriptors import Descriptors, words
 from esteira.keeper.declared import keep_declared
 from esteira.keeper.hold import Calm, Hold
-from esteira.keeper.publish import Feeder
-from esteira.keeper.reconcile import Checker
+from esteira.keeper.publish import DuePublisher
+from esteira.keeper.reconcile import Reconciler
 from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.retention import Retention
 from esteira.keeper.schedules import write_ticks
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 #: Limits of every wait for the database and for Redis.
 DATABASE_TIMEOUT_S, REDIS_TIMEOUT_S, REDIS_PAUSE_S = 3.0, 1.0, 0.5
-#: While jobs are fed without a pause, the other steps still take their turns, no oftener than this.
+#: While jobs are published without a pause, the other steps still take their turns, no oftener than this.
 SWEEP_S, DECLARE_S, CHECK_S = 0.25, 2.0, 1.0
 #: A file is touched no oftener than this between statements.
 TOUCH_S = 1.0
@@ -80,8 +80,8 @@ class Keeper:
         self._still_s = max(settings.LEASE_SECONDS / 2, 1.25 * limit_s)
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
         self._moment = moment = Recent()
-        self._checker = Checker(self._publisher, Clock(moment))
-        self._feeder = Feeder(self._publisher, Clock(moment))
+        self._reconciler = Reconciler(self._publisher, Clock(moment))
+        self._due_publisher = DuePublisher(self._publisher, Clock(moment))
         self._rescuer, self._expirer, self._retention = (
             Rescuer(Clock(moment)),
             Expirer(Clock(moment)),
@@ -119,15 +119,15 @@ class Keeper:
                 self._step("declarations", keep_declared, False)
             more = self._step("schedules", write_ticks, False)
         if now - self._checked >= CHECK_S:
-            missing = self._step("compare", self._checker.check, False)
+            missing = self._step("reconcile", self._reconciler.reconcile, False)
             self._checked = float("-inf") if missing else now
             more = missing or more
-        self._step("feed", lambda db: self._feed(db, now), None)
-        fed, full = self._feeder.went
+        self._step("publish", lambda db: self._publish(db, now), None)
+        published, full = self._due_publisher.went
         more = self._step("retention", self._retention.step, False) or more
         if self._turns.end() and sweeps:
             touch("beat", "ready")
-        if fed or more:
+        if published or more:
             return 0.0
         return FULL_S if full else float(settings.KEEPER_SECONDS)
 
@@ -152,8 +152,8 @@ class Keeper:
             log.info("the database answers again")
             self._rescuer.start_over()  # it may be another server, with other rows
             self._expirer.start_over()
-            self._checker.start_over()
-            self._feeder.start_over()
+            self._reconciler.start_over()
+            self._due_publisher.start_over()
         self._was_away = False
         return self._rescuer.step(db, calm)
 
@@ -183,17 +183,17 @@ class Keeper:
         self._was_away = True
         return True
 
-    def _feed(self, db: Db, now: float) -> None:
-        self._feeder.went = 0, False
+    def _publish(self, db: Db, now: float) -> None:
+        self._due_publisher.went = 0, False
         self._make_room(now)
-        self._feeder.feed(db)
+        self._due_publisher.publish(db)
 
     def _make_room(self, now: float) -> None:
         if self._publisher.take_full():
-            self._checker.relieve()
+            self._reconciler.relieve()
             self._relieved, self._checked = now, float("-inf")
         eased = now - self._relieved < RELIEVED_S
-        self._feeder.window = max(1, settings.WINDOW // RELIEVED_SHARE) if eased else settings.WINDOW
+        self._due_publisher.window = max(1, settings.WINDOW // RELIEVED_SHARE) if eased else settings.WINDOW
 
 
 class KeeperScheduler(Scheduler):

@@ -23,7 +23,7 @@ from esteira.values import spoken
 
 log = logging.getLogger("esteira.keeper")
 
-STEPS = ("rescue", "expire", "declarations", "schedules", "compare", "feed", "retention")
+STEPS = ("rescue", "expire", "declarations", "schedules", "reconcile", "publish", "retention")
 #: A failure that lasts is logged this often; it is stored in every turn.
 REMIND_S = 60.0
 #: Longest text of an error that is stored.

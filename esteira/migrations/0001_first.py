@@ -252,7 +252,7 @@ JOB_INDEXES = [
     Index(
         fields=["queue", "priority", "type", "in_turn", "run_at", "id"],
         condition=queued(published_at__isnull=True),
-        name="job_feed",
+        name="job_to_publish",
     ),
     Index(
         fields=["schedule", "tick_at", "id"],

@@ -18,7 +18,7 @@ class ClockTimestamp(Func):
     output_field = models.DateTimeField()
 
 
-#: A dictionary, because the checker of types takes a keyword for a second definition of the model's `db_now`.
+#: A dictionary, because the reconciler of types takes a keyword for a second definition of the model's `db_now`.
 _SEEN = {"db_now": ClockTimestamp()}
 
 

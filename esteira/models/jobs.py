@@ -152,11 +152,11 @@ class Job(models.Model):
             ),
         ]
         indexes = [
-            # What waits for its turn stands in ranges of its own, which the feed does not read.
+            # What waits for its turn stands in ranges of its own, which publishing does not read.
             models.Index(
                 fields=["queue", "priority", "type", "in_turn", "run_at", "id"],
                 condition=Q(state="queued", published_at__isnull=True),
-                name="job_feed",
+                name="job_to_publish",
             ),
             models.Index(
                 fields=["schedule", "tick_at", "id"],

@@ -21,7 +21,7 @@ class Queue(models.Model):
 
 
 class Worker(models.Model):
-    """A worker process as it announced itself; `types` tells the feed what somebody can run."""
+    """A worker process as it announced itself; `types` are the job types that it can run."""
 
     name = models.TextField(primary_key=True)
     incarnation = models.TextField()

@@ -1,7 +1,7 @@
 """T3 claim, T14 refuse, T15 expire: from queued to running, or quietly back.
 
 A hint may be doubled, late or wrong; whatever the claim's guard does not like is simply not claimed. What is left
-of the hint is then put right: expired rows end, the others wait for the feed.
+of the hint is then put right: expired rows end, the others wait to be published.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Cl
     if len(rows) < len(ids):
         have = {row[0] for row in rows}
         with suppress(*ConnectionLost):  # what is claimed must be run; the keeper finds the others
-            settle(db, [i for i in ids if i not in have])
+            unpublish_unclaimed(db, [i for i in ids if i not in have])
     place = {one: n for n, one in enumerate(ids)}
     return [
         Claimed(**dict(zip(_FIELDS, row, strict=True))) for row in sorted(rows, key=lambda r: place[r[0]])
@@ -112,8 +112,8 @@ SELECT 1 FROM moved
 """
 
 
-def settle(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
-    """T14 and T15 for hinted rows that are not claimed: end what has expired, let the rest wait for the feed.
+def unpublish_unclaimed(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
+    """T14 and T15 for hinted rows that are not claimed: end what has expired, let the rest wait to be published.
 
     Also for a type that this worker does not know (`hold_s` keeps it from coming straight back).
     """

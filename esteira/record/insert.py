@@ -139,7 +139,7 @@ def holder(db: Db, unique_key: str) -> UUID | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fed:
+class Published:
     """A row that was marked published and now wants its hint."""
 
     id: UUID
@@ -208,12 +208,12 @@ _NEXT_TURNS = f"""
 """
 
 
-def feed_front(db: Db, *, queue: str, types: Sequence[str], limit: int) -> list[Fed]:
+def publish_front(db: Db, *, queue: str, types: Sequence[str], limit: int) -> list[Published]:
     """T2: mark the due jobs of a queue published whose last attempt was interrupted."""
     return mark(db, _NEXT_FRONT, {"queue": queue, "types": list(types), "limit": limit})
 
 
-def feed_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) -> list[Fed]:
+def publish_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) -> list[Published]:
     """T2: mark the oldest due tick of each schedule that has none published or running; `served`: types by queue.
 
     Two keepers at once may offer two of one schedule; the claim's guard lets one of them run.
@@ -222,14 +222,14 @@ def feed_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) -> li
     return mark(db, _NEXT_TURNS, {"served": pairs, "limit": limit})
 
 
-def mark(db: Db, following: str, asked: Mapping[str, Any]) -> list[Fed]:
+def mark(db: Db, following: str, asked: Mapping[str, Any]) -> list[Published]:
     try:
-        return as_fed(db.fetch(MARK.format(next=following), asked))
+        return as_published(db.fetch(MARK.format(next=following), asked))
     except VALUE_ERRORS:
         return mark_each(db, [row[0] for row in db.fetch(following, asked)])[0]
 
 
-def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Fed], set[UUID]]:
+def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Published], set[UUID]]:
     """Mark rows one by one; return as well those that the database will not have written: they fail alone."""
     found, refused = list[Row](), set[UUID]()
     for one in ids:
@@ -237,15 +237,17 @@ def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Fed], set[UUID]]:
             found += db.fetch(MARK.format(next="SELECT %(id)s::uuid AS id"), {"id": one})
         except VALUE_ERRORS as error:
             refused.add(one)
-            log.error("job %s cannot be fed: %s", one, error)
-    return as_fed(found), refused
+            log.error("job %s cannot be published: %s", one, error)
+    return as_published(found), refused
 
 
-def as_fed(found: Sequence[Row]) -> list[Fed]:
+def as_published(found: Sequence[Row]) -> list[Published]:
     """Return what `MARK` returned, most urgent first."""
     rows = sorted(found, key=lambda row: (row[3], row[7]))
     return [
-        Fed(id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6], due_at=r[7])
+        Published(
+            id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6], due_at=r[7]
+        )
         for r in rows
     ]
 
@@ -260,11 +262,11 @@ WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1"""
 
 
 def unpublish(db: Db, ids: Sequence[UUID | str], stamps: Sequence[datetime | str]) -> int:
-    """T2 undone: rows whose hint is missing wait for the feed again, unless they moved since they were looked at."""
+    """T2 undone: rows whose hint is missing wait to be published again, unless they moved since they were looked at."""
     try:
         return len(db.fetch(_UNPUBLISH, {"ids": list(ids), "stamps": list(stamps)}))
     except VALUE_ERRORS as error:
         if len(ids) > 1:
             return sum(unpublish(db, [one], [stamp]) for one, stamp in zip(ids, stamps, strict=True))
-        log.error("job %s cannot be fed again: %s", ids[0], error)
+        log.error("job %s cannot be published again: %s", ids[0], error)
         return 0

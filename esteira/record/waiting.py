@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record.insert import DUE, MARK, VALUE_ERRORS, Fed, as_fed, mark, mark_each
+from esteira.record.insert import DUE, MARK, VALUE_ERRORS, Published, as_published, mark, mark_each
 
 _NEXT = f"""
   SELECT picked.id, picked.priority, date_part('epoch', picked.run_at) AS due_at
@@ -29,7 +29,7 @@ _NEXT = f"""
 """
 
 # What was found and could not be locked comes as well: another keeper may be marking it, and it may stay behind.
-_FEED = f"""{MARK.format(next=_NEXT)}
+_PUBLISH_DUE = f"""{MARK.format(next=_NEXT)}
 UNION ALL
 SELECT n.id, NULL, NULL, n.priority, NULL, NULL, NULL, n.due_at FROM next n
 WHERE n.id NOT IN (SELECT id FROM locked)
@@ -65,29 +65,29 @@ WHERE EXISTS (
 class Picked:
     """A slice of what is due: what was marked, and what somebody held."""
 
-    fed: list[Fed]
+    published: list[Published]
     #: For each list when the oldest of those jobs became due that somebody held: they may be due still.
     held: dict[int, float]
     #: If as many were found as were asked for: the list that the slice ended in, and when its last job became due.
     cut: tuple[int, float] | None
 
 
-def feed(db: Db, *, limit: int, **which: Any) -> Picked:
+def publish_due(db: Db, *, limit: int, **which: Any) -> Picked:
     """T2: mark the next due jobs of a queue published, most urgent first; each type is its own index range."""
     asked = {**_lists_of(**which), "limit": limit}
     try:
-        rows = db.fetch(_FEED, asked)
-        fed = as_fed([row for row in rows if row[1] is not None])
+        rows = db.fetch(_PUBLISH_DUE, asked)
+        published = as_published([row for row in rows if row[1] is not None])
         found = {row[0]: (row[3], row[7]) for row in rows}
-        held = found.keys() - {job.id for job in fed}
+        held = found.keys() - {job.id for job in published}
     except VALUE_ERRORS:
         found = {row[0]: (row[1], row[2]) for row in db.fetch(_NEXT, asked)}
-        fed, refused = mark_each(db, list(found))
-        held = found.keys() - {job.id for job in fed} - refused
+        published, refused = mark_each(db, list(found))
+        held = found.keys() - {job.id for job in published} - refused
     oldest: dict[int, float] = {}
     for priority, due_at in (found[one] for one in held):
         oldest[priority] = min(due_at, oldest.get(priority, math.inf))
-    return Picked(fed=fed, held=oldest, cut=max(found.values()) if len(found) >= limit else None)
+    return Picked(published=published, held=oldest, cut=max(found.values()) if len(found) >= limit else None)
 
 
 def _lists_of(
@@ -109,7 +109,7 @@ def _lists_of(
 
 
 def due(db: Db, *, limit: int, **which: Any) -> list[UUID]:
-    """Return what `feed` would mark."""
+    """Return what `publish` would mark."""
     return [row[0] for row in db.fetch(_NEXT, {**_lists_of(**which), "limit": limit})]
 
 
@@ -118,11 +118,11 @@ def oldest(db: Db, **which: Any) -> dict[int, float]:
     return {row[0]: row[1] for row in db.fetch(_OLDEST, _lists_of(**which))}
 
 
-def feed_these(db: Db, ids: Sequence[UUID]) -> list[Fed]:
+def publish_these(db: Db, ids: Sequence[UUID]) -> list[Published]:
     """T2: mark jobs published that were due a moment ago, unless they moved since."""
     return mark(db, "SELECT unnest(%(ids)s::uuid[]) AS id", {"ids": list(ids)}) if ids else []
 
 
 def behind(db: Db, **which: Any) -> list[int]:
-    """Return the priorities of a queue with due jobs that wait for the feed."""
+    """Return the priorities of a queue with due jobs that wait to be published."""
     return [row[0] for row in db.fetch(_BEHIND, _lists_of(**which))]

@@ -171,7 +171,7 @@ class SteadyConsumer(Consumer):
         hub.timer.call_repeatedly(TOUCH_S, self._mind_descriptors)
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
         hub.timer.call_repeatedly(EVENTS_S, self._flush_events)
-        hub.timer.call_repeatedly(STRAYS_S, self._strays.settle)
+        hub.timer.call_repeatedly(STRAYS_S, self._strays.unpublish)
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # its published type is that of a property
         """Let Celery's events wait for the timer: sending each at once would make the next job wait for Redis."""

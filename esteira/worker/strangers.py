@@ -14,7 +14,7 @@ from uuid import UUID
 
 from esteira.broker.hint import ids_of
 from esteira.db import briefly
-from esteira.record.claim import settle
+from esteira.record.claim import unpublish_unclaimed
 
 log = logging.getLogger("esteira.worker")
 
@@ -43,17 +43,17 @@ class Strays:
             )
             return
         if len(self._ids) + len(found) > STRAYS_MAX:
-            self.settle()
+            self.unpublish()
         self._ids += found[:STRAYS_MAX]
 
-    def settle(self) -> None:
-        """Let them wait for the feed again; a timer calls this as long as the worker is connected."""
+    def unpublish(self) -> None:
+        """Let them wait to be published again; a timer calls this as long as the worker is connected."""
         ids, self._ids = self._ids, []
         if not ids:
             return
         try:
             with briefly("worker strays") as db:
-                settle(db, ids, hold_s=STRAYS_HOLD_S)
+                unpublish_unclaimed(db, ids, hold_s=STRAYS_HOLD_S)
         except Exception as error:  # whatever it is, the list behind them must go on
             log.warning("%s hints of unknown types are left to the keeper: %s", len(ids), error)
 

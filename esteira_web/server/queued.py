@@ -1,7 +1,7 @@
 """Count the jobs in each queue, each part within a time limit of its own.
 
 Waiting jobs are counted up to 10,000 a queue. The view esteira_backlog names their lists (queue, priority, type): each
-is one range of the index that feeds Redis, in which what is due comes first.
+is one range of the index from which due rows are published, in which what is due comes first.
 
 While a transaction holds an old snapshot, these indexes keep the entries of all jobs that ran since, so reading them
 takes longer and longer. A part that takes too long is left out, and is not measured again for a while, so that the
@@ -26,9 +26,9 @@ LIMIT_S = 0.2
 #: The pause after a part took too long: it begins with the first value, and doubles up to the second.
 AGAIN_S, LONGEST_S = 2.0, 30.0
 
-# Each row of esteira_backlog is a range of the index job_feed.
+# Each row of esteira_backlog is a range of the index job_to_publish.
 # The clock is read once, because only a value that stands still can be the end of an index range.
-_UNFED = f"""
+_UNPUBLISHED = f"""
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
 lists AS MATERIALIZED (SELECT * FROM esteira_backlog),
 queues AS (SELECT DISTINCT queue FROM lists)
@@ -54,7 +54,7 @@ SELECT q.queue,
    WHERE k.queue = q.queue)
 FROM queues q"""
 
-_FED = f"""
+_PUBLISHED = f"""
 SELECT f.queue, count(*), extract(epoch FROM clock_timestamp() - min(f.run_at))::float8 FROM (
   SELECT j.queue, j.run_at FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NOT NULL
   ORDER BY j.published_at, j.id LIMIT {MOST}) AS f
@@ -120,22 +120,22 @@ class Queued:
 
     def count(self) -> InQueues:
         # A bitmap scan reads a whole index range before it returns a row, and a range may have millions of rows.
-        unfed, fed, running = (
+        unpublished, published, running = (
             self._limited.fetch(part, sql, bitmapscan="off")
-            for part, sql in (("waiting", _UNFED), ("hinted", _FED), ("running", _RUNNING))
+            for part, sql in (("waiting", _UNPUBLISHED), ("hinted", _PUBLISHED), ("running", _RUNNING))
         )
         waiting: dict[str, int] = defaultdict(int)
         oldest_s: dict[str, float] = defaultdict(float)
-        for queue, due, _, first_s in unfed or ():
+        for queue, due, _, first_s in unpublished or ():
             waiting[queue], oldest_s[queue] = due, max(0.0, first_s)
-        for queue, due, first_s in fed or ():
+        for queue, due, first_s in published or ():
             waiting[queue] = min(MOST, waiting[queue] + due)
             oldest_s[queue] = max(oldest_s[queue], first_s)
         # One of the two counts alone would look like the total.
-        whole = unfed is not None and fed is not None
+        whole = unpublished is not None and published is not None
         return InQueues(
             waiting=waiting if whole else None,
-            later=None if unfed is None else {queue: later for queue, _, later, _ in unfed},
+            later=None if unpublished is None else {queue: later for queue, _, later, _ in unpublished},
             oldest_s=oldest_s if whole else None,
             running=None if running is None else dict(running),
         )

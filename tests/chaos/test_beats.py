@@ -44,7 +44,7 @@ def test_beat_kill_x3(make_stack: Callable[..., Stack]) -> None:
 
 
 def test_kill_beat(stack: Stack, measured: Measured) -> None:
-    """The only beat dies in the middle of the work; its successor feeds what waits."""
+    """The only beat dies in the middle of the work; its successor publishes what waits."""
     beat, _ = stack.beat(), stack.worker("w1")
     ids = mixed(stack, 3 * JOBS)  # more than are done until its next life has started
     stack.halfway(ids, "w1")

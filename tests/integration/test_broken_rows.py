@@ -95,7 +95,7 @@ def test_pages_admin_and_terminal_show_odd_rows(core: PrivateConnection) -> None
         call_command("jobs", "show", str(one), stdout=StringIO(), stderr=StringIO())
 
 
-def test_the_keeper_feeds_the_others(core: PrivateConnection, redis: redis_client.Redis) -> None:
+def test_the_keeper_publishes_the_others(core: PrivateConnection, redis: redis_client.Redis) -> None:
     ids = break_rows(core)
     core.fetch(
         """INSERT INTO esteira_worker (name, incarnation, host, pid, queues, types, slots, state)

@@ -14,7 +14,7 @@ from django.test import Client
 from esteira.db import DjangoConnection, PrivateConnection
 from esteira.models import Job, Schedule, ScheduleSkip
 from esteira.record.claim import claim
-from esteira.record.insert import feed_turns
+from esteira.record.insert import publish_turns
 from esteira.record.operate import retry
 from tests.support import command
 from tests.support.http import account, bearer, browser, get
@@ -82,7 +82,7 @@ def in_turn(core: PrivateConnection, number: int, n: int = 1) -> list[UUID]:
 
 
 def offered(core: PrivateConnection) -> list[UUID]:
-    feed_turns(core, served={"default": [TYPE]}, limit=100)
+    publish_turns(core, served={"default": [TYPE]}, limit=100)
     rows = core.fetch("SELECT id FROM esteira_job WHERE state = 'queued' AND published_at IS NOT NULL")
     return [row[0] for row in rows]
 

@@ -176,7 +176,7 @@ def test_a_worker_whose_name_was_taken_while_it_was_silent_goes_on_under_another
     assert rescue.drained(core, me=now.full) == {job.id: "queued"}
 
 
-def test_two_machines_of_one_host_name_are_both_fed(core: PrivateConnection) -> None:
+def test_two_machines_of_one_host_name_are_both_published(core: PrivateConnection) -> None:
     """One of them has been announced before the other starts, as clones of a virtual machine are."""
     announced(core, "w@host", ELSEWHERE["another boot"]())
     core.fetch("UPDATE esteira_worker SET queues = '[\"default\"]', types = '[\"t\"]'")

@@ -1,4 +1,4 @@
-"""The keeper's steps one by one, against real rows and a real Redis: sweep, compare, feed, delete."""
+"""The keeper's steps one by one, against real rows and a real Redis: sweep, reconcile, publish, delete."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from esteira.broker.hint import MARKER, ids_in, list_key
 from esteira.broker.publisher import Publisher
 from esteira.db import PrivateConnection
 from esteira.keeper.hold import Hold
-from esteira.keeper.publish import Feeder
-from esteira.keeper.reconcile import Checker
+from esteira.keeper.publish import DuePublisher
+from esteira.keeper.reconcile import Reconciler
 from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.retention import Retention
 from esteira.keeper.scheduler import Keeper, KeeperScheduler
@@ -132,16 +132,16 @@ def test_a_rescued_job_goes_to_the_front(
     elapse(core, lost.id, "lease_until")
 
     sweep(core, was_away=False)
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     assert hints(redis, priority=0) == [[str(lost.id)]]
     assert sorted(hints(redis)) == sorted([str(one)] for one in waiting)
 
 
-# --- feed -------------------------------------------------------------------------------------------------------------
+# --- publish ----------------------------------------------------------------------------------------------------------
 
 
-def test_only_what_a_living_worker_serves_is_fed(
+def test_only_what_a_living_worker_serves_is_published(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE, queues=("default", "mail"))
@@ -156,9 +156,9 @@ def test_only_what_a_living_worker_serves_is_fed(
     stored(core, 5, queue="mail")
     stored(core, 5, queue="elsewhere")
 
-    fed, full = Feeder(publisher).feed(core)
+    published, full = DuePublisher(publisher).publish(core)
 
-    assert (fed, full) == (1, False)
+    assert (published, full) == (1, False)
     assert hints(redis) == [[str(good[0])]]
 
 
@@ -170,7 +170,7 @@ def test_two_thousand_jobs_of_an_unknown_type_do_not_delay_a_known_one(
     stored(core, 1000, type="test.unknown", priority=6)
     (known,) = stored(core, priority=9)
 
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     assert hints(redis, priority=9) == [[str(known)]]
 
@@ -196,8 +196,8 @@ def test_measured_short_jobs_share_hints_and_others_go_alone(
     (solo,) = stored(core, type="test.short")
     core.fetch("UPDATE esteira_job SET solo = true WHERE id = %s", [solo])
 
-    feeder = Feeder(publisher)
-    while feeder.feed(core)[0]:
+    due_publisher = DuePublisher(publisher)
+    while due_publisher.publish(core)[0]:
         pass
 
     sizes = sorted(len(ids) for ids in hints(redis))
@@ -216,7 +216,7 @@ def test_a_short_queue_goes_one_by_one(
     serve(core, "test.short")
     stored(core, 7, type="test.short")
 
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     assert [len(ids) for ids in hints(redis)] == [1] * 7
 
@@ -225,17 +225,17 @@ def test_a_full_list_is_left_alone_until_a_quarter_is_free(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
-    feeder = Feeder(publisher)
-    feeder.window = 40
+    due_publisher = DuePublisher(publisher)
+    due_publisher.window = 40
     stored(core, 200)
     (urgent,) = stored(core, priority=3)
-    while feeder.feed(core)[0]:
+    while due_publisher.publish(core)[0]:
         publisher._lengths.clear()
 
     assert 31 <= len(hints(redis)) <= 80
     assert hints(redis, priority=3) == [[str(urgent)]], "a full list of one priority does not hold up another"
     publisher._lengths.clear()
-    assert feeder.feed(core) == (0, True)
+    assert due_publisher.publish(core) == (0, True)
 
 
 def test_what_was_interrupted_is_fed_although_its_list_is_full(
@@ -243,15 +243,15 @@ def test_what_was_interrupted_is_fed_although_its_list_is_full(
 ) -> None:
     serve(core, TYPE)
     lost = running(core)[0]
-    feeder = Feeder(publisher)
-    feeder.window = 40
+    due_publisher = DuePublisher(publisher)
+    due_publisher.window = 40
     stored(core, 200)
-    while feeder.feed(core)[0]:
+    while due_publisher.publish(core)[0]:
         publisher._lengths.clear()
     elapse(core, lost.id, "lease_until")
     sweep(core, was_away=False)
 
-    assert feeder.feed(core)[0] == 1
+    assert due_publisher.publish(core)[0] == 1
 
     assert hints(redis, priority=0) == [[str(lost.id)]]
 
@@ -260,12 +260,12 @@ def test_what_was_interrupted_is_fed_although_its_list_is_full(
 
 
 @pytest.fixture
-def fed(core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis) -> list[UUID]:
+def published(core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis) -> list[UUID]:
     """Ten jobs whose hints went out a while ago."""
     serve(core, TYPE)
     ids = stored(core, 10)
-    Checker(publisher).check(core)  # writes the marker
-    Feeder(publisher).feed(core)
+    Reconciler(publisher).reconcile(core)  # writes the marker
+    DuePublisher(publisher).publish(core)
     core.fetch("UPDATE esteira_job SET published_at = published_at - interval '1 minute'")
     assert len(hints(redis)) == 10
     return ids
@@ -277,15 +277,15 @@ def waiting(core: PrivateConnection) -> int:
 
 
 def test_nothing_is_done_while_every_hint_is_there(
-    core: PrivateConnection, publisher: Publisher, fed: list[UUID]
+    core: PrivateConnection, publisher: Publisher, published: list[UUID]
 ) -> None:
-    assert Checker(publisher).check(core) is False
+    assert Reconciler(publisher).reconcile(core) is False
     assert waiting(core) == 0
 
 
 @pytest.mark.parametrize("how", ["flushall", "delete the list", "pop three"])
 def test_missing_hints_are_fed_again(
-    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID], how: str
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, published: list[UUID], how: str
 ) -> None:
     if how == "flushall":
         redis.flushall()
@@ -294,7 +294,7 @@ def test_missing_hints_are_fed_again(
     else:
         redis.rpop(list_key("esteira:", "default", 6), 3)
 
-    Checker(publisher).check(core)
+    Reconciler(publisher).reconcile(core)
 
     assert waiting(core) == (3 if how == "pop three" else 10)
     assert redis.exists(f"esteira:{MARKER}")
@@ -303,19 +303,19 @@ def test_missing_hints_are_fed_again(
 def test_a_hint_on_its_way_is_not_missing(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
-    Checker(publisher).check(core)
+    Reconciler(publisher).reconcile(core)
     stored(core, 3, publish=True)
 
-    assert Checker(publisher).check(core) is False
+    assert Reconciler(publisher).reconcile(core) is False
     assert waiting(core) == 0
 
 
 def test_a_hint_that_a_worker_took_and_never_claimed_is_fed_again(
-    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, published: list[UUID]
 ) -> None:
     redis.rpop(list_key("esteira:", "default", 6))
 
-    assert Checker(publisher).check(core) is True
+    assert Reconciler(publisher).reconcile(core) is True
 
     assert waiting(core) == 1
 
@@ -323,33 +323,33 @@ def test_a_hint_that_a_worker_took_and_never_claimed_is_fed_again(
 def test_a_long_window_is_compared_slice_by_slice(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
-    Checker(publisher).check(core)
+    Reconciler(publisher).reconcile(core)
     for _ in range(3):
         stored(core, 1000, publish=True)
     core.fetch("UPDATE esteira_job SET published_at = published_at - interval '1 minute'")
-    checker = Checker(publisher)
+    reconciler = Reconciler(publisher)
 
-    turns = list(itertools.takewhile(bool, (checker.check(core) for _ in range(10))))
+    turns = list(itertools.takewhile(bool, (reconciler.reconcile(core) for _ in range(10))))
 
     assert len(turns) == 3
     assert waiting(core) == 3000
 
 
 def test_foreign_messages_in_our_lists_are_ignored(
-    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, published: list[UUID]
 ) -> None:
     redis.lpush(list_key("esteira:", "default", 6), b"junk", b'{"body": 1}')
 
-    assert Checker(publisher).check(core) is False
+    assert Reconciler(publisher).reconcile(core) is False
 
 
 def test_a_job_claimed_meanwhile_is_not_fed_again(
-    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, fed: list[UUID]
+    core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, published: list[UUID]
 ) -> None:
     redis.flushall()
-    claim(core, fed[:4], worker="w1/x", delivery="d")
+    claim(core, published[:4], worker="w1/x", delivery="d")
 
-    Checker(publisher).check(core)
+    Reconciler(publisher).reconcile(core)
 
     assert waiting(core) == 6
 
@@ -538,6 +538,6 @@ def test_nothing_here_uses_the_id_of_a_job_as_a_clock(
     core.fetch("UPDATE esteira_job SET run_at = run_at - interval '1 hour' WHERE id = %s", [first])
     second = stored(core, id=UUID(int=7))[0]
 
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     assert hints(redis) == [[str(first)], [str(second)]]

@@ -17,7 +17,7 @@ from pydantic import AfterValidator
 
 from esteira import Context, job
 from esteira.db import Db, PrivateConnection
-from esteira.keeper.publish import Feeder
+from esteira.keeper.publish import DuePublisher
 from esteira.keeper.scheduler import Keeper
 from esteira.keeper.turns import STEPS, Turns
 from esteira.models import Job, Schedule
@@ -371,12 +371,12 @@ def test_a_queue_that_cannot_be_fed_keeps_no_other_from_its_hints_and_is_told_on
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
-    feed = Feeder._feed
+    publish = DuePublisher._publish
 
-    def fails_for_default(self: Feeder, db: Db, queue: str, types: Sequence[str]) -> tuple[int, bool]:
-        return broken() if queue == "default" else feed(self, db, queue, types)
+    def fails_for_default(self: DuePublisher, db: Db, queue: str, types: Sequence[str]) -> tuple[int, bool]:
+        return broken() if queue == "default" else publish(self, db, queue, types)
 
-    monkeypatch.setattr(Feeder, "_feed", fails_for_default)
+    monkeypatch.setattr(DuePublisher, "_publish", fails_for_default)
     serve(core, TYPE, queues=("default", "mail"))
     stored(core)
     (letter,) = stored(core, queue="mail")
@@ -386,7 +386,7 @@ def test_a_queue_that_cannot_be_fed_keeps_no_other_from_its_hints_and_is_told_on
 
     assert hints(redis, queue="mail") == [[str(letter)]]
     failing = core.fetch("SELECT failing->%s->'steps' FROM esteira_keeper", [keeper._turns.me])[0][0]
-    assert list(failing) == ["feed"]
+    assert list(failing) == ["publish"]
     assert core.fetch("SELECT last_sweep IS NULL FROM esteira_keeper") == [(True,)]
     assert not (tmp_path / "beat.ready").exists()
     assert len([record for record in caplog.records if record.exc_info]) == 1
@@ -396,7 +396,7 @@ def test_what_other_queues_have_behind_them_is_fed_at_once_although_one_fails(
     core: PrivateConnection, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        Feeder, "_feed", lambda _, __, queue, ___: broken() if queue == "default" else (1000, True)
+        DuePublisher, "_publish", lambda _, __, queue, ___: broken() if queue == "default" else (1000, True)
     )
     serve(core, TYPE, queues=("default", "mail"))
 
@@ -405,7 +405,7 @@ def test_what_other_queues_have_behind_them_is_fed_at_once_although_one_fails(
 
 @pytest.mark.parametrize("queues", ['{"default": 1}', '"default"', "7", "null", "[null]", '[["default"], 8]'])
 @pytest.mark.parametrize("column", ["queues", "types"])
-def test_an_announcement_that_is_no_list_of_names_stops_neither_feed_nor_compare(
+def test_an_announcement_that_is_no_list_of_names_stops_neither_publish_nor_compare(
     core: PrivateConnection, keeper: Keeper, redis: redis_client.Redis, column: str, queues: str
 ) -> None:
     serve(core, TYPE)
@@ -424,8 +424,8 @@ STEP_CODE = {
     "expire": "esteira.keeper.rescue.Expirer.step",
     "declarations": "esteira.keeper.scheduler.keep_declared",
     "schedules": "esteira.keeper.scheduler.write_ticks",
-    "compare": "esteira.keeper.reconcile.Checker.check",
-    "feed": "esteira.keeper.publish.Feeder.feed",
+    "reconcile": "esteira.keeper.reconcile.Reconciler.reconcile",
+    "publish": "esteira.keeper.publish.DuePublisher.publish",
     "retention": "esteira.keeper.retention.Retention.step",
 }
 
@@ -499,7 +499,7 @@ def test_what_another_keeper_said_stays_until_that_one_is_silent(
 ) -> None:
     other = Turns()
     other.me = "elsewhere:1"
-    other.failed("feed", ZeroDivisionError("a bug"), None)
+    other.failed("publish", ZeroDivisionError("a bug"), None)
     keeper._hold.look(core, other, was_away=False)
 
     keeper.turn()

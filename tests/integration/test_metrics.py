@@ -270,7 +270,7 @@ def test_jobs_that_expire_are_counted_wherever_that_is_found(page: Page, core: P
     stored(core, 2, expires_in_s=0.0)
     hinted = stored(core, 1, expires_in_s=0.0, publish=True)
 
-    assert claim.settle(core, hinted) == 1
+    assert claim.unpublish_unclaimed(core, hinted) == 1
     assert claim.expire(core) == 2
 
     assert ends(page, "expired") == 3
@@ -342,7 +342,7 @@ def cost(core: PrivateConnection) -> int:
     queued.Queued(queued.Limited(explained)).count()
     assert len(explained.plans) == 3
     assert {scan.rpartition(" ")[2] for scan in explained.scans()} <= {
-        "job_feed",
+        "job_to_publish",
         "job_window",
         "job_claimed",
     }
@@ -370,7 +370,7 @@ def test_scheduled_jobs_are_not_walked_over_to_find_what_is_due(core: PrivateCon
     fill(core, 50_000, in_s=86400)
     explained = AsMeasured(core)
 
-    explained.fetch(queued._UNFED.replace("j.run_at > (SELECT now FROM clock)", "false"))
+    explained.fetch(queued._UNPUBLISHED.replace("j.run_at > (SELECT now FROM clock)", "false"))
 
     assert explained.buffers < 100, explained.scans()
 

@@ -16,8 +16,8 @@ from esteira.db import PrivateConnection, Row
 from esteira.db.walk import Walk
 from esteira.keeper.due import Due
 from esteira.keeper.hold import Hold
-from esteira.keeper.publish import Feeder
-from esteira.keeper.reconcile import Checker
+from esteira.keeper.publish import DuePublisher
+from esteira.keeper.reconcile import Reconciler
 from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.turns import Turns
 from esteira.record import rescue, waiting
@@ -27,7 +27,7 @@ from tests.support.jobs import TYPE, elapse, look, running, stored
 from tests.support.past import Counted, old_snapshot, ran, slow_writes
 from tests.support.waiting import until
 
-#: Each leaves at least one dead entry in the indexes of claims, of expiries, of the feed and of what is published.
+#: Each leaves at least one dead entry in the indexes of claims, of expiries, of publishing and of what is published.
 RAN = 20_000
 TURNS = 20
 #: A turn of a keeper beside nothing reads a few dozen.
@@ -103,23 +103,23 @@ def publisher(job_types: None) -> Publisher:
     return Publisher(timeout_s=1, breaker_s=0.1)
 
 
-def read_once(checker: Checker, db: PrivateConnection) -> None:
+def read_once(reconciler: Reconciler, db: PrivateConnection) -> None:
     """Check until everything was read, as a keeper does that starts."""
-    until(lambda: checker.check(db) or checker.walk.been_through, "everything was read once")
+    until(lambda: reconciler.reconcile(db) or reconciler.walk.been_through, "everything was read once")
 
 
 def test_a_check_does_not_read_again_what_ran(
     core: PrivateConnection, counted: Counted, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     redis.set(f"esteira:{MARKER}", "1")
-    checker = Checker(publisher)
+    reconciler = Reconciler(publisher)
     with old_snapshot():
         ran(core, RAN, over_s=3600)
-        read_once(checker, counted)
+        read_once(reconciler, counted)
         first, counted.blocks = counted.blocks, 0
 
         for _ in range(TURNS):
-            checker.check(counted)
+            reconciler.reconcile(counted)
 
     assert first > FEW_BLOCKS, "a keeper that starts reads everything once, or this test shows nothing"
     assert counted.blocks < TURNS * BUSY_BLOCKS
@@ -129,18 +129,18 @@ def test_a_missing_hint_is_found_beside_what_ran(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     redis.set(f"esteira:{MARKER}", "1")
-    checker = Checker(publisher)
+    reconciler = Reconciler(publisher)
     with old_snapshot():
         ran(core, RAN, over_s=3600)
-        read_once(checker, core)
+        read_once(reconciler, core)
         (old,), (new,) = stored(core, publish=True), stored(core, publish=True)
         elapse(core, old, "published_at", 1800)
 
         def found() -> bool:
-            checker.check(core)
+            reconciler.reconcile(core)
             return look(core, old).published_at is None and look(core, new).published_at is None
 
-        until(found, "both wait for the feed again")
+        until(found, "both wait to be published again")
 
 
 def test_after_redis_lost_everything_no_statement_reads_all_that_ran(
@@ -151,13 +151,16 @@ def test_after_redis_lost_everything_no_statement_reads_all_that_ran(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("esteira.db.walk.SLICE_LIMIT_S", 0.001)
-    checker = Checker(publisher)
+    reconciler = Reconciler(publisher)
     with old_snapshot():
         ran(core, RAN, over_s=3600)
         (old,), (new,) = stored(core, publish=True), stored(core, publish=True)
         elapse(core, old, "published_at", 1800)
 
-        until(lambda: [checker.check(counted)] and redis.exists(f"esteira:{MARKER}"), "everything was read")
+        until(
+            lambda: [reconciler.reconcile(counted)] and redis.exists(f"esteira:{MARKER}"),
+            "everything was read",
+        )
 
     assert look(core, old).published_at is None and look(core, new).published_at is None
     assert counted.most < 1000, "all at once is 1,600"
@@ -193,15 +196,15 @@ def test_a_check_reads_a_long_list_of_hints_a_part_in_each_turn(
     core.fetch("ALTER TABLE esteira_job ENABLE TRIGGER USER")
     if marker:
         redis.set(f"esteira:{MARKER}", "1")
-    db, checker, most = Statements("statements"), Checker(publisher), 0
+    db, reconciler, most = Statements("statements"), Reconciler(publisher), 0
     if not marker:
-        checker._refill = Walk(checker._take_all, box_s=0.0)
-    monkeypatch.setattr(checker.walk, "_box_s", 0.0)
+        reconciler._refill = Walk(reconciler._take_all, box_s=0.0)
+    monkeypatch.setattr(reconciler.walk, "_box_s", 0.0)
 
     def all_found() -> bool:
         nonlocal most
         db.pages = 0
-        checker.check(db)
+        reconciler.reconcile(db)
         most = max(most, db.pages)
         return not core.fetch("SELECT 1 FROM esteira_job WHERE published_at IS NOT NULL LIMIT 1")
 
@@ -210,7 +213,7 @@ def test_a_check_reads_a_long_list_of_hints_a_part_in_each_turn(
     assert most < 6, "one moment holds 3,000 rows, and all have 6,000"
 
 
-# --- feed -------------------------------------------------------------------------------------------------------------
+# --- publish ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -221,31 +224,34 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esteira.keeper.due.MARKING_S", 0.0)
 
 
-def turn(feeder: Feeder, db: PrivateConnection) -> tuple[int, bool]:
-    feeder._publisher._lengths.clear()
-    return feeder.feed(db)
+def turn(due_publisher: DuePublisher, db: PrivateConnection) -> tuple[int, bool]:
+    due_publisher._publisher._lengths.clear()
+    return due_publisher.publish(db)
 
 
-def walked(feeder: Feeder, db: PrivateConnection) -> Due:
-    """Feed until the queue is known to be crowded, and everything was looked at once."""
-    until(lambda: [turn(feeder, db)] and feeder._due["default"].walked, "everything was looked at once")
-    assert feeder._due["default"].crowded
-    return feeder._due["default"]
+def walked(due_publisher: DuePublisher, db: PrivateConnection) -> Due:
+    """Publish until the queue is known to be crowded, and everything was looked at once."""
+    until(
+        lambda: [turn(due_publisher, db)] and due_publisher._due["default"].walked,
+        "everything was looked at once",
+    )
+    assert due_publisher._due["default"].crowded
+    return due_publisher._due["default"]
 
 
 @pytest.mark.usefixtures("crowded")
-def test_the_feed_does_not_read_again_what_ran(
+def test_publishing_does_not_read_again_what_ran(
     core: PrivateConnection, counted: Counted, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
-    feeder = Feeder(publisher)
+    due_publisher = DuePublisher(publisher)
     with old_snapshot():
         ran(core, RAN, over_s=3600)
-        walked(feeder, counted)
+        walked(due_publisher, counted)
         first, counted.blocks = counted.blocks, 0
 
-        new = [stored(core)[0] for _ in range(TURNS) if turn(feeder, counted)]
-        turn(feeder, counted)
+        new = [stored(core)[0] for _ in range(TURNS) if turn(due_publisher, counted)]
+        turn(due_publisher, counted)
 
     assert [ids[0] for ids in hints(redis)] == [str(one) for one in new]
     assert first > FEW_BLOCKS, "a queue is found to be crowded by reading it once"
@@ -257,16 +263,16 @@ def test_asking_who_waits_does_not_read_again_what_ran(
     core: PrivateConnection, counted: Counted, publisher: Publisher
 ) -> None:
     serve(core, TYPE)
-    feeder = Feeder(publisher)
-    feeder.window = 20
+    due_publisher = DuePublisher(publisher)
+    due_publisher.window = 20
     with old_snapshot():
         ran(core, RAN, over_s=3600)
-        walked(feeder, core)
+        walked(due_publisher, core)
         stored(core, 100)
-        while turn(feeder, core)[0]:
+        while turn(due_publisher, core)[0]:
             pass
 
-        said = [turn(feeder, counted) for _ in range(TURNS)]
+        said = [turn(due_publisher, counted) for _ in range(TURNS)]
 
     assert said == [(0, True)] * TURNS
     assert counted.blocks < TURNS * BUSY_BLOCKS
@@ -274,18 +280,18 @@ def test_asking_who_waits_does_not_read_again_what_ran(
 
 @pytest.mark.usefixtures("crowded")
 @pytest.mark.parametrize("seconds", [70, 1800, 7200])
-def test_what_comes_back_below_the_floor_is_fed(
+def test_what_comes_back_below_the_floor_is_published(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, seconds: float
 ) -> None:
     serve(core, TYPE)
-    feeder = Feeder(publisher)
+    due_publisher = DuePublisher(publisher)
     with old_snapshot():
         ran(core, RAN, over_s=3600)
-        walked(feeder, core)
+        walked(due_publisher, core)
         (back,) = stored(core)
         elapse(core, back, "run_at", seconds)
 
-        until(lambda: turn(feeder, core)[0], "it is fed")
+        until(lambda: turn(due_publisher, core)[0], "it is published")
 
     assert hints(redis) == [[str(back)]]
 
@@ -297,28 +303,28 @@ def test_a_crowded_queue_is_fed_in_the_order_in_which_jobs_became_due(
 ) -> None:
     """A keeper that starts, and whose first statement is cancelled, knows no floors."""
     serve(core, TYPE)
-    feeder = Feeder(publisher)
-    feeder.window = 8
+    due_publisher = DuePublisher(publisher)
+    due_publisher.window = 8
     with old_snapshot():
         ran(core, RAN, over_s=3600)
         if knows:
-            walked(feeder, core)
+            walked(due_publisher, core)
         else:
-            feeder._due["default"] = Due("default")
-            feeder._due["default"]._crowd()
+            due_publisher._due["default"] = Due("default")
+            due_publisher._due["default"]._crowd()
         waiting = stored(core, 40)
         if not knows:
             for n, one in enumerate(waiting):
                 elapse(core, one, "run_at", 100.0 * n)
         order: list[str] = []
 
-        def all_fed() -> bool:
-            turn(feeder, core)
+        def all_published() -> bool:
+            turn(due_publisher, core)
             order.extend(one for ids in hints(redis) for one in ids)
             redis.flushall()
             return len(order) >= 40
 
-        until(all_fed, "all are fed")
+        until(all_published, "all are published")
 
     by_time = [
         str(row[0])
@@ -332,14 +338,14 @@ def test_a_queue_that_is_quick_again_is_crowded_no_more(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(core, TYPE)
-    feeder = Feeder(publisher)
-    due = walked(feeder, core)
+    due_publisher = DuePublisher(publisher)
+    due = walked(due_publisher, core)
     monkeypatch.setattr("esteira.keeper.due.SLOW_S", 60.0)
     (back,) = stored(core)
     elapse(core, back, "run_at", 1800)
 
     due._try_at = 0.0
-    turn(feeder, core)
+    turn(due_publisher, core)
 
     assert not due.crowded
     assert hints(redis) == [[str(back)]]
@@ -352,12 +358,12 @@ def test_a_slow_disk_makes_no_queue_crowded(
     monkeypatch.setattr("esteira.keeper.due.SLOW_S", 0.5)  # reading takes less on a busy machine too
     serve(core, TYPE)
     stored(core, 300)
-    feeder = Feeder(publisher)
+    due_publisher = DuePublisher(publisher)
     with slow_writes(core):
-        turn(feeder, core)
+        turn(due_publisher, core)
 
     assert len(hints(redis)) == 300
-    assert not feeder._due["default"].crowded
+    assert not due_publisher._due["default"].crowded
 
 
 @pytest.mark.usefixtures("crowded")
@@ -365,15 +371,15 @@ def test_jobs_of_a_type_that_a_worker_did_not_know_before_are_fed_in_their_order
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     serve(core, TYPE)
-    feeder = Feeder(publisher)
-    feeder.window = 4
-    walked(feeder, core)
+    due_publisher = DuePublisher(publisher)
+    due_publisher.window = 4
+    walked(due_publisher, core)
     waiting = stored(core, 4, type="tests.new")
     for n, one in enumerate(waiting):
         elapse(core, one, "run_at", 1000.0 * n)
 
     serve(core, TYPE, "tests.new", name="w2")
-    until(lambda: turn(feeder, core)[0] or len(hints(redis)) == 4, "all are fed")
+    until(lambda: turn(due_publisher, core)[0] or len(hints(redis)) == 4, "all are published")
 
     assert hints(redis) == [[str(one)] for one in reversed(waiting)]
 
@@ -381,10 +387,10 @@ def test_jobs_of_a_type_that_a_worker_did_not_know_before_are_fed_in_their_order
 # --- two keepers at once ----------------------------------------------------------------------------------------------
 
 
-def started(feeder: Feeder, core: PrivateConnection, number: int) -> list[UUID]:
+def started(due_publisher: DuePublisher, core: PrivateConnection, number: int) -> list[UUID]:
     """Let jobs wait, the oldest first in the list, each 100 s younger, for a keeper that starts beside a crowded queue."""
-    feeder._due["default"] = Due("default")
-    feeder._due["default"]._crowd()
+    due_publisher._due["default"] = Due("default")
+    due_publisher._due["default"]._crowd()
     jobs = stored(core, number)
     for n, one in enumerate(jobs):
         elapse(core, one, "run_at", 100.0 * (number - n))
@@ -392,33 +398,33 @@ def started(feeder: Feeder, core: PrivateConnection, number: int) -> list[UUID]:
 
 
 @pytest.mark.usefixtures("crowded")
-def test_two_keepers_feed_a_crowded_queue_in_the_order_in_which_jobs_became_due(
+def test_two_keepers_publish_a_crowded_queue_in_the_order_in_which_jobs_became_due(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(core, TYPE)
-    feeder, other = Feeder(publisher), PrivateConnection("other")
-    feeder.window = 8
+    due_publisher, other = DuePublisher(publisher), PrivateConnection("other")
+    due_publisher.window = 8
     asked = {"queue": "default", "types": [TYPE], "priorities": [6], "limit": 8}
     order: list[str] = []
 
-    def fed() -> int:
+    def published() -> int:
         redis.flushall()
-        turn(feeder, core)
+        turn(due_publisher, core)
         order.extend(one for ids in hints(redis) for one in ids)
         return len(order)
 
     with old_snapshot():
         ran(core, RAN, over_s=3600)
-        jobs = started(feeder, core, 40)
-        until(lambda: fed() == 8, "the first slice is fed")
-        monkeypatch.setattr(feeder._due["default"]._walk, "_rests_until", math.inf)
+        jobs = started(due_publisher, core, 40)
+        until(lambda: published() == 8, "the first slice is published")
+        monkeypatch.setattr(due_publisher._due["default"]._walk, "_rests_until", math.inf)
 
         with other.transaction():
-            theirs = [job.id for job in waiting.feed(other, **asked).fed]
-            assert fed() == 8, "the other keeper marks the same ones"
-            said = feeder._told["default"][0]
+            theirs = [job.id for job in waiting.publish_due(other, **asked).published]
+            assert published() == 8, "the other keeper marks the same ones"
+            said = due_publisher._told["default"][0]
         young = stored(core)
-        until(lambda: fed() == 33, "all are fed")
+        until(lambda: published() == 33, "all are published")
     other.close()
 
     assert theirs == jobs[8:16]
@@ -431,15 +437,15 @@ def test_a_row_that_somebody_holds_is_not_left_to_the_walk(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(core, TYPE)
-    feeder, other = Feeder(publisher), PrivateConnection("other")
+    due_publisher, other = DuePublisher(publisher), PrivateConnection("other")
     with old_snapshot():
         ran(core, RAN, over_s=3600)
-        jobs = started(feeder, core, 5)
+        jobs = started(due_publisher, core, 5)
         with other.transaction():
             other.fetch("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [jobs[0]])
-            until(lambda: [turn(feeder, core)] and len(hints(redis)) == 4, "the others are fed")
-            monkeypatch.setattr(feeder._due["default"]._walk, "_rests_until", math.inf)
-        turn(feeder, core)
+            until(lambda: [turn(due_publisher, core)] and len(hints(redis)) == 4, "the others are published")
+            monkeypatch.setattr(due_publisher._due["default"]._walk, "_rests_until", math.inf)
+        turn(due_publisher, core)
     other.close()
 
     assert look(core, jobs[0]).published_at

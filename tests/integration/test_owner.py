@@ -19,7 +19,7 @@ from tests.support.servers import SuiteServers
 NOT_THE_OWNERS = (
     "ALTER TABLE esteira_job DISABLE TRIGGER ALL",
     "ALTER TABLE esteira_job DROP CONSTRAINT job_state",
-    "DROP INDEX job_feed",
+    "DROP INDEX job_to_publish",
     "TRUNCATE esteira_job CASCADE",
     "DROP TABLE esteira_job CASCADE",
     "CREATE TABLE mine (id int)",

@@ -8,7 +8,7 @@ from esteira.db import PrivateConnection
 from esteira.keeper.disposal import BATCH
 from esteira.keeper.retention import DAY_S, Retention
 from esteira.record.claim import expire
-from tests.integration.test_record_plans import Explained, explained, feed  # noqa: F401
+from tests.integration.test_record_plans import Explained, explained, published_blocks  # noqa: F401
 from tests.support.jobs import TYPE, stored
 from tests.support.past import Counted
 from tests.support.waiting import until
@@ -33,11 +33,11 @@ def fill(core: PrivateConnection, what: str) -> None:
     core.fetch("ANALYZE esteira_job")
 
 
-def test_the_feed_does_not_read_what_is_scheduled(core: PrivateConnection, explained: Explained) -> None:  # noqa: F811
+def test_publishing_does_not_read_what_is_scheduled(core: PrivateConnection, explained: Explained) -> None:  # noqa: F811
     stored(core, 5)
     fill(core, "scheduled")
 
-    assert feed(explained) < FEW_BLOCKS, explained.scans()
+    assert published_blocks(explained) < FEW_BLOCKS, explained.scans()
 
 
 def test_expiring_does_not_read_what_has_time(core: PrivateConnection, explained: Explained) -> None:  # noqa: F811

@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from esteira.db import PrivateConnection
-from esteira.record.claim import claim, expire, refuse, settle
+from esteira.record.claim import claim, expire, refuse, unpublish_unclaimed
 from esteira.record.finish import extend, finish
 from esteira.record.insert import insert
 from esteira.record.operate import cancel
 from esteira.record.telling import start
-from esteira.record.waiting import feed
+from esteira.record.waiting import publish_due
 from tests.support.jobs import (
     TYPE,
     elapse,
@@ -87,7 +87,7 @@ def test_an_ended_job_is_not_claimed(core: PrivateConnection, state: str) -> Non
     assert version(core, job) == before
 
 
-def test_a_job_that_is_not_due_is_not_claimed_and_waits_for_the_feed(core: PrivateConnection) -> None:
+def test_a_job_that_is_not_due_is_not_claimed_and_waits_to_be_published(core: PrivateConnection) -> None:
     (job,) = stored(core, delay_s=60)
     core.fetch("UPDATE esteira_job SET published_at = clock_timestamp()")
 
@@ -193,17 +193,17 @@ def test_of_jobs_in_turn_within_one_hint_only_one_runs(core: PrivateConnection) 
 def test_settling_a_hint_of_an_unknown_type_lets_its_jobs_rest(core: PrivateConnection) -> None:
     jobs = stored(core, 3, publish=True)
 
-    assert settle(core, jobs, hold_s=2) == 3
+    assert unpublish_unclaimed(core, jobs, hold_s=2) == 3
 
     assert all(0 < look(core, job).hold_in <= 2 for job in jobs)
-    assert feed(core, queue="default", types=[TYPE], priorities=[6], limit=9).fed == []
+    assert publish_due(core, queue="default", types=[TYPE], priorities=[6], limit=9).published == []
 
 
-def test_settling_touches_nothing_that_runs_or_waits_for_the_feed(core: PrivateConnection) -> None:
+def test_settling_touches_nothing_that_runs_or_waits_to_be_published(core: PrivateConnection) -> None:
     (busy,), (waiting,) = running(core), stored(core)
     before = vars(look(core, waiting))["run_at"]
 
-    assert settle(core, [busy.id, waiting], hold_s=2) == 0
+    assert unpublish_unclaimed(core, [busy.id, waiting], hold_s=2) == 0
     assert look(core, busy.id).state == "running"
     assert look(core, waiting).hold_until is None
     assert look(core, waiting).run_at == before

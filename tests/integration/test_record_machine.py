@@ -17,13 +17,13 @@ from hypothesis.stateful import (
 )
 
 from esteira.db import PrivateConnection
-from esteira.record.claim import Claimed, claim, expire, refuse, settle
+from esteira.record.claim import Claimed, claim, expire, refuse, unpublish_unclaimed
 from esteira.record.finish import Break, Outcome, break_off, extend, finish, hand_back, kill
 from esteira.record.insert import unpublish
 from esteira.record.operate import cancel, retry
 from esteira.record.rescue import MAX_SUSPICION, drained, leases_ended, process_lost, worker_restarted
 from esteira.record.telling import progress, start
-from esteira.record.waiting import feed
+from esteira.record.waiting import publish_due
 from esteira.states import ENDED, TRANSITIONS
 from tests.support.jobs import TYPE, elapse, kinds, look, outcome, stored, version
 
@@ -103,8 +103,10 @@ class OneJob(RuleBasedStateMachine):
         self.do(lambda: expire(self.core), "T15")
 
     @rule()
-    def is_fed(self) -> None:
-        self.do(lambda: feed(self.core, queue="default", types=[TYPE], priorities=[3, 6, 9], limit=5), "T2")
+    def is_published(self) -> None:
+        self.do(
+            lambda: publish_due(self.core, queue="default", types=[TYPE], priorities=[3, 6, 9], limit=5), "T2"
+        )
 
     @rule()
     def hint_is_missing(self) -> None:
@@ -128,7 +130,7 @@ class OneJob(RuleBasedStateMachine):
 
     @rule()
     def is_settled(self) -> None:
-        self.do(lambda: settle(self.core, [self.id], hold_s=1), "T14", "T15")
+        self.do(lambda: unpublish_unclaimed(self.core, [self.id], hold_s=1), "T14", "T15")
 
     @rule(stale=st.booleans())
     def is_refused(self, stale: bool) -> None:

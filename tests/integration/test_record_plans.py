@@ -97,7 +97,7 @@ def test_on_a_freshly_filled_table_every_write_goes_by_the_primary_key(
     statements = {
         "claim one": lambda: claim.claim(explained, fresh_backlog[:1], worker="w", delivery="d"),
         "claim fifty": lambda: claim.claim(explained, fresh_backlog, worker="w", delivery="d"),
-        "settle": lambda: claim.settle(explained, fresh_backlog),
+        "unpublish_unclaimed": lambda: claim.unpublish_unclaimed(explained, fresh_backlog),
         "refuse": lambda: claim.refuse(explained, [(i, a, "r") for i, a in pairs], worker="w"),
         "finish one": lambda: finish.finish(explained, [outcome(mine[0])]),
         "finish fifty": lambda: finish.finish(explained, [outcome(job) for job in mine]),
@@ -146,14 +146,14 @@ def test_a_planner_that_takes_a_full_table_for_empty_still_names_rows_by_key(
     stamps = [row[0] for row in core.fetch("SELECT published_at FROM esteira_job WHERE id = ANY(%s)", [ids])]
     statements = {
         "claim": lambda: claim.claim(explained, ids, worker="w", delivery="d"),
-        "settle": lambda: claim.settle(explained, ids),
+        "unpublish_unclaimed": lambda: claim.unpublish_unclaimed(explained, ids),
         "refuse": lambda: claim.refuse(explained, [(i, a, "r") for i, a in pairs], worker="w"),
         "expire": lambda: claim.expire(explained),
         "finish": lambda: finish.finish(explained, [outcome(job) for job in mine]),
         "extend": lambda: finish.extend(explained, pairs),
         "hand back": lambda: finish.hand_back(explained, pairs),
         "unpublish": lambda: insert.unpublish(explained, ids, stamps),
-        "feed": lambda: feed(explained),
+        "publish": lambda: published_blocks(explained),
         "rescue": lambda: rescue.leases_ended(explained),
     }
 
@@ -194,30 +194,34 @@ def test_expiring_reads_what_can_expire_and_not_the_backlog(
     assert explained.buffers < 100, explained.scans()
 
 
-def feed(explained: Explained) -> int:
-    """Feed five known jobs; return how many blocks it took."""
+def published_blocks(explained: Explained) -> int:
+    """Publish five known jobs; return how many blocks it took."""
     explained.buffers = 0
-    waiting.feed(explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9], limit=100)
+    waiting.publish_due(
+        explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9], limit=100
+    )
     return explained.buffers
 
 
-def test_waiting_jobs_of_a_type_that_nobody_knows_cost_the_feed_nothing(
+def test_waiting_jobs_of_a_type_that_nobody_knows_cost_publishing_nothing(
     core: PrivateConnection, explained: Explained
 ) -> None:
     stored(core, 5)
-    alone = feed(explained)
+    alone = published_blocks(explained)
 
     core.fetch(FILL, {"type": "tests.from_the_future", "published": False, "n": 20_000})
-    beside_strangers = feed(explained)
+    beside_strangers = published_blocks(explained)
 
     assert beside_strangers < alone + 100, explained.scans()
 
 
-def test_the_feed_costs_the_same_before_a_long_backlog(core: PrivateConnection, explained: Explained) -> None:
+def test_publishing_costs_the_same_before_a_long_backlog(
+    core: PrivateConnection, explained: Explained
+) -> None:
     stored(core, 100)
-    short = feed(explained)
+    short = published_blocks(explained)
 
     core.fetch(FILL, {"type": TYPE, "published": False, "n": 50_000})
-    long = feed(explained)
+    long = published_blocks(explained)
 
     assert long < short * 2 + 200, explained.scans()

@@ -1,4 +1,4 @@
-"""T1 submit, T2 publish: what is stored, what is left out, what is fed and in which order."""
+"""T1 submit, T2 publish: what is stored, what is left out, what is published and in which order."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from esteira.record.claim import claim
 from esteira.record.finish import finish
 from esteira.record.insert import holder, insert, unpublish
 from esteira.record.operate import cancel
-from esteira.record.waiting import feed
+from esteira.record.waiting import publish_due
 from tests.support.jobs import TYPE, elapse, ended, look, new, outcome, running, schedule, stored
 
 ALL = [3, 6, 9]
 
 
-def fed(
+def published(
     core: PrivateConnection, limit: int = 100, queue: str = "default", types: tuple[str, ...] = (TYPE,)
 ) -> list[UUID]:
-    return [job.id for job in feed(core, queue=queue, types=list(types), priorities=ALL, limit=limit).fed]
+    return [
+        job.id
+        for job in publish_due(core, queue=queue, types=list(types), priorities=ALL, limit=limit).published
+    ]
 
 
 def test_a_new_job_waits_in_its_queue_with_everything_it_was_given(core: PrivateConnection) -> None:
@@ -114,7 +117,7 @@ def test_one_tick_of_a_schedule_makes_one_job_even_after_it_has_ended(core: Priv
     assert len(stored(core, schedule_id=nightly, tick_at=tick + timedelta(days=1))) == 1
 
 
-def test_the_feed_takes_what_is_most_urgent_first_and_then_what_waits_longest(
+def test_publishing_takes_what_is_most_urgent_first_and_then_what_waits_longest(
     core: PrivateConnection,
 ) -> None:
     now = datetime.now(UTC)
@@ -126,22 +129,22 @@ def test_the_feed_takes_what_is_most_urgent_first_and_then_what_waits_longest(
     insert(core, jobs)
     order = [j.id for j in sorted(jobs, key=lambda j: (j.priority, j.run_at))]
 
-    assert fed(core, limit=4) == order[:4]
-    assert fed(core, limit=100) == order[4:]
-    assert fed(core) == []
+    assert published(core, limit=4) == order[:4]
+    assert published(core, limit=100) == order[4:]
+    assert published(core) == []
 
 
-def test_the_feed_marks_a_row_published_by_the_databases_clock(core: PrivateConnection) -> None:
+def test_publishing_marks_a_row_published_by_the_databases_clock(core: PrivateConnection) -> None:
     (job,) = stored(core)
 
-    fed(core)
+    published(core)
 
     age = core.fetch("SELECT extract(epoch FROM clock_timestamp() - published_at) FROM esteira_job")[0][0]
     assert look(core, job).state == "queued"
     assert 0 <= age < 5
 
 
-def test_the_feed_leaves_what_is_not_due_held_expired_elsewhere_or_unknown(core: PrivateConnection) -> None:
+def test_publishing_leaves_what_is_not_due_held_expired_elsewhere_or_unknown(core: PrivateConnection) -> None:
     stored(core, delay_s=60)
     stored(core, queue="mail")
     stored(core, type="tests.unknown")
@@ -153,33 +156,33 @@ def test_the_feed_leaves_what_is_not_due_held_expired_elsewhere_or_unknown(core:
     elapse(core, late, "expires_at")
     (due,) = stored(core)
 
-    assert fed(core) == [due]
+    assert published(core) == [due]
 
 
 def test_a_hold_that_is_over_holds_no_longer(core: PrivateConnection) -> None:
     (job,) = stored(core)
     core.fetch("UPDATE esteira_job SET hold_until = clock_timestamp() - interval '1 second'")
 
-    assert fed(core) == [job]
+    assert published(core) == [job]
     assert look(core, job).hold_until is None
 
 
-def test_the_feed_takes_only_the_priorities_that_have_room(core: PrivateConnection) -> None:
+def test_publishing_takes_only_the_priorities_that_have_room(core: PrivateConnection) -> None:
     (high,), (low,) = stored(core, priority=3), stored(core, priority=9)
 
-    rows = feed(core, queue="default", types=[TYPE], priorities=[9], limit=10).fed
+    rows = publish_due(core, queue="default", types=[TYPE], priorities=[9], limit=10).published
 
     assert [row.id for row in rows] == [low]
     assert look(core, high).published_at is None
 
 
-def test_two_keepers_feed_no_row_twice(core: PrivateConnection) -> None:
+def test_two_keepers_publish_no_row_twice(core: PrivateConnection) -> None:
     stored(core, 50)
     other = PrivateConnection("other")
     try:
         with core.transaction():
-            mine = fed(core, limit=20)
-            theirs = fed(other, limit=50)
+            mine = published(core, limit=20)
+            theirs = published(other, limit=50)
     finally:
         other.close()
 
@@ -193,26 +196,26 @@ def test_what_was_interrupted_goes_to_the_front_and_what_failed_does_not(core: P
     finish(core, [outcome(failed, "failed")])
     rescue.process_lost(core, interrupted.id.hex)
 
-    rows = feed(core, queue="default", types=[TYPE], priorities=ALL, limit=10).fed
+    rows = publish_due(core, queue="default", types=[TYPE], priorities=ALL, limit=10).published
 
     assert {row.id: row.front for row in rows} == {interrupted.id: True, failed.id: False}
 
 
-def test_a_row_whose_hint_is_missing_waits_for_the_feed_again(core: PrivateConnection) -> None:
+def test_a_row_whose_hint_is_missing_waits_for_publishing_again(core: PrivateConnection) -> None:
     (job,) = stored(core)
-    fed(core)
+    published(core)
     stamp = core.fetch("SELECT published_at FROM esteira_job")[0][0]
 
     assert unpublish(core, [job], [stamp - timedelta(seconds=1)]) == 0
     assert unpublish(core, [job], [stamp]) == 1
     assert unpublish(core, [job], [stamp]) == 0
 
-    assert fed(core) == [job]
+    assert published(core) == [job]
 
 
 def test_a_row_that_moved_meanwhile_is_not_unpublished(core: PrivateConnection) -> None:
     claimed, cancelled = stored(core, 2)
-    fed(core)
+    published(core)
     stamps = dict(core.fetch("SELECT id, published_at FROM esteira_job"))
     claim(core, [claimed], worker="w", delivery="d")
     cancel(core, cancelled, by="ana", force=False)

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 from esteira.db import PrivateConnection
-from esteira.record.claim import claim, expire, settle
+from esteira.record.claim import claim, expire, unpublish_unclaimed
 from esteira.record.finish import extend, finish, hand_back
 from esteira.record.operate import cancel, retry
 from esteira.record.rescue import leases_ended, process_lost
-from esteira.record.waiting import feed
+from esteira.record.waiting import publish_due
 from tests.support.jobs import TYPE, outcome, stored
 
 WRITERS, ROUNDS = 6, 60
@@ -54,11 +54,11 @@ def write_at_random(jobs: list[UUID], seed: int) -> None:
             retry(core, job, by="ana")
 
     moves: list[Callable[[], object]] = [
-        lambda: feed(core, queue="default", types=[TYPE], priorities=[6], limit=50),
+        lambda: publish_due(core, queue="default", types=[TYPE], priorities=[6], limit=50),
         lambda: claim(core, some(), worker=f"w{seed}", delivery=f"d{seed}"),
         lambda: extend(core, held()),
         lambda: hand_back(core, held()),
-        lambda: settle(core, some()),
+        lambda: unpublish_unclaimed(core, some()),
         lambda: leases_ended(core),
         lambda: process_lost(core, f"d{chance.randrange(WRITERS)}"),
         lambda: cancel(core, chance.choice(jobs), by="ana", force=False),

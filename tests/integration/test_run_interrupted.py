@@ -93,7 +93,7 @@ def test_a_cancelled_job_stops_at_its_next_check(runner: Runner, settings: Any) 
     assert row.progress_total == 10_000
 
 
-def test_a_job_cancelled_between_feed_and_claim_never_starts(runner: Runner) -> None:
+def test_a_job_cancelled_between_publish_and_claim_never_starts(runner: Runner) -> None:
     @job(name="test.never")
     def never(ctx: Context) -> None:
         raise AssertionError("it started")

@@ -91,7 +91,7 @@ def expired_by_keeper(db: PrivateConnection) -> UUID:
 def expired_at_claim(db: PrivateConnection) -> UUID:
     job_id = made(expires_in_s=0.001)
     db.fetch("UPDATE esteira_job SET published_at = clock_timestamp() WHERE id = %s", [job_id])
-    assert claim.settle(db, [job_id]) == 1
+    assert claim.unpublish_unclaimed(db, [job_id]) == 1
     return job_id
 
 
@@ -128,7 +128,7 @@ FORGETTING: dict[str, Callable[[PrivateConnection], UUID]] = {
     "refuse": of_running(lambda db, c: claim.refuse(db, [(c.id, c.attempt, "no")], worker="w1")),
     "operator: cancelled while waiting": cancelled_waiting,
     "expire": expired_by_keeper,
-    "settle": expired_at_claim,
+    "unpublish_unclaimed": expired_at_claim,
 }
 KEEPING: dict[str, Callable[[PrivateConnection], UUID]] = {
     "finish: failed": lambda db: ended_by(db, "failed"),

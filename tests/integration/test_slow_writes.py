@@ -1,6 +1,6 @@
 """A server on which a thousand rows are not written within a statement's limit: the keeper writes fewer at a time.
 
-They were cancelled in every turn again: no job was fed, rescued, expired or fed again.
+They were cancelled in every turn again: no job was published, rescued, expired or published again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import redis as redis_client
 from esteira.broker.publisher import Publisher
 from esteira.db import PrivateConnection
 from esteira.keeper.hold import Hold
-from esteira.keeper.publish import Feeder
-from esteira.keeper.reconcile import Checker
+from esteira.keeper.publish import DuePublisher
+from esteira.keeper.reconcile import Reconciler
 from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.turns import Turns
 from tests.integration.test_keeper import hints, serve
@@ -57,9 +57,9 @@ def test_jobs_are_fed_in_smaller_slices(
     core: PrivateConnection, slow: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     ids = stored(core, ROWS)
-    feeder = Feeder(publisher)
+    due_publisher = DuePublisher(publisher)
 
-    turned(core, lambda: feeder.feed(slow), "published_at IS NULL")
+    turned(core, lambda: due_publisher.publish(slow), "published_at IS NULL")
 
     assert sorted(one for hint in hints(redis) for one in hint) == sorted(map(str, ids))
 
@@ -69,9 +69,9 @@ def test_what_was_interrupted_is_fed_in_smaller_slices(
 ) -> None:
     stored(core, ROWS)
     core.fetch("UPDATE esteira_job SET interrupted = true, attempt = 1")
-    feeder = Feeder(publisher)
+    due_publisher = DuePublisher(publisher)
 
-    turned(core, lambda: feeder.feed(slow), "published_at IS NULL")
+    turned(core, lambda: due_publisher.publish(slow), "published_at IS NULL")
 
     assert len(hints(redis, priority=0)) == ROWS
 
@@ -99,6 +99,6 @@ def test_what_is_missing_in_redis_is_fed_again_in_smaller_slices(
 ) -> None:
     stored(core, ROWS)
     core.fetch("UPDATE esteira_job SET published_at = clock_timestamp()")
-    checker = Checker(publisher)
+    reconciler = Reconciler(publisher)
 
-    turned(core, lambda: checker.check(slow), "published_at IS NOT NULL")
+    turned(core, lambda: reconciler.reconcile(slow), "published_at IS NOT NULL")

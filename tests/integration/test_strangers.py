@@ -15,8 +15,8 @@ from esteira import Context, job
 from esteira.broker.hint import UNACKED, UNACKED_INDEX, UNACKED_MUTEX, Hint, behind_key, ids_in, list_key
 from esteira.broker.publisher import Publisher, fast
 from esteira.db import PrivateConnection
-from esteira.keeper.publish import Feeder
-from esteira.keeper.reconcile import READ_MAX, Checker
+from esteira.keeper.publish import DuePublisher
+from esteira.keeper.reconcile import READ_MAX, Reconciler
 from esteira.keeper.scheduler import Keeper
 from tests.integration.test_keeper import serve
 from tests.support.jobs import TYPE, look, stored
@@ -94,11 +94,11 @@ def test_jobs_are_fed_and_kept_in_a_list_that_is_crowded(
     crowd(redis, 10_000)
     published_long_ago(core, redis)
     waiting = stored(core, 2000)
-    checker, feeder = Checker(publisher), Feeder(publisher)
+    reconciler, due_publisher = Reconciler(publisher), DuePublisher(publisher)
 
-    found = [checker.check(core) for _ in range(3 * 20_000 // READ_MAX)]
+    found = [reconciler.reconcile(core) for _ in range(3 * 20_000 // READ_MAX)]
     serve(core, TYPE)
-    while feeder.feed(core)[0]:
+    while due_publisher.publish(core)[0]:
         publisher._lengths.clear()
 
     assert found.count(True) == 1, "the one whose hint is missing, and no other"
@@ -117,7 +117,7 @@ def test_a_crowded_list_does_not_hide_what_is_missing_in_another_queue(
     stored(core, 5, queue="zzz", publish=True)
     published_long_ago(core, redis)
 
-    assert Checker(publisher).check(core) is True
+    assert Reconciler(publisher).reconcile(core) is True
 
 
 # --- strange messages -------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_a_strange_message_is_passed_over(
     published_long_ago(core, redis)
     before = sent(redis)
 
-    assert Checker(publisher).check(core) is True
+    assert Reconciler(publisher).reconcile(core) is True
 
     assert {one for one in [*there, *missing] if look(core, one).published_at is None} == set(missing)
     assert sent(redis) - before < 1_000_000
@@ -157,7 +157,7 @@ def test_a_message_that_looks_like_a_hint_of_no_job_names_none(
     redis.lpush(list_key("esteira:", "default", 6), json.dumps(message))
     published_long_ago(core, redis)
 
-    assert Checker(publisher).check(core) is True
+    assert Reconciler(publisher).reconcile(core) is True
     assert look(core, missing).published_at is None
 
 
@@ -203,14 +203,14 @@ def test_a_list_that_turns_strange_between_two_looks_holds_up_no_other(
         publisher.room(queue)
     redis.set(list_key("esteira:", "default", 6), "somebody else's")
 
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
     assert [len(ours(redis, queue)) for queue in ("aaa", "zzz")] == [5, 5]
     assert publisher.available(), "Redis is there"
 
     published_long_ago(core, redis)
-    Checker(publisher).check(core)
+    Reconciler(publisher).reconcile(core)
     publisher._lengths.clear()
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
     assert len(ours(redis)) == 5
 
 
@@ -261,4 +261,4 @@ def test_a_marker_of_any_type_is_a_marker(
 ) -> None:
     redis.lpush("esteira:filled", str(uuid4()))
 
-    assert Checker(publisher).check(core) is False
+    assert Reconciler(publisher).reconcile(core) is False

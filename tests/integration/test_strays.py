@@ -1,4 +1,4 @@
-"""Hints of types that only another release knows: their jobs wait for the feed again, and strangers' are told."""
+"""Hints of types that only another release knows: their jobs wait to be published again, and strangers' are told."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_hint_of_several_jobs_goes_back_like_one_of_one(core: PrivateConnectio
     ids, strays = stored(core, 3, type="shop.refund", publish=True), Strays()
 
     strays.take(message([str(one) for one in ids]))
-    strays.settle()
+    strays.unpublish()
 
     assert waits(core, ids)
 
@@ -43,7 +43,7 @@ def test_a_strangers_message_is_told_and_holds_up_no_stray(
 
     strays.take(message(junk))
     strays.take(message([str(one) for one in ids]))
-    strays.settle()
+    strays.unpublish()
 
     assert "was no hint; it is dropped" in caplog.text
     assert waits(core, ids)

@@ -43,7 +43,7 @@ def test_kill_a_pool_process(stack: Breakable, measured: Measured) -> None:
 
 
 def test_kill_beat(stack: Breakable, measured: Measured) -> None:
-    """Jobs whose time has come are fed by beat alone: they tell when it is back."""
+    """Jobs whose time has come are published by beat alone: they tell when it is back."""
     worker, _ = stack.ids("worker")
     (beat,) = stack.ids("beat")
     ids = mixed(stack, LOAD)

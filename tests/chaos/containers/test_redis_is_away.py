@@ -77,7 +77,7 @@ def test_redis_has_no_memory_left(stack: Breakable, measured: Measured) -> None:
 
 
 def test_redis_is_filled_by_somebody_else(stack: Breakable, measured: Measured) -> None:
-    """A foreign list takes all that there was: the keeper frees its own, and feeds with fewer. Nobody lends a hand."""
+    """A foreign list takes all that there was: the keeper frees its own, and publishes with fewer. Nobody lends a hand."""
     worker, _ = stack.ids("worker")
     ids = mixed(stack, LOAD)
     stack.halfway(ids, worker)

@@ -14,15 +14,15 @@ from esteira.broker.hint import behind_key, ids_in, list_key
 from esteira.broker.publisher import BEHIND_S, Publisher, fast
 from esteira.db import PrivateConnection
 from esteira.job_types.registry import JobType
-from esteira.keeper.publish import Feeder
-from esteira.keeper.reconcile import Checker
+from esteira.keeper.publish import DuePublisher
+from esteira.keeper.reconcile import Reconciler
 from esteira.keeper.scheduler import Keeper
 from esteira.record import insert, operate, rescue, waiting
 from esteira.record.claim import claim
 from esteira.record.finish import finish, hand_back
 from esteira.record.telling import start
 from tests.integration.test_keeper import hints, serve
-from tests.integration.test_record_plans import FILL, Explained, feed
+from tests.integration.test_record_plans import FILL, Explained, published_blocks
 from tests.support.jobs import TYPE, elapse, ended, look, outcome, running, schedule, stored
 from tests.support.waiting import until
 
@@ -55,7 +55,7 @@ def test_what_an_operator_retries_goes_to_its_own_list(
     operate.retry(core, dead.id, by="op")
     stored(core, 5, priority=3)
 
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     assert by_list(redis) == {0: 0, 3: 5, 6: 0, 9: 21}
 
@@ -68,7 +68,7 @@ def test_what_was_handed_back_before_its_start_returns_to_its_old_place(
     newer = stored(core, 2)
 
     hand_back(core, [(one.id, one.attempt) for one in waited])
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     assert by_list(redis)[0] == 0
     by_time = [row[0] for row in core.fetch("SELECT id FROM esteira_job ORDER BY run_at, id")]
@@ -98,7 +98,7 @@ def test_what_was_interrupted_after_its_start_goes_to_the_front_once(
         rescue.worker_restarted(core, incarnation="boot")
     else:
         hand_back(core, [(started, 1), (waited, 1)])
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     assert hints(redis, priority=0) == [[str(started)]]
     assert hints(redis) == [[str(waited)]]
@@ -106,7 +106,7 @@ def test_what_was_interrupted_after_its_start_goes_to_the_front_once(
     assert look(core, started).interrupted is False
     finish(core, [outcome(again, "failed", delay_s=0.0)])
     redis.flushall()
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
     assert hints(redis, priority=0) == []
 
 
@@ -141,28 +141,28 @@ def test_a_schedule_in_turn_offers_its_oldest_tick_only(
     serve(core, TYPE)
     waiting = ticks(core, 3000)
     others = stored(core, 50)
-    feeder = Feeder(publisher)
+    due_publisher = DuePublisher(publisher)
 
-    while feeder.feed(core)[0]:
+    while due_publisher.publish(core)[0]:
         pass
 
     assert offered(redis, waiting) == waiting[:1]
     assert len(offered(redis, others)) == 50
     (first,) = claim(core, waiting[:1], worker="w", delivery="d")
-    assert feeder.feed(core)[0] == 0, "its turn is not over"
+    assert due_publisher.publish(core)[0] == 0, "its turn is not over"
     finish(core, [outcome(first)])
-    assert feeder.feed(core)[0] == 1
+    assert due_publisher.publish(core)[0] == 1
     assert offered(redis, waiting) == waiting[:2]
 
 
-def test_waiting_ticks_cost_the_feed_nothing(core: PrivateConnection) -> None:
+def test_waiting_ticks_cost_publishing_nothing(core: PrivateConnection) -> None:
     explained = Explained(core)
     stored(core, 5)
-    alone = feed(explained)
+    alone = published_blocks(explained)
 
     ticks(core, 20_000)
 
-    assert feed(explained) < alone + 20, explained.scans()
+    assert published_blocks(explained) < alone + 20, explained.scans()
 
 
 @pytest.mark.parametrize("analyzed", [set(), {1, 3}, {1, 4}, {4, 6}, {1, 2, 3, 4, 5, 6}])
@@ -186,7 +186,7 @@ def test_offering_a_turn_costs_the_same_before_a_long_backlog(
         ticks(core, n, name=name)
         after_a_step()
         explained = Explained(core)
-        insert.feed_turns(explained, served={"default": [TYPE, "tests.other"]}, limit=1000)
+        insert.publish_turns(explained, served={"default": [TYPE, "tests.other"]}, limit=1000)
         waiting.behind(explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9])
         return explained.buffers
 
@@ -205,7 +205,7 @@ def test_each_schedule_has_its_own_turn(
     core.fetch("UPDATE esteira_job SET type = 'no.body' WHERE id = %s", [two[0]])
     core.fetch("UPDATE esteira_job SET schedule_id = NULL WHERE id = ANY(%s)", [gone])
 
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     assert offered(redis, [*one, *two, *unknown]) == [one[0], two[1]], "what nobody can run holds up nobody"
     assert offered(redis, gone) == gone, "what a deleted schedule left is bound to no turn"
@@ -216,13 +216,13 @@ def test_an_interrupted_tick_keeps_its_turn_and_goes_to_the_front(
 ) -> None:
     serve(core, TYPE)
     waiting = ticks(core, 3)
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
     redis.flushall()
     (lost,) = claim(core, waiting[:1], worker="w", delivery="d")
     start(core, lost.id, lost.attempt, 0.0)
     rescue.process_lost(core, "d")
 
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     assert offered(redis, waiting, priority=0) == waiting[:1]
     assert offered(redis, waiting) == []
@@ -243,17 +243,17 @@ def test_after_two_slow_looks_for_turns_the_next_one_rests(
 ) -> None:
     """Beside many dead entries each look reads all of them again."""
     serve(core, TYPE)
-    feeder = Feeder(publisher)
+    due_publisher = DuePublisher(publisher)
     core.fetch(SLOW_TURNS)
     try:
         for name in ("a", "b"):
             slow = ticks(core, 3, name=name)
-            assert feeder.feed(core)[0] == 1
+            assert due_publisher.publish(core)[0] == 1
         two, other = ticks(core, 3, name="two"), stored(core, 1)
 
-        assert feeder.feed(core)[0] == 1
+        assert due_publisher.publish(core)[0] == 1
         assert (offered(redis, slow), offered(redis, two), offered(redis, other)) == (slow[:1], [], other)
-        until(lambda: feeder.feed(core)[0], "the other turn is offered as well")
+        until(lambda: due_publisher.publish(core)[0], "the other turn is offered as well")
     finally:
         core.fetch("DROP FUNCTION wait_a_while CASCADE")
 
@@ -309,7 +309,7 @@ def test_new_jobs_go_straight_to_redis_while_nothing_waits(
 ) -> None:
     serve(core, plain.name)
     stored(core, 20, type=plain.name)
-    Feeder(publisher).feed(core)
+    DuePublisher(publisher).publish(core)
 
     plain.submit()
 
@@ -321,11 +321,11 @@ def test_new_jobs_wait_behind_a_full_list_of_their_own_priority_only(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, plain: JobType
 ) -> None:
     serve(core, plain.name)
-    feeder = Feeder(publisher)
-    feeder.window = 20
+    due_publisher = DuePublisher(publisher)
+    due_publisher.window = 20
     stored(core, 100, type=plain.name)
     stored(core, 3, type=plain.name, priority=9)
-    while feeder.feed(core)[0]:
+    while due_publisher.publish(core)[0]:
         publisher._lengths.clear()
 
     normal, high = plain.submit(), plain.options(priority="high").submit()
@@ -342,13 +342,13 @@ def test_the_last_of_a_backlog_opens_its_list_to_new_jobs(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, plain: JobType
 ) -> None:
     serve(core, plain.name)
-    feeder, order = Feeder(publisher), list[UUID]()
-    feeder.window = 20
+    due_publisher, order = DuePublisher(publisher), list[UUID]()
+    due_publisher.window = 20
     stored(core, 100, type=plain.name)
 
     while len(order) < 100:
         publisher._lengths.clear()
-        feeder.feed(core)
+        due_publisher.publish(core)
         run_next(core, redis, 5, order)
 
     assert not redis.exists(behind_key("esteira:", "default"))
@@ -393,8 +393,8 @@ def test_a_row_that_cannot_be_written_fails_alone(
     good, lost = stored(core, 3), stored(core, 3, publish=True)
     grace(core, seconds=10)
 
-    Checker(publisher).check(core)
-    Feeder(publisher).feed(core)
+    Reconciler(publisher).reconcile(core)
+    DuePublisher(publisher).publish(core)
 
     assert sorted(offered(redis, [*bad, *good, *lost])) == sorted([*good, *lost])
     assert [line for line in caplog.messages if str(bad[0]) in line and "this row is bad" in line]
@@ -407,7 +407,7 @@ def grace(core: PrivateConnection, *, seconds: float) -> None:
     core.fetch("ALTER TABLE esteira_job ENABLE TRIGGER USER")
 
 
-def test_a_queue_whose_feed_takes_too_long_holds_up_no_other(
+def test_a_queue_whose_publish_takes_too_long_holds_up_no_other(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis
 ) -> None:
     @job(name="test.slow", queue="aaa")
@@ -419,7 +419,7 @@ def test_a_queue_whose_feed_takes_too_long_holds_up_no_other(
     core.fetch(SLOW)
     impatient = PrivateConnection("impatient", timeout_s=1)
     try:
-        Feeder(publisher).feed(impatient)
+        DuePublisher(publisher).publish(impatient)
     finally:
         impatient.close()
         core.fetch("DROP FUNCTION wait_long CASCADE")
@@ -434,21 +434,21 @@ def test_a_keeper_that_meets_the_slice_of_another_still_says_that_others_wait(
     core: PrivateConnection, publisher: Publisher, redis: redis_client.Redis, plain: JobType
 ) -> None:
     serve(core, plain.name)
-    feeder, other = Feeder(publisher), PrivateConnection("other")
-    feeder.window = 20
+    due_publisher, other = DuePublisher(publisher), PrivateConnection("other")
+    due_publisher.window = 20
     stored(core, 100, type=plain.name)
-    while feeder.feed(core)[0]:
+    while due_publisher.publish(core)[0]:
         publisher._lengths.clear()
     assert redis.get(behind_key("esteira:", "default")) == b"6"
     run_next(core, redis, 20, [])
     publisher._lengths.clear()
 
     with other.transaction():
-        waiting.feed(other, queue="default", types=[plain.name], priorities=[6], limit=20)
-        fed, waits = feeder.feed(core)
+        waiting.publish_due(other, queue="default", types=[plain.name], priorities=[6], limit=20)
+        published, waits = due_publisher.publish(core)
     other.close()
 
-    assert (fed, waits) == (0, True)
+    assert (published, waits) == (0, True)
     assert redis.get(behind_key("esteira:", "default")) == b"6"
 
 
@@ -460,14 +460,14 @@ def test_a_slice_names_what_somebody_holds(core: PrivateConnection) -> None:
 
     with other.transaction():
         other.fetch("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [held])
-        picked = waiting.feed(core, limit=5, **asked)
+        picked = waiting.publish_due(core, limit=5, **asked)
     other.close()
 
-    assert [job.id for job in picked.fed] == free
+    assert [job.id for job in picked.published] == free
     assert list(picked.held) == [6]
     assert picked.cut and picked.cut[0] == 6, "as many were found as were asked for, so there may be more"
-    again = waiting.feed(core, limit=5, **asked)
-    assert ([job.id for job in again.fed], again.held, again.cut) == ([held], {}, None)
+    again = waiting.publish_due(core, limit=5, **asked)
+    assert ([job.id for job in again.published], again.held, again.cut) == ([held], {}, None)
 
 
 @pytest.mark.usefixtures("bad_rows")
@@ -478,8 +478,8 @@ def test_a_row_that_cannot_be_written_is_held_by_nobody(core: PrivateConnection)
 
     with other.transaction():
         other.fetch("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [held])
-        picked = waiting.feed(core, queue="default", types=[TYPE], priorities=[6], limit=9)
+        picked = waiting.publish_due(core, queue="default", types=[TYPE], priorities=[6], limit=9)
     other.close()
 
     (moment,) = core.fetch("SELECT date_part('epoch', run_at) FROM esteira_job WHERE id = %s", [held])[0]
-    assert (len(picked.fed), picked.held) == (1, {6: moment})
+    assert (len(picked.published), picked.held) == (1, {6: moment})
