@@ -1,8 +1,9 @@
-"""Hints are not acknowledged: what a worker took and never claimed, the keeper finds missing within seconds.
+"""Leave hints out of Celery's acknowledgements: the keeper finds and replaces a hint that was taken and never claimed.
 
-kombu writes each message that it hands out into `unacked`, waits for Redis to confirm that, and removes it again: two
-round trips for a safety that the row already gives, and the first one delays every job. Messages of other Celery tasks
-keep theirs. If the process dies here, a hint is gone; its row still says that it was published.
+kombu writes each message that it hands out into `unacked`, waits for Redis to confirm that, and removes it again. These
+are two round trips for a safety that the row already gives, and the first one delays every job. Messages of other
+Celery tasks are still acknowledged. If the process dies here, a hint is lost; its row is still marked as published, so
+the keeper publishes the job again within seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from esteira.job_types.registry import registry
 
 
 def spare_hints(qos: Any) -> None:
-    """Make one channel's bookkeeping of unacknowledged messages leave hints out; call it once for a channel."""
+    """Exclude hints from one channel's bookkeeping of unacknowledged messages; call it once for each channel."""
     append, ack, reject = qos.append, qos.ack, qos.reject
     hints = frozenset(registry.names())
     kept: set[str] = set()

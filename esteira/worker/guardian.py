@@ -1,13 +1,13 @@
-"""One small process beside a worker: when the worker dies, whatever its jobs had started ends too.
+"""One small process beside a worker: when the worker dies, the guardian kills the programs that its jobs have started.
 
-A worker that is killed takes its pool processes along (the kernel sees to that), but not the programs that jobs have
-started in them. Each pool process leads a process group and tells the guardian so; the guardian waits for the worker's
-end, or until it becomes another worker (SIGHUP), and then kills those groups. It runs in a session of its own and
-ignores SIGTERM, so that a signal to the worker's whole group, or to all its processes, leaves it to its work. If it
-dies itself, such programs run on.
+If a worker is killed, the kernel ends its pool processes too, but not the programs that jobs have started in them. Each
+pool process leads a process group and writes its process id to the guardian. The guardian waits until the worker ends
+or becomes another worker (SIGHUP), and then kills those groups. It runs in a session of its own and ignores SIGTERM, so
+a signal to the worker's whole group, or to all its processes, does not stop it. If the guardian itself dies, such
+programs run on.
 
-It needs Linux 5.3 (process descriptors); elsewhere there is none. A program that makes a session of its own is no
-part of a group any more, and runs on as well.
+It needs Linux 5.3 (process descriptors); on other systems there is no guardian. A program that creates a session of its
+own leaves the group, and runs on as well.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from contextlib import suppress
 
 from esteira.runner.pool_process import end_group
 
-#: A pool process that dies before its worker is its worker's business, unless the worker's end is the reason.
+#: If a pool process dies before its worker, the worker handles that, unless the worker's end is the reason.
 FORGET_AFTER_S = 2.0
-#: So long after nobody can tell it anything any more, it waits for the worker's end.
+#: After its pipe was closed, so that no process can write to it, the guardian waits this long for the worker's end.
 LAST_WAIT_S = 1.0
 
 _PID = struct.Struct("i")
@@ -32,7 +32,7 @@ _writer: int | None = None
 
 
 def start() -> None:
-    """Start it, from the worker's parent process, before that has any thread."""
+    """Start the guardian, from the worker's parent process, before that process has any thread."""
     global _writer
     if not hasattr(os, "pidfd_open") or _writer is not None:
         return
@@ -50,14 +50,14 @@ def start() -> None:
 
 
 def watch_me() -> None:
-    """Tell the guardian that this process leads a group of the worker's."""
+    """Register this process with the guardian as the leader of one of the worker's process groups."""
     if _writer is not None and os.getpgrp() == os.getpid():
-        with suppress(OSError):  # there is no guardian any more
+        with suppress(OSError):  # the guardian has ended
             os.write(_writer, _PID.pack(os.getpid()))
 
 
 def _become_guardian(parent: int, reader: int, writer: int) -> None:
-    """Fork once more, so that the worker has no child that it does not know."""
+    """Fork once more, so that the worker does not have a child that it did not create itself."""
     try:
         os.setsid()
         if not os.fork():
@@ -80,7 +80,7 @@ class _Guardian:
             self._poll.register(one, select.POLLIN)
 
     def run(self) -> None:
-        """Wait for the worker's end, and end what is left of it."""
+        """Wait for the worker's end, then kill the process groups that are left."""
         while self._parent not in (ready := self._wait()) and time.monotonic() < self._until:
             for one in ready:
                 if one == self._reader:
@@ -99,7 +99,8 @@ class _Guardian:
     def _listen(self) -> None:
         told = os.read(self._reader, 1024 * _PID.size)
         if not told:
-            # The worker is about to end, or has become another program under its old id, with a guardian of its own.
+            # The worker is about to end, or has become another program with its old process id and a guardian of its
+            # own.
             self._poll.unregister(self._reader)
             self._until = time.monotonic() + LAST_WAIT_S
         for (pid,) in _PID.iter_unpack(told):

@@ -1,9 +1,10 @@
-"""Who a worker is: a name that outlives it, and an incarnation that does not.
+"""A worker's identity: a name that it keeps after a restart, and an incarnation that is new for each process.
 
-A restarted worker keeps its name, so the jobs of its earlier incarnation can be rescued at once, if that process is
-gone for certain. If it may live, the newcomer takes another name: two workers of one host name are harmless, on one
-machine, in two containers, or on two machines. A process judges only what it can see, that is, what runs under its own
-boot and in its own pid namespace; of others it believes what they announced, and leaves their jobs to the leases.
+A restarted worker keeps its name, so the jobs of its earlier incarnation can be rescued at once if that process has
+certainly ended. If it may still run, the new worker takes another name: two workers with one host name are harmless, on
+one machine, in two containers, or on two machines. A process judges only processes that it can see, which run in the
+same boot of the machine and the same pid namespace. For all others it relies on their announcements, and their jobs
+wait until their leases end.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Whose name it is, or was."""
+    """The process that has, or had, a worker's name."""
 
     incarnation: str
     last_seen: datetime
     fresh: bool
 
     def is_gone(self, me: str) -> bool:
-        """Whether this was another process, and it has certainly ended."""
+        """Return whether this was another process that has certainly ended."""
         return self.incarnation != me and visible(self.incarnation) and not lives(self.incarnation)
 
     def keeps_its_name(self, me: str) -> bool:
-        """Whether another process may live under the name; of one that cannot be seen its own word counts."""
+        """Return whether another process with this name may run; an invisible one is judged by its last heartbeat."""
         if self.incarnation == me:
             return False
         return lives(self.incarnation) if visible(self.incarnation) else self.fresh
@@ -50,7 +51,7 @@ class Holder:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """A worker's name, this life of it, and where it runs."""
+    """A worker's name, its current incarnation, and the host on which it runs."""
 
     name: str
     incarnation: str
@@ -59,35 +60,35 @@ class Identity:
 
     @property
     def full(self) -> str:
-        """What stands in a running job's row."""
+        """The value that a running job's row stores."""
         return f"{self.name}/{self.incarnation}"
 
 
 def incarnation(pid: int) -> str:
-    """Return where a process runs, its id and its start time: together they are never used twice.
+    """Return a process's place, its id and its start time; this combination is never used twice.
 
-    Where: the pid namespace, because process 1 of every container is another one, and the boot of the machine.
+    The place is the boot of the machine and the pid namespace, because process 1 of every container is another process.
     """
     return f"{_place()}-{pid}-{start_time(pid)}"
 
 
 def visible(other: str) -> bool:
-    """Whether the process of an incarnation, if it runs, can be seen from here; who cannot see it must not judge."""
+    """Return whether this process could see the process of an incarnation; an invisible one must not be judged."""
     place, pid, _ = other.rsplit("-", 2) if other.count("-") >= 2 else ("", "", "")
     return place == _place() and pid.isdigit()
 
 
 def lives(other: str) -> bool:
-    """Whether the process of a visible incarnation may still run."""
+    """Return whether the process of a visible incarnation may still run."""
     _, pid, started = other.rsplit("-", 2)
     now = start_time(int(pid))
-    if "?" in {started, now}:  # no /proc here, or not of that process: any process of that number may be it
+    if "?" in {started, now}:  # without /proc, or that process's entry, any process with this id may be it
         return _exists(int(pid))
     return now == started
 
 
 def start_time(pid: int) -> str:
-    """Return a process's start in clock ticks since boot, "" of a zombie, or "?" if there is nothing to read."""
+    """Return a process's start in clock ticks since boot, "" for a zombie, or "?" if it cannot be read."""
     try:
         fields = (_PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -96,9 +97,10 @@ def start_time(pid: int) -> str:
 
 
 def take_name(db: Db, wanted: str, *, queues: list[str], slots: int) -> Identity:
-    """Choose a name that no living worker has, announce it, and rescue what an earlier life of it left.
+    """Choose a name that no running worker has, announce it, and rescue the jobs of an earlier process of that name.
 
-    Rescued is only what a process held that is certainly gone. What nobody here can see is left to its leases.
+    Only the jobs of a process that has certainly ended are rescued. The jobs of an invisible one wait until their
+    leases end.
     """
     me, number = incarnation(os.getpid()), 1
     while True:
@@ -110,30 +112,32 @@ def take_name(db: Db, wanted: str, *, queues: list[str], slots: int) -> Identity
         elif _claim_name(db, identity, earlier):
             break
     if number > 1:
-        log.warning("another worker named %s is up; this one takes %s", wanted, identity.name)
+        log.warning("another worker named %s is running; this one takes the name %s", wanted, identity.name)
     announce(db, identity, queues=queues, slots=slots)
     if earlier and earlier.is_gone(me):
         rescued = rescue.worker_restarted(db, incarnation=earlier.incarnation)
         if rescued:
-            log.warning("rescued %s jobs of this worker's earlier life", len(rescued))
+            log.warning("rescued %s jobs of this worker's earlier process", len(rescued))
     return identity
 
 
 def stay_known(db: Db, identity: Identity, *, queues: list[str], slots: int) -> Identity:
-    """Announce a worker; under another name if somebody took its own while nothing was heard of it.
+    """Announce a worker; take another name if another worker took its name while this one sent no heartbeat.
 
-    Its running jobs stay its own: they are found by its incarnation, whatever name they began under.
+    Its running jobs stay its own: they are found by its incarnation, independently of the name they began under.
     """
     if announce(db, identity, queues=queues, slots=slots):
         return identity
-    log.warning("the name %s now belongs to another worker; this one was silent for too long", identity.name)
+    log.warning(
+        "the name %s now belongs to another worker; this one sent no heartbeat for too long", identity.name
+    )
     return take_name(db, identity.wanted, queues=queues, slots=slots)
 
 
 def announce(db: Db, identity: Identity, *, queues: list[str], slots: int) -> bool:
-    """Tell the keepers which queues and job types this worker serves; False if its name is somebody else's.
+    """Store which queues and job types this worker serves; return False if another worker has its name.
 
-    A row that retention took away, because the machine slept for a day, is made again.
+    If retention removed the row, because the machine slept for a day, it is created again.
     """
     releases.say_alive(db)
     return bool(
@@ -156,7 +160,7 @@ def announce(db: Db, identity: Identity, *, queues: list[str], slots: int) -> bo
 
 
 def say_goodbye(identity: Identity) -> None:
-    """Tell the keepers that this worker is gone; if that fails, its silence does."""
+    """Mark this worker as gone for the keepers; if that fails, they see that its heartbeats have stopped."""
     with suppress(*ConnectionLost), briefly("worker bye") as db:
         db.fetch(
             "UPDATE esteira_worker SET state = 'gone' WHERE name = %s AND incarnation = %s",
@@ -175,7 +179,7 @@ def _holder(db: Db, name: str) -> Holder | None:
 
 
 def _claim_name(db: Db, identity: Identity, earlier: Holder | None) -> bool:
-    """Write the name down, unless its holder said something since it was looked at."""
+    """Store the name for this worker, unless its holder sent a heartbeat after it was read."""
     rows = db.fetch(
         """INSERT INTO esteira_worker AS w
              (name, incarnation, host, pid, queues, types, slots, state, started_at, last_seen)
@@ -202,7 +206,7 @@ def _who(identity: Identity) -> dict[str, Any]:
 
 
 def _place() -> str:
-    """Name the pid namespace and the boot within which process ids mean something."""
+    """Name the pid namespace and the boot within which process ids are comparable."""
     return f"{_namespace()}.{_boot_id()}"
 
 
@@ -217,7 +221,7 @@ def _boot_id() -> str:
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text().strip()[:8]
     except OSError:
-        return f"{uuid.getnode():012x}"  # not a boot, but a machine
+        return f"{uuid.getnode():012x}"  # identifies the machine and not its boot
 
 
 def _exists(pid: int) -> bool:

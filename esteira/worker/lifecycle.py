@@ -1,10 +1,9 @@
-"""The worker as Celery starts it, made steady: it survives Redis, has a name, says that it lives, and stops in time.
+"""The worker as Celery starts it, made robust: it survives Redis failures, has a name, sends heartbeats, stops in time.
 
-The parent process holds no thread until it stops (`esteira.worker.stopping`), and no connection to the database,
-because it forks all its life. What it writes goes over a connection that lives for one moment, with a limit of a
-second, and is left to the leases if that is not enough. What a worker of its name left behind is rescued at the start
-(`esteira.worker.identity`). If the process dies here, its pool processes end with it, and the leases of what they ran
-end.
+The parent process has no thread until it stops (`esteira.worker.stopping`) and keeps no connection to the database
+open, because it forks as long as it runs. It writes over short-lived connections with a limit of one second; if a write
+fails, the leases decide. At the start it rescues the jobs that an earlier worker of the same name left behind
+(`esteira.worker.identity`). If the process dies here, its pool processes end with it, and the leases of their jobs end.
 """
 
 from __future__ import annotations
@@ -39,20 +38,20 @@ from esteira.worker.strangers import STRAYS_S, Strays, surviving
 log = logging.getLogger("esteira.worker")
 
 TOUCH_S = 1.0
-#: Celery's own events (what Flower shows) go out together, this often.
+#: Celery's own events (which Flower shows) are sent together, this often.
 EVENTS_S = 0.1
-#: kombu waits 2, 4, … 30 s between attempts to reconnect; nobody is helped by that.
+#: kombu waits 2, 4, … 30 s between attempts to reconnect, which only prolongs the outage.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
 class SteadyConsumer(Consumer):
-    """Celery's consumer without gossip and mingle, which no error of Redis ends and no reconnect delays.
+    """Celery's consumer without gossip and mingle; no error of Redis ends it, and no reconnect is delayed.
 
     Stock Celery 5.7 can end its process when Redis is killed: cleaning up the broken connection raises errors that its
     caller does not expect (found by killing Redis 20 times under load; there is a test for it).
     """
 
-    # Celery's own, which its published types leave out.
+    # Celery's attributes that its published types leave out.
     hub: Any
     task_consumer: Any
     connection_errors: Any
@@ -87,16 +86,16 @@ class SteadyConsumer(Consumer):
                 time.sleep(LONGEST_PAUSE_S)
             except Exception:
                 maybe_shutdown()
-                log.exception("the connection to Redis broke in an unexpected way; connecting anew")
+                log.exception("the connection to Redis broke in an unexpected way; connecting again")
                 self._forget_connection()
                 time.sleep(FIRST_PAUSE_S)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        liveness.touch("worker")  # a turn that failed is a turn
+        liveness.touch("worker")  # a failed turn also shows that the process is alive
         try:
             super().on_connection_error_after_connected(exc)
         except Exception as error:
-            log.warning("cleaning up the broken connection to Redis failed as well: %r", error)
+            log.warning("cleanup of the broken connection to Redis failed as well: %r", error)
             self.connection = None
         self._breathe()
 
@@ -108,17 +107,20 @@ class SteadyConsumer(Consumer):
         return self._links.watch_ticks(self.hub, super().connect)
 
     def _breathe(self) -> None:
-        """A Redis that connects and refuses what comes next is full, and the attempts themselves take its memory."""
+        """Pause before the next attempt to connect.
+
+        A full Redis accepts connections and refuses the commands that follow, and each attempt uses its memory.
+        """
         self._links.drop(self.hub)
         self._mind_descriptors()
         time.sleep(max(0.0, min(LONGEST_PAUSE_S, self._connected_at + LONGEST_PAUSE_S - time.monotonic())))
 
     def _mind_descriptors(self) -> None:
-        """End with an error if nothing can be opened any more; what runs here goes to others."""
+        """End with an error if nothing can be opened any more; other workers run the jobs of this one."""
         if self._descriptors.exhausted():
             log.critical("%s", words())
             self._links.drop(self.hub)
-            allow_a_few_more()  # handing over needs a connection
+            allow_a_few_more()  # handing back needs a connection
             if stopping.watched():
                 stopping.current().at_once()
             os._exit(os.EX_OSERR)
@@ -132,10 +134,10 @@ class SteadyConsumer(Consumer):
             self._cancel_connection_timer_entries()
             self.blueprint.restart(self)
         except Exception as error:
-            log.warning("restarting the consumer: %r", error)
+            log.warning("restarting the consumer failed: %r", error)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, however long it takes; the process counts as alive meanwhile, because it is."""
+        """Connect, however long it takes; meanwhile the process is still reported as alive."""
         pause, told = FIRST_PAUSE_S, False
         self._links.add(conn)
         while True:
@@ -151,7 +153,7 @@ class SteadyConsumer(Consumer):
                 return conn
             except (*conn.recoverable_connection_errors, *conn.recoverable_channel_errors, OSError) as error:
                 if not told:
-                    log.warning("Redis is away (%s); trying again every second at most", error)
+                    log.warning("Redis is unavailable (%s); retrying at most once a second", error)
                     told = True
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -160,13 +162,13 @@ class SteadyConsumer(Consumer):
         return super().bucket_for_task(type) if limited_by_celery(type.name) else None
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        spare_hints(self.task_consumer.channel.qos)  # each connection has a channel of its own
+        spare_hints(self.task_consumer.channel.qos)  # each connection has its own channel
         return surviving(super().create_task_handler(*args, **kwargs), self.connection_errors)
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
         liveness.touch("worker")
-        self._announce()  # timers begin anew with each connection: a Redis that dies every 4 s must not silence us
+        self._announce()  # timers restart with each connection; a Redis that dies every 4 s must not stop them
         hub.timer.call_repeatedly(TOUCH_S, self._show_life)
         hub.timer.call_repeatedly(TOUCH_S, self._mind_descriptors)
         hub.timer.call_repeatedly(ANNOUNCE_S, self._announce)
@@ -174,15 +176,18 @@ class SteadyConsumer(Consumer):
         hub.timer.call_repeatedly(STRAYS_S, self._strays.unpublish)
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]  # its published type is that of a property
-        """Let Celery's events wait for the timer: sending each at once would make the next job wait for Redis."""
+        """Keep Celery's events until the timer sends them; sending each at once would delay the next job."""
 
     def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
-        """T14: a type that only another release knows goes back quietly."""
+        """Hand back the jobs of a type that only another release knows, without an error."""
         self._strays.take(message)
         message.ack_log_error(log, self.connection_errors)
 
     def _show_life(self) -> None:
-        """The event loop turns, and is connected to Redis: it waits at `ensure_connected` otherwise."""
+        """Touch the health files: the event loop runs and Redis is connected.
+
+        Without Redis the loop waits in `ensure_connected`.
+        """
         liveness.touch("worker")
         if not stopping.begun():
             self._readiness.look(self)
@@ -193,7 +198,7 @@ class SteadyConsumer(Consumer):
 
 
 class Name(StartStopStep):
-    """Before the pool forks: wait for migrations, take a name, rescue what an earlier life of it left (T9)."""
+    """Before the pool forks: wait for migrations, take a name, rescue the jobs of an earlier process of that name."""
 
     name = "esteira-name"
 
@@ -212,11 +217,11 @@ class Name(StartStopStep):
         )
 
     def start(self, parent: Any) -> None:
-        """Celery has put its signal handlers in place just before."""
+        """Replace Celery's signal handlers, which Celery has installed just before."""
         stopping.current().handle_signals()
 
     def close(self, parent: Any) -> None:
-        """Celery stops, for whatever reason: remote control and errors of its own come without a signal."""
+        """Begin a stop that Celery started without a signal: by remote control, or after an error of its own."""
         stopping.current().begin()
 
 

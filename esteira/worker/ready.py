@@ -1,7 +1,7 @@
-"""What *ready* means of a worker: it consumes all the queues that it was started for, with at least one process.
+"""A worker is *ready* while it consumes all queues that it was started for and has at least one pool process.
 
-A worker that is not connected to Redis, was steered away from a queue, or has an empty pool, is alive but not ready: it
-takes its sign away at once, and its log says why once.
+A worker that is not connected to Redis, that was ordered to stop consuming a queue, or that has an empty pool, is alive
+but not ready. It removes its readiness file at once, and logs the reason once.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from esteira import liveness
 
 log = logging.getLogger("esteira.worker")
 
-#: A pool process that is being replaced is no reason to say anything.
+#: A pool process that is just being replaced is not logged.
 LOOKS_BEFORE_SAYING = 3
 
 
 class Readiness:
-    """One worker's sign of readiness, looked after by its event loop."""
+    """One worker's readiness file, which its event loop keeps up to date."""
 
     def __init__(self, queues: Sequence[str]) -> None:
         self._queues = queues
         self._looks, self._said = 0, ""
 
     def look(self, consumer: Any) -> None:
-        """Renew the sign, or take it away; call it about once a second."""
+        """Touch the readiness file or remove it; call it about once a second."""
         lacks = _lacks(consumer, self._queues)
         if not lacks:
             liveness.touch("worker", "ready")
             if self._said:
-                log.info("ready again")
+                log.info("the worker is ready again")
             self._looks, self._said = 0, ""
             return
         liveness.untouch("worker", "ready")
@@ -42,10 +42,10 @@ class Readiness:
 
 
 def slots(pool: Any) -> int:
-    """How many jobs a pool can run at a time; none once it has been stopped."""
+    """Return how many jobs a pool can run at a time; 0 after it was stopped."""
     try:
         return int(pool.num_processes)
-    except AttributeError:  # Celery forgets the inner pool then
+    except AttributeError:  # Celery drops the inner pool when it stops
         return 0
 
 

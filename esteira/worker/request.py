@@ -1,4 +1,4 @@
-"""One hint on its way through a worker's pool, and what becomes of its jobs if the pool process is lost."""
+"""One hint in a worker's pool, and the rescue of its jobs if the pool process is lost."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ REQUEST = "esteira.worker.request:JobRequest"
 
 
 class JobRequest(Request):
-    """Celery's request, which tells the truth about a pool process that is gone."""
+    """Celery's request, changed to handle a lost pool process correctly."""
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """Remote control's *terminate*: only SIGKILL is certain to end the process, and the job is handed back."""
+        """Handle the remote control command *terminate*: only SIGKILL is certain to end the process.
+
+        The job is handed back.
+        """
         super().terminate(pool, SIGKILL)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """Celery calls this for lost processes, and if the core itself fails; a job's own errors never come here."""
+        """Handle lost processes and errors of the core itself; a job's own errors never arrive here."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
-        if isinstance(error, pool_process.Leave):  # the hint is over, and so is the process that ran it
+        if isinstance(error, pool_process.Leave):  # the hint is finished, and its process has ended
             return self.on_success((0, None, 0.0))
         if isinstance(error, WorkerLostError | Terminated) and self.worker_pid:
-            pool_process.end_group(int(self.worker_pid))  # what its job has started does not survive it
+            pool_process.end_group(int(self.worker_pid))  # the programs that its job has started must end too
         answer = super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, WorkerLostError | SystemExit | Terminated):
             self._process_lost(on_purpose=isinstance(error, Terminated))
@@ -46,32 +49,33 @@ class JobRequest(Request):
             self._process_lost()
 
     def _process_lost(self, *, on_purpose: bool = False) -> None:
-        """T7: what this delivery still runs is rescued at once; if the database is slow, its leases end.
+        """Rescue the jobs of this delivery that still run; if the database is too slow, their leases end.
 
-        While the worker stops, or if somebody ended the process on purpose, nothing is counted (T10): whoever stops a
-        worker may have meant its pool as well, as a signal to the process group does.
+        While the worker stops, or after the process was terminated on purpose, the attempt does not count: the command
+        that stops a worker may reach its pool as well, as a signal to the process group does.
         """
         if stopping.ending():
-            return  # all is handed back at once
+            return  # all jobs are being handed back already
         end = rescue.process_ended if on_purpose or stopping.begun() else rescue.process_lost
         try:
             with briefly("worker lost") as db:
                 rescued = end(db, self.id, _ids(self.args))
         except ConnectionLost as error:
             log.warning(
-                "a pool process is lost and the database away (%s); the leases of its jobs end", error
+                "a pool process was lost and the database is unavailable (%s); the leases of its jobs will end",
+                error,
             )
             return
-        except Exception:  # its message may be a stranger's, and the event loop must go on
-            log.exception("a pool process is lost, and its jobs were not rescued; their leases end")
+        except Exception:  # the message may be malformed, and the event loop must go on
+            log.exception("a pool process was lost, and its jobs were not rescued; their leases will end")
             return
         for job_id, state in rescued.items():
-            log.warning("the pool process of job %s is lost; the job is %s", job_id, state)
+            log.warning("the pool process of job %s was lost; the job is now %s", job_id, state)
 
 
 def _ids(args: Any) -> list[UUID] | None:
-    """Return the jobs of a hint; None if somebody else wrote it."""
+    """Return the job ids of a hint; None if the message is not a hint."""
     try:
         return [UUID(one) for one in args]
-    except Exception:  # whatever a stranger wrote
+    except Exception:  # the message may have any content
         return None

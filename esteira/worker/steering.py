@@ -1,8 +1,9 @@
-"""Who may steer a worker through Redis: everybody who can log in there, so by default nobody may.
+"""Who may control a worker through Redis: by default no client, because every client that can log in there could.
 
-Celery's remote control is a mailbox that all workers read, and Redis has one login for all parts. What only reads is
-answered, because Flower and `celery inspect` live on it. What changes a worker is refused with a sentence, unless
-CELERY_CONTROL says `all`: somebody who reached Redis could otherwise silence workers that look healthy.
+Celery's remote control is a mailbox that all workers read, and Redis has one login for all components. Commands that
+only read are answered, because Flower and `celery inspect` need them. Commands that change a worker are refused with an
+explanation, unless CELERY_CONTROL is `all`: otherwise anybody with access to Redis could stop workers that look
+healthy.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ log = logging.getLogger("esteira.worker")
 
 Handler = Callable[..., Any]
 
-#: The values of CELERY_CONTROL, which is a setting of ours.
+#: The values of CELERY_CONTROL, one of Esteira's settings.
 READ, ALL, OFF = "read", "all", "off"
 CHOICES = (READ, ALL, OFF)
-#: Celery says of these that they change something, but Flower sends them, and they change nothing that matters.
+#: Celery lists these as commands that change something, but Flower sends them, and their changes are harmless.
 HARMLESS = frozenset({"enable_events", "heartbeat"})
-#: Celery says of these that they only look, but they take in revoked ids, write files, or hold the loop up.
+#: Celery lists these as commands that only read, but they import revoked ids, write files, or block the event loop.
 NOT_ONLY_READING = frozenset({"hello", "objgraph", "memdump", "memsample"})
 
 
 def limit_remote_control(how: str) -> None:
-    """Let this worker answer what CELERY_CONTROL allows; call it before Celery makes its mailbox."""
+    """Restrict this worker to the commands that CELERY_CONTROL allows; call it before Celery creates its mailbox."""
     if how != ALL:
         Panel.data = allowed(Panel.data)
 
 
 def allowed(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
-    """Return handlers of the same names, with a refusal in place of each that does not only read."""
+    """Return handlers of the same names, with a refusal in place of each command that does more than read."""
     reading = _reading()
     return {name: one if name in reading else _refusal(name) for name, one in handlers.items()}
 
@@ -50,10 +51,10 @@ def _refusal(name: str) -> Handler:
     def refuse(state: Any, **_: Any) -> dict[str, str]:
         nonlocal told
         if not told:
-            log.warning("remote control: %s was refused; CELERY_CONTROL=all would allow it", name)
+            log.warning("the remote control command %s was refused; CELERY_CONTROL=all would allow it", name)
             told = True
         return {
-            "error": f"{name} is refused: this worker may only be read (CELERY_CONTROL=all allows steering)"
+            "error": f"{name} is refused: only commands that read are allowed (CELERY_CONTROL=all allows the others)"
         }
 
     return refuse

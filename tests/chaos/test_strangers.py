@@ -61,5 +61,5 @@ def test_a_strangers_message_holds_up_nobody(stack: Stack) -> None:
 
     until(lambda: stack.redis.llen("esteira:default") == 0, "they are gone")
     assert stack.redis.hlen("esteira:unacked") == 0, "none comes back"
-    assert worker.output().count("connecting anew") == 0, worker.output()
+    assert worker.output().count("connecting again") == 0, worker.output()
     assert worker.output().count("Connection to broker lost") == 0, worker.output()

@@ -45,7 +45,7 @@ def test_a_strangers_message_is_told_and_holds_up_no_stray(
     strays.take(message([str(one) for one in ids]))
     strays.unpublish()
 
-    assert "was no hint; it is dropped" in caplog.text
+    assert "was not a hint; it is dropped" in caplog.text
     assert waits(core, ids)
 
 
