@@ -1,7 +1,8 @@
-"""How much goes into one hint, and how much into Redis: measured run times decide, not settings.
+"""Decide how many jobs go into one hint, and how many into Redis: by measured run times, not by settings.
 
-A message costs a worker about a millisecond, so short jobs travel together when many wait: as many as fit into 200 ms,
-at most 50. What is measured too little, wants its own transaction or has died in a batch travels alone.
+A message costs a worker about a millisecond, so short jobs share a hint when many wait: as many as fit into 200 ms, at
+most 50. A job goes alone if its type has too few measurements, if it needs its own transaction, or if its process died
+while it ran in a batch.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from esteira.stats import MEASURED
 
 BATCH_S = 0.2
 BATCH_MAX = 50
-#: A queue is short while a hint would take more than this share of it: then latency counts, and jobs go one by one.
+#: A queue is short while one hint would take more than this share of it: then latency matters, and each job goes alone.
 SHARE = 8
 CACHE_S = 10.0
-#: While a long list of a type that is not measured yet goes into hints.
+#: The shorter lifetime of the cache while a long list contains a type without measurements.
 IMPATIENT_CACHE_S = 0.5
 
 
 class Published(Protocol):
-    """A stored job that wants its hint."""
+    """A stored job whose hint must be published."""
 
     @property
     def id(self) -> UUID: ...
@@ -49,7 +50,7 @@ class Published(Protocol):
 
 
 class Typical:
-    """The mean run time of each job type in its latest hour, in seconds; read every 10 s, sooner if one is missed."""
+    """The mean run time of each job type in its latest hour, in seconds; read every 10 s, sooner if one is missing."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -85,7 +86,7 @@ class Typical:
 def _alone(name: str) -> bool:
     try:
         return registry.get(name).goes_alone
-    except UnknownJobType:  # another release's type: its worker knows what it needs, we do not
+    except UnknownJobType:  # another release's type, whose needs only its worker knows
         return True
 
 

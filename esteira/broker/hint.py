@@ -1,7 +1,7 @@
-"""How hints lie in Redis: kombu's keys and Celery's message, read and written in this one place.
+"""The format of hints in Redis: kombu's keys and Celery's message, written and read only in this module.
 
-A hint is an ordinary Celery message whose arguments are job ids, nothing else; it goes through the anonymous exchange,
-so that a wiped Redis has no bindings to lose. A test holds the keys and the parser together with kombu's own.
+A hint is an ordinary Celery message whose arguments are job ids and nothing else. It uses the anonymous exchange, so
+that a wiped Redis has no bindings to lose. A test compares the keys and the parser with kombu's own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-#: Redis' lists in the order in which workers read them. People see high, normal, low; 0 is for what was interrupted.
+#: Redis' lists in the order in which workers read them. Users see high, normal and low; 0 is for interrupted jobs.
 FRONT = 0
 LISTS = (FRONT, 3, 6, 9)
 _SEPARATOR = "\x06\x16"
@@ -24,22 +24,23 @@ UNACKED_INDEX = "unacked_index"
 UNACKED_MUTEX = "unacked_mutex"
 #: The key that only the keeper writes: a Redis without it has lost everything.
 MARKER = "filled"
-#: kombu's tables of who listens to remote control and events.
+#: kombu's tables of listeners to remote control and events.
 BINDINGS = tuple(
     f"_kombu.{table}.{exchange}"
     for table in ("binding", "binding_permanent")
     for exchange in ("celery.pidbox", "reply.celery.pidbox", "celeryev")
 )
 
-#: Celery ends a pool process that is this far over the hard time limit: it hangs in C and can no longer end itself. Its
-#: leases have ended long before, and its jobs run elsewhere; only its place in the pool is won back. Celery counts from
-#: when the hint came, also while a claim or an end waits for an absent database, so this is longer than absences are.
+#: Celery kills a pool process that exceeds the hard time limit by this much: it hangs in C code and cannot end itself.
+#: Its leases have ended long before, and its jobs run elsewhere; this only frees its place in the pool. Celery counts
+#: from the arrival of the hint, also while a claim or an outcome waits for an unavailable database, so this is longer
+#: than outages are.
 BACKSTOP_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hint:
-    """A message that says: these jobs of one type wait in one queue. `list` is one of LISTS."""
+    """A message that names waiting jobs of one type in one queue. `list` is one of LISTS."""
 
     type: str
     queue: str
@@ -56,7 +57,7 @@ class Hint:
         )
 
     def headers(self) -> dict[str, Any]:
-        """The headers of Celery's message protocol 2."""
+        """Return the headers of Celery's message protocol 2."""
         said = str(self.ids[0]) if len(self.ids) == 1 else f"{self.ids[0]} and {len(self.ids) - 1} more"
         return {
             "lang": "py",
@@ -76,7 +77,7 @@ class Hint:
         }
 
     def message(self) -> str:
-        """The message as kombu would put it into a list; written here, it takes a third of the time."""
+        """Return the message as kombu would put it into a list; building it here takes a third of the time."""
         properties = {
             "correlation_id": self.delivery,
             "delivery_mode": 1,
@@ -106,12 +107,12 @@ def list_key(prefix: str, queue: str, number: int) -> str:
 
 
 def behind_key(prefix: str, queue: str) -> str:
-    """Return the Redis key that names the lists of a queue behind which jobs wait; no queue has a dot in its name."""
+    """Return the Redis key with the lists of a queue that have waiting jobs; no queue name contains a dot."""
     return f"{prefix}behind.{queue}"
 
 
 def ids_in(message: bytes | str | dict[str, Any]) -> list[str]:
-    """Return the job ids that a message in a list names; raises ValueError if it is no hint of ours."""
+    """Return the job ids that a message in a list names; raises ValueError if it is not one of Esteira's hints."""
     try:
         envelope = message if isinstance(message, dict) else json.loads(message)
         body = envelope["body"]
@@ -121,13 +122,13 @@ def ids_in(message: bytes | str | dict[str, Any]) -> list[str]:
         if not (
             isinstance(ids, list) and ids and all(isinstance(one, str) and len(one) == 36 for one in ids)
         ):
-            raise ValueError("not a hint: its arguments are no job ids")
+            raise ValueError("not a hint: its arguments are not job ids")
         return ids
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a hint: {error}") from None
 
 
 def ids_of(body: bytes | str) -> list[UUID]:
-    """Return the jobs that a hint's decoded body names; raises ValueError if it names none."""
+    """Return the job ids in a hint's decoded body; raises ValueError if there are none."""
     ids = ids_in({"body": body, "properties": {}})
     return [UUID(one) for one in ids]

@@ -1,8 +1,8 @@
-"""What lies under our keys in Redis, read within bounds, whatever it is and whoever put it there.
+"""Read the values of Esteira's keys in Redis with bounded cost, whatever other programs have stored there.
 
-Anybody who shares the Redis may write into our lists, or put something else under one of our names. A message longer
-than any hint is cut off inside Redis, messages are counted, and a key of a wrong type is deleted: what it stood for is
-found missing and made again.
+Every program with access to the same Redis may write into Esteira's lists, or store another type of value under one of
+its names. A message longer than any hint is cut off inside Redis, messages are counted, and a key of a wrong type is
+deleted: the lost hints are found missing and published again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import redis
 
 from esteira.broker.hint import BINDINGS, LISTS, UNACKED, UNACKED_INDEX, UNACKED_MUTEX, behind_key, list_key
 
-#: A hint of 50 jobs with the longest names is half as long.
+#: Longer than any hint: one of 50 jobs with the longest names has half of this.
 LONGEST_BYTES = 8 * 1024
-#: Messages for which Redis makes room at once, however long they are.
+#: How many messages Redis collects in memory at once, however long they are.
 CHUNK = 50
 
 _READ = """
@@ -30,12 +30,12 @@ return found
 
 
 def is_wrong_type(answer: object) -> bool:
-    """Whether Redis' answer says that a key holds something else than the command wants; scripts wrap the word."""
+    """Return whether Redis answered that a key has another type than the command needs; scripts wrap this error."""
     return isinstance(answer, redis.ResponseError) and "WRONGTYPE" in str(answer)
 
 
 def raise_errors(answers: Sequence[object]) -> bool:
-    """Raise the first error of a pipeline, but for keys of a wrong type; return whether there was one of those."""
+    """Raise the first error of a pipeline, except for keys of a wrong type; return whether there were any of those."""
     for answer in answers:
         if isinstance(answer, Exception) and not is_wrong_type(answer):
             raise answer
@@ -45,8 +45,9 @@ def raise_errors(answers: Sequence[object]) -> bool:
 def read(client: Any, wanted: Sequence[tuple[str, int, int]]) -> list[tuple[list[bytes], bool]]:
     """Read parts of lists (key, first message, how many), newest first, in one round trip.
 
-    Return each part with whether the list's end was seen. A list that grows or shrinks meanwhile may give a message
-    twice, but leaves out none that was there all the time: messages come in before the first and go after the last.
+    Return each part with whether the list's end was seen. If a list grows or shrinks meanwhile, a message may be
+    returned twice, but none is missed that was there all the time: messages arrive before the first and leave after the
+    last.
     """
     pipe = client.pipeline(transaction=False)
     chunks = [list(_chunks(first, count)) for _, first, count in wanted]
@@ -71,7 +72,7 @@ def _joined(answers: Sequence[Any], parts: Sequence[tuple[int, int]]) -> tuple[l
 
 
 def lengths(client: Any, keys: Sequence[str]) -> dict[str, int]:
-    """Return how many messages each list holds; one of a wrong type holds none."""
+    """Return how many messages each list holds; 0 for a key of a wrong type."""
     pipe = client.pipeline(transaction=False)
     for key in keys:
         pipe.llen(key)
@@ -81,7 +82,7 @@ def lengths(client: Any, keys: Sequence[str]) -> dict[str, int]:
 
 
 def replace_wrong_types(client: Any, prefix: str, queues: Sequence[str]) -> dict[str, str]:
-    """Delete what lies under our names and kombu's and is no such thing; return the types of what was deleted."""
+    """Delete keys under Esteira's and kombu's names that have a wrong type; return the types of the deleted ones."""
     wanted = _types(prefix, queues)
     pipe = client.pipeline(transaction=False)
     for key in wanted:

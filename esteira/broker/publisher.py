@@ -1,7 +1,7 @@
-"""From committed rows to hints in Redis: best effort, bounded in time, never needed.
+"""Send hints of committed rows to Redis: best effort, bounded in time, never required.
 
 A request waits for Redis at most 0.25 s at a time, and after any error not at all for 5 s: the breaker is open and the
-keeper publishes what was stored. Whatever is lost here is found by the keeper, so no error leaves this module.
+keeper publishes the stored jobs. The keeper finds every hint that is lost here, so this module raises no error.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ log = logging.getLogger("esteira.broker")
 FAST_TIMEOUT_S = 0.25
 BREAKER_S = 5.0
 LENGTHS_CACHE_S = 0.2
-#: For so long after the keeper's last word new jobs go behind those that it says are waiting.
+#: The keeper's flag on a list expires after this time; until then new jobs go behind the waiting ones.
 BEHIND_S = 3
-#: redis-py turns the answer's prefix into a class of its own; inside a pipeline only the words are left.
+#: redis-py turns the answer's prefix into an exception class; inside a pipeline only the text is left.
 OUT_OF_MEMORY = "used memory > 'maxmemory'"
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Lists:
-    """The lists of a queue as they were read: how long they are, and behind which of them due jobs wait."""
+    """The lists of a queue when they were read: their lengths, and which of them have due jobs waiting."""
 
     read_at: float
     lengths: dict[int, int]
@@ -51,7 +51,7 @@ class Publisher:
         self.forget()
 
     def forget(self) -> None:
-        """Start afresh without touching what was inherited: a forked child must not use its parent's connection."""
+        """Reset without using anything inherited: a forked child must not use its parent's connection."""
         self._lock = threading.Lock()
         self._client: redis.Redis | None = None
         self._closed_until = 0.0
@@ -60,11 +60,11 @@ class Publisher:
         self._ours: dict[tuple[str, int], int] = {}
 
     def available(self) -> bool:
-        """Whether Redis answered when it was last asked, or may be asked again."""
+        """Return whether Redis answered the last command, or may be tried again."""
         return time.monotonic() >= self._closed_until
 
     def room(self, queue: str, window: int | None = None) -> dict[int, int]:
-        """Return how many more messages each list of a queue takes; nothing while Redis is away."""
+        """Return how many more messages each list of a queue takes; nothing while Redis is unavailable."""
         lists = self._lists(queue)
         most = settings.WINDOW if window is None else window
         return {
@@ -73,25 +73,25 @@ class Publisher:
         }
 
     def open_to_new(self, queue: str) -> set[int]:
-        """Return the lists of a queue that take hints of new jobs: those with room, and with nobody waiting for it."""
+        """Return the lists that take hints of new jobs: those with room and without waiting jobs."""
         room = self.room(queue)
         lists = self._lists(queue)
         return {number for number, free in room.items() if free > 0 and lists and number not in lists.behind}
 
     def say_behind(self, queue: str, lists: Iterable[int]) -> None:
-        """Tell every submitter for a few seconds that due jobs wait for these lists, or that none does any more."""
+        """Set a short-lived flag for all submitters: due jobs wait for these lists; without any, remove it."""
         key, said = behind_key(settings.REDIS_PREFIX, queue), ",".join(map(str, lists))
         self.read(lambda client: client.set(key, said, ex=BEHIND_S) if said else client.delete(key))
 
     def say_ours(self, queue: str, ours: dict[int, int]) -> None:
-        """Remember how many messages are hints in those lists of a queue that hold others as well."""
+        """Store how many messages are hints in those lists of a queue that also hold foreign messages."""
         self._ours = {key: n for key, n in self._ours.items() if key[0] != queue}
         self._ours.update({(queue, number): n for number, n in ours.items()})
 
     def send(self, hints: Iterable[Hint]) -> bool:
         """Publish hints in one round trip; return whether Redis took them all."""
         sent = False
-        with self._careful("publish") as ready:
+        with self._careful("accept hints") as ready:
             if ready:
                 pipe = self._redis().pipeline(transaction=False)
                 for hint in hints:
@@ -100,12 +100,12 @@ class Publisher:
                 sent = not raise_errors(pipe.execute(raise_on_error=False))
                 if not sent:
                     log.warning(
-                        "a list in Redis is no list; the keeper will replace it, and publish what waits"
+                        "a key in Redis is not a list; the keeper will delete it, and publish the waiting jobs"
                     )
         return sent
 
     def read(self, ask: Callable[[redis.Redis], T], *, even_if_away: bool = False) -> T | None:
-        """Ask Redis something within the same limits; None means that it did not answer."""
+        """Send Redis a command within the same limits; None means that it did not answer."""
         if even_if_away:
             self._closed_until = 0.0
         answer: T | None = None
@@ -115,7 +115,7 @@ class Publisher:
         return answer
 
     def take_full(self) -> bool:
-        """Whether Redis refused something because its memory is full, since this was last asked."""
+        """Return whether Redis refused a command since the last call because its memory is full."""
         full, self._full = self._full, False
         return full
 
@@ -149,7 +149,10 @@ class Publisher:
             self._full or isinstance(cause, redis.exceptions.OutOfMemoryError) or OUT_OF_MEMORY in str(cause)
         )
         log.warning(
-            "Redis did not %s (%s: %s); the keeper will publish what waits", what, type(cause).__name__, cause
+            "Redis did not %s (%s: %s); the keeper will publish the waiting jobs",
+            what,
+            type(cause).__name__,
+            cause,
         )
 
     def _lists(self, queue: str) -> _Lists | None:
@@ -158,13 +161,13 @@ class Publisher:
         lists = self._lengths.get(queue)
         if lists is None or time.monotonic() - lists.read_at > LENGTHS_CACHE_S:
             lists = None
-            with self._careful("read the length of its lists") as ready:
+            with self._careful("return the lengths of its lists") as ready:
                 if ready:
                     lists = self._lengths[queue] = self._read_lists(queue)
         return lists
 
     def _read_lists(self, queue: str) -> _Lists:
-        """Read them in one round trip; a list of a wrong type is left out, and so takes nothing."""
+        """Read them in one round trip; a list of a wrong type is left out, so it takes no hints."""
         prefix = settings.REDIS_PREFIX
         pipe = self._redis().pipeline(transaction=False)
         for number in LISTS:
@@ -187,10 +190,10 @@ class Publisher:
 
 
 def _numbers(said: object) -> frozenset[int]:
-    """Read the keeper's word; whatever else lies there says nothing."""
+    """Read the keeper's flag; any other value means that there is none."""
     return frozenset(n for n in LISTS if isinstance(said, bytes) and str(n).encode() in said.split(b","))
 
 
-#: The one that submits use. Redis may be away when this module is imported, so it opens on first use.
+#: The publisher that submits use. Redis may be unavailable when this module is imported, so it connects on first use.
 fast = Publisher()
 os.register_at_fork(after_in_child=fast.forget)

@@ -1,9 +1,10 @@
-"""Write the schedules declared in code into the database: the newest release that lives does it, and nobody else.
+"""Write the schedules declared in code into the database; only the newest running release does this.
 
-`migrate` writes them, and so does a keeper that finds others than its own: after a roll-back, and on the way forward
-again, they put themselves right (see `esteira.releases`). The nominal ticks of a schedule begin when it is first
-stored, so a restart of any process changes nothing. A changed cadence begins anew. A schedule whose code is gone is
-marked so, and rests; its history stays. An operator's switch (`enabled`) is never touched.
+`migrate` writes them, and so does a keeper that finds schedules other than its own. After a rollback, and after the
+release is rolled out again, the table is therefore corrected automatically (see `esteira.releases`). A schedule's
+nominal ticks start when it is first stored, so a restart of any process changes nothing. A changed cadence starts from
+the beginning. A schedule that is no longer in the code is marked as gone and does not run; its history stays. An
+operator's switch (`enabled`) is never changed.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from esteira.job_types.registry import JobType
 
 log = logging.getLogger("esteira.keeper")
 
-#: Ticks of an absence from the code that was no longer than this, as of a release's roll-back and way forward, are
-#: made up as missed ones are; those of a longer one are nobody's wish.
+#: If a schedule was missing from the code for no longer than this, as during a rollback and the next rollout, its ticks
+#: of that time are handled like missed ticks. After a longer absence they are dropped.
 GONE_BRIEFLY_S = 600.0
-#: A keeper comes again soon, and other steps of its turn wait meanwhile.
+#: A keeper retries soon, and the other steps of its turn wait meanwhile.
 LOCK_WAIT = "200ms"
 NAME_MAX = 120
-#: What this process found last, and said; a roll-out lasts for minutes, and the keeper looks every two seconds.
+#: Whether the last check found a newer release, which was logged then: a rollout lasts for minutes, and the keeper
+#: checks every two seconds.
 _newer_runs = False
 
 
 def keep_declared(db: Db) -> bool:
-    """Say that this release lives; write what it declares if it is the newest and finds something else."""
+    """Store that this release runs; write its schedules if it is the newest one and the table differs."""
     global _newer_runs
     releases.say_alive(db)
     if _stored(db) == [releases.definition(job_type) for job_type in releases.declared()]:
@@ -38,9 +40,9 @@ def keep_declared(db: Db) -> bool:
 
 
 def write_declared(db: Db, *, lock_wait: str | None = None) -> bool:
-    """Make the table agree with the declarations, unless a newer release lives; return whether it was ours to do.
+    """Make the table match the declarations, unless a newer release runs; return whether this release wrote it.
 
-    With `lock_wait`, a schedule that somebody holds for longer than that raises LockNotAvailable.
+    With `lock_wait`, a schedule row that is locked for longer than that raises LockNotAvailable.
     """
     global _newer_runs
     with db.transaction():
@@ -61,7 +63,7 @@ def write_declared(db: Db, *, lock_wait: str | None = None) -> bool:
             [[job_type.name for job_type in declared]],
         )
     for (name,) in gone:
-        log.warning("schedule %s is no longer declared in code; it rests", name)
+        log.warning("schedule %s is no longer declared in code; it does not run any more", name)
     return True
 
 
@@ -96,7 +98,7 @@ def _write(db: Db, job_type: JobType) -> None:
             """(s.origin = 'gone'
                 AND coalesce(s.gone_at < clock_timestamp() - %(briefly)s * interval '1 second', true))""",
         )
-        # Releases before this rule switched off what was gone, and left no time.
+        # Releases before this rule disabled schedules that were gone, and stored no time.
         .replace("{switched_off}", "(s.origin = 'gone' AND s.gone_at IS NULL)"),
         {
             "name": name,
@@ -112,7 +114,7 @@ def _write(db: Db, job_type: JobType) -> None:
 
 
 def _make_way(db: Db, name: str) -> None:
-    """Give an operator's own schedule another name if it bears a declared one's: both go on."""
+    """Rename an operator's own schedule that has the name of a declared one, so that both go on."""
     if not db.fetch("SELECT 1 FROM esteira_schedule WHERE name = %s AND origin = 'database'", [name]):
         return
     taken = {row[0] for row in db.fetch("SELECT name FROM esteira_schedule")}
@@ -123,4 +125,6 @@ def _make_way(db: Db, name: str) -> None:
         "UPDATE esteira_schedule SET name = %s WHERE name = %s AND origin = 'database'",
         [other, name],
     )
-    log.warning("the code declares a schedule %s; your own schedule of that name is now %s", name, other)
+    log.warning(
+        "the code declares a schedule %s; the operator's schedule of that name was renamed to %s", name, other
+    )

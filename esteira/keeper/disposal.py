@@ -1,8 +1,8 @@
-"""Removing old rows of one kind: found along the index of their age, removed in batches that fit into the time.
+"""Remove old rows of one kind: found along an index of their age, removed in batches that fit into the time.
 
-A batch that takes too long, or in which one row cannot go, is undone and tried again with half as many; a single row
-that cannot go is passed over for ten minutes, so that it stands in nobody's way. None of this is an absence of the
-database: rescues go on.
+If a batch takes too long, or one of its rows cannot be removed, the batch is rolled back and tried again with half as
+many rows. A single row that cannot be removed is skipped for ten minutes, so that it does not block the others. None of
+this counts as an unavailable database, so rescues go on.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from esteira.db.walk import Walk, within
 log = logging.getLogger("esteira.keeper")
 
 BATCH = 500
-#: A batch that takes longer is undone, and halved.
+#: A batch that takes longer is rolled back, and halved.
 LIMIT_S = 1.0
-#: So many rows that cannot go are passed over at a time, and tried again after so long.
+#: At most this many rows that cannot be removed are skipped at a time; they are tried again after this many seconds.
 SKIPPED_MOST, AGAIN_S = 1000, 600.0
 
-#: Removes rows by key if they are still as old as that moment; returns False if that takes another turn.
+#: Removes rows by key if they are still older than the given moment; returns False if that needs another turn.
 Remove = Callable[[Db, list[Any], float], bool]
 
 
 class Disposal:
-    """Removes rows of one kind once they are older than `keep_s`.
+    """Removes rows of one kind after they have become older than `keep_s`.
 
     `find` is a statement that returns the keys of at most `limit` rows between `after` and `until`, without `skipped`.
     """
@@ -45,11 +45,11 @@ class Disposal:
 
     @property
     def through(self) -> bool:
-        """Whether all was looked at and what was found is gone."""
+        """Return whether all rows were examined and all that were found are removed."""
         return self._walk.between and not self._found
 
     def step(self, db: Db, now: float, ends: float) -> bool:
-        """Find and remove until the moment `ends` of the monotonic clock; return whether there is more."""
+        """Find and remove rows until `ends` of the monotonic clock; return whether there are more."""
         oldest = now - self._keep_s
         while True:
             if self._walk.between and not self._found and time.monotonic() > self._try_again:
@@ -71,21 +71,23 @@ class Disposal:
         done: bool | None
         try:
             done = within(db, LIMIT_S, lambda: self._remove(db, part, until))
-        except (IntegrityError, RaiseException) as error:  # somebody's own foreign key, or trigger
+        except (IntegrityError, RaiseException) as error:  # from another application's foreign key or trigger
             done = self._give_way(part, str(error))
         else:
             if done is None:
-                done = self._give_way(part, f"it takes more than {LIMIT_S:g} s, or somebody holds it")
+                done = self._give_way(
+                    part, f"it takes more than {LIMIT_S:g} s, or another transaction locks it"
+                )
             elif done:
                 self._batch = min(BATCH, 2 * self._batch)
         if done:
             self._found = self._found[len(part) :]
 
     def _give_way(self, part: list[Any], why: str) -> bool:
-        """Halve the batch; return True if a single row is passed over."""
+        """Halve the batch; return True if it was a single row, which is then skipped."""
         self._batch = max(1, len(part) // 2)
         if len(part) > 1:
             return False
-        log.warning("retention leaves %s of the %s for later: %s", part[0], self._name, why.strip())
+        log.warning("retention skips %s of the %s for now: %s", part[0], self._name, why.strip())
         self._skipped = [*self._skipped[1 - SKIPPED_MOST :], part[0]]
         return True

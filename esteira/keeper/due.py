@@ -1,13 +1,14 @@
-"""Where publishing in a queue goes on: from the beginning of its index, unless that is crowded with dead entries.
+"""Choose where publishing continues in a queue: at the start of its index, unless that is full of dead entries.
 
-In ordinary times one statement reads the due jobs of a queue in the order in which they became due. Under somebody's
-snapshot of hours it would read the dead entries of all that was published since as well. So the moment up to which each list
-was published is remembered, its *floor*, and a queue whose statement took long is *crowded*: its jobs are published from the floors on.
+Usually one statement reads the due jobs of a queue in the order in which they became due. While a transaction keeps a
+snapshot open for hours, that statement would also read the dead entries of all jobs that were published since.
+Therefore the moment up to which each list was published is stored as its *floor*. If a queue's statement is slow, the
+queue is *crowded*, and its jobs are published from the floors on.
 
-What comes back below a floor (handed back, unpublished, committed late) is found by a walk, and by the statement
-without floors, which is tried again for a small share of the time; once it is quick the queue is crowded no more. A
-keeper that starts beside a crowded queue knows no floors. It walks first, to see where the oldest due job of each list
-waits.
+Jobs that return below a floor (handed back, unpublished, committed late) are found by a walk, and by the statement
+without floors, which is tried again for a small share of the time. As soon as that statement is quick, the queue is no
+longer crowded. A keeper that starts with a crowded queue knows no floors. It walks first, to find the oldest due job of
+each list.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from esteira.record import waiting
 from esteira.record.insert import SLICE, Published
 from esteira.record.waiting import Picked
 
-#: Reading takes less where nothing is crowded; and so much more for each job that is marked.
+#: Reading takes less time than this where the index has few dead entries, and this much more for each marked job.
 SLOW_S, MARKING_S = 0.05, 0.0002
-#: A list that has no more to publish may get jobs that became due so long ago, because their commits came late. Where many
-#: ran in that time it is less.
+#: A list with no more jobs to publish may still get jobs that became due this long ago, because their transactions
+#: commit late. Where many jobs ran in that time the margin is smaller.
 MARGIN_S, LEAST_MARGIN_S = 60.0, 1.0
-#: The statement without floors is tried again no sooner.
+#: The statement without floors is tried again after at least this time.
 TRY_EVERY_S = 5.0
 
 
@@ -46,7 +47,7 @@ class Due:
         self.start_over()
 
     def start_over(self) -> None:
-        """Forget what was seen: it may be another server, or another clock."""
+        """Forget the floors and walks: the server or its clock may be another one."""
         self.crowded = False
         self._types: set[str] = set()
         self._floors: dict[int, float] = {}
@@ -55,13 +56,13 @@ class Due:
 
     @property
     def walked(self) -> bool:
-        """Whether everything below the floors was looked at once."""
+        """Return whether everything below the floors was examined once."""
         return self._walk.been_through
 
     def publish(
         self, db: Db, now: float, *, types: Sequence[str], priorities: Sequence[int], limit: int
     ) -> tuple[list[Published], set[int]]:
-        """Mark the next due jobs of some lists published; return them, and which of the lists have no more.
+        """Mark the next due jobs of some lists published; return them, and the lists that have no more.
 
         `now` is the database's clock before that.
         """
@@ -85,7 +86,7 @@ class Due:
         return picked.published, self._published_up_to(now, priorities, picked)
 
     def behind(self, db: Db, *, types: Sequence[str], priorities: Sequence[int]) -> list[int]:
-        """Return the priorities of those lists with due jobs that wait to be published."""
+        """Return the priorities of the lists that have due jobs waiting to be published."""
         asked = {"queue": self._queue, "types": types}
         known = [n for n in priorities if n in self._floors] if self.crowded else list(priorities)
         floors = [self._floors[n] for n in known] if self.crowded else None
@@ -100,7 +101,7 @@ class Due:
         return behind
 
     def _reads_slowly(self, db: Db, asked: dict[str, Any]) -> bool:
-        """Return whether reading is what took long, and not marking: a slow disk writes slowly without dead entries."""
+        """Return whether the read was slow, and not the marking: a slow disk writes slowly without any dead entries."""
         began = time.monotonic()
         found = within(db, SLICE_LIMIT_S, lambda: waiting.due(db, limit=1, **asked))
         return found is None or time.monotonic() - began > SLOW_S
@@ -113,11 +114,11 @@ class Due:
     def _begin_walks(self) -> None:
         self._walk.start_over()
         self._look.start_over()
-        #: When the oldest due job of a list became due, as far as was looked.
+        #: When the oldest due job of each list became due, as far as the walk has come.
         self._seen: dict[int, float] = {}
 
     def _know(self, types: Sequence[str]) -> None:
-        """Forget the floors if a worker came that knows other types: theirs may have waited for long."""
+        """Forget the floors if a worker with other job types has started: those jobs may have waited for long."""
         if not set(types) <= self._types:
             self._floors.clear()
             self._begin_walks()
@@ -144,7 +145,7 @@ class Due:
 
     def _publish_these(self, db: Db, ids: Sequence[UUID]) -> list[Published]:
         if not ids:
-            return []  # which shows nothing of how quickly the server writes
+            return []  # an empty statement would not show how fast the server writes
         with self._slice.taken():
             return waiting.publish_these(db, ids)
 
@@ -158,7 +159,7 @@ class Due:
                     db, limit=limit, floors=[self._floors[n] for n in known], **asked
                 )
         except psycopg.errors.QueryCanceled:
-            # Much has run since those moments as well; what waits there is left to the walk.
+            # Many jobs have run since those moments too; the walk finds the jobs that wait there.
             self._margin_s = max(LEAST_MARGIN_S, self._margin_s / 4)
             self._floors.update(dict.fromkeys(known, now - self._margin_s))
             self._walk.start_over()
@@ -171,9 +172,9 @@ class Due:
         return picked.published, ended
 
     def _published_up_to(self, now: float, priorities: Sequence[int], picked: Picked) -> set[int]:
-        """Remember where each list goes on: after the last of a slice that was cut, else a moment ago.
+        """Store where each list continues: after the last job of a cut slice, otherwise a moment ago.
 
-        What somebody held goes on waiting if that one does not publish it, so no floor passes it. Return the lists that
+        A job whose row another transaction locks may stay unpublished, so no floor passes it. Return the lists that
         were read to their end.
         """
         cut, last = picked.cut or (math.inf, math.inf)
@@ -184,7 +185,7 @@ class Due:
         return {n for n in priorities if n < cut}
 
     def _try(self, db: Db, asked: dict[str, Any], limit: int) -> list[UUID]:
-        """Read without floors within a short limit; if that is quick, the queue is crowded no more."""
+        """Read without floors within a short limit; if that is quick, the queue is no longer crowded."""
         began = time.monotonic()
         found = within(db, SLICE_LIMIT_S, lambda: waiting.due(db, limit=limit, **asked))
         took = time.monotonic() - began
@@ -194,14 +195,14 @@ class Due:
         return found or []
 
     def _below(self, db: Db, after: float, until: float) -> bool:
-        """Find what is due below the floors; return whether there may be more of it."""
+        """Find due jobs below the floors; return whether there may be more."""
         floors = [self._floors[n] for n in self._asked["priorities"]]
         between = {"floors": [after] * len(floors), "ceilings": [min(until, floor) for floor in floors]}
         self._found += waiting.due(db, limit=self._limit - len(self._found), **self._asked, **between)
         return len(self._found) >= self._limit
 
     def _look_on(self, db: Db, now: float) -> bool:
-        """Look where the oldest due job of each list waits; return whether all was looked at, and floors are known."""
+        """Find the oldest due job of each list; return whether the walk is complete, so that the floors are known."""
         self._look.step(db, now)
         if self._look.been_through:
             for n in PRIORITIES.values():

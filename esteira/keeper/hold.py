@@ -1,13 +1,13 @@
-"""May leases be judged now? After an absence of the database, or a step of its clock, the living go first.
+"""Decide whether leases can be judged now: after an outage or a clock step, running processes may first extend theirs.
 
-While the database was away nobody could extend a lease, and after its clock stepped forward every lease looks as if it
-had ended. Rescues are then on hold until each living process had the time to extend: half a lease. A step backward is
-the mirror image: leases of the living are short again after that time, and one that ends later than a whole lease from
-now belongs to a process that is gone.
+While the database was unavailable no process could extend a lease, and after a forward step of its clock every lease
+looks as if it had ended. Rescues are then on hold until each running process had time to extend its leases: half a
+lease. A step backward is the opposite case: after that time the leases of running processes are short again, and a
+lease that ends later than one whole lease from now belongs to a process that has ended.
 
-A hold in force is never extended, and none begins before a whole lease has passed since the last one, so that a keeper
-whose own connection or clock is at fault cannot hold for ever. The same statement tells what became of the keeper's
-last turn. If the process dies here, nothing is lost but a hold that the next keeper's own look begins.
+An active hold is never prolonged, and no hold begins before a whole lease has passed since the last one, so a keeper
+with a faulty connection or clock cannot hold rescues forever. The same statement stores the result of the keeper's last
+turn. If the process dies here, only a hold can be lost, and the next keeper's own check begins one.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from esteira.db import Db, Row
 from esteira.job_types.registry import registry
 from esteira.keeper.turns import Turns
 
-#: A clock that is further off than this share of a lease has stepped; less harms nobody, because each lease is extended
-#: when a quarter of it has passed.
+#: A clock that differs by more than this share of a lease has stepped. A smaller difference is harmless, because each
+#: lease is extended after a quarter of it has passed.
 STEP_SHARE = 2
-#: What a keeper said about its failing steps is forgotten when it says nothing any more.
+#: A keeper's report about its failing steps is removed when it was not renewed for this long.
 FAILING_S = 60.0
 
 _LOOK = """
@@ -64,7 +64,7 @@ class Calm:
 
 
 class Hold:
-    """One keeper's looks at the clocks."""
+    """One keeper's checks of the clocks."""
 
     def __init__(self) -> None:
         self.now: datetime | None = None
@@ -73,10 +73,10 @@ class Hold:
         self._began: float | None = None
 
     def look(self, db: Db, turns: Turns, *, was_away: bool) -> Calm:
-        """Tell what became of the last turn, and say which leases can be judged.
+        """Store the result of the last turn, and return which leases can be judged.
 
-        `was_away`: this keeper could not reach the database since its last look. Leases are to be judged at the moment
-        that is returned: after a pause between this statement and the next one, a later moment would be a wrong one.
+        `was_away`: this keeper could not reach the database since its last check. Leases are to be judged at the
+        returned moment: after a pause between this statement and the next one, a later moment would be wrong.
         """
         looked, lease_s = time.monotonic(), float(settings.LEASE_SECONDS)
         asked: dict[str, object] = {
@@ -97,9 +97,10 @@ class Hold:
     def _longest_s(self, now: float, *, calm_s: float) -> float:
         """Return up to which length leases are judged, `calm_s` after the last hold began.
 
-        Each has half of its own length to be extended in, because its process extends it every quarter of it. Longer
-        leases than the ordinary one would wait for ever if holds began again and again, so for them the first hold of
-        a series counts, and the next series begins only when the longest of this release's had its time twice.
+        Each lease needs half of its own length to be extended, because its process extends it every quarter of it.
+        Leases longer than the ordinary one would wait forever if holds began again and again. So for them the first
+        hold of a series counts, and the next series begins only after the longest lease of this release had its time
+        twice.
         """
         if math.isinf(calm_s):
             return math.inf
@@ -111,7 +112,7 @@ class Hold:
         return math.inf if now - self._began >= longest else 2 * (now - self._began)
 
     def _first(self, db: Db, asked: dict[str, object]) -> list[Row]:
-        """Somebody deleted the keeper's one row: make it again."""
+        """Create the keeper's one row again after it was deleted."""
         db.fetch("INSERT INTO esteira_keeper (id) VALUES (1) ON CONFLICT DO NOTHING")
         return db.fetch(_LOOK, asked)
 

@@ -1,10 +1,11 @@
-"""Running a job type's own code in the keeper: whatever it raises is that type's failure, and nobody else's.
+"""Run a job type's own code in the keeper, so that every exception from it counts as that type's failure only.
 
-The check of parameters and the making of a unique key run code of a type's author, and a database error of theirs looks
-like one of ours: taken for an absence of our database, it would end the turn, in each turn, for as long as the type
-asks. So what leaves here is none of those, and none that ends a process. Only Ctrl-C passes.
+Checking parameters and making a unique key run code of a type's author, and a database error of that code looks like
+one of Esteira's. If it were taken for an unavailable database, it would end the turn, in each turn, as long as the
+type's code fails. So this function raises no such error, and no exception that ends a process. Only Ctrl-C passes.
 
-Such code may read through Django's connections. Beat has no requests, so nobody else closes one that is broken or old.
+Such code may read through Django's connections. Beat has no requests, so Django does not close a broken or old
+connection there; this function does.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ T = TypeVar("T")
 
 
 class TypeFailed(Exception):
-    """A type's own code raised something; the text says what."""
+    """A type's own code raised an exception; the text describes it."""
 
 
 def run(do: Callable[[], T]) -> T:
-    """Run code of a type's; raises TypeFailed, or the EsteiraError by which the core itself refuses a value."""
+    """Run a type's own code; raises TypeFailed, or the EsteiraError with which the core refuses a value."""
     try:
         close_old_connections()
         return do()
@@ -35,6 +36,6 @@ def run(do: Callable[[], T]) -> T:
     except EsteiraError:
         sessions.close()
         raise
-    except BaseException as error:  # SystemExit too: a validator may call a library that leaves
+    except BaseException as error:  # SystemExit too: a validator may call a library that exits
         sessions.close()
         raise TypeFailed(f"the type's own code failed with {said(error)}") from error

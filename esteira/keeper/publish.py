@@ -1,23 +1,22 @@
-"""T2 as the keeper does it: from waiting rows to hints, as far as Redis' window has room.
+"""Publish waiting jobs: the keeper turns waiting rows into hints, as far as the prefetch window in Redis has room.
 
-Only job types that a living worker announced are looked for, each by its own index range, so rows of other types cost
-nothing, however many wait. Paused queues are left alone.
+Only job types that a running worker has announced are read, each by its own index range, so rows of other types cost
+nothing, however many wait. Paused queues are skipped.
 
-What waits goes before what is new. A list is filled again once a quarter of it is free, and a steady stream of new jobs
-could keep it fuller than that for ever. So while due jobs wait for a list, the keeper says so in Redis, for three
-seconds at a time: submits then store their jobs only, and all start in the order in which they became due. Of the jobs
-that became due later, those start first that have their hints already: what the list holds, and what is submitted
-within one turn of the keeper and 0.2 s, the age that a view of Redis may have. If Redis loses that word, or no keeper
-lives, submits go straight to Redis again.
+Waiting jobs go before new ones. A list is refilled when a quarter of it is free, and a steady stream of new jobs could
+keep it fuller than that forever. So while due jobs wait for a list, the keeper sets a flag in Redis, for three seconds
+at a time: submits then only store their jobs, and all jobs start in the order in which they became due. Among jobs that
+became due later, those that already have hints start first: those in the list, and those submitted within one turn of
+the keeper and 0.2 s, the maximum age of a process's view of Redis. If Redis loses the flag, or no keeper runs, submits
+go directly to Redis again.
 
-A list may hold more than a window. Whoever sees room sends a whole slice: a submit up to 1,000 jobs, a keeper up to
-1,000 or a window, whichever is less. What one transaction submits is sent when it commits, and counts as one slice,
-however much it is. So one sender alone goes beyond the window by less than a slice. Each process goes by its own view
-and by what it sent itself since: those that send in the same 0.2 s each fill the room that they saw, and go beyond it
-by less than a slice of their own; so does each thread that submits in the same moment.
+A list may hold more than a window. A process that sees room sends a whole slice: a submit up to 1,000 jobs, a keeper up
+to 1,000 or a window, whichever is less. The jobs submitted by one transaction are sent when it commits, and count as
+one slice, whatever their number. So a single sender exceeds the window by less than a slice. Each process uses its own
+view of Redis and the number of jobs that it has sent since: processes that send in the same 0.2 s each fill the room
+that they saw, and exceed it by less than one slice each. The same holds for threads that submit at the same moment.
 
-A schedule whose jobs run in turn has one hint at most, whatever the window: its other ticks wait where they cost nobody
-anything.
+A schedule whose jobs run in turn has at most one hint, whatever the window: its other ticks wait without cost.
 """
 
 from __future__ import annotations
@@ -42,20 +41,20 @@ from esteira.liveness import SILENT_S
 from esteira.record import insert
 from esteira.record.insert import SLICE
 
-#: A list is filled again once this share of it is free: publishing one by one would make hints of one.
+#: A list is refilled when this share of it is free: publishing one by one would make hints of one job each.
 REFILL_SHARE = 4
-#: A submitter hears again that jobs wait after this, which is well within the life of that word.
+#: The flag for submitters is renewed after this time, well before it expires.
 REPEAT_S = 0.5
-#: After a tick was offered in turn, the next one may follow soon: short ones would wait for the keeper otherwise.
+#: After a tick was offered in turn, the next one may follow soon: otherwise short ticks would wait for the keeper.
 FOLLOWS_S = 1.0
-#: What waits for its turn is looked for no later than this, however slow the last look was.
+#: Ticks that wait for their turn are looked for at least this often, however slow the last read was.
 LONGEST_REST_S = 10.0
-#: The server works and the connection is there: these blame one statement.
+#: Errors of one statement: the server works and the connection is usable.
 ONE_STATEMENT = (psycopg.errors.QueryCanceled, *BUSY)
 
 
 class DuePublisher:
-    """Publishes one slice of every queue at a time, so that rescue comes in between."""
+    """Publishes one slice of every queue at a time, so that rescues run in between."""
 
     def __init__(self, publisher: Publisher, clock: Clock | None = None) -> None:
         self._publisher, self._typical = publisher, Typical()
@@ -69,14 +68,14 @@ class DuePublisher:
         self.went = 0, False
 
     def start_over(self) -> None:
-        """Forget what was seen: another server, or another clock, has other rows."""
+        """Forget everything read so far: another server, or another clock, has other rows."""
         for due in self._due.values():
             due.start_over()
 
     def publish(self, db: Db) -> tuple[int, bool]:
-        """Return how many jobs were published, and whether more wait that will have room, or their turn, in a moment.
+        """Return how many jobs were published, and whether more will soon have room, or their turn.
 
-        Raises the first error of a queue once all have had their turn; `went` says then what became of the others.
+        After all queues were processed, raises the first error of a queue; `went` then holds the result of the others.
         """
         self.went = 0, False
         if not self._publisher.available():
@@ -90,14 +89,14 @@ class DuePublisher:
         }
         for what, part in {
             **parts,
-            "what waits for its turn": partial(self._offer_turns, db, queues),
+            "the ticks that wait for their turn": partial(self._offer_turns, db, queues),
         }.items():
             try:
                 published, waits = part()
-            except Exception as error:  # of one queue: no reason to leave out the others
+            except Exception as error:  # of one queue, which must not stop the others
                 if isinstance(error, ConnectionLost) and not isinstance(error, ONE_STATEMENT):
                     raise
-                error.add_note(f"This happened while {what} was published.")
+                error.add_note(f"This error occurred while publishing {what}.")
                 failed.append(error)
             else:
                 self.went = self.went[0] + published, self.went[1] or waits
@@ -119,14 +118,14 @@ class DuePublisher:
             due.publish(db, self._now, types=types, priorities=lists, limit=limit) if lists else none
         )
         published += self._send(db, rows)
-        # A list that could take more and was read to its end has nobody behind it.
+        # A list with room that was read to its end has no waiting jobs.
         doubtful = [n for n in PRIORITIES.values() if n in room and n not in ended]
         behind = due.behind(db, types=types, priorities=doubtful) if doubtful else []
         self._tell(queue, behind)
         return published, bool(behind)
 
     def _tell(self, queue: str, behind: list[int]) -> None:
-        """Say which lists have jobs waiting behind them; only who said it says that it is over."""
+        """Set the flags of the lists that have waiting jobs; only the process that set a flag clears it."""
         before, at = self._told.get(queue, ([], float("-inf")))
         if behind == before and (not behind or time.monotonic() - at < REPEAT_S):
             return
@@ -142,8 +141,8 @@ class DuePublisher:
             with self._turns.taken() as most:
                 rows = insert.publish_turns(db, served=queues, limit=min(most, self.window))
         finally:
-            # Under somebody's snapshot of hours each look reads all ticks again that ran since. They are few, and may
-            # come back at any place, so looks become rare instead of narrow. One slow look may be chance.
+            # During a snapshot of hours each read also covers all ticks that ran since. They are few, and may return at
+            # any place, so reads become rare instead of narrow. A single slow read may be chance.
             now, before = time.monotonic(), self._slow_look
             self._slow_look = now - began > SLOW_S + len(rows) * MARKING_S
             if before and self._slow_look:
@@ -160,7 +159,7 @@ class DuePublisher:
 
 
 def served(db: Db) -> Mapping[str, list[str]]:
-    """Return the queues that living workers read and that are not paused, each with the job types they know there."""
+    """Return the queues that running workers read and that are not paused, each with the job types of those workers."""
     rows = db.fetch(
         """
         SELECT DISTINCT q.name, t.name FROM esteira_worker w

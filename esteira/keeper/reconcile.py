@@ -1,15 +1,15 @@
-"""Is every published job's hint really in Redis? What is missing is published again.
+"""Reconcile Redis with the rows: a published job whose hint is missing is published again.
 
-One comparison covers whatever can happen to a hint: a wiped or restarted Redis, an evicted key, a publish that failed,
-a worker killed between taking a message and claiming its jobs. It compares what is there, so a long backlog makes no
-duplicates. A key that only the keeper writes tells a Redis that lost everything from one that is merely empty.
+One comparison covers every possible loss of a hint: a wiped or restarted Redis, an evicted key, a failed publish, a
+worker killed between taking a message and claiming its jobs. It compares the actual contents, so a long backlog creates
+no duplicates. A key that only the keeper writes distinguishes a Redis that lost everything from an empty one.
 
-Each queue is read by itself, some thousand messages a turn, because strangers may write into its lists without end.
-Its rows are judged once a reading has seen all four lists, and only those that were published before that reading
-began: a long reading finds what is missing later, and doubles nothing.
+Each queue is read separately, a few thousand messages a turn, because other programs may write into its lists without
+end. Its rows are judged after a reading has seen all four lists, and only rows that were published before that reading
+began: a long reading finds missing hints later, and creates no duplicates.
 
-The published rows are read through `esteira.db.walk`: in ordinary times all of them in each check; beside a million
-dead entries of their index the new ones at once and all others in time.
+The published rows are read through `esteira.db.walk`: usually all of them in each check. With a million dead entries in
+their index, new rows are read at once and all others over time.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from esteira.record.insert import SLICE
 
 log = logging.getLogger("esteira.keeper")
 
-#: A hint may be on its way this long, to Redis and from there to a worker's claim.
+#: A hint may take this long on its way to Redis and from there to a worker's claim.
 GRACE_S = 2.0
-#: Whoever listens to events and has not read this much by the time that Redis is full has stopped reading.
+#: A listener to events with more unread bytes than this, when Redis is full, has stopped reading.
 UNREAD_BYTES = 256 * 1024
-#: How many messages of one queue a turn reads, about.
+#: About how many messages of one queue are read in a turn.
 READ_MAX = 4000
-#: A message may come in while a list is read; so much is asked for beyond its length, to be sure of its end.
+#: A message may arrive while a list is read; this many more than its length are requested, to reach its end surely.
 BEYOND = 20
-#: From so many messages of others in one list on, the log says so.
+#: From this many foreign messages in one list on, they are logged.
 MANY_STRANGERS = 1000
 
 
 @dataclass(slots=True)
 class _Reading:
-    """One reading of the lists of a queue. `began` is the database's time; `at`: where each list goes on."""
+    """One reading of a queue's lists. `began` is the database's time; `at` is where each list continues."""
 
     began: float
     at: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LISTS, 0))
@@ -75,11 +75,11 @@ class Reconciler:
     def __init__(self, publisher: Publisher, clock: Clock | None = None) -> None:
         self._publisher = publisher
         self._clock, self._now = clock or Clock(), -math.inf
-        # A little later than the moment up to which rows are judged, because that one is rounded.
+        # Slightly later than the moment up to which rows are judged, because that one is rounded.
         self._rows = Survey(self._judge, walk=self._judge_some, delay_s=GRACE_S + 0.01)
-        #: The walk that publishes everything again; there is one only while Redis misses everything.
+        #: The walk that publishes everything again; it exists only while Redis is missing everything.
         self._refill: Walk | None = None
-        #: The rows that are to be published again, each with the moment at which it was published.
+        #: The rows to publish again, each with the moment at which it was published.
         self._missing: dict[str, str] = {}
         self._slice = Slice(SLICE)
         self._readings: dict[str, _Reading] = {}
@@ -88,11 +88,11 @@ class Reconciler:
 
     @property
     def walk(self) -> Walk:
-        """The walk over all published rows, which says how far it is."""
+        """The walk over all published rows, which shows its progress."""
         return self._rows.walk
 
     def start_over(self) -> None:
-        """Forget what was seen: another server has other rows."""
+        """Forget everything read so far: another server has other rows."""
         self._rows.start_over()
         self._refill = None
         self._missing.clear()
@@ -108,7 +108,11 @@ class Reconciler:
             lambda client: lists.replace_wrong_types(client, settings.REDIS_PREFIX, queues)
         )
         for key, kind in (wrong or {}).items():
-            log.warning("the key %r in Redis was a %s, which nothing of ours is; it was deleted", key, kind)
+            log.warning(
+                "the key %r in Redis was a %s, a type that Esteira does not use there; it was deleted",
+                key,
+                kind,
+            )
         marker = self._publisher.read(lambda client: client.exists(f"{settings.REDIS_PREFIX}{MARKER}"))
         if marker is None:
             return False
@@ -123,27 +127,32 @@ class Reconciler:
         if not self._missing:
             self._rows.step(db, now)
         found = self._publish_again(db)
-        if found:  # the others were on their way, and are claimed by now
-            log.info("the hints of %s jobs are missing in Redis; they are published again", found)
+        if found:  # a lower number means that the others are claimed by now
+            log.info("the hints of %s jobs were missing in Redis; they are published again", found)
         return bool(found or self._missing)
 
     def relieve(self) -> None:
-        """Make room in a full Redis: DEL is the one thing it still does. The hints are published again, a few at a time."""
+        """Make room in a full Redis with DEL, the one command that still works.
+
+        The hints are published again in steps.
+        """
         keys = [
             list_key(settings.REDIS_PREFIX, queue, number) for queue in known_queues() for number in LISTS
         ]
         keys += [f"{settings.REDIS_PREFIX}{name}" for name in (UNACKED, UNACKED_INDEX, MARKER)]
         self._publisher.read(lambda client: client.delete(*keys), even_if_away=True)
-        log.warning("Redis is full; its lists of hints were deleted and will be filled with fewer")
+        log.warning("Redis is full; its lists of hints were deleted and will be refilled with fewer hints")
         if self._publisher.read(_hang_up, even_if_away=True):
-            log.warning("a listener to events (Flower?) had stopped reading and filled Redis; it was cut off")
+            log.warning(
+                "a listener to events (Flower?) had stopped reading and filled Redis; it was disconnected"
+            )
 
     def _start_over(self, db: Db, now: float) -> bool:
-        """Redis is empty: every published row wants its hint again."""
+        """Publish every published row again, because Redis is empty."""
         self._readings, self._read = {}, {}
         refill = self._refill = self._refill or Walk(self._take_all)
         if not self._missing and not refill.been_through:
-            # After a clock was put back, there are rows in its future.
+            # After the clock was set back, some rows have a moment in its future.
             refill.step(db, now, end=math.inf)
         found = self._publish_again(db)
         if found:
@@ -155,7 +164,7 @@ class Reconciler:
         return found > 0
 
     def _read_on(self, client: Any) -> bool:
-        """Read on in every queue: all that is there, if it is not too much."""
+        """Continue reading every queue: the rest of its lists, up to a limit."""
         prefix = settings.REDIS_PREFIX
         keys = {(q, n): list_key(prefix, q, n) for q, reading in self._readings.items() for n in reading.at}
         lengths = lists.lengths(client, list(keys.values()))
@@ -172,14 +181,14 @@ class Reconciler:
         return True
 
     def _note_ends(self) -> None:
-        """Keep what whole readings have seen, and tell publishing which lists hold messages of others."""
+        """Store the results of complete readings, and pass on to publishing which lists hold foreign messages."""
         for queue in [queue for queue, reading in self._readings.items() if not reading.at]:
             reading = self._read[queue] = self._readings.pop(queue)
             self._publisher.say_ours(queue, {n: reading.ours[n] for n in LISTS if reading.others[n]})
             many = max(reading.others.values())
             if many >= MANY_STRANGERS and queue not in self._told:
                 log.warning(
-                    "a list of the queue %s in Redis holds %s messages that are no hints; workers read them in their"
+                    "a list of the queue %s in Redis holds %s messages that are not hints; workers read them in their"
                     " turn, before hints that came later",
                     queue,
                     many,
@@ -187,7 +196,7 @@ class Reconciler:
             (self._told.add if many >= MANY_STRANGERS else self._told.discard)(queue)
 
     def _judge(self, db: Db, after: float, until: float) -> bool:
-        """Find those of some published rows that a whole reading of their queue's lists did not see."""
+        """Find the published rows that a complete reading of their queue's lists did not contain."""
         self._judge_for(math.inf, db, after, until)
         return False
 
@@ -195,9 +204,9 @@ class Reconciler:
         return self._judge_for(SLOW_S, db, after, until)
 
     def _judge_for(self, patience_s: float, db: Db, after: float, until: float) -> bool | float:
-        """Judge the newest first; return where to go on if that took longer."""
+        """Judge the newest first; return where to continue if that took longer."""
         stops = time.monotonic() + patience_s
-        # What was published in the last moments cannot be judged, and there may be much of it.
+        # Rows published in the last moments cannot be judged yet, and there may be many.
         until = min(until, self._now - GRACE_S)
         for page in _published(db, after, until):
             self._missing.update(
@@ -208,11 +217,11 @@ class Reconciler:
         return False
 
     def _misses(self, job: str, queue: str, at: float) -> bool:
-        """Say whether a hint is missing; one that was published `at` a moment after the last reading is not yet."""
+        """Return whether a hint is missing; not yet known if it was published `at` a moment after the last reading."""
         reading = self._read.get(queue)
         if reading is not None:
             return at <= reading.began - GRACE_S and job not in reading.present
-        return queue not in self._readings  # nobody reads it, so it holds nothing
+        return queue not in self._readings  # no worker reads this queue, so its lists hold nothing
 
     def _take_all(self, db: Db, after: float, until: float) -> bool | float:
         stops = time.monotonic() + SLOW_S
@@ -223,7 +232,7 @@ class Reconciler:
         return False
 
     def _publish_again(self, db: Db) -> int:
-        """Let a slice of what is missing wait to be published; whatever moved meanwhile is left alone."""
+        """Unpublish a slice of the jobs with missing hints; rows that have changed meanwhile are left alone."""
         part = {job: self._missing.pop(job) for job in list(self._missing)[: self._slice.rows]}
         if not part:
             return 0
@@ -231,19 +240,19 @@ class Reconciler:
             with self._slice.taken():
                 return insert.unpublish(db, list(part), list(part.values()))
         except psycopg.errors.QueryCanceled:
-            self._missing |= part  # what fails otherwise is found again
+            self._missing |= part  # after any other error the rows are found again
             raise
 
 
 def _ids(message: bytes) -> list[str]:
     try:
         return ids_in(message)
-    except ValueError:  # somebody else's message in our list; it names no job of ours
+    except ValueError:  # another program's message in the list; it names no job
         return []
 
 
 def _hang_up(client: Any) -> int:
-    """Cut off who lets events pile up: publishing them is what a full Redis never refuses."""
+    """Disconnect listeners that let events pile up: a full Redis still accepts published events."""
     deaf = [one for one in client.client_list(_type="pubsub") if int(one["omem"]) > UNREAD_BYTES]
     for one in deaf:
         client.client_kill_filter(_id=one["id"])
@@ -253,8 +262,8 @@ def _hang_up(client: Any) -> int:
 def _published(db: Db, after: float, until: float) -> Iterator[list[Row]]:
     """Read the rows that were published after one moment and not after another, page by page, the newest first.
 
-    Stamps and ids stay text: the keeper compares them, and must be able to read whatever stands in a row. Each comes
-    with its queue and its moment. A page begins with the row that the one before it ended with.
+    Stamps and ids stay text: the keeper compares them, and must be able to read any value in a row. Each row has its
+    queue and its moment. A page begins with the last row of the one before it.
     """
     asked: dict[str, Any] = {"after": after, "until": until, "limit": SLICE}
     asked |= {"first": _FIRST_ID if after == -math.inf else _LAST_ID, "stamp": None, "id": _LAST_ID}
@@ -266,7 +275,7 @@ def _published(db: Db, after: float, until: float) -> Iterator[list[Row]]:
 
 
 def _goes_on(page: list[Row], until: float, stops: float) -> float | None:
-    """Return where another visit goes on after a page, if it is time to stop and the page has come further at all."""
+    """Return where the next visit continues after a page, if it is time to stop and the page made progress."""
     at = float(page[-1][3])
     return at if len(page) == SLICE and at < until and time.monotonic() >= stops else None
 
@@ -282,7 +291,7 @@ ORDER BY j.published_at DESC, j.id DESC LIMIT %(limit)s"""
 
 
 def _announced_queues(db: Db) -> list[str]:
-    """Return queues of workers, whatever release they belong to."""
+    """Return the queues of workers of any release."""
     rows = db.fetch(
         """SELECT DISTINCT jsonb_array_elements_text(queues) FROM esteira_worker
            WHERE jsonb_typeof(queues) = 'array'"""

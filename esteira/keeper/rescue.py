@@ -1,8 +1,8 @@
-"""T8 and T15 as the keeper does them: rescue jobs whose lease ended, end those that were to start sooner.
+"""Rescue jobs whose lease has ended, and expire queued jobs whose time to start has passed.
 
-Neither may cost what ran since the last VACUUM, so a keeper remembers: what runs and when its lease ends, and up to
-which moment it has read the claims and the expiries (`esteira.db.walk`). Each keeper has a memory of its own, and one
-that starts reads everything once, the latest first.
+The cost of either must not grow with the number of jobs that ran since the last VACUUM. So a keeper remembers which
+jobs run and when their leases end, and up to which moment it has read the claims and the expiries (`esteira.db.walk`).
+Each keeper has its own memory, and a new one reads everything once, the latest first.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from esteira.record.claim import EXPIRE_MOST, expire
 
 log = logging.getLogger("esteira.keeper")
 
-#: No lease is shorter, so claims of the last moment are not looked for yet, and most of them will be over then.
+#: No lease is shorter, so claims of the last moment are not read yet, and most of those jobs will have ended by then.
 FRESH_S = 1.0
-#: So many of those whose lease may have ended are looked at in one turn.
+#: At most this many jobs whose lease may have ended are examined in one turn.
 LOOK_MOST = 5 * rescue.MOST
 
 
 class Rescuer:
-    """T8: watches what runs, and rescues what nobody extends, as far as leases can be judged."""
+    """Watches running jobs, and rescues those whose lease no process extends, as far as leases can be judged."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._claims, self._clock = Survey(self._watch, delay_s=FRESH_S), clock or Clock()
-        #: When to look at a running job again, in seconds since 1970 by the database's clock.
+        #: When to examine a running job again, in seconds since 1970 by the database's clock.
         self._watched: dict[UUID, float] = {}
         self._slice = Slice(rescue.MOST)
 
     @property
     def walk(self) -> Walk:
-        """The walk over all claims, which says how far it is."""
+        """The walk over all claims, which shows its progress."""
         return self._claims.walk
 
     def start_over(self) -> None:
-        """Forget what was seen: another server, or another clock, has other rows."""
+        """Forget everything read so far: another server, or another clock, has other rows."""
         self._watched.clear()
         self._claims.start_over()
 
     def step(self, db: Db, calm: Calm) -> int:
-        """Find what was claimed, look at what is due; return how many jobs were rescued."""
+        """Find new claims, examine the jobs that are due; return how many jobs were rescued."""
         now, went_back = self._clock.look(db)
         if went_back:
             self.start_over()
@@ -64,7 +64,7 @@ class Rescuer:
             with self._slice.taken() as most:
                 part, due = due[:most], due[most:]
                 running = rescue.leases(db, part)
-                # A row that somebody has locked, or that cannot be judged yet, stays watched until the next turn.
+                # A row that another transaction locks, or that cannot be judged yet, stays watched until the next turn.
                 if running:
                     judged = rescue.leases_ended(
                         db,
@@ -83,7 +83,7 @@ class Rescuer:
 
 
 class Expirer:
-    """T15: ends queued jobs whose time to start has passed, and those that return to the queue after it."""
+    """Ends queued jobs whose time to start has passed, also those that return to the queue after it."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._ended, self._slice = 0, Slice(EXPIRE_MOST)
@@ -94,7 +94,7 @@ class Expirer:
         self._expiries.start_over()
 
     def step(self, db: Db) -> int:
-        """End what is due; return how many jobs ended."""
+        """End the jobs that are due; return how many ended."""
         now, went_back = self._clock.look(db)
         if went_back:
             self.start_over()

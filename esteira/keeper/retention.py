@@ -1,4 +1,4 @@
-"""Delete what is older than RETENTION_DAYS: a step of its own, after the sweep, in boxes of 50 ms.
+"""Delete rows older than RETENTION_DAYS: a separate step at the end of the turn, in time slices of 50 ms.
 
 Jobs are deleted with their events, logs and files, unless another job names one of those files. Uploads are deleted
 once no job and no schedule names them, and incomplete files of killed processes after a day. Idempotency keys are kept
@@ -22,7 +22,7 @@ BOX_S = 0.05
 PAUSE_S = 10.0
 DAY_S = 86400.0
 
-# A job whose file another job names stays, and goes after it.
+# A job whose file another job names stays until that job is deleted.
 _OLD_JOBS = """
 SELECT j.id FROM esteira_job j
 WHERE j.finished_at IS NOT NULL AND j.finished_at > to_timestamp(%(after)s::float8)
@@ -43,7 +43,7 @@ WHERE f.job_id = ANY(%(ids)s::uuid[]) AND u.job_id <> f.job_id"""
 _NEEDED = """(EXISTS (SELECT 1 FROM esteira_fileuse u WHERE u.file_id = f.id)
     OR EXISTS (SELECT 1 FROM esteira_schedule s WHERE strpos(s.params::text, f.id::text) > 0))"""
 _UPLOAD = f"f.job_id IS NULL AND f.sha256 <> '' AND NOT {_NEEDED}"
-# Of attempts that died, failed or were overtaken, of uploads cut off, and of removals that were.
+# Files of attempts that died, failed or lost their job, of interrupted uploads, and of interrupted deletions.
 _LOOSE = """f.attached_at IS NULL AND (f.sha256 = '' OR f.job_id IS NOT NULL)
   AND NOT EXISTS (SELECT 1 FROM esteira_job j
                   WHERE j.id = f.job_id AND j.state = 'running' AND j.attempt = f.attempt)"""
@@ -63,7 +63,7 @@ ORDER BY r.{stamp} LIMIT %(limit)s"""
 
 
 class Retention:
-    """Works for 50 ms at a time, and rests for 10 s when there is nothing left to do."""
+    """Works for 50 ms at a time, and pauses for 10 s when there is nothing left to delete."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -93,11 +93,11 @@ class Retention:
 
 
 def _remove_jobs(db: Db, ids: list[object], until: float) -> bool:
-    """Remove jobs that are still old once they are locked; return False if their files take another turn."""
+    """Remove jobs that are still old after they were locked; return False if their files need another turn."""
     ids = _ids(db, _LOCK_JOBS, {"ids": ids, "until": until})
     files = _ids(db, _LOCK_FILES_OF, {"ids": ids}) if ids else []
     if files:
-        # Asked after the lock: who named a file before it is seen here, who comes later finds the file gone.
+        # Read after the lock: a job that named a file earlier is visible here; a later one finds that the file is gone.
         used = set(_ids(db, _USED_BY_OTHERS, {"ids": ids}))
         ids = [one for one in ids if one not in used]
         if not delete_some(db, _ids(db, _LOCK_FILES_OF, {"ids": ids})):
@@ -127,7 +127,7 @@ def _rows(table: str, stamp: str, keep_s: float) -> Disposal:
 
 
 def _workers(db: Db) -> None:
-    """Forget workers that were silent for a day; they are few."""
+    """Delete the rows of workers that sent no heartbeat for a day; they are few."""
     db.fetch(
         """DELETE FROM esteira_worker WHERE name IN (SELECT name FROM esteira_worker
              WHERE last_seen < (SELECT clock_timestamp()) - %s * interval '1 second' LIMIT %s)""",

@@ -1,10 +1,10 @@
-"""The keeper: what keeps the promise while everything else dies. It runs inside `celery beat`, in any number.
+"""The keeper: the process that keeps the promise when others fail. It runs inside `celery beat`, in any number.
 
-A turn every half second: rescue → expire → declarations → schedules → reconcile Redis with the rows → publish → retention.
-Some steps are due less often. Every step is a compare-and-set or a locked row, so keepers need no leader, and one that
-is killed anywhere leaves nothing half-done. Steps are independent: one that fails is told (`esteira.keeper.turns`), and
-the others go on. Only a database that is away ends a turn early, because nobody can do anything then. Beat is ready
-when every step of a turn went through, and alive as long as steps begin and statements end.
+A turn runs every half second: rescue → expire → declarations → schedules → reconcile → publish → retention. Some steps
+run less often. Every step is a compare-and-set or works on a locked row, so keepers need no leader, and a keeper that
+is killed at any point leaves nothing half-done. Steps are independent: a failed step is reported
+(`esteira.keeper.turns`), and the others go on. Only an unavailable database ends a turn early, because no step can work
+without it. Beat is ready when every step of a turn succeeded, and alive as long as steps begin and statements end.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ T = TypeVar("T")
 
 #: Limits of every wait for the database and for Redis.
 DATABASE_TIMEOUT_S, REDIS_TIMEOUT_S, REDIS_PAUSE_S = 3.0, 1.0, 0.5
-#: While jobs are published without a pause, the other steps still take their turns, no oftener than this.
+#: While jobs are published without a pause, the other steps still run, at most this often.
 SWEEP_S, DECLARE_S, CHECK_S = 0.25, 2.0, 1.0
-#: A file is touched no oftener than this between statements.
+#: Between statements, the heartbeat file is touched at most this often.
 TOUCH_S = 1.0
-#: How soon to look again at a list that was full.
+#: How soon to check again a list that was full.
 FULL_S = 0.05
-#: After Redis was full, this share of the window for so long.
+#: After Redis was full, the window is divided by this number for this many seconds.
 RELIEVED_SHARE, RELIEVED_S = 20, 30.0
 
 
 class Timed(PrivateConnection):
     """A connection that adds up how long it waited for its statements.
 
-    A server that stood still answers all of them, but late; and a lock on all jobs ends one after the other.
+    A server that stood still answers all of them, but late; and a lock on all jobs ends one statement after the other.
     """
 
     waited_s = 0.0
@@ -61,7 +61,7 @@ class Timed(PrivateConnection):
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
         began = time.monotonic()
-        if began - self._touched >= TOUCH_S:  # one step may have many, and each may take seconds
+        if began - self._touched >= TOUCH_S:  # one step may run many statements, and each may take seconds
             self._touched = began
             touch("beat")
         try:
@@ -71,12 +71,12 @@ class Timed(PrivateConnection):
 
 
 class Keeper:
-    """One keeper's turns; holds nothing that another could miss."""
+    """One keeper's turns; it holds no state that another keeper needs."""
 
     def __init__(self) -> None:
         limit_s = min(DATABASE_TIMEOUT_S, max(1.0, settings.LEASE_SECONDS / 3))
         self._db = Timed("keeper", timeout_s=limit_s)
-        # One slow statement ends by its own limit before it could be taken for a server that stood still.
+        # One slow statement must end by its own limit before the server counts as having stood still.
         self._still_s = max(settings.LEASE_SECONDS / 2, 1.25 * limit_s)
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
         self._moment = moment = Recent()
@@ -93,15 +93,15 @@ class Keeper:
         self._was_away = False
 
     def turn(self) -> float:
-        """Do what is due; return the seconds to wait before the next turn."""
+        """Run the steps that are due; return the seconds to wait before the next turn."""
         try:
             return self._turn()
-        except Exception as error:  # the loop must survive whatever happens in it
+        except Exception as error:  # for any error, the loop must survive
             self._turns.cut_off()
             if not is_absence(error):
-                log.exception("a turn of the keeper failed; the next one starts afresh")
+                log.exception("a turn of the keeper failed; the next one starts from the beginning")
             elif not self._was_away:
-                log.warning("the database is away: %s", said(error))
+                log.warning("the database is unavailable: %s", said(error))
             self._was_away = self._was_away or is_absence(error)
             self._db.close()
         return float(settings.KEEPER_SECONDS)
@@ -132,13 +132,11 @@ class Keeper:
         return FULL_S if full else float(settings.KEEPER_SECONDS)
 
     def _step(self, name: str, do: Callable[[Db], T], otherwise: T) -> T:
-        """Take one step; if it fails, say so and go on, unless the database is away."""
+        """Run one step; if it fails, log that and go on, unless the database is unavailable."""
         touch("beat")
         try:
             result = do(self._db)
-        except (
-            Exception
-        ) as error:  # a bug, a lock or a bad row of one step must not keep the others from their turn
+        except Exception as error:  # a bug, a lock or a bad row of one step must not stop the others
             if is_absence(error):
                 raise
             self._turns.failed(name, error, self._hold.now)
@@ -149,7 +147,7 @@ class Keeper:
     def _rescue(self, db: Db) -> int:
         calm = self._look(db)
         if self._was_away:
-            log.info("the database answers again")
+            log.info("the database is available again")
             self._rescuer.start_over()  # it may be another server, with other rows
             self._expirer.start_over()
             self._reconciler.start_over()
@@ -158,18 +156,18 @@ class Keeper:
         return self._rescuer.step(db, calm)
 
     def _look(self, db: Db) -> Calm:
-        """Say which leases can be judged: whether those of the living could be extended since the last look.
+        """Return which leases can be judged: whether running processes could extend theirs since the last check.
 
-        A lock on all jobs is no absence: the hold that follows one begins when it is over, not while it lasts.
+        A lock on all jobs is no outage: the hold that follows one begins when the lock is released, not while it lasts.
         """
         try:
             rescue.could_extend(db)
         except (QueryCanceled, *BUSY):
-            self._hold.look(db, self._turns, was_away=False)  # tells what became of the last turn
+            self._hold.look(db, self._turns, was_away=False)  # stores the result of the last turn
             raise
         self._note_standstill()
         calm = self._hold.look(db, self._turns, was_away=self._was_away)
-        if self._note_standstill():  # under the look itself
+        if self._note_standstill():  # during the check itself
             calm = self._hold.look(db, self._turns, was_away=True)
         return calm
 
@@ -178,7 +176,8 @@ class Keeper:
         if waited_s <= self._still_s:
             return False
         log.warning(
-            "leases may have ended for no reason: the database was waited for during %.1f s", waited_s
+            "leases may have ended although their processes run: the keeper waited %.1f s for the database",
+            waited_s,
         )
         self._was_away = True
         return True
@@ -197,7 +196,7 @@ class Keeper:
 
 
 class KeeperScheduler(Scheduler):
-    """What `celery beat` calls; its own schedule stays empty, ours is in the database."""
+    """The scheduler that `celery beat` calls; its own schedule stays empty, Esteira's schedules are in the database."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._keeper: Keeper | None = None
@@ -212,7 +211,7 @@ class KeeperScheduler(Scheduler):
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         touch("beat")
-        if self._told_to_stop:  # what the signal's handler raised ended in a type's own code
+        if self._told_to_stop:  # the signal handler's SystemExit was caught in a type's own code
             raise SystemExit
         if self._descriptors.exhausted():
             raise OSError(errno.EMFILE, words())  # Celery logs it and ends with an error
@@ -223,8 +222,8 @@ class KeeperScheduler(Scheduler):
         return False
 
     def sync(self) -> None:
-        """Touch nothing: Celery calls this inside a signal handler."""
+        """Do nothing, because Celery calls this inside a signal handler."""
 
     def close(self) -> None:
-        """Note that beat was told to stop, and touch nothing, for the same reason."""
+        """Record that beat was ordered to stop, and do nothing else, for the same reason."""
         self._told_to_stop = True

@@ -1,11 +1,11 @@
 """Schedules: for every nominal tick exactly one job, or one recorded skip with its reason.
 
-The nominal times follow from the schedule and the database's clock alone, and the schedule's row is locked while its
-ticks are written, so any number of keepers, killed at any point, leave neither a gap nor a double.
+The nominal times depend only on the schedule and the database's clock, and the schedule's row is locked while its ticks
+are written, so any number of keepers, killed at any point, leave neither a gap nor a duplicate.
 
-Each schedule is tried by itself, in a transaction with short waits. Whatever goes wrong with one (what a type's own
-code raises, a key that somebody's open transaction holds, a row that cannot be read) is stored with it, harms no other
-and loses no tick: its last tick stays where it is, and it is tried again after a growing pause.
+Each schedule is processed separately, in a transaction with short lock waits. Any failure of one schedule (an exception
+from a type's own code, a key that another open transaction locks, an unreadable row) is stored with it, affects no
+other schedule and loses no tick: its last tick stays unchanged, and it is tried again after a growing pause.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from esteira.submit import new_job
 log = logging.getLogger("esteira.keeper")
 
 MOST_A_TURN = 100
-#: After so long the other steps of the keeper take their turns; what is due longest comes first.
+#: After this time the other steps of the keeper run; the schedules that are due longest come first.
 BOX_S = 1.0
-#: The pause after a failure doubles from a second up to this; a lock is soon free again.
+#: The pause after a failure doubles from one second up to this; a lock is soon released.
 LONGEST_PAUSE_S, LONGEST_BUSY_S = 300.0, 5.0
-#: A last tick further in the future than this was written by a clock that was ahead; it is not waited for.
+#: A last tick further in the future than this was written by a clock that was ahead; the schedule does not wait for it.
 AHEAD_S = 2.0
-#: No grace is longer; a larger number would leave the calendar.
+#: No grace period is longer; a larger number would exceed the calendar.
 LONGEST_GRACE_S = 10 * 366 * 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """What the keeper reads of each schedule; `astray` says that its moments cannot be, and then they are None."""
+    """The columns that the keeper reads of each schedule; if `astray`, its moments are impossible and read as None."""
 
     id: int
     name: str
@@ -86,7 +86,7 @@ class Scheduled:
 
 
 _COLUMNS = ", ".join(Scheduled.__dataclass_fields__)
-#: Before this moment there was no schedule, and Python cannot hold all of what PostgreSQL can.
+#: No schedule existed before this moment, and Python cannot hold all moments that PostgreSQL can.
 _EARLIEST = "timestamptz '1970-01-01Z'"
 _CAN_BE = f"{{0}} BETWEEN {_EARLIEST} AND c.now + {AHEAD_S} * interval '1 second'"
 _ANCHOR, _LAST = (_CAN_BE.format(f"s.{column}") for column in ("anchor_at", "last_tick_at"))
@@ -99,7 +99,7 @@ WHERE s.id = (SELECT id FROM esteira_schedule WHERE id = %s FOR NO KEY UPDATE SK
   AND NOT ({_ANCHOR} AND {_LAST})
 RETURNING 1
 """
-# The first that come are those that went well and are due longest: who fails takes the rest of the time.
+# Schedules without failures that are due longest come first; failing ones get the rest of the time.
 _DUE = f"""
 SELECT c.now, s.id, s.name, s.cron, s.tz, s.every_s, NOT ({_ANCHOR} AND {_LAST}),
   CASE WHEN {_ANCHOR} THEN s.anchor_at END, CASE WHEN {_LAST} THEN s.last_tick_at END
@@ -111,7 +111,7 @@ ORDER BY s.retry_at NULLS FIRST, s.last_tick_at, s.id
 
 
 def write_ticks(db: Db) -> bool:
-    """Write what is due; return whether there is more than one turn's worth."""
+    """Write the due ticks; return whether there are more than fit into one turn."""
     began, more = time.monotonic(), False
     for now, *columns in db.fetch(_DUE):
         if time.monotonic() - began > BOX_S:
@@ -121,7 +121,7 @@ def write_ticks(db: Db) -> bool:
             more = _keep(db, one, now) or more
         except (
             Exception
-        ) as error:  # a row or a type may be anything, and one schedule must not stop the others
+        ) as error:  # a row or a type's code may fail in any way, and one schedule must not stop the others
             if is_absence(error):
                 raise
             _note(db, one, error)
@@ -135,9 +135,10 @@ def _keep(db: Db, one: Due, now: datetime) -> bool:
 
 
 def _set_back(db: Db, one: Due) -> bool:
-    """Let a schedule begin again now whose last tick lies in the future, or at no moment that can be.
+    """Restart a schedule from now if its last tick lies in the future, or at an impossible moment.
 
-    Ticks that were written while the clock was ahead come once more; what is recorded already is left out then.
+    Ticks that were written while the clock was ahead become due once more; those that are already recorded are then
+    left out.
     """
     if db.fetch(_SET_BACK, [one.id]):
         log.warning(
@@ -149,9 +150,9 @@ def _set_back(db: Db, one: Due) -> bool:
 
 
 def _note(db: Db, one: Due, error: Exception) -> None:
-    """Store why a schedule could not be kept, and when it is tried again."""
+    """Store why a schedule's ticks could not be written, and when they are tried again."""
     busy = isinstance(error, BUSY)
-    text = f"Somebody's open transaction holds what it needs ({said(error)})" if busy else said(error)
+    text = f"Another open transaction holds a lock that it needs ({said(error)})" if busy else said(error)
     noted = db.fetch(
         """UPDATE esteira_schedule SET error = %s, error_at = clock_timestamp(), failures = failures + 1,
              retry_at = clock_timestamp() + least(%s, power(2, least(failures, 16))) * interval '1 second'
@@ -160,7 +161,9 @@ def _note(db: Db, one: Due, error: Exception) -> None:
         [text, LONGEST_BUSY_S if busy else LONGEST_PAUSE_S, one.id],
     )
     if noted:
-        log.error("schedule %s cannot be kept, try %s: %s", one.name, noted[0][0], text)
+        log.error(
+            "the ticks of schedule %s could not be written, attempt %s: %s", one.name, noted[0][0], text
+        )
 
 
 def _write(db: Db, schedule_id: int, now: datetime) -> bool:
@@ -176,7 +179,11 @@ def _write(db: Db, schedule_id: int, now: datetime) -> bool:
         try:
             job_type = registry.get(schedule.type)
         except UnknownJobType:
-            log.debug("schedule %s waits for a keeper that knows %s", schedule.name, schedule.type)
+            log.debug(
+                "schedule %s waits for a keeper whose release has the job type %s",
+                schedule.name,
+                schedule.type,
+            )
             return False
         due = list(islice(schedule.ticks(now), MOST_A_TURN + 1))
         ticks, following = due[:MOST_A_TURN], due[MOST_A_TURN:]
@@ -194,7 +201,7 @@ def _write(db: Db, schedule_id: int, now: datetime) -> bool:
 def _decide(
     db: Db, schedule: Scheduled, ticks: list[datetime], following: list[datetime], now: datetime
 ) -> Iterator[tuple[datetime, str]]:
-    """Pair each tick with the reason to skip it, or with nothing; leave out those that are recorded already."""
+    """Pair each tick with the reason to skip it, or with an empty text; leave out ticks that are already recorded."""
     recorded = _recorded(db, schedule.id, ticks)
     late = now - timedelta(seconds=min(schedule.grace_s, LONGEST_GRACE_S))
     busy = schedule.overlap == "skip" and _is_open(db, schedule.id)
@@ -211,7 +218,7 @@ def _decide(
 
 
 def _recorded(db: Db, schedule_id: int, ticks: list[datetime]) -> set[datetime]:
-    """Find the ticks that have a job or a skip from before a schedule was set back."""
+    """Find the ticks that have a job or a skip from before the schedule was set back."""
     rows = db.fetch(
         """SELECT tick_at FROM esteira_job WHERE schedule_id = %(id)s AND tick_at = ANY(%(ticks)s::timestamptz[])
            UNION SELECT tick_at FROM esteira_scheduleskip
@@ -222,7 +229,7 @@ def _recorded(db: Db, schedule_id: int, ticks: list[datetime]) -> set[datetime]:
 
 
 def _runs_late(missed: str, after: datetime, late: datetime) -> bool:
-    """Of the ticks that were missed, "once" runs the last one only."""
+    """Return whether a missed tick still runs: "once" runs the last of them only."""
     return missed == "all" or (missed == "once" and after >= late)
 
 

@@ -1,7 +1,7 @@
-"""How many rows the keeper writes with one statement: as many as the server manages within the statement's limit.
+"""Choose how many rows the keeper writes with one statement: as many as fit into the statement's time limit.
 
-A slow disk, or somebody's trigger, may need milliseconds for each row. A thousand of them would then be cancelled again
-and again, and never be written.
+A slow disk, or another application's trigger, may need milliseconds for each row. A thousand rows would then be
+cancelled again and again, and never be written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-#: What was cancelled is tried again with so many times fewer rows; what took less than this, with twice as many.
+#: A cancelled statement is tried again with this many times fewer rows; after a quicker one the number is doubled.
 FEWER, LIGHT_S = 8, 0.5
 
 
@@ -24,7 +24,7 @@ class Slice:
 
     @contextmanager
     def taken(self) -> Iterator[int]:
-        """Give the number of rows for a statement, and learn from how it ends."""
+        """Return the number of rows for a statement, and adjust it by the way the statement ends."""
         began = time.monotonic()
         try:
             yield self.rows

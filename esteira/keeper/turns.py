@@ -1,8 +1,8 @@
-"""The steps of a keeper's turn, and what became of them: which went through, which fail, why and since when.
+"""The steps of a keeper's turn and their results: which succeeded, which fail, why and since when.
 
-Steps are independent: one that fails is told and tried again in the next turn, and the others go on. A turn
-counts as gone through only if none of them fails. What fails is stored by the keeper's first statement of the next turn
-(`esteira.keeper.hold`), so telling it costs none of its own.
+Steps are independent: a failed step is logged and tried again in the next turn, and the others go on. A turn succeeds
+only if none of its steps fails. The keeper's first statement of the next turn stores the failures
+(`esteira.keeper.hold`), so reporting them needs no statement of its own.
 """
 
 from __future__ import annotations
@@ -24,23 +24,26 @@ from esteira.values import spoken
 log = logging.getLogger("esteira.keeper")
 
 STEPS = ("rescue", "expire", "declarations", "schedules", "reconcile", "publish", "retention")
-#: A failure that lasts is logged this often; it is stored in every turn.
+#: A lasting failure is logged this often; it is stored in every turn.
 REMIND_S = 60.0
-#: Longest text of an error that is stored.
+#: The maximum length of a stored error text.
 ERROR_MAX = 500
 
-#: These say that a statement was refused, by a server that works: somebody holds a lock, the statement took too long,
-#: a table or a right to it is missing. The step has failed, the database is not away.
+#: With these errors a working server refused a statement: another transaction holds a lock, the statement took too
+#: long, or a table or a right to it is missing. The step has failed, but the database is available.
 _REFUSED = (*BUSY, QueryCanceled, NotSupportedError, Unavailable)
 
 
 def is_absence(error: BaseException) -> bool:
-    """Whether an error says that nobody could write to the database, so that leases may have ended for no reason."""
+    """Return whether an error means that no process could write to the database.
+
+    Leases may then have ended although their processes run.
+    """
     return isinstance(error, ConnectionLost) and not isinstance(error, _REFUSED)
 
 
 def said(error: BaseException) -> str:
-    """Say an error in a text that can be stored, whatever its author put into it."""
+    """Return a text for an error that can be stored, whatever characters its message holds."""
     name, words = spoken.name_of(error), spoken.said(error).strip()
     text = f"{name}: {words}" if words else name
     return text.replace("\0", "").encode("utf-8", "backslashreplace").decode()[:ERROR_MAX]
@@ -54,7 +57,7 @@ class _Failure:
 
 
 class Turns:
-    """What became of this keeper's steps."""
+    """The results of this keeper's steps."""
 
     def __init__(self) -> None:
         self.me = f"{socket.gethostname()}:{os.getpid()}"
@@ -63,15 +66,15 @@ class Turns:
 
     def went_through(self, step: str) -> None:
         if self._failures.pop(step, None):
-            log.info("the keeper's step %s goes through again", step)
+            log.info("the keeper's step %s succeeds again", step)
 
     def failed(self, step: str, error: Exception, now: datetime | None) -> None:
-        """Note a failure, and log it unless the same was logged a moment ago."""
+        """Record a failure, and log it unless the same one was logged a moment ago."""
         message, before = said(error), self._failures.get(step)
         if before and before.message == message and time.monotonic() - before.told < REMIND_S:
             return
         log.error(
-            "the keeper's step %s failed; the others go on, and it is tried again: %s",
+            "the keeper's step %s failed; the other steps go on, and it is tried again: %s",
             step,
             message,
             exc_info=error,
@@ -80,16 +83,16 @@ class Turns:
         self._failures[step] = _Failure(message=message, since=since, told=time.monotonic())
 
     def end(self) -> bool:
-        """End a turn in which every step that was due took its turn; return whether none fails."""
+        """End a turn in which every due step was run; return whether none fails."""
         self.whole = not self._failures
         return self.whole
 
     def cut_off(self) -> None:
-        """End a turn that the database's absence ended."""
+        """End a turn that was interrupted because the database is unavailable."""
         self.whole = False
 
     def failing(self) -> dict[str, Any]:
-        """Return what fails, as it is stored."""
+        """Return the failures in the form in which they are stored."""
         return {
             step: {"message": one.message, "since": one.since.isoformat() if one.since else None}
             for step, one in self._failures.items()

@@ -209,7 +209,7 @@ def test_a_job_that_cannot_go_is_passed_over(
     keep(core)
 
     assert list(Job.objects.values_list("pk", flat=True)) == [ids[7]]
-    assert f"retention leaves {ids[7]}" in caplog.text
+    assert f"retention skips {ids[7]}" in caplog.text
     core.fetch("DELETE FROM tests_orders")
     keep(core)
     assert Job.objects.count() == 0
