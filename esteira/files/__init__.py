@@ -1,8 +1,9 @@
-"""Files in PostgreSQL, uploads and results alike, so that every process sees them and one backup holds everything.
+"""Files in PostgreSQL, uploads and results alike, so that every process can read them and one backup holds everything.
 
-A file is a row and chunks of 256 KiB, written as the bytes come. It exists for readers once its checksum is there,
-which the last statement of its writer sets; what a dying process leaves behind has none, is never shown, and retention
-removes it. A result file belongs to one attempt: only the attempt that completes its job has its files attached.
+A file is a row and chunks of 256 KiB, written as the bytes arrive. It is visible to readers once its checksum is set,
+by the last statement of its writer. The incomplete file of a process that died has no checksum, is never shown, and is
+removed by retention. A result file belongs to one attempt: only the attempt that completes its job gets its files
+attached.
 """
 
 from __future__ import annotations
@@ -52,10 +53,12 @@ def save_upload(name: str, content_type: str | None, chunks: Iterable[bytes]) ->
 def open_result(
     job_id: UUID, attempt: int, name: str, content_type: str | None = None, *, db: Db
 ) -> Iterator[IO[bytes]]:
-    """Open a result file of an attempt for writing; it replaces one of the same name when the block ends well.
+    """Open a result file of an attempt for writing.
 
-    `db` is best a private connection: the chunks are committed as they come, whatever the job's own transaction does.
-    Raises TooManyFiles, which counts those that are being written.
+    It replaces one of the same name when the block ends without an error.
+
+    `db` should be a private connection: the chunks are committed as they arrive, independently of the job's own
+    transaction. Raises TooManyFiles; files that are still being written count too.
     """
     safe = safe_name(name)
     row = new_row(db, None, safe_type(content_type, safe), job_id, attempt, replaces=safe)
@@ -67,18 +70,20 @@ def open_result(
             db.fetch("UPDATE esteira_file SET name = %s WHERE id = %s", [safe, row])
             writer.finish()
     except BaseException:
-        with suppress(*ConnectionLost):  # without its checksum nobody sees it, and retention removes it
+        with suppress(
+            *ConnectionLost
+        ):  # without its checksum the file is invisible, and retention removes it
             erasing.delete(db, [row])
         raise
 
 
 def result_files(job_id: UUID) -> list[File]:
-    """List the files of the attempt that completed the job, by name: all that it may store."""
+    """List the files of the attempt that completed the job, by name, up to the most that it may store."""
     return list(_of_the_job(job_id)[:FILES_OF_A_JOB])
 
 
 def result_file(job_id: UUID, name: str) -> File:
-    """Find the one of these files that bears a name; raises NotFound."""
+    """Find the file of this name among them; raises NotFound."""
     file = _of_the_job(job_id).filter(name=name).first()
     if file is None:
         raise NotFound("file", f"{name!r} of job {job_id}")
@@ -92,7 +97,7 @@ def _of_the_job(job_id: UUID) -> QuerySet[File]:
 def open_file(ref: str | UUID, *, db: Db | None = None) -> IO[bytes]:
     """Open an upload or an attached result for reading; seekable, chunks are fetched as they are read.
 
-    Its `name` is the stored one. Raises NotFound if there is no such file, or it is gone.
+    Its `name` is the stored one. Raises NotFound if there is no such file, or it was deleted.
     """
     db = db or DjangoConnection()
     try:
@@ -121,7 +126,7 @@ def chunks_of(
 
 
 class ChunkWriter(io.RawIOBase):
-    """Cuts what is written into chunks; nothing is readable before `finish`."""
+    """Cuts the written bytes into chunks; nothing is readable before `finish`."""
 
     def __init__(self, db: Db, file_id: UUID, space: Space | None = None) -> None:
         super().__init__()
@@ -133,7 +138,7 @@ class ChunkWriter(io.RawIOBase):
 
     @property
     def unstored(self) -> bytes:
-        """What waits until it fills a chunk."""
+        """The bytes that wait until a chunk is full."""
         return bytes(self._buffer)
 
     def writable(self) -> bool:
@@ -168,7 +173,7 @@ class ChunkWriter(io.RawIOBase):
 
     def _store(self, length: int) -> None:
         chunk = bytes(self._buffer[:length])
-        # The size grows with the chunks, so that the space of a writer that dies counts until it is removed.
+        # The size grows with the chunks, so that the space of a writer that dies is counted until its file is removed.
         self._db.fetch(
             """WITH grown AS (UPDATE esteira_file SET size = size + %s WHERE id = %s)
                INSERT INTO esteira_filechunk (file_id, seq, data) VALUES (%s, %s, %s)""",
@@ -180,11 +185,11 @@ class ChunkWriter(io.RawIOBase):
 
 
 class ChunkReader(io.RawIOBase):
-    """Reads a stored file; keeps the one chunk it is in."""
+    """Reads a stored file; caches the current chunk."""
 
     def __init__(self, db: Db, file_id: UUID, size: int, name: str) -> None:
         super().__init__()
-        self.name = name  # a buffered reader around it shows the same one
+        self.name = name  # a buffered reader around it has the same name
         self._db, self._id, self._size = db, file_id, size
         self._at = 0
         self._held: tuple[int, bytes] = (-1, b"")
@@ -218,7 +223,7 @@ class ChunkReader(io.RawIOBase):
 
 
 def safe_name(name: str) -> str:
-    """Return a name without folders and control characters, at most 255 characters, its ending kept."""
+    """Return a name without folders and control characters, at most 255 characters, with its extension."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     plain = "".join(c for c in last if unicodedata.category(c)[0] != "C").strip()
     if not plain.strip("."):
@@ -232,7 +237,7 @@ def safe_name(name: str) -> str:
 
 
 def safe_type(content_type: str | None, name: str) -> str:
-    """Return a plain media type: the given one if it is well-formed, else what the name's ending says."""
+    """Return a plain media type: the given one if it is well-formed, otherwise the one for the name's extension."""
     given = (content_type or "").strip().lower()
     if len(given) <= 120 and _CONTENT_TYPE.fullmatch(given) and given != UNKNOWN_TYPE:
         return given
@@ -248,9 +253,9 @@ def new_row(
     account: str = "",
     replaces: str = "",
 ) -> UUID:
-    """Make the row of a file that is being written; without a name it has a provisional one of its own.
+    """Create the row of a file that is being written; without a name it gets a unique provisional one.
 
-    One statement counts and inserts, so that threads of a job store no more files than it may.
+    One statement counts and inserts, so that the threads of a job together store no more files than allowed.
     """
     file_id = uuid7()
     stored = db.fetch(

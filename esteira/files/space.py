@@ -1,7 +1,8 @@
-"""The space that all files take together (FILES_MAX_TOTAL), and the uploads of one account (FILES_MAX_PER_ACCOUNT).
+"""The limits on the space of all files (FILES_MAX_TOTAL) and of the uploads of one account (FILES_MAX_PER_ACCOUNT).
 
-A file's row says how much of it is stored already, so writers that died count until retention removes what they left.
-What an open transaction has written shows in no row yet; the process that writes it counts it beside the rows.
+A file's row holds how many bytes are already stored, so the bytes of writers that died count until retention removes
+them. The bytes of an open transaction are not visible in any row yet; the process that writes them adds them to the
+sum.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ USED_CACHE_S = 5.0
 
 
 class Space:
-    """Bytes that an open transaction of this process has written, and that no other connection sees yet."""
+    """Bytes that an open transaction of this process has written, and that no other connection can read yet."""
 
     bytes = 0
 
 
 class Used:
-    """What all files take together, unfinished ones included, in bytes; asked at most every 5 s.
+    """The space of all files, unfinished ones included, in bytes; read at most every 5 s.
 
-    Writers at the same time may overshoot: by what other processes wrote since they were asked, and by what stands in
-    their open transactions, which is at most a file for each upload under way.
+    Concurrent writers may exceed the limit: by the bytes that other processes wrote since the sum was read, and by
+    those in their open transactions, at most one file for each running upload.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class Used:
 
     @contextmanager
     def by_open_transaction(self) -> Iterator[Space]:
-        """Count what a transaction writes until it is over."""
+        """Count the bytes that a transaction writes until it ends."""
         space = Space()
         with self._lock:
             self._open.append(space)
@@ -53,7 +54,7 @@ class Used:
                 self._open.remove(space)
 
     def refuse_more_than_fits(self, db: Db, length: int, space: Space | None = None) -> None:
-        """Count bytes that are about to be written, those of an open transaction in its `space`; raises FilesFull."""
+        """Count bytes that will be written, those of an open transaction in its `space`; raises FilesFull."""
         if time.monotonic() - self._asked > USED_CACHE_S:
             self._ask(db, space)
         with self._lock:
@@ -65,7 +66,7 @@ class Used:
 
     def _ask(self, db: Db, mine: Space | None) -> None:
         stored = int(db.fetch("SELECT coalesce(sum(size), 0) FROM esteira_file")[0][0])
-        with self._lock:  # one's own transaction is seen by the statement above
+        with self._lock:  # the statement above reads its own transaction
             self._bytes = stored + sum(space.bytes for space in self._open if space is not mine)
             self._asked = time.monotonic()
 
@@ -74,9 +75,10 @@ used = Used()
 
 
 def refuse_over_quota(db: Db, account: str, more: int = 0) -> None:
-    """Raise QuotaFull if an account's uploads, those under way included, and `more` bytes are over its limit.
+    """Raise QuotaFull if an account's uploads, running ones included, and `more` bytes exceed its limit.
 
-    Who finishes an upload asks inside the transaction that finishes it: two at once take turns, so the limit holds.
+    The last statement of an upload runs this check in its own transaction: two at once run one after the other, so the
+    limit holds.
     """
     if not account:
         return

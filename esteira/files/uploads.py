@@ -1,8 +1,8 @@
-"""Uploads of accounts: stored as they arrive, listed, deleted, and named in parameters by nobody else.
+"""Uploads of accounts: stored as they arrive, listed, deleted, and usable in parameters by their own account only.
 
-An upload under way is a row without a checksum, which nobody sees; each of its chunks is committed by itself, so a slow
-sender holds no transaction. Its last statement makes it a file of its account. What a sender leaves behind who goes
-away is deleted at once, and what a process leaves that dies, by retention after a day.
+A running upload is an invisible row without a checksum; each of its chunks is committed separately, so a slow client
+holds no transaction open. Its last statement makes it a file of its account. If a client disconnects, its incomplete
+upload is deleted at once; if the process dies, retention deletes it after a day.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from esteira.files import MAX_BYTES, ChunkWriter, new_row, safe_name, safe_type
 from esteira.files.space import refuse_over_quota, used
 from esteira.models import File
 
-UNKNOWN_FILE = "names no file that you may use: upload it first, and give the id of the answer"
+UNKNOWN_FILE = "names no file that you may use: upload it first, and give the id from the answer"
 
-# The command line and Python may name any file; others their own uploads, and what their own jobs made.
+# The command line and Python may name any file; others may name their own uploads, and files of their own jobs.
 _EXISTS = "SELECT 1 FROM esteira_file WHERE id = %(id)s AND sha256 <> ''"
 _IS_THEIRS = """
 SELECT 1 FROM esteira_file f LEFT JOIN esteira_job j ON j.id = f.job_id
@@ -32,10 +32,13 @@ WHERE f.id = %(id)s AND f.sha256 <> '' AND CASE WHEN f.job_id IS NULL THEN f.acc
 
 
 class Upload:
-    """One upload under way; every call is a few statements, none of them in an open transaction."""
+    """One running upload; every call is a few statements, none of them in an open transaction."""
 
     def __init__(self, account: str, *, expected: int = 0, kept: bool = True) -> None:
-        """`expected` bytes are refused before they come if there is no room; not `kept`, it is only looked at."""
+        """If there is no room for `expected` bytes, they are refused early.
+
+        If not `kept`, the upload is only checked.
+        """
         self.account, self.size = account, 0
         self._kept = kept
         self._digest = hashlib.sha256()
@@ -56,7 +59,7 @@ class Upload:
             self._writer = ChunkWriter(DjangoConnection(), row)
 
     def write(self, data: bytes) -> None:
-        """Store what has come; raises TooLarge or FilesFull."""
+        """Store the received bytes; raises TooLarge or FilesFull."""
         self.size += len(data)
         if self.size > MAX_BYTES:
             raise TooLarge("file", f"{MAX_BYTES // 1024**2} MiB")
@@ -65,7 +68,7 @@ class Upload:
             self._writer.write(data)
 
     def finish(self) -> File | None:
-        """Make it a file, in the caller's transaction if there is one; None if it was only looked at."""
+        """Make it a file, in the caller's transaction if there is one; None if it was only checked."""
         if self._writer is None:
             return None
         db = DjangoConnection()
@@ -75,20 +78,20 @@ class Upload:
         return File.objects.get(pk=self._writer.file_id)
 
     def discard(self) -> None:
-        """Delete what was stored of it."""
+        """Delete the bytes that were stored."""
         writer, self._writer = self._writer, None
         if writer is not None:
             _delete_all(writer.file_id)
 
 
 def uploads(account: str | None) -> QuerySet[File]:
-    """Return the uploads of an account, or everybody's."""
+    """Return the uploads of an account, or of all accounts."""
     found = File.objects.filter(job__isnull=True).exclude(sha256="")
     return found if account is None else found.filter(account=account)
 
 
 def delete_upload(file_id: UUID, account: str | None) -> None:
-    """Delete an upload that no job which has not ended needs; raises NotFound or FileInUse."""
+    """Delete an upload unless a job that has not ended needs it; raises NotFound or FileInUse."""
     db = DjangoConnection()
     with db.transaction():
         rows = db.fetch(
@@ -98,15 +101,15 @@ def delete_upload(file_id: UUID, account: str | None) -> None:
         if not rows or account not in (None, rows[0][0]):
             raise NotFound("file", file_id)
         _refuse_if_needed(db, file_id, account)
-        # Hidden together with the look; the bytes, which may be many, go after it.
+        # Hidden in the same transaction as the check; the bytes, which may be many, are deleted after it.
         db.fetch("UPDATE esteira_file SET sha256 = '' WHERE id = %s", [file_id])
     _delete_all(file_id)
 
 
 def may_name(account: str | None) -> Callable[[str], None]:
-    """Return what looks whether parameters may name a file; it raises ValueError for one that they may not.
+    """Return a function that raises ValueError if parameters may not name a file.
 
-    `account` None means trusted code, for which a file only has to be there. What was found is remembered.
+    `account` None means trusted code, for which a file only has to exist. Files that were found are cached.
     """
     db, found = DjangoConnection(), set[str]()
 
@@ -122,7 +125,7 @@ def may_name(account: str | None) -> Callable[[str], None]:
 
 
 def _refuse_if_needed(db: Db, file_id: UUID, account: str | None) -> None:
-    """Say by what a file is needed, but name nothing of another account's."""
+    """Raise FileInUse with the job or schedule that needs a file, without details of another account."""
     jobs = db.fetch(
         """SELECT j.id, j.account FROM esteira_fileuse u JOIN esteira_job j ON j.id = u.job_id
            WHERE u.file_id = %s AND j.finished_at IS NULL LIMIT 1""",

@@ -1,4 +1,4 @@
-"""Values of parameters against a job type's model: checked, written as JSON, and refused with every mistake.
+"""Check parameter values against a job type's model: write them as JSON, or refuse them with every mistake.
 
 They are checked before anything is stored and again when the job runs, because a release may have changed the signature
 in between. Pure: importable before Django.
@@ -24,15 +24,15 @@ from esteira.values.spoken import name_of, said
 
 MAX_PARAMS_BYTES = 64 * 1024
 NOT_LASTING = "would not survive storage"
-#: An escaped NUL, and not a backslash that is itself escaped and followed by "u0000".
+#: An escaped NUL, but not an escaped backslash followed by "u0000".
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def check(model: type[Params], params: Any, *, may_name: MayName | None = None) -> tuple[Params, str]:
     """Check parameters; return the model and its canonical JSON text (at most 64 KiB).
 
-    The text validates to the same value again, because the job runs with that. Raises InvalidParameters with every
-    mistake, those included that `may_name` finds in the ids of files, or TooLarge.
+    The text must validate to the same value again, because the job runs with that. Raises InvalidParameters with every
+    mistake, including those that `may_name` finds in the ids of files, or TooLarge.
     """
     before = MAY_NAME.set(may_name)
     try:
@@ -44,7 +44,7 @@ def check(model: type[Params], params: Any, *, may_name: MayName | None = None) 
     _refuse_merged_keys(model, params, checked)
     try:
         text = dump(checked)
-    except Exception as error:  # a type's own way of writing itself may raise anything
+    except Exception as error:  # a type's own serializer may raise anything
         whole = [{"pointer": "#/params", "detail": f"cannot be stored as JSON: {said(error)}."}]
         raise InvalidParameters(_odd_texts(params, checked) or whole) from None
     if len(text) > MAX_PARAMS_BYTES or (not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES):
@@ -52,7 +52,7 @@ def check(model: type[Params], params: Any, *, may_name: MayName | None = None) 
     if "\\u0000" in text and NUL.search(text):
         whole = [{"pointer": "#/params", "detail": storable.NUL_INSIDE}]
         raise InvalidParameters(_odd_texts(params, checked) or whole)
-    if "\ufffd" in text and _odd_fields(checked):  # in keys pydantic puts it for half a character
+    if "\ufffd" in text and _odd_fields(checked):  # pydantic replaces half of a surrogate pair in a key by it
         raise InvalidParameters(_odd_texts(params, checked))
     if nests_too_deeply(text):
         raise InvalidParameters(
@@ -68,12 +68,12 @@ def check(model: type[Params], params: Any, *, may_name: MayName | None = None) 
 
 
 def _odd_texts(params: Any, checked: Params) -> list[dict[str, Any]]:
-    """Say where texts stand that cannot be stored: in what was given, or in what a type made of it."""
+    """Return where texts that cannot be stored are: in the given parameters, or in what the type made of them."""
     return list(misfits.unstorable(params)) or _odd_fields(checked)
 
 
 def _odd_fields(checked: Params) -> list[dict[str, Any]]:
-    """Say which parameters hold a text that cannot be stored; none if it is not for a text of theirs."""
+    """Return the parameters that hold a text that cannot be stored; an empty list if there are none."""
     found = {name: storable.why_not(getattr(checked, name)) for name in type(checked).model_fields}
     return [
         {"pointer": f"#/params/{escaped(name)}", "detail": detail} for name, detail in found.items() if detail
@@ -98,7 +98,7 @@ def _refuse_merged_keys(model: type[Params], params: Any, checked: Params) -> No
 
 
 def _all_problems(model: type[Params], params: Any, error: ValidationError) -> list[dict[str, Any]]:
-    """Name what pydantic stops at without saying where, and what it would have found after it."""
+    """Return also the mistakes at which pydantic stops without a position, and those that it would have found later."""
     names = misfits.odd_names(params)
     if not names:
         return problems(error)
@@ -132,7 +132,7 @@ def _refuse_what_does_not_last(checked: Params, text: str) -> None:
 
 
 def _as_before(checked: Params, again: Params) -> bool:
-    """The usual answer, found quickly."""
+    """Compare quickly, which is enough in the usual case."""
     try:
         return checked.__dict__ == again.__dict__
     except Exception:  # a class's own comparison may raise anything
@@ -158,15 +158,15 @@ def _changed(name: str, value: Any) -> dict[str, Any]:
 
 
 def _no_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def dump(checked: Params) -> str:
-    """Return the JSON that is stored: secrets in clear (they are needed to run), defaults filled in."""
+    """Return the JSON that is stored: secrets in clear text (the job needs them), defaults filled in."""
     text = checked.__pydantic_serializer__.to_json(checked).decode()
     if misfits.STARS not in text:
         return text
-    # A Secret serialises as stars; only then is the slower way round worth its time.
+    # Pydantic serialises a Secret as stars; only then is this slower way needed.
     text = json.dumps(
         checked.model_dump(mode="python"),
         default=_plain,
@@ -177,7 +177,7 @@ def dump(checked: Params) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("a text holds half of a surrogate pair, which is no character") from None
+        raise ValueError("a text holds half of a surrogate pair, which is not a character") from None
     return text
 
 
@@ -186,7 +186,7 @@ def _plain(value: Any) -> Any:
 
 
 def problems(error: ValidationError) -> list[dict[str, Any]]:
-    """Turn pydantic's errors into pointer-and-detail pairs that a person can act on."""
+    """Turn pydantic's errors into pairs of pointer and detail that a person can act on."""
     return [
         {
             "pointer": "#/params" + "".join(f"/{escaped(part)}" for part in item["loc"]),
@@ -205,7 +205,7 @@ def _sentence(kind: str, message: str) -> str:
     if kind in (
         "finite_number",
         "int_parsing_size",
-    ):  # what Python cannot read as a number is infinite (`json_text`)
-        return "is no finite number, or has more than 4,300 digits."
+    ):  # a number that Python cannot read is infinite (`json_text`)
+        return "is not a finite number, or has more than 4,300 digits."
     message = message.removeprefix("Value error, ")
     return message if message.endswith(".") else f"{message}."

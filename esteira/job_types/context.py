@@ -1,8 +1,8 @@
-"""What a job function is given: its identity, progress, cancellation, files and the way to complete atomically.
+"""The context of a job function: its identity, progress, cancellation, files and the way to complete atomically.
 
 Pure: the worker injects a `Host` that does the real work; `LocalContext` is a host in memory, for tests and for trying
-a function in a shell. Every call on the context is a check point: it raises Cancelled when somebody cancelled the job
-and LeaseLost when another attempt has taken it over.
+a function in a shell. Every call on the context is a check point: it raises Cancelled after the job was cancelled, and
+LeaseLost after another attempt has taken it over.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ PROGRESS_SECONDS = 0.25
 
 
 class Done:
-    """What `ctx.completing()` hands out: set `result` to what the job returns."""
+    """The object that `ctx.completing()` yields: set `result` to the job's result."""
 
     result: Any = None
 
 
 class Host(Protocol):
-    """What a context needs from whoever runs the job."""
+    """The interface that a context needs from the code that runs the job."""
 
     @property
     def cancelled(self) -> bool: ...
@@ -44,7 +44,7 @@ class Host(Protocol):
 
 @dataclass(kw_only=True, eq=False)
 class Context:
-    """Handed to every job function as its first argument.
+    """The first argument of every job function.
 
     `attempt` is the fence: it rises with every claim. `try_number` says which try of the job it is.
     `idempotency_key` is the same for every attempt; give it to outside systems so that they can drop repeats.
@@ -62,19 +62,20 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked this job to stop; for tight loops that tidy up by themselves."""
+        """Return whether this job was cancelled; for tight loops that do their own cleanup."""
         return self.host.cancelled
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> None:
-        """Tell how far the job is; stored and shown at most four times a second.
+        """Report how far the job is; stored and shown at most four times a second.
 
-        Raises TypeError for what is no number. NaN, an infinite number and one below 0 become the nearest that can be.
+        Raises TypeError if a value is not a number. NaN, infinite and negative numbers become the nearest allowed
+        number.
         """
         self.host.check()
         self.host.progress(*bounds.progress(done, total, text))
 
     def each(self, iterable: Iterable[T], text: str = "", *, total: int | None = None) -> Iterator[T]:
-        """Yield the items, checking for cancellation and reporting progress on the way."""
+        """Yield the items, and between them check for cancellation and report progress."""
         size = total if total is not None else len(iterable) if isinstance(iterable, Sized) else None
         told, n = float("-inf"), 0
         for n, item in enumerate(iterable, 1):
@@ -98,8 +99,8 @@ class Context:
     def completing(self) -> AbstractContextManager[Done]:
         """Open a transaction that ends with this job's completion: all of it is recorded, or nothing.
 
-        `with ctx.completing() as done: …; done.result = {…}`. It must be the outermost transaction, and what the
-        function returns or raises afterwards is logged, never recorded.
+        `with ctx.completing() as done: …; done.result = {…}`. It must be the outermost transaction. The function's
+        result or exception after the block is logged, but never recorded.
         """
         self.host.check()
         return self.host.completing()

@@ -1,6 +1,6 @@
-"""`@job`: a function becomes a job type with a name, options and checked parameters.
+"""`@job`: turn a function into a job type with a name, options and checked parameters.
 
-Pure: importable before Django. Declaration mistakes are refused here, at import, with file and line.
+Pure: importable before Django. Mistakes in a declaration are refused here, at import, with file and line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from esteira.job_types.secret import open_names
 from esteira.values import bounds
 from esteira.values.bounds import Span
 
-#: A transaction that stays open for long holds up everybody's vacuum.
+#: A transaction that stays open for long delays VACUUM for the whole database.
 ATOMIC_TIMEOUT_S = 60.0
 
 
@@ -65,13 +65,13 @@ def job(
 ) -> Any:
     """Make a function a job type; raises DeclarationError with file and line. Durations: seconds or timedelta.
 
-    `retries` counts tries after the first failure. `timeout` is the time limit (600 s; 60 s when atomic).
-    `alone` keeps jobs of this type out of batches; found by itself for functions that use `completing`.
+    `retries` counts tries after the first failure. `timeout` is the time limit (600 s; 60 s when atomic). `alone` keeps
+    jobs of this type out of batches; it is set automatically for functions that use `completing`.
     """
 
     def declare(fn: Callable[..., Any]) -> JobType:
         if not inspect.isfunction(fn):
-            raise DeclarationError(f"@job goes on a plain function, not on {fn!r}.")
+            raise DeclarationError(f"@job needs a plain function, not {fn!r}.")
         where = f"{inspect.getsourcefile(fn)}:{fn.__code__.co_firstlineno}"
         chosen = name or _default_name(fn)
         _refuse_bad_options(where, chosen, queue, priority, retries, overlap, missed, fn)
@@ -109,7 +109,7 @@ def job(
 
 
 def _default_name(fn: Callable[..., Any]) -> str:
-    """Name a type `module.function` below its package."""
+    """Return a default name `module.function`, without the package."""
     return f"{fn.__module__.rsplit('.', 1)[-1]}.{fn.__name__}"
 
 
@@ -165,7 +165,7 @@ def _refuse_bad_schedule(new: JobType) -> None:
         )
     if new.schedule is not None:
         try:
-            checked(new.schedule)  # it may have been made without cron(…) and every(…)
+            checked(new.schedule)  # the cadence may have been made without cron(…) and every(…)
         except DeclarationError as error:
             raise DeclarationError(f"{new.where}: {error}") from None
 
@@ -180,7 +180,7 @@ def _refuse_schedule_without_defaults(new: JobType) -> None:
 
 
 def _refuse_bad_unique(new: JobType) -> None:
-    """The key is made when a job is submitted; what cannot be filled in, or must not be seen, is known now."""
+    """Refuse a template that cannot be filled in, or that shows a secret, although keys are made only at a submit."""
     if new.unique is None:
         return
     said = bounds.shown(new.unique)
@@ -191,7 +191,7 @@ def _refuse_bad_unique(new: JobType) -> None:
     if unknown := named - set(new.model.model_fields):
         raise DeclarationError(
             f"{new.where}: unique {said} names {', '.join(map(repr, sorted(unknown)))}, "
-            f"which is no parameter of {new.name}."
+            f"which is not a parameter of {new.name}."
         )
     if hidden := named - open_names(new.model):
         raise DeclarationError(
@@ -201,7 +201,7 @@ def _refuse_bad_unique(new: JobType) -> None:
 
 
 def fields_of(template: str) -> Iterator[str]:
-    """Yield the parameters that a template names, those inside of a format too: {total:{width}}."""
+    """Yield the parameters that a template names, also those inside a format: {total:{width}}."""
     for _, field, form, _ in string.Formatter().parse(template):
         if field is not None:
             yield field

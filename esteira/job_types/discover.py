@@ -1,8 +1,8 @@
 """Load every job type: import the packages named by JOB_PACKAGES, with all their public modules.
 
 The core never imports a job package by name. A package that cannot be loaded stops the start with its own error: a
-worker without its job types would look healthy and do nothing. A module whose name begins with an underscore is left
-to those that import it: it may need a large library that every process would load otherwise.
+worker without its job types would look healthy and do nothing. A module whose name begins with an underscore is loaded
+only when another module imports it: it may need a large library that every process would load otherwise.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from esteira.errors import DeclarationError
 
 
 def load(packages: Sequence[str]) -> None:
-    """Import each package and what is public below it; raises DeclarationError if there is no such package."""
+    """Import each package and its public modules; raises DeclarationError if there is no such package."""
     for name in packages:
         try:
             package = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name and (name == error.name or name.startswith(f"{error.name}.")):
                 raise DeclarationError(
-                    f"JOB_PACKAGES names {name!r}, but there is no such package: check the spelling. In containers "
-                    "there are the folder jobs/ and what jobs/requirements.txt names; elsewhere PYTHONPATH counts too."
+                    f"JOB_PACKAGES names {name!r}, but there is no such package: check the spelling. Containers have "
+                    "the folder jobs/ and the packages of jobs/requirements.txt; elsewhere PYTHONPATH counts too."
                 ) from None
             raise
         for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):

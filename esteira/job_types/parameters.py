@@ -1,7 +1,7 @@
 """Parameters: from a function's signature to a model and its JSON Schema.
 
-The signature is the contract: each parameter after the context becomes a field of a pydantic model that refuses
-unknown names. `checking` checks values against it. Pure: importable before Django.
+The signature is the contract: each parameter after the context becomes a field of a pydantic model that refuses unknown
+names. `checking` checks values against it. Pure: importable before Django.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, cr
 from esteira.errors import DeclarationError
 
 _LENGTHS = ("minLength", "maxLength")
-#: What JSON Schema counts of a value that is no text.
+#: The units by which JSON Schema measures values other than text.
 _COUNTED = {"array": "Items", "object": "Properties"}
 
-#: Raises ValueError for a file's id that may not be named.
+#: Raises ValueError for the id of a file that may not be used.
 MayName = Callable[[str], None]
 MAY_NAME: ContextVar[MayName | None] = ContextVar("esteira.job_types.parameters.may_name", default=None)
 
 
 def file_id(value: str) -> str:
-    """Read a file's id; raises ValueError if it is none, or if this check may not name it."""
+    """Read a file's id; raises ValueError if it is not one, or if the current check does not allow it."""
     try:
         found = str(uuid.UUID(value))
     except ValueError:
-        raise ValueError("is not a file's id; upload the file first and use the id of the answer") from None
+        raise ValueError("is not a file's id; upload the file first and use the id from the answer") from None
     if (look := MAY_NAME.get()) is not None:
         look(found)
     return found
 
 
-#: How a schema says that a text is a file's id.
+#: The format that marks a text as a file's id in a schema.
 FILE_FORMAT = "esteira-file"
 #: A parameter that names an uploaded file by its id; `ctx.open()` reads it.
 FileRef = Annotated[
@@ -57,14 +57,14 @@ class Params(BaseModel):
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the JSON Schema; bounds that stand after a validator are said in the words of what they bound."""
+        """Return the JSON Schema; a bound after a validator gets the keyword that fits the bounded type."""
         schema = super().model_json_schema(*args, **kwargs)
         _name_bounds(schema)
         return schema
 
 
 def _name_bounds(node: Any) -> None:
-    """Pydantic knows no type behind a validator and says minLength, which means nothing of a list."""
+    """Replace minLength on lists and objects, because pydantic does not know the type behind a validator."""
     if isinstance(node, list):
         for one in node:
             _name_bounds(one)
@@ -73,7 +73,7 @@ def _name_bounds(node: Any) -> None:
     if lengths := {bound: node[bound] for bound in _LENGTHS if bound in node}:
         _count(node, lengths)
     for name, value in node.items():
-        if name in ("properties", "$defs"):  # its keys are names, not words of the schema
+        if name in ("properties", "$defs"):  # its keys are names, not schema keywords
             _name_bounds(list(value.values()))
         elif name not in ("default", "examples", "const", "enum"):
             _name_bounds(value)
@@ -91,7 +91,7 @@ def _count(node: dict[str, Any], lengths: dict[str, Any]) -> None:
 
 
 def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
-    """Make the parameter model of a job function; raises DeclarationError naming the parameter and the place."""
+    """Create the parameter model of a job function; raises DeclarationError naming the parameter and the place."""
     signature = inspect.signature(fn)
     try:
         hints = typing.get_type_hints(fn, include_extras=True)
@@ -107,19 +107,19 @@ def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
         fields[parameter.name] = _field(parameter, hints, where=where, name=name)
     try:
         with warnings.catch_warnings():
-            # A parameter called `copy` or `schema` hides an attribute that nobody uses here.
+            # A parameter called `copy` or `schema` hides an attribute of the model that Esteira does not use.
             warnings.simplefilter("ignore", UserWarning)
             model = create_model(f"{name}_params", __base__=Params, **fields)
             _refuse_what_has_no_schema(model, fields, where=where, name=name)
             return model
     except DeclarationError:
         raise
-    except Exception as error:  # pydantic raises several kinds for a type that it cannot check
+    except Exception as error:  # pydantic raises several classes for a type that it cannot check
         raise DeclarationError(f"{where}: the parameters of {name} cannot be checked: {error}.") from None
 
 
 def _refuse_what_has_no_schema(model: type[Params], fields: dict[str, Any], *, where: str, name: str) -> None:
-    """Pages, the API and the search for secrets read the JSON Schema, so each type has one, or is not declared."""
+    """Refuse a type without a JSON Schema, because pages, the API and the search for secrets read it."""
     try:
         model.model_json_schema()
     except Exception as error:  # a type's own class writes its part of the schema, and may raise anything
@@ -155,7 +155,7 @@ def _field(parameter: inspect.Parameter, hints: dict[str, Any], *, where: str, n
         )
     if parameter.name.startswith("model_") and hasattr(Params, parameter.name):
         raise DeclarationError(
-            f"{where}: parameter {parameter.name!r} of {name} has a name that pydantic keeps; rename it."
+            f"{where}: parameter {parameter.name!r} of {name} has a name that pydantic reserves; rename it."
         )
     default = ... if parameter.default is parameter.empty else parameter.default
     return hints[parameter.name], default

@@ -1,7 +1,7 @@
-"""Job types and the one place that knows them all.
+"""Job types and the registry of all of them.
 
 Pure: importable before Django. Submitting needs the database, so the core installs its submitter when Django is ready
-(`install`); before that a submit says so.
+(`install`); before that a submit raises an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from esteira.job_types.secret import hidden_names
 from esteira.values.bounds import DELAY
 
 DEFAULT_TIMEOUT_S = 600.0
-#: A job that ignores its time limit is ended by force this much later.
+#: A job that ignores its time limit is killed this much later.
 HARD_AFTER_S = 30.0
 
 
@@ -95,7 +95,7 @@ class JobType:
         return self.options(delay=DELAY.check("delay", delay))
 
     def at(self, when: datetime) -> Options:
-        """Run no sooner than a moment; it must carry a time zone."""
+        """Run no sooner than a moment, which must have a time zone."""
         return self.options(run_at=when)
 
     def run(self, **params: Any) -> Any:
@@ -103,11 +103,11 @@ class JobType:
         return self.run_with(LocalContext(), **params)
 
     def run_with(self, ctx: Context, **params: Any) -> Any:
-        """Run the function here and now with a context of your own; parameters are checked as in production."""
+        """Run the function here and now with the given context; parameters are checked as in production."""
         return self.call(ctx, check(self.model, params)[0])
 
     def call(self, ctx: Context, checked: Params) -> Any:
-        """Call the function with parameters that were checked."""
+        """Call the function with checked parameters."""
         return self.fn(ctx, **{name: getattr(checked, name) for name in type(checked).model_fields})
 
     @cached_property
@@ -122,7 +122,7 @@ class JobType:
 
     @property
     def goes_alone(self) -> bool:
-        """Whether a hint must carry one job of this type only: a batch would widen its transaction's window."""
+        """Whether a hint must carry only one job of this type: a batch would keep its transaction open longer."""
         return self.atomic or self.alone
 
 
@@ -144,7 +144,7 @@ class Options:
 
 
 class Registry:
-    """Every job type that this process knows, by name."""
+    """All job types of this process, by name."""
 
     def __init__(self) -> None:
         self._types: dict[str, JobType] = {}
@@ -170,15 +170,15 @@ class Registry:
     def get(self, name: str) -> JobType:
         try:
             return self._types[name]
-        except (KeyError, TypeError):  # TypeError: what cannot be a key of a dict
+        except (KeyError, TypeError):  # TypeError: the name cannot be a key of a dict
             raise UnknownJobType(name, sorted(self._types)) from None
 
     def takes_files(self, name: str) -> bool:
-        """Whether a type's parameters name files; of a type that nobody here knows, nothing is known."""
+        """Return whether a type's parameters name files; False for a type that this process does not have."""
         return name in self._types and self._types[name].takes_files
 
     def secret_names(self, name: str) -> frozenset[str]:
-        """Which parameters of a type hold a secret; of a type that nobody here knows, none is known."""
+        """Return which parameters of a type hold a secret; none for a type that this process does not have."""
         return self._types[name].secret_names if name in self._types else frozenset()
 
     def all(self) -> list[JobType]:

@@ -1,8 +1,8 @@
 """When a schedule fires: cron expressions in a time zone, or a fixed interval.
 
-Pure arithmetic on wall clocks: the nominal tick times in a span depend on nothing but the schedule, so any number of
-keepers agree on them. Cron follows Debian's rules around daylight saving (the `cronsim` library): a time that the
-clock skips fires right after the gap, a time that comes twice fires once; expressions with `*` hours follow real time.
+Pure arithmetic on wall clocks: the nominal tick times in a span depend only on the schedule, so any number of keepers
+compute the same ones. Cron follows Debian's rules around daylight saving (the `cronsim` library): a time that the clock
+skips fires right after the gap, a time that comes twice fires once; expressions with `*` hours follow real time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cronsim.cronsim import RANGES, Field
 from esteira.errors import DeclarationError, InvalidOption
 from esteira.values.bounds import CRON, EVERY, ZONE, Span, Text
 
-#: The library reads the digits of every script, and 1_0.
+#: The library also reads the digits of other scripts, and 1_0.
 _PLAIN = re.compile(r"[A-Za-z0-9*/,# -]*")
 
 
@@ -34,14 +34,15 @@ class Cadence:
     def ticks(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
         """Yield the nominal ticks in (after, until], oldest first, in UTC.
 
-        Each costs the same, however long ago `after` is. Raises DeclarationError if it can never fire.
+        The cost of each does not depend on how long ago `after` is. Raises DeclarationError if the schedule can never
+        fire.
         """
-        # Arithmetic on moments of one zone goes by its wall clock, which in autumn shows an hour twice.
+        # Arithmetic on moments of one zone uses its wall clock, which in autumn shows an hour twice.
         after, until, anchor = (moment.astimezone(UTC) for moment in (after, until, anchor))
         return self._every(after, until, anchor) if self.every_s else self._cron(after, until)
 
     def _every(self, after: datetime, until: datetime, anchor: datetime) -> Iterator[datetime]:
-        _within(EVERY, "every", self.every_s)  # a row's interval may be anything that somebody once stored
+        _within(EVERY, "every", self.every_s)  # an old row may hold any interval
         step = timedelta(seconds=self.every_s)
         n = max((after - anchor) // step, 0) + 1
         while (tick := anchor + n * step) <= until:
@@ -65,9 +66,9 @@ class Cadence:
         raise DeclarationError(f"schedule: cron {self.cron!r} never fires.")
 
     def words(self) -> str:
-        """Say it in English: "At 06:00 on the first day of every month (America/Sao_Paulo)".
+        """Describe it in English: "At 06:00 on the first day of every month (America/Sao_Paulo)".
 
-        Raises DeclarationError for a row that cannot be kept.
+        Raises DeclarationError for an invalid row.
         """
         if self.every_s:
             _within(EVERY, "every", self.every_s)
@@ -76,7 +77,7 @@ class Cadence:
         return f"{CronSim(self.cron, datetime.now(UTC)).explain()} ({self.tz})"
 
     def shown(self) -> str:
-        """Say it for a list, in which one row that cannot be kept must not stop the others."""
+        """Describe it for a list, in which one invalid row must not stop the others."""
         try:
             return self.words()
         except DeclarationError as error:
@@ -114,7 +115,7 @@ def _zone(tz: str) -> ZoneInfo:
 
 
 def _refuse_long_steps(expression: str) -> None:
-    """Refuse `*/61`, which would fire once in its range: whoever wrote it meant something else."""
+    """Refuse `*/61`, which would fire once in its range and is certainly a mistake."""
     fields = (Field.MINUTE, Field.HOUR, Field.DAY, Field.MONTH, Field.DOW)
     for field, part in zip(
         fields, expression.upper().split()[-5:], strict=True
@@ -123,8 +124,8 @@ def _refuse_long_steps(expression: str) -> None:
             span, slash, step = term.partition("/")
             if slash and int(step) > (most := _length(field, span)):
                 raise DeclarationError(
-                    f"schedule: cron {expression!r} cannot be read: the step of {term!r} is larger than its range is "
-                    f"long; at most {most}."
+                    f"schedule: cron {expression!r} cannot be read: the step of {term!r} is larger than its range; "
+                    f"at most {most}."
                 )
 
 
@@ -152,7 +153,7 @@ def every(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> Cadenc
 
 
 def checked(cadence: Cadence) -> Cadence:
-    """Return it if it can be kept; raises DeclarationError."""
+    """Return the cadence if it is valid; raises DeclarationError."""
     if cadence.cron and cadence.every_s:
         raise DeclarationError(
             f"schedule: cron is {cadence.cron!r} and every is {cadence.every_s!r} seconds; leave out one of the two."
@@ -160,7 +161,7 @@ def checked(cadence: Cadence) -> Cadence:
     if cadence.cron:
         return cron(cadence.cron, tz=cadence.tz)
     _within(EVERY, "every", cadence.every_s)
-    _zone(cadence.tz)  # an interval needs none; one that is none would be found when somebody makes it a cron
+    _zone(cadence.tz)  # an interval needs none, but an invalid one would fail when a cron replaces it
     return cadence
 
 

@@ -1,6 +1,6 @@
-"""Which parameters of a job type hold no secret: only those are shown, and only those may stand in a unique key.
+"""Find the parameters of a job type that hold no secret: only those are shown, and only those may be in a unique key.
 
-A parameter is secret whole if a secret may be anywhere inside it. Pure: importable before Django.
+A whole parameter is secret if a secret may be anywhere inside it. Pure: importable before Django.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from esteira.job_types.parameters import Params
 
 @lru_cache(maxsize=1024)
 def open_names(model: type[Params]) -> frozenset[str]:
-    """Return the names of the parameters that anybody may see who may see parameters."""
+    """Return the names of the parameters that are shown to every user who may see parameters."""
     schema = model.model_json_schema(by_alias=False)
     parts = schema.get("$defs", {})
     return frozenset(
@@ -24,12 +24,12 @@ def open_names(model: type[Params]) -> frozenset[str]:
 
 @lru_cache(maxsize=1024)
 def hidden_names(model: type[Params]) -> frozenset[str]:
-    """Return the names of the others: those that hold a secret, or may."""
+    """Return the names of the other parameters: those that hold a secret, or may."""
     return frozenset(model.model_fields) - open_names(model)
 
 
 def _secret(node: Any, parts: Mapping[str, Any], seen: set[str]) -> bool:
-    """Look for pydantic's mark of a secret in a piece of JSON Schema and in all that it refers to."""
+    """Search for pydantic's mark of a secret in a piece of JSON Schema and in all its references."""
     if isinstance(node, list):
         return any(_secret(one, parts, seen) for one in node)
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""The unique key of a job, made of its parameters by the template of its type; an error names the parameter to mend."""
+"""Make the unique key of a job from its parameters and its type's template; an error names the parameter to correct."""
 
 from __future__ import annotations
 

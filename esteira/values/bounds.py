@@ -1,9 +1,9 @@
-"""Every bound of what is stored: moments, durations, counts, numbers and texts, and the functions that check them.
+"""Every bound of stored values: moments, durations, counts, numbers and texts, and the functions that check them.
 
-What somebody gives is checked here at every door, before anything is stored; the message names the field and what it
-may be. Moments and numbers have the same bounds as CHECK constraints (`models`), so that neither an old release nor a
-statement typed by hand stores what Python cannot read back. `docs/limits.md` shows these bounds, and a test holds the
-page against this module. Pure: importable before Django.
+Every input is checked here, at every interface, before anything is stored; the message names the field and the allowed
+values. Moments and numbers have the same bounds as CHECK constraints (`models`), so that neither an old release nor a
+statement typed by hand stores a value that Python cannot read back. `docs/limits.md` shows these bounds, and a test
+compares the page with this module. Pure: importable before Django.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from esteira.values.storable import encodes
 
 DAY_S = 86400.0
 TEN_YEARS_S = LONGEST_PAUSE_S
-#: Every stored moment lies in [FIRST_MOMENT, END_OF_MOMENTS): far inside what Python can read, in any time zone.
+#: Every stored moment lies in [FIRST_MOMENT, END_OF_MOMENTS): far inside the range that Python can read, in any time
+#: zone.
 FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_MOMENTS = datetime(2200, 1, 1, tzinfo=UTC)
 #: Progress is a double in the database, which counts exactly up to here.
 MOST_PROGRESS = 1e15
 PROGRESS_TEXT = 200
-#: Whoever looks at a job reads the rows of all its files.
+#: Every view of a job reads the rows of all its files.
 FILES_OF_A_JOB = 1000
-#: A whole number in an address or on a command line has no more digits: 64 bits hold it.
+#: A whole number in an address or on a command line has no more digits, so 64 bits hold it.
 LONGEST_NUMBER = 18
-#: What is nested deeper cannot be written as JSON by every Python that may have to show it.
+#: Not every Python version that may have to show it can write deeper nesting as JSON.
 NESTED = 200
 
 
@@ -44,7 +45,7 @@ class Span:
         """Return the seconds; raises InvalidOption."""
         seconds = _seconds(value)
         if not self.least <= seconds <= self.most:  # not true of NaN either
-            said = "one that is infinite or as long" if math.isinf(seconds) else shown(value)
+            said = "one that is infinite or too large" if math.isinf(seconds) else shown(value)
             raise InvalidOption(field, f"must be a number of seconds {self.words()}, not {said}.")
         return seconds
 
@@ -66,7 +67,7 @@ class Count:
         return value
 
     def typed(self, field: str, text: str) -> int:
-        """Return the number that somebody wrote into an address or a terminal; raises InvalidOption."""
+        """Return the number typed into an address or a terminal; raises InvalidOption."""
         readable = is_digits(text) and len(text) <= LONGEST_NUMBER
         return self.check(field, int(text) if readable else text)
 
@@ -78,7 +79,7 @@ class Count:
 class Text:
     """A text; PostgreSQL stores neither NUL nor half of a surrogate pair.
 
-    One that is `seen` is what people call a thing: one line, in which each character is seen as what it is.
+    A `seen` text is a name or a reason: one line, in which each character is visible.
     """
 
     most: int
@@ -94,16 +95,16 @@ class Text:
         if "\0" in value:
             raise InvalidOption(field, "holds a NUL character, which cannot be stored; remove it.")
         if not encodes(value):
-            raise InvalidOption(field, "holds half of a surrogate pair, which is no character; remove it.")
+            raise InvalidOption(field, "holds half of a surrogate pair, which is not a character; remove it.")
         if self.seen and not value.isprintable():
             odd = next(c for c in value if not c.isprintable())
-            raise InvalidOption(field, f"holds a character that is not seen, U+{ord(odd):04X}; remove it.")
+            raise InvalidOption(field, f"holds an invisible character, U+{ord(odd):04X}; remove it.")
         if self.least and self.seen and not value.strip():
-            raise InvalidOption(field, f"must be {self.words()}, not blanks alone.")
+            raise InvalidOption(field, f"must be {self.words()}, not only spaces.")
         return value
 
     def fit(self, value: str) -> str:
-        """Return the nearest text that can be stored, for what a job or a system says and nobody can mend."""
+        """Return the nearest text that can be stored, for texts of a job or a system that no user can correct."""
         return clean(value)[: self.most]
 
     def words(self) -> str:
@@ -169,7 +170,7 @@ TOKEN_NAME = Text(least=1, most=80, seen=True)
 
 
 def is_digits(text: str) -> bool:
-    """Whether a text is a whole number in plain digits; `int` takes `1_0`, ` 5`, `+5` and other scripts too."""
+    """Return whether a text is a whole number in plain digits; `int` takes `1_0`, ` 5`, `+5` and other scripts too."""
     return text.isascii() and text.isdigit()
 
 
@@ -192,16 +193,16 @@ def moment(field: str, value: Any) -> datetime:
 
 
 def is_moment(at: datetime | None) -> bool:
-    """Whether a stored moment is one that the database should hold; none at all is fine."""
+    """Return whether a stored moment is one that the database should hold; None is fine."""
     return at is None or FIRST_MOMENT <= at < END_OF_MOMENTS
 
 
 def progress(done: Any, total: Any, text: Any) -> tuple[float, float | None, str]:
-    """Make a report of progress storable; raises TypeError for what is no number.
+    """Make a report of progress storable; raises TypeError for a value that is not a number.
 
-    A number that cannot be is made into the nearest one that can, because a division by zero in a report should not
-    fail hours of work: NaN is 0 as `done`, and no total at all as `total`. The text is cut to PROGRESS_TEXT by the
-    host, which takes secrets out of it before: half of one would not be found.
+    An invalid number becomes the nearest valid one, because a division by zero in a report should not fail hours of
+    work: NaN is 0 as `done`, and no total at all as `total`. The host cuts the text to PROGRESS_TEXT after it has
+    removed secrets: half of a secret would not be found.
     """
     got = _finite("done", done)
     of = None if total is None else _finite("total", total)
@@ -214,9 +215,9 @@ def clean(text: str) -> str:
 
 
 def nests_too_deeply(text: str) -> bool:
-    """Whether a JSON text is nested more than 200 levels deep."""
+    """Return whether a JSON text is nested more than 200 levels deep."""
     if text.count("[") + text.count("{") <= NESTED:
-        return False  # nearly every text ends here, without a walk
+        return False  # nearly every text ends here, without the loop
     deep = most = 0
     in_string = escaped = False
     for c in text:
@@ -234,16 +235,16 @@ def nests_too_deeply(text: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Say a value that was refused, in at most 80 characters."""
+    """Return a refused value as a text of at most 80 characters."""
     try:
         said = repr(value)
-    except Exception:  # its own code runs here, and a number may have too many digits to be written
+    except Exception:  # its own code runs here, and a number may have too many digits
         said = f"that {type(value).__name__}"
     return said if len(said) <= 80 else f"{said[:77]}…"
 
 
 def _seconds(value: Any) -> float:
-    """Return a duration's seconds; NaN if it is none."""
+    """Return a duration's seconds; NaN if it is not a duration."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -254,14 +255,17 @@ def _seconds(value: Any) -> float:
 def _float(value: SupportsFloat) -> float:
     try:
         return float(value)
-    except OverflowError:  # a whole number beyond what a double holds
+    except OverflowError:  # a whole number beyond the range of a double
         return math.inf if value > 0 else -math.inf  # type: ignore[operator]
     except (TypeError, ValueError):
         return math.nan
 
 
 def _finite(field: str, value: Any) -> float | None:
-    """Return a number between 0 and the most that is stored, None for NaN; whatever counts as a number may be given."""
+    """Return a number between 0 and the most that is stored, None for NaN.
+
+    Any type that converts to float is accepted.
+    """
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
         raise TypeError(f"progress: {field} must be a number, not {shown(value)}.")
     number = _float(value)

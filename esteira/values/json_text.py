@@ -1,8 +1,8 @@
-"""JSON that somebody wrote, read in one way at every door: over HTTP, on the command line, in the admin's forms.
+"""Read JSON input in the same way at every interface: over HTTP, on the command line, in the admin's forms.
 
-What Python's own reader lets pass is told here: a field that stands in an object twice, because two programs that read
+Python's own reader accepts a field that occurs twice in an object; this one reports it, because two programs that read
 one document must see the same job. A number with more digits than Python reads becomes infinity, which every parameter
-refuses by its own name. Pure: importable before Django.
+refuses with its own name. Pure: importable before Django.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from esteira.values.misfits import escaped
 
-TWICE = "stands there twice; remove one."
+TWICE = "occurs twice; remove one."
 
 
 def read(text: str) -> tuple[Any, list[str]]:
-    """Return a document, and pointers to the fields that stand in it more than once; raises ValueError."""
+    """Return a document, and pointers to the fields that occur in it more than once; raises ValueError."""
     doubled: list[_Doubled] = []
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def read(text: str) -> tuple[Any, list[str]]:
 
 
 class TooDeep(ValueError):
-    """More levels than a reader has."""
+    """The document has more levels than the reader supports."""
 
 
 class _Doubled(dict[str, Any]):
-    """An object in which a field stands more than once."""
+    """An object in which a field occurs more than once."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)
@@ -51,7 +51,7 @@ class _Doubled(dict[str, Any]):
 def _whole(digits: str) -> float | int:
     try:
         return int(digits)
-    except ValueError:  # more digits than Python turns into a number
+    except ValueError:  # more digits than Python converts into a number
         return -math.inf if digits.startswith("-") else math.inf
 
 

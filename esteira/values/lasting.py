@@ -1,8 +1,8 @@
-"""Whether parameters outlive storage: what is read back must be what was submitted.
+"""Check whether parameters survive storage: the value that is read back must be the one that was submitted.
 
-A job runs with what its stored text validates to, perhaps days later. For most types that is the same value by nature
-(`always_lasts`, decided once for a signature); for the rest the stored text is read back at the submit and compared.
-Pure: importable before Django.
+A job runs with the value to which its stored text validates, perhaps days later. For most types that is always the same
+value (`always_lasts`, decided once for a signature); for the rest the stored text is read back at the submit and
+compared. Pure: importable before Django.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pydantic import BaseModel, SecretStr
 #: Python reads no number with more digits than this.
 MAX_DIGITS = 4300
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS}}}")
-#: Options by which a type's JSON is no longer the value itself, or is not accepted as it.
+#: Options with which a type's JSON is no longer the value itself, or is not accepted as the value.
 _CHANGING = frozenset({"serialization", "strict", "to_lower", "to_upper", "allow_inf_nan"})
-#: JSON keeps these apart from each other.
+#: JSON distinguishes these from each other.
 _SCALARS = frozenset({"str", "int", "float", "bool", "none"})
 _ANY: Mapping[str, Any] = {"type": "any"}
 
 
 def always_lasts(schema: Mapping[str, Any], harmless: Collection[Callable[..., Any]]) -> bool:
-    """Say whether any value that a parameter model accepts is read back the same, from its core schema.
+    """Return whether any value that a parameter model accepts is read back the same, from its core schema.
 
-    `harmless` are validators known to change nothing the second time. What is not known here does not last always.
+    `harmless` are validators that change nothing when they run a second time. The answer for an unknown schema is no.
     """
     fields = schema.get("schema", {})
     if schema.get("type") != "model" or fields.get("type") != "model-fields" or fields.get("computed_fields"):
@@ -37,12 +37,15 @@ def always_lasts(schema: Mapping[str, Any], harmless: Collection[Callable[..., A
 
 
 def may_have_long_number(text: str) -> bool:
-    """Say whether a JSON text may hold a number that Python writes and does not read."""
+    """Return whether a JSON text may hold a number that Python writes and does not read."""
     return len(text) >= MAX_DIGITS and _LONG_NUMBER.search(text) is not None
 
 
 def same(before: Any, after: Any) -> bool | None:
-    """Say whether a value came back the same; None if it cannot be told, because its class compares identities."""
+    """Return whether a value came back the same.
+
+    None if its class compares identities, so that nothing can be concluded.
+    """
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         return before.keys() == after.keys() and _all(same(before[key], after[key]) for key in before)
     if isinstance(before, list | tuple) and isinstance(after, list | tuple):  # JSON has one kind of list
@@ -59,7 +62,7 @@ def _equal(before: Any, after: Any) -> bool | None:
     try:
         if bool(before == after):
             return True
-    except Exception:  # a class's own comparison, as that of an array
+    except Exception:  # from a class's own comparison, like that of an array
         return None
     by_identity = type(before) is type(after) and "__eq__" not in _attributes(type(before))
     return None if by_identity else False
@@ -108,7 +111,7 @@ def _dict_lasts(schema: Mapping[str, Any], harmless: Collection[Callable[..., An
 
 
 def _union_lasts(schema: Mapping[str, Any], harmless: Collection[Callable[..., Any]]) -> bool:
-    """JSON keeps these apart by itself, so that each value comes back to the member that it came from."""
+    """Return whether JSON distinguishes the members, so that each value comes back to its own member."""
     choices = [one[0] if isinstance(one, tuple) else one for one in schema["choices"]]
     return all(one["type"] in _SCALARS and _lasts(one, harmless) for one in choices)
 
@@ -122,19 +125,19 @@ def _validator_lasts(schema: Mapping[str, Any], harmless: Collection[Callable[..
 
 
 def _enum_lasts(schema: Mapping[str, Any], harmless: Collection[Callable[..., Any]]) -> bool:
-    """Members are found again by their values, if JSON has those."""
+    """Return whether JSON has the members' values, by which they are found again."""
     return all(type(member.value) in (str, int) for member in schema["members"])
 
 
 def _is_harmless(function: Any, harmless: Collection[Callable[..., Any]]) -> bool:
-    """Limits of length and the like come as partial functions of pydantic's own, which only look."""
+    """Return whether a validator changes nothing; length limits are partial functions of pydantic, which only check."""
     if isinstance(function, partial):
         return function.func.__module__ == "pydantic._internal._validators"
     return function in harmless
 
 
 def _is_secret(schema: Mapping[str, Any]) -> bool:
-    """Secret is stored in clear, and made of that text again."""
+    """Return whether a schema is a Secret, which is stored in clear text and created from that text again."""
     strict = schema.get("strict_schema", {}).get("json_schema", {})
     return schema["type"] == "lax-or-strict" and strict.get("function", {}).get("function") is SecretStr
 

@@ -1,7 +1,7 @@
-"""Where in given parameters stands what cannot be stored, or what was taken for something that it is not.
+"""Find values in given parameters that cannot be stored, or that were converted into something else.
 
-A pointer to the very text lets a caller mend it; the reader of a model, and PostgreSQL, only know that there is one.
-Pure: importable before Django.
+A pointer to the exact text lets a caller correct it; the reader of a model, and PostgreSQL, only report that there is
+one. Pure: importable before Django.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from esteira.values.bounds import NESTED, clean
 from esteira.values.storable import HALF, why_not
 
 Mistake = dict[str, Any]
-#: What is shown in the place of a secret.
+#: The text that is shown in the place of a secret.
 STARS = "**********"
 
 
 def unstorable(value: Any, at: str = "#/params", levels: int = NESTED) -> Iterator[Mistake]:
-    """Find the texts, and the names of fields, that PostgreSQL cannot hold; what is nested deeper is not looked at."""
+    """Find the texts, and the names of fields, that PostgreSQL cannot hold; deeper levels are not checked."""
     if isinstance(value, str):
         if detail := why_not(value):
             yield {"pointer": at, "detail": detail}
@@ -43,16 +43,16 @@ def odd_names(params: Any) -> list[str]:
 
 
 def taken_for_numbers(params: Any, text: str) -> Iterator[Mistake]:
-    """Find what is true or false and was stored as 1 or 0: nobody means a number by it."""
+    """Find booleans that were stored as 1 or 0, because true and false are never meant as numbers."""
     if _holds_bool(params):
         yield from _taken(params, json.loads(text), "#/params")
 
 
 def starred(value: Any, at: str = "#/params", levels: int = NESTED) -> Iterator[Mistake]:
-    """Find the secrets that are only the stars which stand for one: somebody copied what was shown."""
+    """Find secrets that are only stars, because a shown value was copied."""
     if isinstance(value, SecretStr):
         if value.get_secret_value() == STARS:
-            detail = "type the secret itself, not the stars that stand for it."
+            detail = "type the secret itself, not the stars that are shown for it."
             yield {"pointer": at, "detail": detail, "type": "stars"}
         return
     for name, one in _inside(value.__dict__ if isinstance(value, BaseModel) else value) if levels else ():

@@ -1,9 +1,9 @@
-"""What a submitter wrote, made fit for a terminal and for a text log: every character is one that is only seen.
+"""Make a submitter's text safe for a terminal and for a text log: no character has an effect.
 
-A terminal obeys what it is sent: ESC and its 8-bit kin move the cursor, rename the window, hide text; CR writes over a
-line; U+202E turns the rest of it around. A line break makes a line of a submitter's look like one of ours. Control
-characters are replaced by their pictures (ESC is ␛), what changes the direction of text or is not seen by U+FFFD. Each
-is one character for one, so that tables stay in line. Pure: importable before Django.
+A terminal obeys control sequences: ESC and its 8-bit variants move the cursor, rename the window, hide text; CR writes
+over a line; U+202E reverses the rest of it. With a line break, a submitter's text looks like a line of Esteira's own.
+Control characters are replaced by their pictures (ESC is ␛), characters that are invisible or change the direction of
+text by U+FFFD. Each is replaced by one character, so that tables stay aligned. Pure: importable before Django.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 
-#: Joins letters of some scripts, and emoji; seen by what it does, and harmless.
+#: Joins letters of some scripts, and emoji; its effect is visible and harmless.
 JOINERS = {"\u200c", "\u200d"}
 #: Control, format, halves of surrogate pairs, separators of lines and of paragraphs.
 ODD = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -19,7 +19,7 @@ INDENT = "  "
 
 
 class _Shown(dict[int, "str | int"]):
-    """A table for `str.translate` that finds out about each character when it first meets it."""
+    """A table for `str.translate` that classifies each character when it first occurs."""
 
     def __init__(self, picture: Callable[[str], str], kept: set[str]) -> None:
         self._picture, self._kept = picture, kept
@@ -32,7 +32,7 @@ class _Shown(dict[int, "str | int"]):
 
 
 def _picture(c: str) -> str:
-    """Return what is shown in the place of a character: Unicode has pictures of the first 32, and of DEL."""
+    """Return the replacement of a character: Unicode has pictures of the first 32, and of DEL."""
     code = ord(c)
     return chr(0x2400 + code) if code < 32 else "\u2421" if code == 127 else "\ufffd"
 
@@ -51,15 +51,15 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text in which a line break is a picture as well, for names and for a log with one line an entry."""
+    """Return a text in which line breaks are pictures too, for names and for a log with one line per entry."""
     return text if text.isascii() and text.isprintable() else text.translate(_LINE)
 
 
 def indented(text: str) -> str:
-    """Return a text whose further lines are indented, so that none looks like one of ours."""
+    """Return a text whose further lines are indented, so that none looks like a line of Esteira's own."""
     return printable(text).replace("\n", f"\n{INDENT}")
 
 
 def json_line(text: str) -> str:
-    """Return one line of JSON that means the same, with odd characters as JSON writes them."""
+    """Return one line of JSON with the same meaning, with odd characters escaped."""
     return text if text.isascii() and text.isprintable() else text.translate(_JSON)

@@ -1,7 +1,7 @@
-"""What of a stored row can be shown, whoever wrote it: one odd value is marked, and the rest is shown as usual.
+"""Make any stored row showable: a single invalid value is marked, and the rest is shown as usual.
 
-The doors and the constraints keep such values out; a row of an old release, or one that was written by hand with the
-constraints dropped, may hold them all the same, and must not take a whole list along. Pure: importable before Django.
+The input checks and the constraints keep such values out. But a row of an old release, or one that was written by hand
+without the constraints, may hold them, and must not make a whole list fail. Pure: importable before Django.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_BITS = 14_000
 
 
 def broken(row: Any, *, moments: Iterable[str], numbers: Iterable[str], objects: Iterable[str]) -> list[str]:
-    """Name the fields of a row that hold what nothing of ours stores."""
+    """Name the fields of a row with values that Esteira never stores."""
     found = [name for name in moments if not is_moment(getattr(row, name))]
     found += [
         name for name in numbers if getattr(row, name) is not None and number(getattr(row, name)) is None
@@ -31,19 +31,19 @@ def broken(row: Any, *, moments: Iterable[str], numbers: Iterable[str], objects:
 
 
 def number(value: float | None) -> float | None:
-    """Return a finite number, or none."""
+    """Return a finite number, or None."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def error(value: Any) -> Mapping[str, Any] | None:
-    """Return a stored error as the object that it should be."""
+    """Return a stored error as an object, also if another type was stored."""
     if value is None or isinstance(value, Mapping):
         return value or None
-    return {"kind": "broken", "type": "", "message": f"The stored error is no object: {shown(value)}"}
+    return {"kind": "broken", "type": "", "message": f"The stored error is not an object:{shown(value)}"}
 
 
 def as_json(value: Any, *, indent: int | None = None, spaced: bool = False, default: Any = str) -> str:
-    """Write JSON that every reader takes: without NaN, and without what UTF-8 cannot hold."""
+    """Write JSON that every reader accepts: without NaN, and without text that UTF-8 cannot hold."""
     options: dict[str, Any] = {
         "ensure_ascii": False,
         "allow_nan": False,

@@ -1,8 +1,8 @@
-"""What JSON in PostgreSQL cannot hold, and would change or refuse without saying whose fault it is.
+"""Find values that JSON in PostgreSQL cannot hold, and would change or refuse without naming the parameter.
 
-Half of a surrogate pair is no character, a NUL cannot be stored, and JSON has text for keys, so that 1 and "1" are one.
-The writers of JSON refuse some of it with a sentence that names no parameter, and replace the rest in silence. Pure:
-importable before Django.
+Half of a surrogate pair is not a character, a NUL cannot be stored, and JSON has text for keys, so that 1 and "1" are
+the same. The writers of JSON refuse some of these with a message that names no parameter, and silently replace the
+others. Pure: importable before Django.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-HALF = "holds half of a surrogate pair, which is no character; remove it."
+HALF = "holds half of a surrogate pair, which is not a character; remove it."
 NUL_INSIDE = "holds a NUL character, which cannot be stored; remove it."
 MERGED = 'holds two keys that are read as one, such as 1 and "1"; give each key once.'
 _FLAT = frozenset({"str", "int", "float", "bool", "none", "date", "uuid", "literal", "enum"})
@@ -20,7 +20,7 @@ _ANY: Mapping[str, Any] = {"type": "any"}
 
 
 def why_not(value: Any) -> str:
-    """Return what is wrong with a text somewhere in a value, in its keys too; nothing if all of them can be stored."""
+    """Return what is wrong with a text in a value or in its keys; an empty text if all of them can be stored."""
     seen: set[int] = set()
     rest = [value]
     while rest:
@@ -31,13 +31,13 @@ def why_not(value: Any) -> str:
             if not encodes(one):
                 return HALF
         elif id(one) not in seen:
-            seen.add(id(one))  # a value may hold itself
+            seen.add(id(one))  # a value may contain itself
             rest.extend(_inside(one))
     return ""
 
 
 def merged_in_json(before: Any, after: Any) -> bool:
-    """Say whether dicts lost entries on their way to JSON, because two of their keys are one there."""
+    """Return whether dicts lost entries on their way to JSON, because two of their keys became equal there."""
     rest = [(before, after)]
     while rest:
         one, made = rest.pop()
@@ -51,9 +51,9 @@ def merged_in_json(before: Any, after: Any) -> bool:
 
 
 def merged_when_read(schema: Mapping[str, Any], given: Any, checked: Any) -> bool:
-    """Say whether the check of a plain dict, by its core schema, took two keys for one: "1" and "01" for 1.
+    """Return whether the check of a plain dict, by its core schema, merged two keys into one: "1" and "01" into 1.
 
-    A validator of the type's own may leave entries out on purpose, so what is behind one is not looked at.
+    A validator of the type's own may drop entries on purpose, so values behind one are not compared.
     """
     kind = schema["type"]
     if kind in {"default", "nullable"}:
@@ -83,7 +83,7 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def encodes(text: str) -> bool:
-    """Say whether a text holds whole characters only."""
+    """Return whether a text holds only whole characters."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -360,11 +360,11 @@ def test_an_operator_makes_edits_and_deletes_a_schedule(boss: Client) -> None:
         ({"cron": "", "every_s": "1_0"}, "Enter a number."),
         ({"grace_s": "\u0665"}, "Enter a number."),
         ({"cron": "\u0665 6 * * *"}, "cannot be read"),
-        ({"name": "a\nb"}, "holds a character that is not seen"),
-        ({"name": "a\x1b[31mb"}, "holds a character that is not seen"),
-        ({"name": "a\u202eb"}, "holds a character that is not seen"),
-        ({"name": "a\u2028b"}, "holds a character that is not seen"),
-        ({"name": "a\u200bb"}, "holds a character that is not seen"),
+        ({"name": "a\nb"}, "holds an invisible character"),
+        ({"name": "a\x1b[31mb"}, "holds an invisible character"),
+        ({"name": "a\u202eb"}, "holds an invisible character"),
+        ({"name": "a\u2028b"}, "holds an invisible character"),
+        ({"name": "a\u200bb"}, "holds an invisible character"),
         ({"name": "   "}, "This field is required"),
         ({"cron": "", "every_s": "0.5"}, "greater than or equal to 1"),
         ({"params": '{"too": "x"}'}, "is not a parameter of this job type"),
@@ -460,7 +460,7 @@ def test_stars_that_stand_for_no_kept_secret_are_refused(boss: Client, before: s
 
     said = boss.post(url, form(params='{"to": "bia", "password": "**********"}')).content.decode()
 
-    assert "password: type the secret itself, not the stars that stand for it." in said
+    assert "password: type the secret itself, not the stars that are shown for it." in said
     assert not Schedule.objects.filter(params__to="bia")
 
 
@@ -505,8 +505,8 @@ def test_a_reason_is_one_line_that_is_seen_as_it_is(boss: Client, odd: str) -> N
     response = boss.post(f"{QUEUES}add/", {"name": "default", "reason": odd})
 
     assert response.status_code == 200
-    assert "holds a character that is not seen" in response.content.decode()
-    with pytest.raises(InvalidOption, match="reason: holds a character that is not seen"):
+    assert "holds an invisible character" in response.content.decode()
+    with pytest.raises(InvalidOption, match="reason: holds an invisible character"):
         operate.pause("default", by="x", reason=odd)
     assert not Queue.objects.exists()
 

@@ -56,7 +56,7 @@ def test_all_mistakes_are_shown_at_once_and_nothing_is_stored() -> None:
 
 
 LONG = "1" + "0" * 4300
-TOO_LONG = "is no finite number, or has more than 4,300 digits."
+TOO_LONG = "is not a finite number, or has more than 4,300 digits."
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ TOO_LONG = "is no finite number, or has more than 4,300 digits."
         (f"many=[{LONG}]", f"many 1  {TOO_LONG}"),
         (f"many:=[1, {LONG}]", f"many 2  {TOO_LONG}"),
         ('box={"a": ' + LONG + "}", f"box a  {TOO_LONG}"),
-        ('box={"a": 1, "a": 2}', "box a  stands there twice; remove one."),
+        ('box={"a": 1, "a": 2}', "box a  occurs twice; remove one."),
         (
             f"--delay={LONG}",
-            "must be a number of seconds from 0 to ten years, not one that is infinite or as long.",
+            "must be a number of seconds from 0 to ten years, not one that is infinite or too large.",
         ),
     ],
 )
@@ -115,7 +115,7 @@ def test_true_is_no_number() -> None:
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ('name:={"a": [{"b": 1, "b": 2}]}', "name a 1 b  stands there twice; remove one."),
+        ('name:={"a": [{"b": 1, "b": 2}]}', "name a 1 b  occurs twice; remove one."),
         ("name:={", "name  is not JSON: Expecting property name enclosed in double quotes"),
         ("name:=" + "[" * 5000, "name  is not JSON: it is nested too deeply."),
         ("name:=1" + "0" * 5000, "name  Input should be a valid string."),

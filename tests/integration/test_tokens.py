@@ -229,6 +229,6 @@ def test_what_was_left_out_is_counted(told: pytest.LogCaptureFixture) -> None:
 )
 def test_a_token_has_a_name_that_is_seen_as_it_is(name: str) -> None:
     with pytest.raises(
-        InvalidOption, match=r"name: (must be 1 to 80 characters|holds a character that is not seen)"
+        InvalidOption, match=r"name: (must be 1 to 80 characters|holds an invisible character)"
     ):
         create_token(account("ana"), name)

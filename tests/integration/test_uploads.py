@@ -136,7 +136,7 @@ def test_a_file_that_one_may_not_name_is_refused_at_its_parameter(
     assert (one["status"], one["type"]) == (422, "/problems/invalid-parameters")
     assert [e["pointer"] for e in one["errors"]] == ["#/params/file", "#/params/more/1"]
     assert {e["detail"] for e in one["errors"]} == {
-        "names no file that you may use: upload it first, and give the id of the answer."
+        "names no file that you may use: upload it first, and give the id from the answer."
     }
     assert batch["errors"][0]["pointer"] == "#/jobs/1/params/file"
     assert not Job.objects.exists()

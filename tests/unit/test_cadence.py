@@ -216,7 +216,7 @@ def test_an_interval_that_is_none_is_refused(seconds: float) -> None:
 )
 def test_a_step_beyond_its_range_is_refused_because_it_would_fire_once(expression: str) -> None:
     with pytest.raises(
-        DeclarationError, match=r"cannot be read: the step of '\S+' is larger than its range .*; at most"
+        DeclarationError, match=r"cannot be read: the step of '\S+' is larger than its range; at most"
     ):
         cron(expression)
 

@@ -340,7 +340,7 @@ def test_the_stars_that_stand_for_a_secret_are_no_secret() -> None:
     refused = pointers(given, model)
 
     assert set(refused) == {"#/params/key", "#/params/keys/1", "#/params/logins/a~1b/pin"}
-    assert set(refused.values()) == {"type the secret itself, not the stars that stand for it."}
+    assert set(refused.values()) == {"type the secret itself, not the stars that are shown for it."}
     assert pointers({"note": stars, "key": Secret(stars)}, model)
     check(model, {"note": stars, "key": f"{stars}*"})
 

@@ -198,7 +198,7 @@ def test_an_async_function_is_refused_in_a_sentence() -> None:
 
 
 def test_only_a_plain_function_becomes_a_type() -> None:
-    with pytest.raises(DeclarationError, match="plain function, not on"):
+    with pytest.raises(DeclarationError, match="needs a plain function"):
         job(print)
 
 
