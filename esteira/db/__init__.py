@@ -1,14 +1,14 @@
-"""How the core talks to PostgreSQL: plain SQL, either on the caller's Django connection or on a private one.
+"""The core's connections to PostgreSQL: plain SQL, either on the caller's Django connection or on a private one.
 
-`DjangoConnection` runs inside whatever transaction the caller has open (that is how a submit belongs to somebody's
-`atomic()`). `PrivateConnection` owns one private psycopg connection: leases, flushes and the keeper must not meet a
-job's own transaction. A broken private connection is closed and opened again by the next call; the call that met the
-break raises `ConnectionLost`, and only the caller knows whether repeating is safe. A private connection notices a dead
-peer within one lease; Django's own follow the settings in `esteira.db.orm`.
+`DjangoConnection` runs inside the transaction that the caller has open, if any (so a submit belongs to the caller's
+`atomic()`). `PrivateConnection` owns one private psycopg connection: leases, flushes and the keeper must be independent
+of a job's own transaction. A broken private connection is closed, and the next call opens it again. The call during
+which it broke raises `ConnectionLost`, and only the caller knows whether repeating is safe. A private connection
+notices a dead server within one lease; Django's own follow the settings in `esteira.db.orm`.
 
-Only three classes of SQLSTATE blame what was written: 22 (data), 23 (integrity) and 54 (limits). Every other error says
-that the server cannot do its work now: it is read-only, shutting down, or its tables were changed under a prepared
-statement. All of those are `ConnectionLost`, and a new private connection is opened.
+Only three classes of SQLSTATE mean that the written value is at fault: 22 (data), 23 (integrity) and 54 (limits). Every
+other error means that the server cannot do its work now: it is read-only, shutting down, or its tables were changed
+under a prepared statement. All of those are `ConnectionLost`, and a new private connection is opened.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from esteira.db.readback import read_any_moment
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 
-#: What an unavailable server raises, on either kind of connection; the value that was written is not to blame.
+#: The errors of an unavailable server, on either kind of connection; the written value is not at fault.
 ConnectionLost = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -45,19 +45,19 @@ ConnectionLost = (
 )
 #: Classes of SQLSTATE that blame the value: data exception, integrity violation, program limit exceeded.
 VALUE_CLASSES = ("22", "23", "54")
-#: Somebody holds a lock: the server works, and so does the connection.
+#: Another transaction holds a lock: the server works, and so does the connection.
 BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 DEADLOCK_TRIES = 5
-#: A worker's parent forks all its life, so it holds no connection: it opens one, for at most a second.
+#: A worker's parent forks as long as it runs, so it keeps no connection: it opens one for at most a second.
 PARENT_TIMEOUT_S = 1.0
-#: The server's own limits come first; so much later a client stops waiting for a server that has stopped working.
+#: The server's own limits come first; this much later a client stops waiting for a server that does not respond.
 SERVER_FIRST_S = 1.0
-#: As often a statement comes before a connection of Django prepares it; Django itself never does.
+#: A statement is prepared on Django's connection after this many runs; Django itself never prepares one.
 PREPARE_AFTER = 5
 
 
 class Unavailable(psycopg.OperationalError):
-    """The server refused a statement although the value is not to blame; the cause is the driver's error."""
+    """The server refused a statement although the value is not at fault; the cause is the driver's error."""
 
 
 class LimitExceeded(psycopg.DataError):
@@ -65,7 +65,7 @@ class LimitExceeded(psycopg.DataError):
 
 
 class Db(Protocol):
-    """What `record` needs."""
+    """The interface that `record` needs."""
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]: ...
     def transaction(self) -> AbstractContextManager[None]: ...
@@ -75,7 +75,7 @@ class DjangoConnection:
     """The caller's Django connection and its transaction."""
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]:
-        """Run one statement; what comes often is prepared, unless Django is told that a pooler shares connections."""
+        """Run one statement; frequent ones are prepared, unless Django is configured for a shared pooler."""
         django = _live()
         django.ensure_connection()
         django.validate_no_broken_transaction()
@@ -99,10 +99,10 @@ class DjangoConnection:
 
 
 def _live() -> BaseDatabaseWrapper:
-    """Return Django's connection without a break that is known, or that the first use after a request's start finds.
+    """Return Django's connection, reopened if it is broken: known before, or found by the first check of a request.
 
-    Django's own cursor looks at the latter only; a program without requests would meet a broken connection for ever.
-    Inside a transaction it stays: a new one would store half of what belongs together.
+    Django's own cursor does only the second check; a program without requests would get a broken connection forever.
+    Inside a transaction it is kept: a new connection would store only half of the transaction's changes.
     """
     django = connections["default"]
     if django.connection is not None and django.connection.closed and not django.in_atomic_block:
@@ -158,7 +158,7 @@ class PrivateConnection:
                 connection.close()
 
     def forget(self) -> None:
-        """Drop an inherited connection without a word to the server: it belongs to the parent process."""
+        """Drop an inherited connection without sending anything to the server: it belongs to the parent process."""
         self._connection = None
         self.lock = threading.RLock()
 
@@ -177,7 +177,10 @@ class PrivateConnection:
             self._drop_if_broken()
 
     def _drop_after(self, error: psycopg.Error) -> None:
-        """Leave a connection whose server cannot do its work: the next one may reach another, or a mended one."""
+        """Close a connection whose server cannot do its work.
+
+        The next one may reach another server, or a repaired one.
+        """
         if _class_of(error) not in VALUE_CLASSES and not isinstance(error, BUSY):
             self.close()
 
@@ -203,7 +206,7 @@ def _class_of(error: psycopg.Error) -> str:
 
 
 def _judged(error: psycopg.Error) -> psycopg.Error:
-    """Return an error as its class says: one of `ConnectionLost`, or none of them if the value is to blame."""
+    """Return an error of the right class: one of `ConnectionLost`, or another one if the value is at fault."""
     if _class_of(error) == "54":
         return LimitExceeded(str(error))
     if _class_of(error) in VALUE_CLASSES or isinstance(error, ConnectionLost):
@@ -212,9 +215,9 @@ def _judged(error: psycopg.Error) -> psycopg.Error:
 
 
 def connect(name: str, *, timeout_s: float, lock_timeout_s: float | None = None) -> psycopg.Connection[Row]:
-    """Open a private connection with Django's address; statements and a silent peer end after `timeout_s`.
+    """Open a private connection with Django's address; statements and an unresponsive server end after `timeout_s`.
 
-    A statement waits for a lock as long, or `lock_timeout_s`.
+    A statement waits for a lock as long, or for `lock_timeout_s`.
     """
     asked = dict(connections["default"].get_connection_params())
     for ours in ("cursor_factory", "context", "prepare_threshold"):
@@ -224,13 +227,13 @@ def connect(name: str, *, timeout_s: float, lock_timeout_s: float | None = None)
     connection: psycopg.Connection[Row] = psycopg.connect(**asked)
     limit_waits(connection, timeout_s + SERVER_FIRST_S)
     millis = int(timeout_s * 1000)
-    # The core's statements name rows by key, so one plan is right for all lists, and reading a whole table never is,
-    # however small the planner believes it to be.
+    # The core's statements find rows by key, so one plan is right for all lists, and reading a whole table is always
+    # wrong, however small the planner estimates it.
     connection.execute(
         "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),"
         " set_config('tcp_user_timeout', %s, false), set_config('plan_cache_mode', 'force_generic_plan', false),"
         " set_config('enable_seqscan', 'off', false), set_config('TimeZone', 'UTC', false),"
-        # Every plan above looks expensive with seqscan off, so a stock server would compile each of them anew.
+        # With seqscan off every plan looks expensive, so a server with default settings would compile each of them.
         " set_config('jit', 'off', false), set_config('log_parameter_max_length_on_error', '0', false)",
         [str(millis), str(int((lock_timeout_s or timeout_s) * 1000)), str(millis)],
     )
@@ -239,9 +242,9 @@ def connect(name: str, *, timeout_s: float, lock_timeout_s: float | None = None)
 
 
 def limit_waits(connection: psycopg.Connection[Any], patience_s: float) -> None:
-    """Let no call on a connection wait longer for the server; the one that does raises, and the connection is closed.
+    """Let no call on a connection wait longer for the server; after that it raises, and the connection is closed.
 
-    A server whose processes are stopped, or whose disk does not answer, keeps its connections alive without a word:
+    A server whose processes are stopped, or whose disk does not answer, keeps its connections open without responding:
     neither its own timeouts nor those of TCP end the wait.
     """
     wait = connection.wait
@@ -254,7 +257,7 @@ def limit_waits(connection: psycopg.Connection[Any], patience_s: float) -> None:
                 connection.close()
             raise
 
-    connection.wait = limited  # type: ignore[method-assign]  # Django makes its connections itself
+    connection.wait = limited  # type: ignore[method-assign]  # Django creates its connections itself
 
 
 @contextmanager
@@ -268,7 +271,7 @@ def briefly(purpose: str) -> Iterator[PrivateConnection]:
 
 
 def liveness(timeout_s: float) -> dict[str, int]:
-    """Connection options by which a dead server is noticed within `timeout_s`."""
+    """Return connection options that detect a dead server within `timeout_s`."""
     step = max(1, int(timeout_s // 4))
     return {
         "keepalives": 1,

@@ -1,7 +1,7 @@
-"""Deletes files: their bytes, then their rows, those of one file at once or those of many in bounded steps.
+"""Delete files: their bytes, then their rows; those of one file at once, or those of many in bounded steps.
 
-A file that is being deleted is hidden first, so nobody reads half of one. If the process dies here, retention finds
-what has no checksum, and goes on.
+A file that is being deleted is hidden first, so no reader gets half of it. If the process dies here, retention finds
+the files without a checksum, and continues.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from uuid import UUID
 
 from esteira.db import Db
 
-#: So many chunks, 20 MiB, are deleted by one statement of retention.
+#: One statement of retention deletes at most this many chunks, 20 MiB.
 DELETE_CHUNKS = 80
 
 
 def delete_some(db: Db, file_ids: list[Any]) -> bool:
     """Delete files, at most 20 MiB of them at a time; return whether that was all.
 
-    The first statement hides them, so that nobody reads half a file; whoever deletes holds their locks.
+    The first statement hides them, so that no reader gets half a file; the caller holds their locks.
     """
     if not file_ids:
         return True
@@ -39,6 +39,6 @@ def delete_some(db: Db, file_ids: list[Any]) -> bool:
 
 
 def delete(db: Db, file_ids: list[UUID]) -> None:
-    """Delete files at once, for a writer that holds them alone."""
+    """Delete files at once, for a writer that is their only user."""
     db.fetch("DELETE FROM esteira_filechunk WHERE file_id = ANY(%s)", [file_ids])
     db.fetch("DELETE FROM esteira_file WHERE id = ANY(%s)", [file_ids])

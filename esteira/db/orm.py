@@ -1,8 +1,8 @@
-"""What Django's own connections of a process are told when they are opened: how to plan, read, log and wait.
+"""Settings of Django's own connections when a process opens them: how they plan, read, log and wait.
 
-The core's statements run on them inside callers' transactions (`db.DjangoConnection`), so they must plan and read as
-the private ones do. How long a wait may last depends on the process: web answers somebody, a job may run a query for
-an hour. A project may have other databases beside ours; one that is not PostgreSQL is left alone.
+The core's statements run on them inside callers' transactions (`db.DjangoConnection`), so they must plan and read like
+the private ones. How long a wait may last depends on the process: a client waits for web's answer, but a job may run a
+query for an hour. A project may have other databases besides Esteira's; one that is not PostgreSQL is left alone.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from django.db.backends.signals import connection_created
 from esteira.db import SERVER_FIRST_S, limit_waits, liveness
 from esteira.db.readback import read_any_moment
 
-#: Statements of milliseconds gain nothing from jit, and values do not belong into the server's log.
+#: Statements of milliseconds gain nothing from jit, and values must not be written to the server's log.
 SESSION = {"jit": "off", "log_parameter_max_length_on_error": "0"}
 
 
-#: What an address says is text, and Django takes any text for a no.
+#: A value in a database URL is text, and Django does not read "true" as True.
 YES = ("true", "1", "yes", "on")
 
 
 def settle_orm_connections() -> None:
-    """Let the ORM's connections of this process plan, read and log as ours do.
+    """Make the ORM's connections of this process plan, read and log like Esteira's private ones.
 
-    One odd moment must not fail a whole list. PostgreSQL logs the text of a statement that fails. An installation may
-    let values go beside that text; by itself nothing does, because it bounds what `bulk_create` takes at once.
+    One unreadable moment must not fail a whole list. PostgreSQL logs the text of a failed statement. An installation
+    may send values separately from that text; this is not the default, because it limits what `bulk_create` takes at
+    once.
     """
     options = connections["default"].settings_dict.setdefault("OPTIONS", {})
     if isinstance(said := options.get("server_side_binding"), str):
@@ -49,9 +50,9 @@ def _settle(connection: Any, **_: Any) -> None:
 
 
 def session_settings(connection: Any, timeout_s: float) -> bytes:
-    """Return the statement that gives a session which was reset what the ORM's connections of a pool process have.
+    """Return the statement that restores, after a reset, the session settings of a pool process's ORM connections.
 
-    Such a connection bears the attribute `settled`.
+    Such a connection has the attribute `settled`.
     """
     wanted = {"TimeZone": connection.timezone_name, "tcp_user_timeout": str(int(timeout_s * 1000))}
     if connection.alias == "default":
@@ -62,7 +63,7 @@ def session_settings(connection: Any, timeout_s: float) -> bytes:
 
 
 def watch_orm_connections(timeout_s: float) -> None:
-    """Let the ORM's connections of this process notice a dead peer within `timeout_s`, on both sides."""
+    """Make the ORM's connections of this process notice a dead peer within `timeout_s`, on both sides."""
     connections["default"].settings_dict.setdefault("OPTIONS", {}).update(liveness(timeout_s))
     connection_created.connect(
         lambda connection, **_: _watch_server_side(connection, timeout_s),
@@ -79,9 +80,10 @@ def _watch_server_side(connection: Any, timeout_s: float) -> None:
 
 
 def answer_within(statement_s: float, lock_s: float) -> None:
-    """Let no statement of this process's ORM connections take longer, whatever the server or the network does.
+    """Let no statement of this process's ORM connections take longer, for any fault of the server or the network.
 
-    For processes that answer somebody who waits. Locks have a shorter limit, so that who waits for one is told so.
+    For processes that answer a waiting client. Locks have a shorter limit, so that the client gets an answer about the
+    lock.
     """
     watch_orm_connections(statement_s)
     connection_created.connect(

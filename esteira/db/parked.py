@@ -1,8 +1,8 @@
-"""A connection that waits, reset, for the next job: the session is as good as new, and nobody has to connect again.
+"""A connection that is reset and reused by the next job: its session is as good as new, without a new connect.
 
-The reset is sent when a job ends and answered while something else happens, so the next job hardly waits for it. What
-does not come out of it idle and fine is ended, and the next job gets a new connection. It is made of psycopg's lowest
-layer, because Django's wrapper and psycopg's connection object keep what a job has changed in them.
+The reset is sent when a job ends, and the server answers meanwhile, so the next job hardly waits for it. A connection
+that is not idle and healthy after it is closed, and the next job gets a new one. This uses psycopg's lowest layer,
+because Django's wrapper and psycopg's connection object keep the changes that a job made to them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from psycopg.adapt import AdaptersMap
 
 from esteira.db.orm import session_settings
 
-#: So long a statement that was interrupted may take to stop.
+#: An interrupted statement may take this long to stop.
 CALM_S = 2.0
 
-#: `DISCARD ALL` in its parts, because as one it must not travel together with others.
+#: `DISCARD ALL` in its parts, because as one statement it cannot be sent together with others.
 RESET_SQL = """CLOSE ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all();
   SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES; """
 
@@ -46,7 +46,7 @@ def is_open(wrapper: BaseDatabaseWrapper) -> bool:
 
 
 def _calm(raw: psycopg.Connection[Any]) -> None:
-    """Stop the statement in whose middle a time limit has hit; only then does the connection say what is open."""
+    """Cancel the statement that a time limit interrupted; only then does the connection show whether it is open."""
     deadline = time.monotonic() + CALM_S
     with suppress(psycopg.Error):
         raw.cancel_safe(timeout=CALM_S)
@@ -54,12 +54,12 @@ def _calm(raw: psycopg.Connection[Any]) -> None:
 
 
 def park(wrapper: Any, raw: psycopg.Connection[Any]) -> Parked | None:
-    """Ask the server to reset the session, without waiting for its answer."""
+    """Send the reset of the session to the server, without waiting for its answer."""
     if _is_old(wrapper.close_at) or getattr(wrapper, "pool", None):
         return None
     if is_open(wrapper) or raw.closed or raw.pgconn.pipeline_status != pq.PipelineStatus.OFF:
         return None
-    pgconn, raw.pgconn = raw.pgconn, _ended()  # who still holds the job's connection finds it closed
+    pgconn, raw.pgconn = raw.pgconn, _ended()  # other references to the job's connection find it closed
     try:
         pgconn.send_query(RESET_SQL.encode() + session_settings(wrapper, settings.LEASE_SECONDS))
         if pgconn.flush():
@@ -70,7 +70,7 @@ def park(wrapper: Any, raw: psycopg.Connection[Any]) -> Parked | None:
 
 
 class Parked:
-    """A connection whose server still works at the reset, and the wrapper that will take it."""
+    """A connection whose server still processes the reset, and the wrapper that will take it."""
 
     borrower: Any
 
@@ -79,8 +79,8 @@ class Parked:
         self._close_at = close_at
 
     def lend(self, params: dict[str, Any]) -> Any:
-        """Give Django the connection if it came out of the reset as new, another one otherwise."""
-        del self.borrower.get_new_connection  # the next one is opened as ever
+        """Give Django the connection if the reset made it as good as new, another one otherwise."""
+        del self.borrower.get_new_connection  # the next one is opened normally
         made = self.borrower.get_new_connection
         pgconn, self._pgconn = self._pgconn, None
         if pgconn is None or not self._is_new(pgconn):
@@ -93,7 +93,10 @@ class Parked:
             self.borrower.close_at = self._close_at
 
     def close(self) -> None:
-        """End the session at once: it and its borrower know each other, so only the garbage collector would."""
+        """End the session at once.
+
+        It and its borrower refer to each other, so only the garbage collector would do it.
+        """
         pgconn, self._pgconn = self._pgconn, None
         if pgconn is not None:
             pgconn.finish()
@@ -106,20 +109,20 @@ class Parked:
             fine = _answers(pgconn, time.monotonic() + settings.LEASE_SECONDS)
         except psycopg.Error:
             pass
-        finally:  # a time limit may hit here: nobody can use what was half read
+        finally:  # a time limit may hit here: a half-read connection must not be used
             if not fine:
                 pgconn.finish()
         return fine
 
 
 class _Connected:
-    """Stands in for psycopg's module where Django connects: the connection is there, and gets Django's parameters."""
+    """Replaces psycopg's module where Django connects: it returns the existing connection with Django's parameters."""
 
     def __init__(self, pgconn: pq.abc.PGconn) -> None:
         self._pgconn = pgconn
 
     def connect(self, *, cursor_factory: Any, context: Any, prepare_threshold: int | None, **_: Any) -> Any:
-        """Wrap the connection anew, so that no adapter, handler or attribute of the last one is left."""
+        """Wrap the connection again, so that no adapter, handler or attribute of the last job is left."""
         connection: Any = psycopg.Connection(self._pgconn)
         connection.settled = True
         connection.cursor_factory = cursor_factory
@@ -132,12 +135,12 @@ class _Connected:
 
 
 def _is_old(close_at: float | None) -> bool:
-    """Whether a connection has the age at which Django closes it (CONN_MAX_AGE)."""
+    """Return whether a connection has the age at which Django closes it (CONN_MAX_AGE)."""
     return close_at is not None and time.monotonic() >= close_at
 
 
 def _answers(pgconn: pq.abc.PGconn, deadline: float) -> bool:
-    """Read all answers that are due; return whether each was fine and the connection is idle afterwards."""
+    """Read all pending answers; return whether each was successful and the connection is idle afterwards."""
     fine, poll = True, select.poll()
     poll.register(pgconn.socket, select.POLLIN)
     while True:
@@ -148,12 +151,12 @@ def _answers(pgconn: pq.abc.PGconn, deadline: float) -> bool:
         elif (result := pgconn.get_result()) is None:
             break
         elif result.status in _COPYING:
-            return False  # it would be answered again and again
+            return False  # otherwise the same result would be returned again and again
         else:
             fine = fine and result.status in _FINE
     if poll.poll(
         0
-    ):  # nobody has asked anything: these are a notice, a notification, or the server's last words
+    ):  # no statement is running: this is a notice, a notification, or the server's last message
         pgconn.consume_input()
     while pgconn.notifies() is not None:
         continue
@@ -161,7 +164,7 @@ def _answers(pgconn: pq.abc.PGconn, deadline: float) -> bool:
 
 
 def _ended() -> pq.abc.PGconn:
-    """Return a connection that was never one."""
+    """Return a connection that was never open."""
     pgconn = pq.PGconn.connect_start(b"host=/ port=1")
     pgconn.finish()
     return pgconn

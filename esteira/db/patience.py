@@ -1,8 +1,8 @@
-"""How long somebody who asks waits for a lock that another transaction holds.
+"""Limit how long a request waits for a lock that another transaction holds.
 
-People and programs get an answer after two seconds, whatever an open transaction elsewhere holds: "come again" instead
-of a request that hangs. The limit is set inside a savepoint and taken back after it, so that a caller's own transaction
-goes on as it was, with the limit that it had.
+People and programs get an answer after two seconds, whatever locks another open transaction holds: "try again later"
+instead of a request that hangs. The limit is set inside a savepoint and reset after it, so that a caller's own
+transaction goes on with its previous limit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PATIENCE_S = 2.0
 
 @contextmanager
 def waiting_at_most(db: Db, seconds: float, refusal: Callable[[], EsteiraError]) -> Iterator[None]:
-    """Open a transaction or a savepoint; what waits in it for a lock too long, or in a circle, raises `refusal`."""
+    """Open a transaction or a savepoint; a lock wait in it that is too long, or a deadlock, raises `refusal`."""
     try:
         with db.transaction():
             before = _limit(db, seconds)
@@ -34,7 +34,7 @@ def waiting_at_most(db: Db, seconds: float, refusal: Callable[[], EsteiraError])
 
 
 def is_held(error: BaseException) -> bool:
-    """Whether a statement gave up because others hold what it needs; Django wraps the driver's error."""
+    """Return whether a statement failed because others hold its locks; Django wraps the driver's error."""
     return isinstance(error, LockNotAvailable | DeadlockDetected) or isinstance(
         error.__cause__, LockNotAvailable | DeadlockDetected
     )

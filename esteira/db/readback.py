@@ -1,8 +1,9 @@
-"""Read every stored moment, those too that Python cannot hold: 'infinity', years before the first and after 9999.
+"""Read every stored moment, even those that Python cannot hold: 'infinity', years before the first and after 9999.
 
-The driver raises for such a value, and with it fails whoever reads a list that holds one. Here it becomes the nearest
-moment that Python can hold in every time zone, so that its row alone is odd; `bounds.is_moment` tells it from others.
-Other people's tables are read over Django's connection too: what is read there and saved again is what was stored.
+For such a value the driver raises an error, so a whole list with one such row could not be read. Here it becomes the
+nearest moment that Python can hold in every time zone, so that only its own row is wrong; `bounds.is_moment` recognises
+it. Other applications' tables are read over Django's connection too: a value that is read there and saved again is
+stored unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ OID = types["timestamptz"].oid
 
 
 class Beyond(datetime):
-    """A moment that Python cannot hold, as the nearest that it can; the driver writes it as it was stored."""
+    """A moment that Python cannot hold, as the nearest one that it can; the driver writes the stored value back."""
 
     stored: bytes = b""
 
@@ -40,7 +41,7 @@ def read_any_moment(connection: Any, *, keep: bool) -> None:
     """Let a psycopg connection read any moment; `keep`: as one that is written back unchanged."""
     found: type[Loader] = connection.adapters.get_loader(OID, Format.TEXT) if keep else TimestamptzLoader
     if getattr(found, "timezone", UTC) is None:
-        return  # Django without time zones reads naive times; a check of ours refuses that
+        return  # Django without time zones reads naive times; Esteira's check refuses that
     connection.adapters.register_loader("timestamptz", _forgiving(found, keep))
     if keep:
         connection.adapters.register_dumper(Beyond, BeyondDumper)
@@ -48,7 +49,7 @@ def read_any_moment(connection: Any, *, keep: bool) -> None:
 
 @cache
 def _forgiving(base: Any, keep: bool) -> type[Loader]:
-    class Forgiving(base):  # type: ignore[misc]  # known at run time only: Django makes one for each time zone
+    class Forgiving(base):  # type: ignore[misc]  # known at run time only: Django creates one for each time zone
         def load(self, data: Buffer) -> datetime:
             try:
                 at: datetime = super().load(data)

@@ -1,12 +1,13 @@
 """One database session per job: no transaction, setting or object of a session reaches the next job.
 
-Jobs that a pool process runs one after the other share Django's connections. What decides is the connection's real
-state, not what Django believes of it: a raw `BEGIN` is unknown to Django. A connection that a job touched is reset to
-how it was when it was new, and lent to the next job that asks for one; with a transaction open it is closed instead.
-A job that touched no connection costs nothing. If the process dies here, the server rolls back and forgets the session.
+Jobs that a pool process runs one after the other share Django's connections. The connection's real state decides, not
+Django's view of it: Django does not notice a raw `BEGIN`. A connection that a job used is reset to its initial state,
+and lent to the next job that needs one; with an open transaction it is closed instead. A job that used no connection
+costs nothing. If the process dies here, the server rolls back and ends the session.
 
-What asyncio calls by `sync_to_async` runs in a thread of its own, which outlives the event loop; its connections are
-closed after the job that used it. What a job's own threads leave open ends with those threads.
+Functions that asyncio code calls by `sync_to_async` run in a separate thread, which outlives the event loop; its
+connections are closed after the job that used it. Connections that a job's own threads leave open end with those
+threads.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from esteira.db.parked import CALM_S, Parked, is_open, park
 
 
 class LeftOpen(Exception):
-    """A job returned with a transaction open: what it wrote there is undone, so it has not succeeded."""
+    """A job returned with an open transaction: its changes there are rolled back, so it has not succeeded."""
 
 
 def left_open() -> LeftOpen | None:
@@ -41,7 +42,7 @@ def left_open() -> LeftOpen | None:
 
 
 def settle() -> None:
-    """Take back every connection that the job touched, and make it as good as new."""
+    """Take back every connection that the job used, and make it as good as new."""
     for wrapper in _mine():
         if (
             wrapper.connection is not None
@@ -54,16 +55,16 @@ def settle() -> None:
 
 
 def close() -> None:
-    """Close every connection, those that wait for a next job included."""
+    """Close every connection, also those that wait for a next job."""
     _forget_mine()
     _end_thread()
 
 
 def disown() -> None:
-    """Drop what a forked child has inherited: one word to the server would end the parent's session."""
+    """Drop the connections that a forked child has inherited: sending anything would end the parent's session."""
     for wrapper in _mine():
         connections[wrapper.alias] = connections.create_connection(wrapper.alias)
-    _renew_thread()  # it was not forked
+    _renew_thread()  # threads are not copied by a fork
 
 
 class _AsyncThread(ThreadPoolExecutor):
@@ -89,7 +90,7 @@ _thread = _AsyncThread()
 
 
 def keep_thread() -> None:
-    """Let `sync_to_async` use a thread whose connections are known here."""
+    """Make `sync_to_async` use a thread whose connections are tracked here."""
     SyncToAsync.single_thread_executor = _thread
 
 
@@ -116,9 +117,9 @@ def _open_aliases() -> list[str]:
 
 
 def _mine() -> list[BaseDatabaseWrapper]:
-    """Return this thread's connections as `connections.all(initialized_only=True)` does, in a tenth of the time.
+    """Return this thread's connections like `connections.all(initialized_only=True)`, in a tenth of the time.
 
-    What is opened inside an event loop lies in a context variable beside them, and ends with the loop's tasks.
+    Connections that are opened inside an event loop are in a context variable, and end with the loop's tasks.
     """
     kept: Any = connections._connections  # type: ignore[attr-defined]
     try:
@@ -141,13 +142,13 @@ def _renew(wrapper: BaseDatabaseWrapper) -> None:
 
 
 def _forget(wrapper: BaseDatabaseWrapper) -> None:
-    """Close a connection and forget its state: Django keeps the nesting of a transaction that nobody left."""
+    """Close a connection and drop its state, because Django keeps the nesting of an unfinished transaction."""
     raw: Any = wrapper.connection
     parked = getattr(vars(wrapper).get("get_new_connection"), "__self__", None)
     if isinstance(parked, Parked):
         parked.close()
     with suppress(DatabaseError, psycopg.Error):
         if isinstance(raw, psycopg.Connection):
-            raw.close()  # a pool, which is where Django would put it, must not take it
+            raw.close()  # a pool, to which Django would return it, must not get it
         wrapper.close()
     connections[wrapper.alias] = connections.create_connection(wrapper.alias)

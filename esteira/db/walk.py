@@ -1,13 +1,14 @@
-"""Reading an index of moments at a bounded cost, however many dead entries it holds.
+"""Read an index of moments at a bounded cost, for any number of dead entries.
 
-An index keeps the entry of a row that has left it until VACUUM removes it, and while anybody holds an old snapshot (a
-backup of hours does) VACUUM may not. Whoever reads such an index from its beginning pays for all that ever stood in it.
-So its ranges are read instead: `Trail` reads each stretch of time once, soon after it has passed; `Walk` goes through
-all of it, again and again, in slices that take a few milliseconds and a small share of the time. A trail is quick and
-may miss what a walk then finds: a row whose commit came late, that was locked, or that a clock that stepped back wrote.
+An index keeps the entry of a deleted or changed row until VACUUM removes it, and VACUUM may not do that while a
+transaction holds an old snapshot (as a backup of hours does). A statement that reads such an index from its beginning
+pays for every entry that was ever in it. So its ranges are read instead: `Trail` reads each stretch of time once, soon
+after it has passed; `Walk` goes through the whole index, again and again, in slices that take a few milliseconds and a
+small share of the time. A trail is quick and may miss rows that a walk then finds: a row whose commit came late, that
+was locked, or that was written with a clock that stepped back.
 
-A `Survey` is both; while its walk is one quick slice, it is that alone. Moments are seconds since 1970 by the
-database's clock. All of it lives in memory: a process that dies loses nothing but reads.
+A `Survey` combines both; while its walk is one quick slice, it uses only the walk. Moments are seconds since 1970 by
+the database's clock. All state is kept in memory: if a process dies, only reads are lost.
 """
 
 from __future__ import annotations
@@ -23,55 +24,55 @@ from esteira.db import Db
 
 T = TypeVar("T")
 
-#: Reads what lies after one moment, and not after another; returns whether it left some of that for another visit.
+#: Reads the rows after one moment up to another one; returns whether it left some of them for another visit.
 Visit = Callable[[Db, float, float], bool]
 #: The same for a walk. A visit of more than one statement should end after `SLOW_S`: it then returns the moment after
-#: which it has seen everything, which is before the later of the two, and the walk goes on from there.
+#: which it has read everything, which is before the later of the two, and the walk continues from there.
 WalkVisit = Callable[[Db, float, float], bool | float]
 
-#: No statement of a slice takes longer; a slice with one that would is given up and tried again narrower. On a server
-#: on which that does not help after a few times the limit doubles, up to the second one.
+#: The limit of a slice's statements. A slice that exceeds it is given up and tried again narrower. On a server on which
+#: that does not help after some tries, the limit is doubled, up to the second number.
 SLICE_LIMIT_S, LONGEST_LIMIT_S, GIVEN_UP_OFTEN = 0.1, 2.0, 4
 #: A slice that took less is followed by a wider one, one that took more by a narrower one.
 QUICK_S, SLOW_S = 0.003, 0.015
-#: The first walk takes this long a turn until it is through, so that a new keeper soon knows everything.
+#: The first walk may take this long per turn until it is complete, so that a new keeper soon has read everything.
 FIRST_BOX_S = 0.25
 #: Later a walk rests this many times as long as its last step took, unless one step was a whole walk and quick.
 RESTS = 19
-#: Where a walk begins that cannot read everything at once, and beyond what it reads all the rest at once, in seconds.
+#: The first width of a walk that cannot read everything at once, and the width after which it reads the rest at once.
 MINUTE_S, AGES_S = 60.0, 90 * 86400.0
 NARROWER, WIDER = 4.0, 4.0
-#: What is older is read at once: where no slice is quick, slices would come to years that PostgreSQL does not know.
+#: Older rows are read at once: where no slice is quick, slices would reach years that PostgreSQL does not support.
 FIRST_MOMENT = 0.0
-#: No slice is narrower; each makes this a little wider, because where nothing is quick a walk must end as well.
+#: No slice is narrower; each one raises this limit a little, because a walk must end even where nothing is quick.
 NARROWEST_S, GROWS = 0.25, 1.02
-#: A trail that is so far behind leaves the distance to the walk.
+#: If a trail is this far behind, it leaves the distance to the walk.
 LOST_TRAIL_S = 60.0
-#: The late trail reads everything once more after this time: by then its commit is visible, its lock released.
+#: The late trail reads everything again after this time: by then a late commit is visible, and locks are released.
 LATE_S, LATE_EVERY_S = 15.0, 2.5
-#: A clock that fell behind ours by so much between two looks was put back.
+#: A clock that fell behind the process's own by this much between two looks was set back.
 PUT_BACK_S = 1.0
-#: How old a moment may be that several parts of one turn share.
+#: The maximum age of a moment that several parts of one turn share.
 RECENT_S = 0.1
 
 
 class Walk:
-    """Visits all of an index in slices, the newest first, and begins again when it is through."""
+    """Visits all of an index in slices, the newest first, and begins again when it is complete."""
 
     def __init__(self, visit: WalkVisit, *, box_s: float = FIRST_BOX_S) -> None:
         self._visit, self._box_s = visit, box_s
         self.start_over()
 
     def start_over(self) -> None:
-        """Begin a first walk, because anything may be anywhere."""
+        """Begin a first walk, because rows may be anywhere."""
         self._at: float | None = None
-        #: Whether the next slice begins a walk; and whether one has been through since the start.
+        #: Whether the next slice begins a walk; `been_through`: whether one was completed since the start.
         self.between = True
         self._width = self._opening = math.inf
         self._given_up, self._narrowest = 0, NARROWEST_S
         self.been_through = False
-        #: Whether the last step was a whole walk, in so short a time that the next one needs no limit: what an index
-        #: gains between two steps costs little more than before.
+        #: Whether the last step was a whole walk, so quick that the next one needs no limit: the growth of an index
+        #: between two steps costs little.
         self.at_once = False
         self._rests_until = float("-inf")
 
@@ -148,15 +149,15 @@ class Trail:
         self._floor: float | None = None
 
     def start_over(self) -> None:
-        """Forget where the trail was; what lies before its next step is left to a walk."""
+        """Reset the trail; everything before its next step is left to a walk."""
         self._floor = None
 
     def skip(self, clock: float) -> None:
-        """Go on from a moment, because a walk sees what has passed until then."""
+        """Continue from a moment, because a walk reads everything until then."""
         self._floor = clock - self._delay_s
 
     def step(self, db: Db, clock: float) -> bool:
-        """Visit what has passed since the last step; return False if a walk must look for what was left out."""
+        """Visit the time since the last step; return False if a walk must read a stretch that was left out."""
         until = clock - self._delay_s
         floor = self._floor
         if floor is None or until - floor > LOST_TRAIL_S:
@@ -173,15 +174,15 @@ class Trail:
         return True
 
 
-# A connection's own limit may be shorter, and stays then; zero is none.
+# A shorter limit of the connection itself stays; zero means none.
 _SHORTER = """SELECT set_config('statement_timeout', least(%s::float8, nullif(
   extract(epoch FROM current_setting('statement_timeout')::interval), 0)::float8)::text || 's', true)"""
 
 
 def within(db: Db, limit_s: float, work: Callable[[], T]) -> T | None:
-    """Do some work in a transaction whose statements end after `limit_s`; return None, and undo it, if one did.
+    """Run some work in a transaction whose statements end after `limit_s`; return None, and roll back, if one did.
 
-    An infinite limit is the connection's own; there is no transaction then.
+    An infinite limit means the connection's own; there is no transaction then.
     """
     if limit_s == math.inf:
         try:
@@ -190,7 +191,7 @@ def within(db: Db, limit_s: float, work: Callable[[], T]) -> T | None:
             return None
     with db.transaction():
         db.fetch(_SHORTER, [limit_s])
-        # Rolled back here, the timeout is no error to the connection, which would be given up for it.
+        # With a rollback here, the timeout does not count as an error of the connection, which would be closed for it.
         try:
             return work()
         except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
@@ -222,21 +223,21 @@ class Survey:
                 trail.skip(now)
             elif not trail.step(db, now):
                 self.walk.start_over()
-        # After a clock was put back, there are claims in its future.
+        # After the clock was set back, some claims have a moment in its future.
         self.walk.step(db, now - self._delay_s, end=math.inf)
 
 
 class Clock:
-    """The database's clock, as one part of a process follows it; `read` asks for the moment."""
+    """The database's clock, as one part of a process follows it; `read` returns the moment."""
 
     def __init__(self, read: Callable[[Db], float] | None = None) -> None:
         self._read = read or clock
         self._seen = self._at = float("-inf")
 
     def look(self, db: Db) -> tuple[float, bool]:
-        """Return the moment, and whether the clock was put back since the last look.
+        """Return the moment, and whether the clock was set back since the last look.
 
-        A slow answer may look like that as well; whoever then reads everything again has lost nothing.
+        A slow answer may look the same; reading everything again is then harmless.
         """
         now = self._read(db)
         passed, at = now - self._seen, time.monotonic()
@@ -246,13 +247,13 @@ class Clock:
 
 
 class Recent:
-    """The database's clock for the parts of one turn: a moment may be a little old, and never of the turn before."""
+    """The database's clock for the parts of one turn: a moment may be a little old, but never from the turn before."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Ask again next time, because a turn begins: since the last one the clock may have been put back."""
+        """Read the clock again next time, because it may have been set back since the last turn."""
         self._moment, self._at = 0.0, float("-inf")
 
     def __call__(self, db: Db) -> float:

@@ -1,10 +1,9 @@
-"""Which jobs a list shows, newest first, at a bounded cost whatever is asked for and however many jobs there are.
+"""Find the jobs that a list shows, newest first, at a bounded cost for any filter and any number of jobs.
 
-What ended badly, waits for later or runs has an index of rare rows, and what waits now is few as a rule. Everything
-else is found by a walk along all jobs, from the newest on, that ends at its bounds (`esteira.search.scan`). What was
-found until then is all there is down to the moment that the search tells (`searched_to`); the next one goes on from
-there. Jobs may move on between two statements: a list is of a moment, and a job may have another state when it is
-shown.
+Jobs that failed, that wait for later or that run have an index of rare rows, and usually few jobs wait now. All other
+jobs are found by a walk along all jobs, from the newest on, that ends at its bounds (`esteira.search.scan`). The result
+is complete down to the moment that the search returns (`searched_to`); the next search continues from there. Jobs may
+change between two statements: a list shows one moment, and a job may have another state when it is shown.
 """
 
 from __future__ import annotations
@@ -25,9 +24,11 @@ from esteira.states import RETRYABLE, State
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which jobs: in any of these states, of any of these types, in this queue, of this account, submitted between two.
+    """Which jobs.
 
-    Nothing given means all. A further condition is one more entry of `conditions` and of `asked`.
+    In any of these states, of any of these types, in this queue, of this account, created between two moments.
+
+    If nothing is given, all jobs match. A further condition is one more entry of `conditions` and of `asked`.
     """
 
     states: Sequence[str] = ()
@@ -38,7 +39,7 @@ class Wanted:
     before: datetime | None = None
 
     def conditions(self) -> list[str]:
-        """Say in SQL on the row `j` what depends neither on states nor on moments, with the names of `asked`."""
+        """Return SQL conditions on the row `j` without those on states and moments, with the names of `asked`."""
         found = ["j.type = ANY(%(types)s)"] if self.types else []
         found += ["j.queue = %(queue)s"] if self.queue else []
         return found + (["j.account = %(account)s"] if self.account is not None else [])
@@ -47,7 +48,7 @@ class Wanted:
         return {"types": list(self.types), "queue": self.queue, "account": self.account}
 
     def fits(self, states: Sequence[str]) -> str:
-        """Say in SQL on the row `j` which jobs are meant, in these states; without any, in whatever state they are."""
+        """Return an SQL condition on the row `j` for the wanted jobs in these states; without states, in any state."""
         found = self.conditions()
         if states:
             found.append(f"({' OR '.join(map(in_state, states))})")
@@ -59,7 +60,7 @@ class Wanted:
         return " AND ".join(found + (["k.queue = %(queue)s"] if self.queue else [])) or "true"
 
     def not_given(self) -> list[str]:
-        """Name what would narrow the search and is not given."""
+        """Name the filters that would narrow the search and are not given."""
         given: dict[str, Any] = {"state": self.states, "type": self.types, "queue": self.queue}
         given |= {"created_after": self.after, "created_before": self.before}
         return [name for name, value in given.items() if not value]
@@ -69,7 +70,7 @@ class Wanted:
 class Found:
     """The jobs' keys, newest first. `more`: there is at least one beyond them, in the direction of the search.
 
-    `searched_to`: the search reached its bounds here, after `looked_at` rows; what lies beyond was not looked at.
+    `searched_to`: the search reached its bounds here, after `looked_at` rows; rows beyond it were not read.
     """
 
     keys: list[Key]
@@ -78,7 +79,7 @@ class Found:
     looked_at: int
 
     def told(self, *, newest: bool, older: bool = True) -> str:
-        """Say how far the search came, if it reached its bounds; `newest`: it began with the newest job of all."""
+        """Describe how far the search came, if it reached its bounds; `newest`: it began with the newest job of all."""
         if self.searched_to is None:
             return ""
         what = "These are all that match" if self.keys else "Nothing matches"
@@ -88,17 +89,17 @@ class Found:
 
 
 def search(db: Db, wanted: Wanted, *, start: Key | None = None, older: bool = True, most: int) -> Found:
-    """Look for the first `most` jobs from a key on, without it; raises TooSlow if nothing can be said in time."""
+    """Find the first `most` jobs from a key on, without it; raises TooSlow if there is no answer in time."""
     stretch = _stretch(wanted, start, older=older)
-    reads = Scan(db, wanted.asked(), most=most + 1)  # one more tells whether there are more
-    if wanted.account is not None:  # its own jobs stand together, in the order of lists
+    reads = Scan(db, wanted.asked(), most=most + 1)  # one more shows whether there are more
+    if wanted.account is not None:  # its own jobs are together, in the order of lists
         own = reads.walk(OF_ACCOUNT, wanted.fits(wanted.states), stretch, first=wanted.account)
         if own is None:
             raise TooSlow(wanted.not_given())
         return _merged([own], most, older=older)
     parts, states = list[Part](), list[str]()
     for state in wanted.states:
-        # Where successes are wanted, the walk that looks for them meets all others on its way.
+        # If succeeded jobs are wanted, the walk that finds them also meets all other jobs.
         part = None if State.SUCCEEDED in wanted.states else _by_its_index(reads, wanted, stretch, state)
         if part is None:
             states.append(state)
@@ -126,7 +127,7 @@ def _stretch(wanted: Wanted, start: Key | None, *, older: bool) -> Stretch:
 
 
 def _by_its_index(reads: Scan, wanted: Wanted, stretch: Stretch, state: str) -> Part | None:
-    """Find the jobs of a state without looking at all jobs; None if that is not quick."""
+    """Find the jobs of a state without reading all jobs; None if that is not quick."""
     if state in RETRYABLE:
         return reads.walk(ENDED_BADLY, wanted.fits([]), stretch, first=state)
     if state in ("scheduled", "retrying"):
@@ -142,10 +143,10 @@ def _by_its_index(reads: Scan, wanted: Wanted, stretch: Stretch, state: str) -> 
 
 
 def _where_any_waits(reads: Scan, wanted: Wanted, stretch: Stretch) -> Stretch | None:
-    """Leave out what is newer than any job that waits now, since behind a queue that is paused much may have run.
+    """Exclude jobs newer than any waiting job, because many may have run behind a paused queue.
 
-    Return None if none waits. What was due when it was submitted was so within a second; all else that waits stands in
-    an index in the order of lists, or has a hint.
+    Return None if no job waits. A job that was due when it was submitted became due within a second; all other waiting
+    jobs are in an index in the order of lists, or have a hint.
     """
     fits = wanted.fits([State.QUEUED])
     with_hint = reads.collect(PUBLISHED.format(fits=fits), stretch, scan.MOST_COLLECTED)
@@ -165,7 +166,7 @@ def _where_any_waits(reads: Scan, wanted: Wanted, stretch: Stretch) -> Stretch |
 
 
 def _together(one: Part, other: Part, *, older: bool) -> Part:
-    """Return what both have seen; what lies beyond the one that came less far waits for the next search."""
+    """Combine two parts up to the point that both have reached; the rest waits for the next search."""
     ends = [part.reached for part in (one, other) if part.reached is not None]
     end = (max(ends) if older else min(ends)) if ends else None
     keys = {key for key in one.keys + other.keys if end is None or (key >= end if older else key <= end)}

@@ -1,11 +1,12 @@
-"""Reading jobs in the order of lists, newest first or oldest first, by one index at a time and within bounds.
+"""Read jobs in the order of lists, newest first or oldest first, by one index at a time and within bounds.
 
-A walk goes along an index in slices, until enough is found or the bounds of its search are reached: 50,000 rows, which
-take some 25 ms from memory, or 0.1 s. What is few as a rule is collected: all of it is read, in any order.
+A walk follows an index in slices, until enough jobs are found or the bounds of its search are reached: 50,000 rows,
+which take about 25 ms from memory, or 0.1 s. Rows that are usually few are collected: all of them are read, in any
+order.
 
-The planner has no say in which index is read, because statistics that are old or lacking would lead it through the
-whole table: a walk orders by the columns that only its index has in this order, compares rows with a key, and looks at
-all other conditions only after a LIMIT. Nothing is written here; whoever dies here loses a read.
+The planner cannot choose the index, because with old or missing statistics it would read the whole table: a walk orders
+by the columns that only its index has in this order, compares rows with a key, and checks all other conditions only
+after a LIMIT. Nothing is written here; a process that dies here only loses a read.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ from esteira.states import RETRYABLE
 
 T = TypeVar("T")
 
-#: Where a job stands in every list.
+#: The position of a job in every list.
 Key = tuple[datetime, UUID]
 LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
-#: The walks of a search look at so many rows at most, and begin no slice after so long; slices are planned to end then.
+#: The walks of a search read at most this many rows, and begin no slice after this time; slices are planned to end by
+#: then.
 MOST_ROWS, BUDGET_S = 50_000, 0.1
-#: The first slice of a walk, the smallest of all others, and the only one of a glance.
+#: The rows of a walk's first slice, the fewest of any later one, and those of the only slice of a glance.
 FIRST_ROWS, LEAST_ROWS, GLANCE_ROWS = 2_000, 500, 200
-#: So many rows that wait are collected at most, and so many that run: those lie close together, as a rule.
+#: At most this many waiting rows, and this many running ones, are collected: they are usually close together.
 MOST_COLLECTED, MOST_RUNNING = 2_000, 5_000
-#: No statement takes longer, whatever dead rows or a slow disk cost; one in whose place another can search is given up
-#: sooner.
+#: No statement takes longer, for any number of dead rows and on a slow disk. The shorter limit is for a statement that
+#: another kind of search can replace.
 LIMIT_S, SOON_S = 1.0, 0.15
 
 
@@ -53,7 +55,7 @@ class Stretch:
         return {"after_at": after[0], "after_id": after[1], "before_at": before[0], "before_id": before[1]}
 
     def beyond(self, key: Key) -> Stretch:
-        """Return what is left once all up to a key was read."""
+        """Return the rest of the stretch after everything up to a key was read."""
         return replace(self, before=key) if self.older else replace(self, after=key)
 
     def begins_at(self) -> Key | None:
@@ -62,9 +64,11 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What was found, in the order of reading; all there is up to `reached`, or in the whole stretch if that is None.
+    """The jobs that were found, in the order of reading.
 
-    `looked_at`: so many rows were read for it, if the walk did not come to its end.
+    Complete up to `reached`, or for the whole stretch if that is None.
+
+    `looked_at`: how many rows were read for it, if the walk did not reach its end.
     """
 
     keys: list[Key]
@@ -74,7 +78,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """An index that has jobs in the order of lists, in one range for each value of `first`, of those that it holds."""
+    """An index with the jobs that it holds in the order of lists, in one range for each value of `first`."""
 
     first: str
     holds: str
@@ -83,7 +87,7 @@ class Index:
         return ", ".join(f"{column} {direction}" for column in (self.first, "j.created_at", "j.id") if column)
 
     def compared(self, sign: str, which: str) -> str:
-        """Compare a row with an end of a stretch."""
+        """Return SQL that compares a row with an end of a stretch."""
         mine, its = (f"{self.first}, ", "%(first)s, ") if self.first else ("", "")
         return f"({mine}j.created_at, j.id) {sign} ({its}%({which}_at)s::timestamptz, %({which}_id)s::uuid)"
 
@@ -101,7 +105,7 @@ LATER = Index(
 
 
 class Scan:
-    """The reads of one search: they share its bounds, and each returns None if it could say nothing in time."""
+    """The reads of one search: they share its bounds, and each returns None if it has no answer in time."""
 
     def __init__(self, db: Db, asked: Mapping[str, Any], *, most: int) -> None:
         self._db, self._asked, self._most = db, asked, most
@@ -110,9 +114,9 @@ class Scan:
     def walk(
         self, index: Index, fits: str, stretch: Stretch, *, first: Any = None, glance: bool = False
     ) -> Part | None:
-        """Go along an index, in its range of `first`, until enough is found or the bounds are reached.
+        """Follow an index, in its range of `first`, until enough is found or the bounds are reached.
 
-        A glance is one short slice, whatever is found.
+        A glance is one short slice, whatever it finds.
         """
         keys, looked_at, rows = list[Key](), 0, GLANCE_ROWS if glance else min(FIRST_ROWS, MOST_ROWS)
         while rows:
@@ -135,7 +139,10 @@ class Scan:
         return Part(keys=keys, reached=stretch.begins_at(), looked_at=looked_at)
 
     def collect(self, seen: str, stretch: Stretch, most: int) -> Part | None:
-        """Read what the common table expression `seen` reads, and choose what fits; None as well if there is more."""
+        """Read the rows of the common table expression `seen` and select the matches.
+
+        None also if there are more rows.
+        """
         direction = "DESC" if stretch.older else "ASC"
         rows = self.fetch(
             f"""WITH {seen}
@@ -157,7 +164,7 @@ class Scan:
         return within(self._db, limit_s, lambda: self._db.fetch(sql, {**self._asked, **more}))
 
     def _slice(self, index: Index, fits: str, stretch: Stretch, more: Mapping[str, Any]) -> list[Row] | None:
-        """Read so many rows: return those that fit, and the last of all; each with its number among them."""
+        """Read this many rows: return those that match, and the last of all; each with its number among them."""
         return self.fetch(
             f"""SELECT w.created_at, w.id, w.fits, w.number FROM (
               SELECT n.created_at, n.id, n.fits, row_number() OVER () AS number FROM (
@@ -170,7 +177,7 @@ class Scan:
         )
 
     def _next_rows(self, rows: int, took_s: float) -> int:
-        """Return how many rows the next slice may have, to end in time; none if the bounds are reached."""
+        """Return how many rows the next slice may have, to end in time; 0 if the bounds are reached."""
         self._left_s -= took_s
         if self._left_s <= 0:
             return 0
@@ -178,11 +185,11 @@ class Scan:
 
 
 def within(db: Db, limit_s: float, work: Callable[[], T]) -> T | None:
-    """Do some work whose statements go by indexes in their order; return None if one takes longer than the limit."""
+    """Run statements that follow indexes in their order; return None if one takes longer than the limit."""
     try:
         with bounded(db, limit_s):
             return work()
-    except Exception as error:  # Django wraps the driver's
+    except Exception as error:  # Django wraps the driver's error
         if isinstance(error, QueryCanceled) or isinstance(error.__cause__, QueryCanceled):
             return None
         raise
@@ -190,7 +197,7 @@ def within(db: Db, limit_s: float, work: Callable[[], T]) -> T | None:
 
 @contextmanager
 def bounded(db: Db, limit_s: float) -> Iterator[None]:
-    """Open a transaction whose statements go by indexes in their order, and end after `limit_s`."""
+    """Open a transaction whose statements follow indexes in their order, and end after `limit_s`."""
     with db.transaction():
         db.fetch(
             """SELECT set_config('statement_timeout', least(%s::float8, nullif(
