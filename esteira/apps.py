@@ -1,4 +1,4 @@
-"""The Django app: loads the job packages, lets job types submit, writes the schedules declared in code on migrate."""
+"""The Django app: it loads the job packages, installs the submitter, and writes declared schedules after `migrate`."""
 
 from __future__ import annotations
 
@@ -30,5 +30,7 @@ def _write_schedules(**_: Any) -> None:
     from esteira.keeper import declared
 
     db = DjangoConnection()
-    if db.fetch("SELECT to_regclass('esteira_release') IS NOT NULL")[0][0]:  # not after a migration backwards
+    if db.fetch("SELECT to_regclass('esteira_release') IS NOT NULL")[0][
+        0
+    ]:  # the table is missing after a migration backwards
         declared.write_declared(db)

@@ -1,7 +1,7 @@
-"""Django's system checks of Esteira's settings: each finding names the setting and says what to write instead.
+"""Django's system checks of Esteira's settings: each finding names the setting and a correct value.
 
-The database is not touched: `manage.py check` answers without one. A job package that cannot be imported never gets
-here, because it stops the start. `check --deploy` adds what only matters where mail leaves the machine.
+The checks do not use the database, so `manage.py check` works without one. They never see a job package that cannot be
+imported, because that stops the start. `check --deploy` adds findings that matter only where mail is really sent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REQUIRED = (
     "FILES_MAX_PER_ACCOUNT REDIS_URL REDIS_PREFIX RUN_DIR MANAGE_COMMAND MIGRATE_COMMAND CELERY_CONTROL"
 ).split()
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
-#: Beat's signs of life, a release's and those of publishing are made for turns that come no later.
+#: The heartbeats of beat and of releases, and the flags of publishing, need turns at least this often.
 KEEPER_MOST_S = 0.5
 #: Keys that the Redis transport and the keeper use beside the lists of the queues.
 TAKEN_QUEUE_NAMES = frozenset({UNACKED, UNACKED_INDEX, UNACKED_MUTEX, MARKER})
@@ -37,7 +37,7 @@ Findings = Iterator[CheckMessage]
 
 @register("esteira")
 def check_settings(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
-    """Look at everything that a process needs to start and to keep its promises."""
+    """Check everything that a process needs to start and to keep its promises."""
     missing = list(_missing())
     if missing:
         return missing
@@ -57,7 +57,7 @@ def check_settings(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
 
 @register("esteira", deploy=True)
 def check_deployment(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
-    """Look at what a laptop may do and a server should not."""
+    """Check what is allowed on a laptop but not on a server."""
     return list(_mail_arrives())
 
 
@@ -85,9 +85,9 @@ def _database() -> Findings:
         )
     if main.get("OPTIONS", {}).get("pool"):
         fix = "Leave it out: the worker forks, and a pool's threads do not survive that."
-        yield _error(3, "DATABASES['default']['OPTIONS'] asks for a connection pool.", fix)
+        yield _error(3, "DATABASES['default']['OPTIONS'] configures a connection pool.", fix)
     if not settings.USE_TZ:
-        yield _error(4, "USE_TZ is off.", "Write USE_TZ = True: every stored time carries its zone.")
+        yield _error(4, "USE_TZ is off.", "Write USE_TZ = True: every stored time has a time zone.")
 
 
 def _redis() -> Findings:
@@ -116,9 +116,7 @@ def _durations() -> Findings:
         fix = f"Write {LEASE.least:g} to {LEASE.most:g}: shorter leases end during ordinary pauses."
         yield _error(8, f"LEASE_SECONDS is {lease:g}.", fix)
     if not 0 < keeper <= KEEPER_MOST_S:
-        fix = (
-            f"Write {KEEPER_MOST_S:g} or less: lost jobs and due schedules are looked for once in that time."
-        )
+        fix = f"Write {KEEPER_MOST_S:g} or less: the keeper looks for lost jobs and due schedules this often."
         yield _error(9, f"KEEPER_SECONDS is {keeper:g}.", fix)
     if drain <= 0:
         yield _error(
@@ -126,8 +124,8 @@ def _durations() -> Findings:
         )
     elif drain <= lease:
         fix = (
-            f"Write {lease * 2.5:g} or more: within a lease, a worker that is told to stop can sit out a short "
-            "absence of the database and still hand its jobs back."
+            f"Write {lease * 2.5:g} or more: a stopping worker can then wait until a short outage of the "
+            "database is over, and still hand its jobs back."
         )
         yield _warning(1, f"DRAIN_SECONDS ({drain:g}) is not longer than LEASE_SECONDS ({lease:g}).", fix)
 
@@ -157,7 +155,7 @@ def _queues() -> Findings:
     places += [(job_type.queue, f"{job_type.name}, {job_type.where}") for job_type in registry.all()]
     for name, where in places:
         if name in TAKEN_QUEUE_NAMES:
-            fix = "Choose another: the Redis transport and the keeper keep their own things there."
+            fix = "Choose another: the Redis transport and the keeper use a Redis key of this name."
             yield _error(15, f"A queue has the name {name!r} ({where}).", fix)
 
 
@@ -165,7 +163,7 @@ def _job_types() -> Findings:
     modules = [job_type.fn.__module__ for job_type in registry.all()]
     for package in settings.JOB_PACKAGES:
         if not any(name == package or name.startswith(f"{package}.") for name in modules):
-            fix = "Declare a job type in it with @job, or take it out."
+            fix = "Declare a job type in it with @job, or remove it."
             yield _warning(3, f"JOB_PACKAGES names {package!r}, which declares no job type.", fix)
     if not settings.JOB_PACKAGES:
         fix = "Name the packages that hold your job types, with commas between them."
@@ -185,7 +183,7 @@ def _mail() -> Findings:
         fix = "Begin EMAIL_URL with smtp+tls:// (port 587) or smtp+ssl:// (port 465)."
         yield _warning(6, f"EMAIL_URL sends its password to {settings.EMAIL_HOST} unencrypted.", fix)
     if not settings.EMAIL_TIMEOUT:
-        fix = "Write 20: else a silent mail server holds a job until its time limit."
+        fix = "Write 20: otherwise an unresponsive mail server blocks a job until its time limit."
         yield _warning(7, "EMAIL_TIMEOUT (EMAIL_TIMEOUT_SECONDS) is not set.", fix)
 
 
@@ -193,7 +191,9 @@ def _migrate() -> Findings:
     owner = get_commands()["migrate"]
     if owner != "esteira":
         fix = "Put 'esteira' above it in INSTALLED_APPS."
-        yield _warning(8, f"`migrate` is {owner}'s: several at once would meet in the same tables.", fix)
+        yield _warning(
+            8, f"`migrate` comes from {owner}: several runs at once would change the same tables.", fix
+        )
 
 
 def _mail_arrives() -> Findings:

@@ -1,7 +1,7 @@
-"""Whether this process can still open anything: without descriptors it can neither work nor say that it cannot.
+"""Detect that this process cannot open anything any more: without file descriptors it can neither work nor report it.
 
-A process at its limit (`ulimit -n`) keeps the connections that it has, so it looks alive. It must end with an error, so
-that whoever supervises it starts another; nothing is lost by that.
+A process at its limit (`ulimit -n`) keeps its existing connections, so it looks alive. It must end with an error, so
+that its supervisor starts another one; no job is lost.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import resource
 import time
 from contextlib import suppress
 
-#: For so long in a row no descriptor could be opened: it will not get better by itself.
+#: If no descriptor could be opened for this long, the process will not recover by itself.
 PATIENCE_S = 5.0
-#: More than a connection to the database needs, beside those that are open above the limit.
+#: More than a connection to the database needs, in addition to the descriptors that are open above the limit.
 FEW = 64
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 
 
 class Descriptors:
-    """Tries to open one now and then."""
+    """Tries from time to time to open a descriptor."""
 
     def __init__(self) -> None:
         self._none_since: float | None = None
 
     def exhausted(self) -> bool:
-        """Try to open a descriptor; true if none could be opened for `PATIENCE_S`."""
+        """Try to open a descriptor; return True if none could be opened for `PATIENCE_S`."""
         now = time.monotonic()
         if _can_open():
             self._none_since = None
@@ -36,16 +36,16 @@ class Descriptors:
 
 
 def words() -> str:
-    """Say what is wrong and what helps."""
+    """Describe the problem and the remedy."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return (
         f"no file or connection could be opened for {PATIENCE_S:g} s, the limit is {limit} (ulimit -n); "
-        "this process ends, so that it can be started anew"
+        "this process ends, so that it can be restarted"
     )
 
 
 def allow_a_few_more() -> None:
-    """Raise this process's own limit a little, if the system lets it: what it says last needs a connection."""
+    """Raise this process's own limit a little, if the system allows it: the hand-back needs a connection."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft + FEW, hard))

@@ -1,7 +1,7 @@
-"""UUIDv7 (RFC 9562): ids that arrive in about the order of their making, so that B-trees grow at one end.
+"""UUIDv7 (RFC 9562): ids that arrive in about the order of their creation, so that B-trees grow at one end.
 
-Locality is all they are for: an id never orders jobs and never decides anything; the database's clock does.
-Python 3.14 has `uuid.uuid7`; this stands in for it on 3.11 to 3.13.
+They serve only this locality: an id never orders jobs and never decides anything; the database's clock does. Python
+3.14 has `uuid.uuid7`; this module replaces it on 3.11 to 3.13.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Signs of life: files that health checks look at, and how often workers announce themselves in the database."""
+"""Heartbeats: the files that health checks read, and how often workers announce themselves in the database."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from django.conf import settings
 
 ANNOUNCE_S = 5.0
-#: A worker that was silent this long is not counted on.
+#: A worker without a heartbeat for this long counts as gone.
 SILENT_S = 3 * ANNOUNCE_S
 
 
 def touch(name: str, sign: str = "alive") -> None:
-    """Show that a loop turns (alive) or does its work (ready): checks look at the age of these files in RUN_DIR."""
+    """Show that a loop runs (alive) or does its work (ready): health checks read the age of these files in RUN_DIR."""
     file = Path(settings.RUN_DIR) / f"{name}.{sign}"
     try:
         file.touch()
@@ -22,5 +22,5 @@ def touch(name: str, sign: str = "alive") -> None:
 
 
 def untouch(name: str, sign: str) -> None:
-    """Take a sign away at once, instead of letting it grow old."""
+    """Remove a file at once, instead of letting it become old."""
     (Path(settings.RUN_DIR) / f"{name}.{sign}").unlink(missing_ok=True)

@@ -1,16 +1,19 @@
-"""The gate of migrations: one process at a time changes the tables, and nobody starts before they are as it expects.
+"""The lock of migrations.
 
-`migrate` may be typed in any number of places at once. Each takes the same session lock by asking again and again
-outside a transaction: a waiter inside one would hold a snapshot, and CREATE INDEX CONCURRENTLY waits for those. The
-lock lives on the very connection that migrates. A migrator that is killed ends its connection, and PostgreSQL lets go
-of the lock once the statement that it was at has ended; then the next one begins that migration again, and passes over
-what stands.
+One process at a time changes the tables, and no process starts before its migrations are done.
 
-Web, worker and beat wait here at their start. Migrations are additive within a release, so processes of the one before
-go on meanwhile. New columns and constraints need a table for themselves (ACCESS EXCLUSIVE, or SHARE ROW EXCLUSIVE for
-foreign keys), for the moment that a change of the catalogue takes. Until a migrator has such a lock, everybody queues
-behind it: it waits for at most 2 s, then steps back for as long. What reads all rows, as building an index, marking
-rows and validating constraints do, keeps nobody from reading or writing the table; see `esteira.online_migrations`.
+`migrate` may be run in any number of places at once. Each run takes the same session lock by trying again and again
+outside a transaction: a waiting transaction would hold a snapshot, and CREATE INDEX CONCURRENTLY waits for those. The
+lock belongs to the same connection that migrates. If a migrating process is killed, its connection ends, and PostgreSQL
+releases the lock after the current statement. The next run then repeats that migration and skips the steps that are
+already done.
+
+Web, worker and beat wait here at their start. Migrations are additive within a release, so processes of the previous
+release go on meanwhile. New columns and constraints need an exclusive lock on a table (ACCESS EXCLUSIVE, or SHARE ROW
+EXCLUSIVE for foreign keys), for the short time of a catalogue change. Until the migrating process gets such a lock, all
+other statements queue behind it. So it waits for at most 2 s, and then pauses for as long. Steps that read all rows,
+such as building an index, marking rows and validating constraints, block no reader and no writer of the table; see
+`esteira.online_migrations`.
 """
 
 from __future__ import annotations
@@ -30,12 +33,12 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 from esteira.db import ConnectionLost, Db, PrivateConnection
 from esteira.errors import EsteiraError
 
-#: "esteira" in ASCII. Advisory locks belong to one database, so two installations on one server do not meet.
+#: "esteira" in ASCII. Advisory locks belong to one database, so two installations on one server do not conflict.
 LOCK_KEY = 0x65737465697261
 LOCK_TIMEOUT_S = 2.0
-#: So long the others have the table for themselves between two tries.
+#: Between two tries, other processes can use the table for this long.
 STEP_BACK_S = 2.0
-#: How long a run of `migrate` waits for tables that somebody holds, all its tries together.
+#: How long a run of `migrate` waits for tables that other transactions lock, in all its tries together.
 PATIENCE_S = 300.0
 TURN_S = 0.5
 REMIND_S = 15.0
@@ -52,7 +55,7 @@ class NotMigrated(EsteiraError):
 
 
 def migrate_alone(migrate: Callable[[], object], *, alias: str, say: Say) -> None:
-    """Run `migrate` while no other process migrates this database; `say` is told what is waited for."""
+    """Run `migrate` while no other process migrates this database; `say` gets each reason for waiting."""
     connection = connections[alias]
     with _alone(connection, say), _short_lock_waits(connection):
         _patiently(migrate, say)
@@ -68,7 +71,7 @@ def _alone(connection: BaseDatabaseWrapper, say: Say) -> Iterator[None]:
         yield
     finally:
         if connection.is_usable() and not _ask(connection, "SELECT pg_advisory_unlock(%s)", LOCK_KEY):
-            say("The connection was opened anew during the migration: another process may have migrated too.")
+            say("The connection was reopened during the migration: another process may have migrated too.")
 
 
 def _holder(connection: BaseDatabaseWrapper) -> str:
@@ -106,7 +109,7 @@ def _patiently(migrate: Callable[[], object], say: Say) -> None:
             if waited > PATIENCE_S:
                 raise NotMigrated(
                     f"A table stayed in use for {PATIENCE_S:g} s ({str(error.__cause__).splitlines()[0]}). "
-                    f"Find who holds it in pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
+                    f"Find the session that locks it in pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
                 ) from error
             say(f"\nA table is in use for more than {LOCK_TIMEOUT_S:g} s; stepping back, then trying again.")
             time.sleep(STEP_BACK_S)
@@ -122,14 +125,14 @@ def _ask(connection: BaseDatabaseWrapper, sql: str, value: int | str) -> object:
 def wait_until_migrated(timeout_s: float | None = None, *, turn: Callable[[], object] = lambda: None) -> None:
     """Return once the database answers and no migration is pending; raises NotMigrated after `timeout_s`.
 
-    Says in the log what it waits for. Calls `turn` every half second or so (a liveness file wants to be touched).
-    Leaves no connection open: a worker's parent may call it before it forks.
+    Logs the reason for waiting. Calls `turn` about every half second (for a heartbeat file). Leaves no connection open:
+    a worker's parent may call it before it forks.
     """
     _wait_while(_missing, timeout_s, turn)
 
 
 def wait_for_database(timeout_s: float) -> None:
-    """Return once the database answers; raises NotMigrated after `timeout_s`, and says in the log what it waits for."""
+    """Return once the database answers; raises NotMigrated after `timeout_s`, and logs the reason for waiting."""
     _wait_while(_silent, timeout_s, lambda: None)
 
 
@@ -152,7 +155,7 @@ def _wait_while(
 
 
 def _silent(db: Db) -> str:
-    """Say that the database does not answer, or nothing."""
+    """Return a text if the database does not answer, otherwise an empty one."""
     try:
         db.fetch("SELECT 1")
     except ConnectionLost as error:
@@ -161,7 +164,7 @@ def _silent(db: Db) -> str:
 
 
 def _missing(db: Db) -> str:
-    """Say what is missing, or nothing."""
+    """Return a text about pending migrations or a missing database, otherwise an empty one."""
     try:
         names = pending(db)
     except ConnectionLost as error:
@@ -171,7 +174,7 @@ def _missing(db: Db) -> str:
 
 
 def pending(db: Db) -> list[str]:
-    """Return the migrations of this release that the database has not seen; two short queries."""
+    """Return the migrations of this release that the database does not have; two short queries."""
     if not db.fetch("SELECT to_regclass('django_migrations') IS NOT NULL")[0][0]:
         return [name for name, _ in _wanted()]
     applied = {f"{app}.{name}" for app, name in db.fetch("SELECT app, name FROM django_migrations")}
@@ -182,7 +185,7 @@ def pending(db: Db) -> list[str]:
 
 @cache
 def _wanted() -> list[tuple[str, frozenset[str]]]:
-    """Return every migration of this release with those that it stands for (a squashed one)."""
+    """Return every migration of this release with those that it replaces (a squashed one)."""
     loader = MigrationLoader(None, ignore_no_migrations=True)
     return [
         (f"{app}.{name}", frozenset(f"{a}.{n}" for a, n in loader.disk_migrations[app, name].replaces))
@@ -191,7 +194,7 @@ def _wanted() -> list[tuple[str, frozenset[str]]]:
 
 
 def away(error: BaseException, *, alias: str = "default") -> str:
-    """Say that the database does not answer, where it was looked for, and what to do."""
+    """Describe that the database does not answer, its address, and what to do."""
     at = settings.DATABASES[alias]
     where = f"{at.get('HOST') or 'this machine'}:{at.get('PORT') or 5432}"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -204,7 +207,7 @@ def away(error: BaseException, *, alias: str = "default") -> str:
 
 
 class _Reminder:
-    """Says a thing at once, when it changes, and every now and then while it lasts."""
+    """Reports a text at once, again when it changes, and from time to time while it stays the same."""
 
     def __init__(self, say: Say) -> None:
         self.say, self.said, self._at = say, "", 0.0

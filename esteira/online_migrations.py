@@ -1,10 +1,10 @@
-"""Operations of migrations beside a running system: nobody waits for them, however many rows there are.
+"""Migration operations for a running system: no other process waits for them long, for any number of rows.
 
-They belong into migrations with `atomic = False`, so that each step commits, and lets go of its locks, before the next
-one begins. A migration that was cut off anywhere can be run again: what stands already is passed over, and an index
-whose build was cut off is built anew. Columns and constraints need a table for themselves for a moment, within the
-`lock_timeout` that `esteira.migration_lock` sets. Whatever reads all rows holds no lock that a reader or a writer could
-meet.
+They belong in migrations with `atomic = False`, so that each step commits and releases its locks before the next one
+begins. A migration that was interrupted at any point can be run again: finished steps are skipped, and an index whose
+build was interrupted is rebuilt. Columns and constraints need an exclusive lock on a table for a moment, within the
+`lock_timeout` that `esteira.migration_lock` sets. Steps that read all rows hold no lock that conflicts with a reader or
+a writer.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from esteira.migration_lock import PATIENCE_S, NotMigrated
 
-#: So many rows are looked at between two commits, a few milliseconds' work.
+#: This many rows are processed between two commits, which takes a few milliseconds.
 BATCH = 2000
-#: A batch that meets a row in use lets go of its other rows after so long, and tries again.
+#: If a row of a batch is locked for longer than this, the batch releases its other rows and tries again.
 ROW_WAIT = "200ms"
 ROW_PAUSE_S = 0.3
 
 
 class AddColumn(AddField):
-    """Add a column without a default or with a constant one, so that PostgreSQL writes no row anew."""
+    """Add a column without a default or with a constant one, so that PostgreSQL rewrites no row."""
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
@@ -61,7 +61,7 @@ class AddColumn(AddField):
 
 
 class LooseForeignKey(AlterField):
-    """Drop a foreign key's constraint; the other way `mend`, a function, is given the rows that point nowhere first."""
+    """Drop a foreign key's constraint; before the reverse step adds it, `mend` repairs rows without a target."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class LooseForeignKey(AlterField):
 
 
 class CreateTable(CreateModel):
-    """Create a table together with its indexes, or nothing; Django creates those at the migration's end."""
+    """Create a table together with its indexes, or nothing; Django creates those at the end of the migration."""
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
@@ -112,7 +112,7 @@ class CreateTable(CreateModel):
 
 
 class PutIndex(AddIndexConcurrently):
-    """Build an index beside the one that has its name, if any, which serves until the new one stands."""
+    """Build an index next to the old one of its name, if any, which is used until the new one is complete."""
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
         if _named(state, app_label, self.model_name_lower, self.index.name):
@@ -137,7 +137,7 @@ class PutIndex(AddIndexConcurrently):
 
 
 class DropIndex(RemoveIndexConcurrently):
-    """Drop an index that nobody needs any more."""
+    """Drop an index that is not used any more."""
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
@@ -155,7 +155,7 @@ class DropIndex(RemoveIndexConcurrently):
 
 
 def put_index(editor: DatabaseSchemaEditor, model: type[Model], index: Index) -> None:
-    """Make the index of that name stand, valid and as it is declared; there is always one of the two."""
+    """Build the index of that name, valid and as declared; one of the old and the new one always exists."""
     wanted, coming = _wanted(editor, model, index), _next(index)
     with _unhurried(editor.connection):
         if _standing(editor, index) != wanted:
@@ -170,7 +170,7 @@ def put_index(editor: DatabaseSchemaEditor, model: type[Model], index: Index) ->
 
 
 def drop_index(editor: DatabaseSchemaEditor, model: type[Model], index: Index) -> None:
-    """Drop it, and what a build that was cut off has left of it."""
+    """Drop the index, and the rest of an interrupted build of it."""
     with _unhurried(editor.connection):
         editor.remove_index(model, index, concurrently=True)
         editor.remove_index(model, _next(index), concurrently=True)
@@ -186,7 +186,7 @@ def add_foreign_key(
     how: str = "ON DELETE CASCADE",
     mend: Callable[[], None] | None = None,
 ) -> None:
-    """Add a foreign key; rows that are there are looked at in a step of its own, and before it `mend` is called."""
+    """Add a foreign key; existing rows are checked in a separate step, before which `mend` is called."""
     quoted = {key: editor.quote_name(value) for key, value in {"t": table, "n": name, "c": column}.items()}
     if not _ask(
         editor.connection,
@@ -204,7 +204,7 @@ def add_foreign_key(
 
 
 def in_batches(connection: BaseDatabaseWrapper, table: str, sql: str, *, rows: int = BATCH) -> None:
-    """Run `sql` for one span of ids after the other, with a commit each: from %(start)s on, before %(end)s or NULL."""
+    """Run `sql` for one span of ids after the other, each with a commit: from %(start)s on, before %(end)s or NULL."""
     start: UUID | None = UUID(int=0)
     while start:
         end = _ask(
@@ -227,17 +227,17 @@ def _batch(connection: BaseDatabaseWrapper, table: str, sql: str, span: Mapping[
                 raise
             if time.monotonic() > deadline:
                 raise NotMigrated(
-                    f"Rows of {table} stayed in use for {PATIENCE_S:g} s. "
-                    f"Find who holds them in pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
+                    f"Rows of {table} stayed in use for {PATIENCE_S:g} s. Find the session that locks them in "
+                    f"pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
                 ) from error
             time.sleep(ROW_PAUSE_S)
 
 
 @contextmanager
 def _unhurried(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Let a concurrent build wait for transactions that are older than it: nobody queues behind it meanwhile.
+    """Let a concurrent build wait for older transactions: no other process queues behind it meanwhile.
 
-    A time limit would end the wait, too, and leave an invalid index behind.
+    A time limit would also end this wait, and leave an invalid index behind.
     """
     before = _ask(connection, "SELECT current_setting('lock_timeout')", [])
     _ask(connection, "SELECT set_config('lock_timeout', '0', false)", [])
@@ -260,7 +260,7 @@ def _next(index: Index) -> Index:
 
 
 def _wanted(editor: DatabaseSchemaEditor, model: type[Model], index: Index) -> str:
-    """Let PostgreSQL write down what is declared, on an empty table with the same columns."""
+    """Let PostgreSQL print the declared definition, from an empty table with the same columns."""
     table = model._meta.db_table
     statement = index.create_sql(model, editor)
     statement.rename_table_references(table, "esteira_blank")
@@ -273,7 +273,7 @@ def _wanted(editor: DatabaseSchemaEditor, model: type[Model], index: Index) -> s
 
 
 def _standing(editor: DatabaseSchemaEditor, index: Index, *, schema: str = "") -> str | None:
-    """Return what a valid index is, behind its name and its table's; None if there is none."""
+    """Return the definition of a valid index without its name and its table's; None if there is none."""
     found: str | None = _ask(
         editor.connection,
         """SELECT substr(d.sql, strpos(d.sql, ' USING ')) FROM pg_index i, pg_get_indexdef(i.indexrelid) AS d(sql)

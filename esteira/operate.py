@@ -1,7 +1,7 @@
-"""What people do to jobs and queues: cancel, retry, pause, resume; for pages, API, admin and command line alike.
+"""Operators' actions on jobs and queues: cancel, retry, pause, resume; for pages, API, admin and command line alike.
 
-Each is one transaction on the caller's connection. A job's state is written by `record`; losing to somebody else is an
-error here, because a person waits for the answer and must see what happened instead.
+Each action is one transaction on the caller's connection. `record` writes the state of a job. If another process has
+changed the job first, that is an error here, because a person waits for the answer and must see what happened instead.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ log = logging.getLogger("esteira.operate")
 
 
 def cancel(job_id: UUID, *, by: str, force: bool = False) -> str:
-    """End a waiting job, or ask a running one to stop; return its state: cancelled, or running until it obeys.
+    """Cancel a waiting job, or request a running one to stop; return its state: cancelled, or running until it stops.
 
-    `force` makes the worker end the job's process. Cancelling a cancelled job changes nothing. Raises NotFound, or
-    StateConflict if the job has ended otherwise, or Held if another transaction holds it for more than two seconds.
+    `force` makes the worker kill the job's process. Cancelling a cancelled job changes nothing. Raises NotFound, or
+    StateConflict if the job has ended otherwise, or Held if another transaction locks it for more than two seconds.
     """
     bounds.BY.check("by", by)
     db = DjangoConnection()
@@ -43,10 +43,10 @@ def cancel(job_id: UUID, *, by: str, force: bool = False) -> str:
 
 
 def retry(job_id: UUID, *, by: str) -> None:
-    """Send a failed, dead, cancelled or expired job back to its queue with a clean slate.
+    """Put a failed, dead, cancelled or expired job back into its queue, with its failures and its outcome cleared.
 
-    Raises NotFound, StateConflict (SecretsRemoved among them), Held, or UniqueConflict if another job holds its unique
-    key by now.
+    Raises NotFound, StateConflict (SecretsRemoved among them), Held, or UniqueConflict if another job has its unique
+    key now.
     """
     bounds.BY.check("by", by)
     db = DjangoConnection()
@@ -78,7 +78,7 @@ def pause(queue: str, *, by: str, reason: str = "") -> None:
                  paused_by = excluded.paused_by, reason = excluded.reason""",
             [queue, by, reason],
         )
-    log.info("queue %s is paused by %s: %s", queue, by, reason or "no reason given")
+    log.info("queue %s was paused by %s: %s", queue, by, reason or "no reason given")
 
 
 def resume(queue: str, *, by: str) -> None:
@@ -90,7 +90,7 @@ def resume(queue: str, *, by: str) -> None:
         db.fetch(
             "UPDATE esteira_queue SET paused_at = NULL, paused_by = '', reason = '' WHERE name = %s", [queue]
         )
-    log.info("queue %s is resumed by %s", queue, by)
+    log.info("queue %s was resumed by %s", queue, by)
 
 
 def _conflict(db: Db, job_id: UUID) -> UniqueConflict:
@@ -99,7 +99,10 @@ def _conflict(db: Db, job_id: UUID) -> UniqueConflict:
 
 
 def _refuse_unknown(db: Db, queue: str) -> None:
-    """A typing mistake must not look like a paused queue; a queue that only a newer worker reads is known too."""
+    """Refuse an unknown queue, so that a typing mistake does not look like a paused queue.
+
+    A queue that only a newer worker reads is known too.
+    """
     rows = db.fetch(
         """SELECT name FROM esteira_queue
            UNION SELECT jsonb_array_elements_text(queues) FROM esteira_worker WHERE jsonb_typeof(queues) = 'array'"""

@@ -1,10 +1,10 @@
-"""Two roles of PostgreSQL: one owns the tables and migrates, the other works with their rows and changes no table.
+"""Two PostgreSQL roles: one owns the tables and migrates, the other works with their rows and cannot change a table.
 
-The setting DATABASE_OWNER, a dictionary like one of DATABASES, names the owner; DATABASES names the role that works.
-Where there is no such setting, or both are one role, nothing here does anything. The role that works is made if it is
-missing, and gets the password of DATABASES if it cannot connect with that one; so a new installation, a restored one
-and one whose password was changed all come right with the next `migrate`. Nothing is written where nothing lacks.
-It may read, insert, change and delete rows, and no more: no guard, trigger or index is its to remove.
+The setting DATABASE_OWNER, a dictionary like one of DATABASES, names the owner; DATABASES names the working role.
+Without that setting, or if both are one role, this module does nothing. The working role is created if it is missing,
+and its password is set to that of DATABASES if it cannot connect with it. So the next `migrate` corrects a new
+installation, a restored one and one whose password was changed. Nothing is written if nothing is missing. The working
+role may read, insert, change and delete rows, and nothing else: it can remove no guard, trigger or index.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from psycopg.errors import InsufficientPrivilege
 
 from esteira.errors import EsteiraError
 
-#: How a database is reached, and as whom.
+#: The parts of a database's address, and of the login.
 ADDRESS = ("NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")
-#: What the role that works may do with rows.
+#: The rights of the working role on rows.
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 CONNECT_S = 3
 
 Address = Mapping[str, Any]
 
-#: The tables, or sequences, of the schema for which the role lacks a right; those of other owners are not ours to give.
+#: The tables, or sequences, of the schema for which the role lacks a right; only the owner of a table can grant it.
 _LACKING = """
     SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = current_schema() AND pg_has_role(c.relowner, 'USAGE')
@@ -52,7 +52,7 @@ _KINDS = (
         sql.SQL("USAGE"),
     ),
 )
-#: Whether what this role makes later in the schema is the other one's to use as well.
+#: Whether the working role gets rights on the tables that the owner creates later in the schema.
 _HAS_LATER = """
     SELECT 1 FROM pg_default_acl d, aclexplode(d.defaclacl) a
     WHERE d.defaclrole = current_user::regrole AND d.defaclnamespace = current_schema()::regnamespace
@@ -60,7 +60,7 @@ _HAS_LATER = """
 
 
 class OwnerMayNot(EsteiraError):
-    """The role that owns the tables may not make, or change, the one that works."""
+    """The role that owns the tables may not create or change the working role."""
 
     code = "owner-may-not"
     status = 503
@@ -68,7 +68,7 @@ class OwnerMayNot(EsteiraError):
 
 @contextmanager
 def as_owner(alias: str = "default") -> Iterator[Address | None]:
-    """Let this thread's connection be the owner's meanwhile; yields the address of the role that works, or None."""
+    """Connect this thread as the owner during the block; yields the address of the working role, or None."""
     owner: Address = getattr(settings, "DATABASE_OWNER", None) or {}
     connection = connections[alias]
     working = {name: connection.settings_dict[name] for name in ADDRESS}
@@ -85,9 +85,9 @@ def as_owner(alias: str = "default") -> Iterator[Address | None]:
 
 
 def let_work(working: Address, alias: str = "default") -> None:
-    """Make the role that works, if it is missing, and give it what it lacks; the connection is the owner's.
+    """Create the working role if it is missing, and grant its missing rights; the connection is the owner's.
 
-    One process at a time, as migrations are. Raises OwnerMayNot.
+    Runs in one process at a time, like migrations. Raises OwnerMayNot.
     """
     connection, role = connections[alias], str(working["USER"])
     try:
@@ -100,13 +100,13 @@ def let_work(working: Address, alias: str = "default") -> None:
         if not isinstance(error.__cause__, InsufficientPrivilege):
             raise
         raise OwnerMayNot(
-            f"The role of DATABASE_OWNER_URL may not make, or change, {role}, the role of DATABASE_URL "
-            f"({str(error).splitlines()[0]}). Make it as a superuser, with its password, or give DATABASE_URL alone."
+            f"The role of DATABASE_OWNER_URL may not create or change {role}, the role of DATABASE_URL "
+            f"({str(error).splitlines()[0]}). Create it as a superuser, with its password, or set only DATABASE_URL."
         ) from error
 
 
 def _give_rights(connection: BaseDatabaseWrapper, role: str) -> None:
-    """Let a role work with every row that there is, and with those of tables that come later."""
+    """Give a role the rights on all existing rows, and on those of tables that are created later."""
     ask = "SELECT current_schema(), has_schema_privilege(%(role)s, current_schema(), 'USAGE')"
     ((name, may_use),) = _fetch(connection, ask, role)
     schema, to = sql.Identifier(name), sql.Identifier(role)
@@ -121,7 +121,7 @@ def _give_rights(connection: BaseDatabaseWrapper, role: str) -> None:
 
 
 def _gets_in(working: Address) -> bool:
-    """Whether the role can connect. If another thing than its password is to blame, it gets the same one again."""
+    """Return whether the role can connect. After a failure for another reason, the same password is set again."""
     asked = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
     given = {option: working[name] for option, name in asked.items() if working[name]}
     try:
@@ -132,7 +132,7 @@ def _gets_in(working: Address) -> bool:
 
 
 def _set_password(connection: BaseDatabaseWrapper, role: str, password: str) -> None:
-    """Send the checksum that the server would keep of it, so that no log of the server can hold the password."""
+    """Send the checksum that the server would store, so that no log of the server can contain the password."""
     connection.ensure_connection()
     kept = connection.connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
     _do(connection, "ALTER ROLE {} LOGIN PASSWORD {}", sql.Identifier(role), sql.Literal(kept.decode()))

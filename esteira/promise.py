@@ -1,6 +1,6 @@
-"""The promise as queries: what holds in every database, whatever was killed, restarted or lost on the way.
+"""The promise as queries: rules that hold in every database, after any sequence of kills, restarts and losses.
 
-Each query returns the ids of the jobs that break it. Nothing is changed, and the tests of crashes ask the same queries
+Each query returns the ids of the jobs that break its rule. Nothing is changed, and the crash tests run the same queries
 as `manage.py jobs check`. They read all events of the jobs in question, so they are for an operator, not for a page.
 """
 
@@ -16,14 +16,14 @@ from esteira.record.rescue import MAX_SUSPICION
 
 #: Events that end an attempt, or take it from its owner; an attempt has at most one of them.
 ENDS_OF_AN_ATTEMPT = ("retry_scheduled", "rescued", "failed", "dead", "cancelled")
-#: A lease that ended so long ago should have been rescued.
+#: A job whose lease ended this long ago should have been rescued.
 RESCUE_S = 300
-#: So many jobs of a broken promise are returned at most.
+#: At most this many jobs of a broken promise are returned.
 MOST = 1_000
 
 
 class Fetches(Protocol):
-    """What runs a query."""
+    """An object that runs a query."""
 
     def fetch(self, sql: str, params: Params = ()) -> list[Row]: ...
 
@@ -44,7 +44,7 @@ PROMISES = (
                HAVING count(*) + (j.state = 'succeeded' AND j.attempt = e.attempt)::int > 1""",
     ),
     Promise(
-        rule="The numbers of attempts only rise, and no event names one that never was.",
+        rule="Attempt numbers only rise, and no event names an attempt that never existed.",
         sql="""SELECT DISTINCT job_id FROM (
                  SELECT e.job_id, e.attempt, j.attempt AS last, e.kind = 'late_result' AS late,
                    max(e.attempt) OVER (PARTITION BY e.job_id ORDER BY e.id) AS so_far
@@ -52,7 +52,7 @@ PROMISES = (
                WHERE attempt > last OR attempt < so_far AND NOT late""",
     ),
     Promise(
-        rule="A job leaves an end state by an operator's retry only.",
+        rule="A job leaves an end state only by an operator's retry.",
         sql="""SELECT e.job_id FROM esteira_jobevent e JOIN j ON j.id = e.job_id GROUP BY e.job_id
                HAVING count(*) FILTER (WHERE e.kind IN ('failed', 'dead', 'cancelled'))
                  > count(*) FILTER (WHERE e.kind = 'retried') + 1""",
@@ -75,7 +75,7 @@ PROMISES = (
                WHERE f.attached_at IS NOT NULL AND (f.attempt <> j.attempt OR j.state <> 'succeeded')""",
     ),
     Promise(
-        rule="Times do not run backwards.",
+        rule="The times of a job are in order.",
         sql="""SELECT j.id FROM j WHERE j.finished_at < j.started_at OR j.started_at < j.claimed_at
                  OR j.claimed_at < j.created_at""",
     ),
@@ -88,7 +88,7 @@ PROMISES = (
 
 
 def broken(db: Fetches, since: timedelta | None = None) -> Iterator[tuple[Promise, list[Row]]]:
-    """Yield each promise with the jobs that break it, 1,000 at most; of jobs accepted within `since`, or of all."""
+    """Yield each promise with at most 1,000 jobs that break it; of the jobs accepted within `since`, or of all."""
     asked = {
         "ends": list(ENDS_OF_AN_ATTEMPT),
         "suspicion": MAX_SUSPICION,

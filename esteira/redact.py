@@ -1,7 +1,8 @@
-"""What may be shown of a job's parameters: everything but secrets.
+"""Hide secrets in a job's parameters before they are shown.
 
-Rows hold secrets in clear, because the job needs them; whatever shows a job (pages, API, admin, command line) asks here
-first. A parameter is hidden whole if a secret may be anywhere inside it. What this release does not know is hidden too.
+Rows hold secrets in clear text, because the job needs them. Everything that shows a job (pages, API, admin, command
+line) calls this module first. A whole parameter is hidden if a secret may be anywhere inside it. A job type that this
+release does not have is hidden too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from esteira.job_types.secret import open_names
 from esteira.values.misfits import STARS
 
 HIDDEN = STARS
-#: Parameters that are no JSON object are a fault of whoever wrote the row; they are shown under this name.
+#: Parameters that are not a JSON object come from a row written by hand; they are shown under this name.
 NO_OBJECT = "(no object)"
 
 

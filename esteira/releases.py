@@ -1,9 +1,9 @@
-"""Which release is the newest one that lives? Only that one writes its declarations of schedules.
+"""Determine the newest running release: only that one writes its declarations of schedules.
 
-During a roll-out, processes of two releases start side by side, in any order, and each of them migrates. A release is
-known by a fingerprint of what it declares, and numbered when it is first seen; every process of it says now and then
-that it lives. So a process of an older release leaves newer declarations alone for as long as one newer process lives;
-after a roll-back nobody does, and the older one writes its own again.
+During a rollout, processes of two releases start side by side, in any order, and each of them migrates. A release is
+identified by a fingerprint of its declarations, and numbered when it is first stored; each of its processes regularly
+stores a heartbeat for it. So a process of an older release leaves newer declarations alone as long as one newer process
+runs. After a rollback no newer process runs, and the older release writes its own declarations again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from esteira.db import Db
 from esteira.job_types.registry import JobType, registry
 
-#: A process says that its release lives this often at most, and a release that said nothing for so long does not live.
+#: The shortest time between two heartbeats of a release, and the time without one after which it does not run any more.
 SAY_S, SILENT_S = 4.0, 15.0
 
 
@@ -49,7 +49,7 @@ def fingerprint() -> str:
 
 
 def say_alive(db: Db) -> None:
-    """Say that this release lives; many processes share the row, so whoever finds it locked or fresh passes by."""
+    """Store a heartbeat of this release; many processes share the row, so a locked or recent one is skipped."""
     db.fetch(
         """
         WITH said AS (
@@ -66,7 +66,7 @@ def say_alive(db: Db) -> None:
 
 
 def is_newest(db: Db) -> bool:
-    """Whether no process of a newer release lives. A moment in the future was stored by a clock that was ahead."""
+    """Return whether no process of a newer release runs; a moment in the future came from a clock that was ahead."""
     rows = db.fetch(
         """SELECT 1 FROM esteira_release mine JOIN esteira_release newer ON newer.id > mine.id
            WHERE mine.fingerprint = %(me)s

@@ -1,8 +1,8 @@
-"""What `celery worker` and `celery beat` were asked for, checked before anything starts, forks or is detached.
+"""Check the switches of `celery worker` and `celery beat` before anything starts, forks or is detached.
 
-Celery's own commands are the front door, so each of their switches works here, or is refused with a sentence; the
-table in docs/celery-switches.md has them all, and a test goes through it. Refused is what would run no job (another
-pool), break a promise (a limit that ends a hint), or be ignored without a word. Nothing is held here.
+Celery's own commands start the processes, so each of their switches works here, or is refused with an explanation; the
+table in docs/celery-switches.md lists them all, and a test compares it. A switch is refused if it would run no job
+(another pool), break a promise (a limit that ends a hint), or be silently ignored. This module keeps no state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from django.conf import settings
 
 KEEPER = "esteira.keeper.scheduler:KeeperScheduler"
 
-#: Options of Celery that are refused if they are given, whatever their value, and why.
+#: Celery's options that are refused with any value, and why.
 WORKER_REFUSES = {
     "beat": "run `celery beat` beside the worker: a beat inside one goes on when its worker is dead.",
     "schedule_filename": "schedules are kept in the database; there is no file of them.",
@@ -37,24 +37,27 @@ BEAT_REFUSES = {
     "hostname": "beat takes no remote control, so it has no name there.",
     "executable": "beat goes on in the same program; start it with the Python that you need.",
 }
-#: Global options and environment variables by which a process would leave the others' settings.
+#: Global options and environment variables that would give a process other settings than the rest.
 ELSEWHERE_REFUSES = {
     "config": "settings come from the environment (.env.example).",
     "loader": "settings come from the environment (.env.example).",
 }
 BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
-#: Options that Celery reads only while it goes into the background.
+#: Options that Celery reads only while it detaches into the background.
 ONLY_DETACHED = {"umask": "only with --detach.", "executable": "only with --detach."}
 
 
 def check(app: Celery, *, log_level: str) -> None:
-    """Have the app's worker and beat check what they were asked for; `log_level` is theirs if nobody says another."""
+    """Make the app's worker and beat check their switches; `log_level` is used unless the command line sets another."""
     for command, rules in (("worker", _worker), ("beat", _beat)):
         app.user_options[command].add(_Last(f"--{command}-check", rules, log_level))
 
 
 class _Last(click.Option):
-    """An option that nobody gives. Click looks at it last, so all others are read, and Celery has not begun yet."""
+    """A hidden option that is never given.
+
+    Click processes it last, so all others are read, and Celery has not begun yet.
+    """
 
     def __init__(self, name: str, rules: Callable[[_Asked], None], log_level: str) -> None:
         super().__init__([name], hidden=True, expose_value=False)
@@ -83,7 +86,7 @@ class _Asked:
         }
 
     def given(self, name: str, ctx: click.Context | None = None) -> bool:
-        """Whether an option was written on the command line, or in the environment variable that stands for it."""
+        """Return whether an option was given on the command line, or by its environment variable."""
         source = (ctx or self.ctx).get_parameter_source(name)
         return source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
@@ -98,11 +101,11 @@ class _Asked:
 
 
 def _everywhere(asked: _Asked) -> None:
-    """Check what worker and beat have in common."""
+    """Check the options that worker and beat have in common."""
     if asked.rest:
         asked.refuse(
             " ".join(asked.rest),
-            "no option; Celery would take it for a setting, and settings come from the environment (.env.example).",
+            "not an option; Celery would take it for a setting, and settings come from the environment (.env.example).",
         )
     if asked.ctx.parent is not None:
         asked.refuse_given(ELSEWHERE_REFUSES, asked.ctx.parent)
@@ -133,7 +136,7 @@ def _worker(asked: _Asked) -> None:
 
 
 def _in_the_background(asked: _Asked) -> None:
-    """Refuse what is lost on the way: Celery starts the worker a second time there, with `-D` taken out of the line."""
+    """Refuse options that are lost with --detach, because Celery then starts the worker again without `-D`."""
     if not {"-D", "--detach"} & set(sys.argv):
         asked.refuse(
             "detach", "write it by itself, not together with other letters or as an environment variable."
@@ -151,14 +154,14 @@ def _numbers(asked: _Asked) -> None:
         most, least = asked.params["autoscale"]
         if least < 1:
             asked.refuse(
-                "autoscale", f"write the most and the least, {max(most, 1)},1: with no process, jobs wait."
+                "autoscale", f"write maximum and minimum, {max(most, 1)},1: without a process, jobs wait."
             )
         if asked.given("concurrency"):
             asked.refuse("concurrency", "give this or --autoscale, not both.")
 
 
 def _queues(asked: _Asked) -> None:
-    """Read names as people write them, and refuse those that nothing is ever sent to."""
+    """Read queue names as people type them, and refuse those that no job is ever sent to."""
     if not (asked.given("queues") or asked.given("exclude_queues")):
         return
     django.setup()  # the job types name the queues
@@ -180,7 +183,7 @@ def _queues(asked: _Asked) -> None:
 
 
 def _names(asked: _Asked, name: str) -> list[str]:
-    """Return the names that a list between commas holds, each once, without the blanks around them."""
+    """Return the names in a comma-separated list, each once, without the spaces around them."""
     names = [one.strip() for one in asked.params[name]]
     if not all(names):
         asked.refuse(name, "a name is empty; write them as a,b.")

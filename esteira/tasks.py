@@ -1,7 +1,7 @@
-"""Celery's door: one Celery task per job type, under the type's own name, so that Flower shows jobs as what they are.
+"""Register one Celery task per job type, under the type's own name, so that Flower shows jobs by their types.
 
-Celery imports this module in workers when Django is ready. Queues come from the declared job types and JOB_QUEUES, and
-have no exchange of their own: a wiped Redis leaves nothing to declare again.
+Celery imports this module in workers when Django is ready. The queues come from the declared job types and JOB_QUEUES,
+and have no exchange of their own, so after Redis was wiped nothing has to be declared again.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ ID_LENGTH = 36
 def door(task: Any, *ids: str, **others: Any) -> None:
     if not ids or others or any(len(str(one)) != ID_LENGTH for one in ids):
         log.warning(
-            "a message of type %s was no hint; it is dropped: submit jobs, do not call them", task.name
+            "a message of type %s was not a hint; it is dropped: submit jobs instead of calling tasks",
+            task.name,
         )
         return
     pool_runner.run_hint(ids, task.request.id)
 
 
-_register: Any = shared_task  # its published types do not know `Request`
+_register: Any = shared_task  # its published types do not include `Request`
 for _kind in registry.all():
     _register(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=request.REQUEST)
 

@@ -1,9 +1,9 @@
-"""Celery's remote control where it meets jobs: what would stop them without a word is refused with a sentence.
+"""Celery's remote control applied to jobs: a command that would silently stop jobs is refused with an explanation.
 
-Flower's buttons and `celery control` send these commands; `esteira.worker.steering` decides whether a worker listens to
-them. For Celery's own tasks they do what Celery says. A hint that a worker keeps back is missing in Redis, so the
-keeper sends it again and again: no command may make a worker hoard hints, or leave it with nothing to read or nobody to
-work. Nothing is held here.
+Flower's buttons and `celery control` send these commands; `esteira.worker.steering` decides whether a worker obeys
+them. For Celery's own tasks they work as Celery documents them. A hint that a worker holds back is missing in Redis, so
+the keeper publishes it again and again. Therefore no command may make a worker collect hints, or leave it without a
+queue or without a pool process. This module keeps no state.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Complaint = Callable[..., str]
 
 
 def guard() -> None:
-    """Put a check before each command that can harm; call it once in a process."""
+    """Put a check before each command that can do harm; call it once in a process."""
     for complaint in (
         rate_limit,
         time_limit,
@@ -36,18 +36,18 @@ def guard() -> None:
 
 
 def limited_by_celery(task_name: str) -> bool:
-    """Whether Celery may hold messages of a task back; hints it may not."""
+    """Return whether Celery may hold back messages of a task; it must not hold back hints."""
     return task_name not in registry.names()
 
 
-# Each of these is named like its command, takes what that takes, and returns what is wrong with it, or nothing.
+# Each of these functions has the name and the arguments of its command; it returns an error text, or an empty one.
 
 
 def rate_limit(state: Any, task_name: str = "", **_: Any) -> str:
     if limited_by_celery(task_name):
         return ""
     return (
-        f"{task_name} is a job type; a hint that waits in a worker is sent again, so Celery's rate limits would "
+        f"{task_name} is a job type; a hint that waits in a worker is published again, so Celery's rate limits would "
         "stop it. Pause its queue, or give it a queue of its own and a worker with few processes."
     )
 
@@ -73,13 +73,17 @@ def pool_shrink(state: Any, n: Any = 1, **_: Any) -> str:
     return ""
 
 
-def autoscale(state: Any, max: Any = None, min: Any = None, **_: Any) -> str:  # noqa: A002  (Celery's names)
+def autoscale(state: Any, max: Any = None, min: Any = None, **_: Any) -> str:  # noqa: A002  (Celery's argument names)
     scaler = state.consumer.controller.autoscaler
     if scaler is None:
         return "This worker was started without --autoscale."
     least = int(scaler.min_concurrency if min is None else min)
     most = int(scaler.max_concurrency if max is None else max)
-    return "" if 1 <= least <= most else f"At least 1, and the most not below the least: not {most},{least}."
+    return (
+        ""
+        if 1 <= least <= most
+        else f"The minimum must be at least 1, and the maximum not below it: not {most},{least}."
+    )
 
 
 def add_consumer(state: Any, queue: str = "", **_: Any) -> str:

@@ -80,7 +80,7 @@ def test_an_owner_who_may_make_no_role_says_so(place: Place) -> None:
         place.admin.execute(f"ALTER ROLE {place.name}_owner CREATEROLE")
 
     assert done.returncode == 1
-    assert f"may not make, or change, {place.name}_app, the role of DATABASE_URL" in done.stderr
+    assert f"may not create or change {place.name}_app, the role of DATABASE_URL" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -155,7 +155,7 @@ def test_the_next_migrate_mends_a_password_and_rights_that_were_lost(place: Plac
 @pytest.mark.parametrize(
     ("command", "what_to_do"),
     [
-        ("", "name that one in DATABASE_OWNER_URL."),
+        ("", "name that role in DATABASE_OWNER_URL."),
         ("docker compose run --rm migrate", "run `docker compose run"),
     ],
 )

@@ -20,10 +20,10 @@ EVENT = """INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, 
 #: What breaks each rule, as nothing of Esteira does: past its triggers.
 BREAKS = {
     "An attempt ends at most once.": [EVENT.format(kind="'dead'", attempt="attempt")],
-    "The numbers of attempts only rise, and no event names one that never was.": [
+    "Attempt numbers only rise, and no event names an attempt that never existed.": [
         EVENT.format(kind="'rescued'", attempt="attempt + 1")
     ],
-    "A job leaves an end state by an operator's retry only.": [
+    "A job leaves an end state only by an operator's retry.": [
         EVENT.format(kind="'dead'", attempt="0"),
         EVENT.format(kind="'failed'", attempt="0"),
     ],
@@ -32,7 +32,7 @@ BREAKS = {
            SELECT gen_random_uuid(), id, 'a', 'text/plain', 0, '', attempt + 1, clock_timestamp(), clock_timestamp()
            FROM esteira_job WHERE id = %(id)s"""
     ],
-    "Times do not run backwards.": [
+    "The times of a job are in order.": [
         "UPDATE esteira_job SET claimed_at = created_at - interval '1 s' WHERE id = %(id)s"
     ],
     PROMISES[4].rule: ["UPDATE esteira_job SET suspicion = 99 WHERE id = %(id)s"],
@@ -104,7 +104,7 @@ def test_a_tick_with_a_job_and_a_skip_is_found(runner: Runner, core: PrivateConn
 
 def test_older_jobs_are_left_out_unless_all_are_asked_for(runner: Runner, core: PrivateConnection) -> None:
     answer = ended(runner)
-    break_it(core, BREAKS["Times do not run backwards."], answer.id)
+    break_it(core, BREAKS["The times of a job are in order."], answer.id)
     break_it(
         core, ["UPDATE esteira_job SET created_at = created_at - interval '3 d' WHERE id = %(id)s"], answer.id
     )

@@ -1,6 +1,7 @@
-"""`migrate`, as Django has it, but safe to type in several places at once (see `esteira.migration_lock`).
+"""Django's `migrate`, made safe to run in several places at once (see `esteira.migration_lock`).
 
-Where settings name an owner of the tables, it migrates, and the role that works gets its rights (`esteira.owner`).
+If the settings name an owner of the tables, it migrates as that owner, and grants the working role its rights
+(`esteira.owner`).
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ class Command(Migrate):
 
             def migrate() -> None:
                 if working is not None:
-                    let_work(working, alias)  # before: what is made now is for both
+                    let_work(working, alias)  # before: new tables get the rights by default
                 super(Command, self).handle(*args, **options)
                 if working is not None:
-                    let_work(working, alias)  # after: what a restored database holds
+                    let_work(working, alias)  # after: tables of a restored database get the rights
 
             try:
                 if options["plan"] or options["check_unapplied"]:
@@ -50,5 +51,5 @@ class Command(Migrate):
 def _may_not(alias: str) -> str:
     role = connections[alias].settings_dict["USER"]
     elsewhere = not settings.MIGRATE_COMMAND.startswith(settings.MANAGE_COMMAND)
-    what_to_do = f"run `{settings.MIGRATE_COMMAND}`" if elsewhere else "name that one in DATABASE_OWNER_URL"
+    what_to_do = f"run `{settings.MIGRATE_COMMAND}`" if elsewhere else "name that role in DATABASE_OWNER_URL"
     return f"The role {role} may not change tables. Migrations run as the role that owns them: {what_to_do}."
