@@ -46,7 +46,7 @@ def is_open(wrapper: BaseDatabaseWrapper) -> bool:
 
 
 def _calm(raw: psycopg.Connection[Any]) -> None:
-    """Cancel the statement that a time limit interrupted; only then does the connection show whether it is open."""
+    """Cancel the statement that a time limit interrupted, so that the connection shows its transaction's state."""
     deadline = time.monotonic() + CALM_S
     with suppress(psycopg.Error):
         raw.cancel_safe(timeout=CALM_S)

@@ -2,10 +2,10 @@
 
 Checking parameters and making a unique key run code of a type's author, and a database error of that code looks like
 one of Esteira's. If it were taken for an unavailable database, it would end the turn, in each turn, as long as the
-type's code fails. So this function raises no such error, and no exception that ends a process. Only Ctrl-C passes.
+type's code fails. So `run` raises no such error, and no exception that ends a process. Only Ctrl-C passes.
 
 Such code may read through Django's connections. Beat has no requests, so Django does not close a broken or old
-connection there; this function does.
+connection there; `run` does.
 """
 
 from __future__ import annotations

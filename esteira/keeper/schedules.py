@@ -162,7 +162,7 @@ def _note(db: Db, one: Due, error: Exception) -> None:
     )
     if noted:
         log.error(
-            "the ticks of schedule %s could not be written, attempt %s: %s", one.name, noted[0][0], text
+            "the ticks of schedule %s could not be written (failure %s): %s", one.name, noted[0][0], text
         )
 
 

@@ -24,9 +24,7 @@ from esteira.states import RETRYABLE, State
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which jobs.
-
-    In any of these states, of any of these types, in this queue, of this account, created between two moments.
+    """A filter for jobs: any of these states and types, a queue, an account, and created between two moments.
 
     If nothing is given, all jobs match. A further condition is one more entry of `conditions` and of `asked`.
     """
@@ -99,7 +97,7 @@ def search(db: Db, wanted: Wanted, *, start: Key | None = None, older: bool = Tr
         return _merged([own], most, older=older)
     parts, states = list[Part](), list[str]()
     for state in wanted.states:
-        # If succeeded jobs are wanted, the walk that finds them also meets all other jobs.
+        # If succeeded jobs are wanted, the walk that finds them also reads all other jobs.
         part = None if State.SUCCEEDED in wanted.states else _by_its_index(reads, wanted, stretch, state)
         if part is None:
             states.append(state)

@@ -1,4 +1,4 @@
-"""SQL that reads waiting or running rows through the indexes of publishing and of claims, for lists of few of them.
+"""SQL for lists of waiting or running jobs, which are usually few: it uses the indexes of publishing and of claims.
 
 Each statement reads `cap` rows at most, in its index's own order, and says of each whether it fits. Those that wait and
 have no hint are in one range of an index for each list that the view esteira_backlog names (queue, priority, type, in

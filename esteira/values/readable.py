@@ -1,4 +1,4 @@
-"""Make any stored row showable: a single invalid value is marked, and the rest is shown as usual.
+"""Prepare any stored row for display: a single invalid value is marked, and the rest is shown as usual.
 
 The input checks and the constraints keep such values out. But a row of an old release, or one that was written by hand
 without the constraints, may hold them, and must not make a whole list fail. Pure: importable before Django.

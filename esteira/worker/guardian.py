@@ -99,8 +99,7 @@ class _Guardian:
     def _listen(self) -> None:
         told = os.read(self._reader, 1024 * _PID.size)
         if not told:
-            # The worker is about to end, or has become another program with its old process id and a guardian of its
-            # own.
+            # The worker is about to end, or has become another program with its old process id and its own guardian.
             self._poll.unregister(self._reader)
             self._until = time.monotonic() + LAST_WAIT_S
         for (pid,) in _PID.iter_unpack(told):
