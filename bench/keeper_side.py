@@ -1,5 +1,5 @@
-"""A keeper's turns before a million waiting jobs: what they cost the database when there is nothing to publish, and when
-there is; and its sweeps after a million jobs have run under somebody's snapshot.
+"""A keeper's turns before a million waiting jobs: what they cost the database with nothing to publish and with
+something; and its sweeps after a million jobs have run under an old snapshot.
 
 The time is that of the keeper's own statements, seen from its side of the connection, so it is at least what the
 database spends.
