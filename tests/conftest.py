@@ -23,10 +23,10 @@ from django.core.management import call_command
 from django.db import connection
 
 from esteira.job_types.registry import registry
-from tests.support import containers, lanes, namespace, recovery
-from tests.support.cluster import BUILT
+from tests.support import compose_stack, kubectl, recovery, xdist_groups
+from tests.support.kubernetes_stack import BUILT
 from tests.support.servers import SuiteServers
-from tests.support.standing import take_down_what_nobody_needs
+from tests.support.shared_stacks import take_down_unused
 
 if settings.configured:
     raise pytest.UsageError(
@@ -76,18 +76,18 @@ NEEDS = (
     Need(
         mark="containers",
         folders=["e2e", "chaos/containers", "chaos/kubernetes"],
-        is_there=containers.engine_answers,
+        is_there=compose_stack.engine_answers,
         asked_for_by=["CI"],
-        what=containers.ENGINE,
-        how=containers.HOW_TO_GET_ONE,
+        what=compose_stack.ENGINE,
+        how=compose_stack.HOW_TO_GET_ONE,
     ),
     Need(
         mark="cluster",
         folders=["e2e/kubernetes", "chaos/kubernetes"],
-        is_there=lambda: namespace.is_coming() or namespace.cluster_answers(),
+        is_there=lambda: kubectl.is_coming() or kubectl.cluster_answers(),
         asked_for_by=["CI", "TEST_KUBECONFIG"],
-        what=namespace.CLUSTER,
-        how=namespace.HOW_TO_GET_ONE,
+        what=kubectl.CLUSTER,
+        how=kubectl.HOW_TO_GET_ONE,
     ),
 )
 
@@ -116,15 +116,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
         config.hook.pytest_deselected(items=needy)
         items[:] = [item for item in items if item not in needy]
-    items.sort(key=lambda item: (lanes.place(item.path), _folder_on_the_cluster(item)))
+    items.sort(key=lambda item: (xdist_groups.place(item.path), _folder_on_the_cluster(item)))
 
 
 def _folder_on_the_cluster(item: pytest.Item) -> str:
     return str(item.path.parent) if item.get_closest_marker("cluster") else ""
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Lanes:
-    return lanes.Lanes(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> xdist_groups.GroupScheduling:
+    return xdist_groups.GroupScheduling(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -147,7 +147,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    take_down_what_nobody_needs(item)
+    take_down_unused(item)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -161,14 +161,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def images() -> None:
     """The images of the stack, built from this checkout."""
-    containers.build_images()
+    compose_stack.build_images()
 
 
 @pytest.fixture(scope="session")
 def loaded_images(images: None) -> None:
     """The same in the cluster, once it is there."""
-    namespace.wait_for_it()
-    namespace.load(*containers.named_as_in_manifests(*BUILT))
+    kubectl.wait_for_it()
+    kubectl.load(*compose_stack.named_as_in_manifests(*BUILT))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 from uuid import uuid4
 
-from tests.support.stack import Stack
+from tests.support.process_stack import ProcessStack
 from tests.support.waiting import until
 
 KNOWN, UNKNOWN = "celery.backend_cleanup", "shop.refund"
@@ -50,7 +50,7 @@ STRANGE = [
 ]
 
 
-def test_a_strangers_message_holds_up_nobody(stack: Stack) -> None:
+def test_a_strangers_message_holds_up_nobody(stack: ProcessStack) -> None:
     for one in STRANGE:
         stack.redis.rpush("esteira:default", one)
     worker = stack.worker("w1")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.support.process_stack import ProcessStack
 from tests.support.processes import Process
-from tests.support.remote import Remote
-from tests.support.stack import Stack
+from tests.support.remote_control import Remote
 from tests.support.waiting import until
 
 
@@ -14,7 +14,7 @@ def is_ready(worker: Process) -> bool:
     return (worker.run_dir / "worker.ready").exists()
 
 
-def test_a_worker_is_read_and_not_steered(make_stack: Callable[..., Stack]) -> None:
+def test_a_worker_is_read_and_not_steered(make_stack: Callable[..., ProcessStack]) -> None:
     stack = make_stack()
     worker = stack.worker("w1")
     remote = Remote(stack)
@@ -31,7 +31,7 @@ def test_a_worker_is_read_and_not_steered(make_stack: Callable[..., Stack]) -> N
 
 
 def test_a_worker_that_reads_not_all_its_queues_is_alive_and_not_ready(
-    make_stack: Callable[..., Stack],
+    make_stack: Callable[..., ProcessStack],
 ) -> None:
     stack = make_stack(CELERY_CONTROL="all", JOB_QUEUES="extra")
     worker, remote = stack.worker("w1"), Remote(stack)
@@ -47,7 +47,7 @@ def test_a_worker_that_reads_not_all_its_queues_is_alive_and_not_ready(
     assert worker.output().count("alive but not ready") == 1
 
 
-def test_what_would_leave_a_worker_without_work_is_refused(make_stack: Callable[..., Stack]) -> None:
+def test_what_would_leave_a_worker_without_work_is_refused(make_stack: Callable[..., ProcessStack]) -> None:
     stack = make_stack(CELERY_CONTROL="all")
     worker, remote = stack.worker("w1"), Remote(stack)
 

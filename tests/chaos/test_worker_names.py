@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.invariants import check
+from tests.support.process_stack import ProcessStack
 from tests.support.processes import Process
-from tests.support.stack import Stack
 
 #: A pid namespace of its own, as each container has one.
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -25,7 +25,7 @@ def may_make_namespaces() -> bool:
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="pid namespaces need Linux and root")
 
 
-def contained(stack: Stack, alias: str) -> Process:
+def contained(stack: ProcessStack, alias: str) -> Process:
     """Start a worker that is process 1 of its namespace."""
     arguments = ["celery", "-A", "project", "worker", "-l", "info", "--hostname", "w1@test"]
     process = Process(alias, arguments, stack.environment(), stack.logs)
@@ -33,7 +33,7 @@ def contained(stack: Stack, alias: str) -> Process:
     return stack._start(process, "worker", wait=True)
 
 
-def test_a_namesake_in_another_container_rescues_nobody(make_stack: Callable[..., Stack]) -> None:
+def test_a_namesake_in_another_container_rescues_nobody(make_stack: Callable[..., ProcessStack]) -> None:
     stack = make_stack(LEASE_SECONDS="20")
     stack.beat()
     contained(stack, "one")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.containers import Containers
-from tests.support.standing import standing
+from tests.support.compose_stack import ComposeStack
+from tests.support.shared_stacks import shared_stack
 from tests.support.waiting import Stopwatch
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-class Shared(Containers):
+class Shared(ComposeStack):
     """The shared stack, and how long it took to start from nothing."""
 
     started_in_s = 0.0
@@ -42,7 +42,7 @@ class Shared(Containers):
 def stack(images: None) -> Iterator[Shared]:
     """A stack with the settings of an installation, and jobs for tests; a test leaves it healthy."""
     stack = Shared(RUN, **SHARED)
-    with standing("stack", HERE, stack.down):
+    with shared_stack("stack", HERE, stack.down):
         watch = Stopwatch()
         stack.up()
         stack.started_in_s = watch.seconds
@@ -51,12 +51,12 @@ def stack(images: None) -> Iterator[Shared]:
 
 
 @pytest.fixture
-def make_stack(images: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Containers]]:
+def make_stack(images: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., ComposeStack]]:
     """Make a stack of the test's own; what to start of it is the test's to say."""
-    made: list[Containers] = []
+    made: list[ComposeStack] = []
 
-    def make(name: str, **settings: Any) -> Containers:
-        made.append(Containers(f"{RUN}-{name}", **settings))
+    def make(name: str, **settings: Any) -> ComposeStack:
+        made.append(ComposeStack(f"{RUN}-{name}", **settings))
         return made[-1]
 
     yield make
@@ -69,6 +69,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """Add what the containers said last to the report of a test that failed."""
     report = yield
     stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and isinstance(stack, Containers):
+    if report.failed and isinstance(stack, ComposeStack):
         report.sections.append(("containers", stack.logs("--tail=25")))
     return report

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 import redis as redis_client
 
-from tests.support.containers import Containers
+from tests.support.compose_stack import ComposeStack
 
 REDIS_STACK, REDIS = "redis/redis-stack-server:7.4.0-v8", "redis:8.2"
 
 
 @pytest.mark.parametrize("image", [REDIS_STACK, REDIS])
 def test_redis_starts_on_a_folder_of_root_s_and_says_that_it_keeps_nothing(
-    make_stack: Callable[..., Containers], image: str
+    make_stack: Callable[..., ComposeStack], image: str
 ) -> None:
     stack = make_stack("root", REDIS_IMAGE=image)
     volume_of_root(stack, image)
@@ -31,7 +31,7 @@ def test_redis_starts_on_a_folder_of_root_s_and_says_that_it_keeps_nothing(
         assert admin.get("kept") is None
 
 
-def test_redis_keeps_hints_over_a_restart(make_stack: Callable[..., Containers]) -> None:
+def test_redis_keeps_hints_over_a_restart(make_stack: Callable[..., ComposeStack]) -> None:
     stack = make_stack("kept")
     stack.up("redis")
 
@@ -47,7 +47,7 @@ def test_redis_keeps_hints_over_a_restart(make_stack: Callable[..., Containers])
     assert "CRITICAL" not in stack.logs("redis")
 
 
-def volume_of_root(stack: Containers, image: str) -> None:
+def volume_of_root(stack: ComposeStack, image: str) -> None:
     """Make the volume of Redis as some runtimes do: root's, and not empty, so that nobody gives it away."""
     name = f"{stack.project}_redis"
     labels = {

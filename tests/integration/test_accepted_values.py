@@ -26,7 +26,7 @@ from esteira.models import Job
 from esteira.runner.runner import Runner
 from esteira.states import ENDED
 from esteira.values import bounds
-from tests.support.http import account, bearer, browser, get, post
+from tests.support.clients import account, bearer, browser, get, post
 
 NUMBERS = st.one_of(
     st.floats(),

@@ -13,7 +13,7 @@ from esteira.db import DjangoConnection, PrivateConnection
 from esteira.models import IdempotencyKey, Job
 from esteira.record.finish import finish
 from esteira.states import SHOWN_STATES
-from tests.support.http import KNOWN, bearer, declare_types, get, post, problem
+from tests.support.clients import KNOWN, bearer, declare_types, get, post, problem
 from tests.support.jobs import UNKNOWN_ID, elapse, ended, outcome, running, stored
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]

@@ -24,7 +24,7 @@ from esteira.models import Job, Queue, Schedule
 from esteira.submit import submit
 from esteira.values import bounds
 from esteira_web.read.listing import Filters, page
-from tests.support.http import account, bearer, browser, declare_types, get, post, problem
+from tests.support.clients import account, bearer, browser, declare_types, get, post, problem
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.integration.test_gate import finished, start
+from tests.integration.test_migration_lock import finished, start
 from tests.support.servers import SuiteServers
 
 JOB = """INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, run_at, expires_at)

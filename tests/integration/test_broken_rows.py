@@ -18,7 +18,7 @@ from esteira.broker.hint import ids_in, list_key
 from esteira.db import PrivateConnection
 from esteira.keeper.scheduler import Keeper
 from esteira.models import Job, Schedule
-from tests.support.http import account, bearer, browser, declare_types, get
+from tests.support.clients import account, bearer, browser, declare_types, get
 from tests.support.jobs import stored
 
 MOMENTS = [

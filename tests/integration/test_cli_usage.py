@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from esteira.models import JobLog
 from tests.integration.test_cli import _types, _wide, shell, submitted  # noqa: F401
-from tests.support.command import jobs
+from tests.support.jobs_command import jobs
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -10,7 +10,7 @@ from esteira.keeper.retention import DAY_S, Retention
 from esteira.record import claim as claims
 from tests.integration.test_record_plans import Explained, explained, feed  # noqa: F401
 from tests.support.jobs import TYPE, stored
-from tests.support.past import Counted
+from tests.support.old_snapshots import Counted
 from tests.support.waiting import until
 
 MANY = 50_000

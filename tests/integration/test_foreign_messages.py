@@ -18,7 +18,7 @@ from esteira.db import PrivateConnection
 from esteira.keeper.publish import Feeder
 from esteira.keeper.reconcile import READ_MAX, Checker
 from esteira.keeper.scheduler import Keeper
-from tests.integration.test_keeper import serve
+from tests.integration.test_keeper_steps import serve
 from tests.support.jobs import TYPE, look, stored
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

@@ -19,7 +19,7 @@ from esteira.runner.heartbeat import LOCKED_PATIENCE_S
 from esteira.runner.runner import CLAIM_PATIENCE_S
 from esteira.worker import links
 from esteira.worker.acks import spare_hints
-from tests.support.http import declare_types
+from tests.support.clients import declare_types
 
 pytestmark = pytest.mark.usefixtures("database")
 

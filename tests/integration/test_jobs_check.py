@@ -10,8 +10,8 @@ from esteira import Context, job
 from esteira.db import PrivateConnection
 from esteira.promise import PROMISES, broken
 from esteira.runner.runner import Runner
-from tests.support.command import jobs
-from tests.support.runs import run
+from tests.support.jobs_command import jobs
+from tests.support.run_hints import run
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 

@@ -24,7 +24,7 @@ from esteira.record import finish, telling
 from esteira.runner import heartbeat
 from esteira.runner.runner import Runner
 from tests.support.jobs import look, outcome, running
-from tests.support.runs import run
+from tests.support.run_hints import run
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

@@ -15,7 +15,7 @@ import pytest
 
 from project.local.embedded import free_port
 from tests.support.checkout import copy_of_the_checkout
-from tests.support.containers import without_ours
+from tests.support.compose_stack import without_ours
 from tests.support.documents import blocks, printed
 from tests.support.readme import Readme, Shell
 from tests.support.waiting import until

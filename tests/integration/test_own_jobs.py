@@ -15,7 +15,7 @@ from esteira.files import open_result
 from esteira.job_types.registry import registry
 from esteira.models import Job
 from esteira.record import finish
-from tests.support.http import KNOWN, account, bearer, browser, declare_types, get, post, problem
+from tests.support.clients import KNOWN, account, bearer, browser, declare_types, get, post, problem
 from tests.support.jobs import UNKNOWN_ID, ended, outcome, running
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]

@@ -32,7 +32,7 @@ from esteira import Context, job
 from esteira.models import Job, JobLog
 from esteira.runner.pool_process import Leave
 from esteira.runner.runner import Runner
-from tests.support.runs import run
+from tests.support.run_hints import run
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 

@@ -24,7 +24,7 @@ from esteira.record import insert, operate, rescue, waiting
 from esteira.record.claim import claim
 from esteira.record.finish import finish, hand_back
 from esteira.record.telling import start
-from tests.integration.test_keeper import hints, serve
+from tests.integration.test_keeper_steps import hints, serve
 from tests.integration.test_record_plans import FILL, Explained, feed
 from tests.support.jobs import TYPE, elapse, ended, look, outcome, running, schedule, stored
 from tests.support.waiting import until

@@ -16,7 +16,7 @@ from esteira.record import insert as inserts
 from esteira.record import rescue as rescues
 from esteira.record import telling, waiting
 from tests.support.jobs import TYPE, outcome, running, stored
-from tests.support.past import Counted
+from tests.support.old_snapshots import Counted
 
 BACKLOG = 100_000
 CAUSE = finishes.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")

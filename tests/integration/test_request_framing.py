@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.site import Site, run_site
+from tests.support.web_with_servers import WebWithServers, run_web_with_servers
 
 #: What follows each request on its connection: it would be answered if somebody took it for a request of its own.
 SMUGGLED = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
@@ -17,11 +17,11 @@ HOST = b"Host: 127.0.0.1\r\n"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    yield from run_site(Path(tmp_path_factory.mktemp("site")))
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebWithServers]:
+    yield from run_web_with_servers(Path(tmp_path_factory.mktemp("site")))
 
 
-def statuses(site: Site, sent: bytes) -> list[int]:
+def statuses(site: WebWithServers, sent: bytes) -> list[int]:
     """Send bytes on a connection of their own; return the status of each answer until it is closed."""
     with socket.create_connection(("127.0.0.1", site.port), timeout=30) as connection:
         connection.sendall(sent)
@@ -109,14 +109,14 @@ BROKEN_CHUNKS: dict[str, bytes] = {
 }
 
 
-def test_a_head_that_can_be_read_in_two_ways_is_refused_once(site: Site) -> None:
+def test_a_head_that_can_be_read_in_two_ways_is_refused_once(site: WebWithServers) -> None:
     said = {name: statuses(site, sent + SMUGGLED) for name, (sent, _) in REFUSED.items()}
 
     assert said == {name: [status] for name, (_, status) in REFUSED.items()}
 
 
 @pytest.mark.parametrize("path", [b"/livez", b"/api/v1/jobs", b"/login/"])
-def test_chunks_that_cannot_be_read_end_the_connection(site: Site, path: bytes) -> None:
+def test_chunks_that_cannot_be_read_end_the_connection(site: WebWithServers, path: bytes) -> None:
     said = {
         name: statuses(site, body(CHUNKED, chunks).replace(b"/livez", path) + SMUGGLED)
         for name, chunks in BROKEN_CHUNKS.items()
@@ -125,7 +125,7 @@ def test_chunks_that_cannot_be_read_end_the_connection(site: Site, path: bytes) 
     assert {name: got for name, got in said.items() if len(got) > 1 or (got and got[0] == 500)} == {}
 
 
-def test_what_can_be_read_in_one_way_is_answered(site: Site) -> None:
+def test_what_can_be_read_in_one_way_is_answered(site: WebWithServers) -> None:
     right = {
         "one after the other": head() + SMUGGLED,
         "an old client without Host": head(host=b"", version=b"1.0"),
@@ -149,7 +149,7 @@ def test_what_can_be_read_in_one_way_is_answered(site: Site) -> None:
         ),
     ],
 )
-def test_a_refusal_says_what_to_send(site: Site, headers: bytes, status: int, words: bytes) -> None:
+def test_a_refusal_says_what_to_send(site: WebWithServers, headers: bytes, status: int, words: bytes) -> None:
     with socket.create_connection(("127.0.0.1", site.port), timeout=30) as connection:
         connection.sendall(b"POST /api/v1/jobs HTTP/1.1\r\n" + headers + b"\r\n0\r\n\r\n")
         got = b"".join(iter(lambda: connection.recv(65536), b""))

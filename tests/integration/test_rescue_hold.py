@@ -20,7 +20,7 @@ from esteira.keeper.scheduler import Keeper
 from esteira.keeper.turns import Turns
 from esteira.record.finish import extend
 from tests.conftest import SERVERS
-from tests.support.clocks import movable
+from tests.support.database_clock import movable
 from tests.support.jobs import elapse, look, running
 from tests.support.waiting import Stopwatch, until
 

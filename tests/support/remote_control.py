@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 from kombu import pools
 
-from tests.support.stack import Stack
+from tests.support.process_stack import ProcessStack
 
 #: A busy machine takes its time; an answer ends the wait.
 ANSWER_S = 30.0
@@ -16,7 +16,7 @@ ANSWER_S = 30.0
 class Remote:
     """Commands to the one worker of a stack."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: ProcessStack) -> None:
         pools.reset()  # kombu keeps connections by address, and a test before this one may have killed its server
         app = Celery("tests", broker=stack.settings.get("REDIS_URL", stack.valkey.url), set_as_current=False)
         app.conf.broker_transport_options = {"global_keyprefix": "esteira:"}

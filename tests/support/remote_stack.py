@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from tests.support.api import ApiClient
+from tests.support.api_client import ApiClient
 from tests.support.forks import ROOT, environment
+from tests.support.job_waits import Watch
 from tests.support.observer import Observer
 from tests.support.processes import Submitter
-from tests.support.watch import Watch
 
 #: What an installation under test loads beside its own job types.
 CHAOS_JOBS = "jobs,tests.support.chaos_jobs"
 
 
-class Reached(Watch, ABC):
+class RemoteStack(Watch, ABC):
     """An installation with the settings that it was given; subclasses say where it is."""
 
     settings: dict[str, str]

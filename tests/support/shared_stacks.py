@@ -14,7 +14,7 @@ import pytest
 
 
 @dataclass(eq=False, kw_only=True)
-class Standing:
+class SharedStack:
     fixture: str
     folder: Path
     take_down: Callable[[], object]
@@ -23,13 +23,13 @@ class Standing:
         return self.fixture in getattr(item, "fixturenames", ()) and item.path.parent == self.folder
 
 
-_standing: list[Standing] = []
+_standing: list[SharedStack] = []
 
 
 @contextmanager
-def standing(fixture: str, folder: Path, take_down: Callable[[], object]) -> Iterator[None]:
+def shared_stack(fixture: str, folder: Path, take_down: Callable[[], object]) -> Iterator[None]:
     """Take a stack down as soon as no test of the folder uses the fixture any more, and at the latest on leaving."""
-    one = Standing(fixture=fixture, folder=folder, take_down=take_down)
+    one = SharedStack(fixture=fixture, folder=folder, take_down=take_down)
     _standing.append(one)
     try:
         yield
@@ -37,7 +37,7 @@ def standing(fixture: str, folder: Path, take_down: Callable[[], object]) -> Ite
         _take_down(one)
 
 
-def take_down_what_nobody_needs(item: pytest.Item) -> None:
+def take_down_unused(item: pytest.Item) -> None:
     """Call it after each test."""
     if not _standing:
         return
@@ -46,7 +46,7 @@ def take_down_what_nobody_needs(item: pytest.Item) -> None:
         _take_down(one)
 
 
-def _take_down(one: Standing) -> None:
+def _take_down(one: SharedStack) -> None:
     if one in _standing:
         _standing.remove(one)
         one.take_down()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from uuid import UUID
 
-from tests.support.reached import Reached
+from tests.support.remote_stack import RemoteStack
 from tests.support.waiting import Stopwatch, until
 
 #: Jobs that are under way when something breaks.
@@ -16,7 +16,7 @@ GRACE_S = 2.0
 EMPTIED = "esteira_job, esteira_stat, esteira_file, esteira_idempotencykey, effect"
 
 
-class Broken(Reached):
+class UnderLoad(RemoteStack):
     """Workers hold jobs that are not about to end; then something breaks."""
 
     @property

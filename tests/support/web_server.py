@@ -29,7 +29,7 @@ class Said:
 
 
 @dataclass(kw_only=True)
-class Served:
+class WebServer:
     """One web process, for as long as the suite runs."""
 
     port: int = field(default_factory=free_port)

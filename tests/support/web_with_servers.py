@@ -14,14 +14,14 @@ from typing import Any
 import psycopg
 
 from project.local.embedded import Postgres, Valkey, free_port
-from tests.support.http import PASSWORD
+from tests.support.clients import PASSWORD
+from tests.support.process_stack import manage
 from tests.support.processes import Process
-from tests.support.stack import manage
 from tests.support.waiting import until
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class WebWithServers:
     """gunicorn as it runs in production, and what it needs."""
 
     web: Process
@@ -76,7 +76,7 @@ class Site:
             return int(row[0]) if row else 0
 
 
-def run_site(home: Path, *flags: str, **settings: str) -> Iterator[Site]:
+def run_web_with_servers(home: Path, *flags: str, **settings: str) -> Iterator[WebWithServers]:
     """Start it, with more flags for gunicorn, and end it when the generator is closed."""
     for folder in (home, *home.parents):
         if folder.stat().st_uid == os.getuid() and folder != folder.parent and "pytest" in folder.name:
@@ -112,7 +112,7 @@ def run_site(home: Path, *flags: str, **settings: str) -> Iterator[Site]:
     web = Process("web", arguments, env, home / "logs")
     web.start()
     try:
-        site = Site(
+        site = WebWithServers(
             web=web,
             port=port,
             metrics_port=metrics_port,
@@ -138,7 +138,7 @@ def _token(env: dict[str, str]) -> str:
     return manage("shell", "-c", code, env=env).split("TOKEN ", 1)[1].split()[0]
 
 
-def _ready(site: Site) -> bool:
+def _ready(site: WebWithServers) -> bool:
     try:
         return bool(site.ask("GET", "/readyz").status == 200)
     except OSError:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.breakable import Breakable
-from tests.support.standing import standing
+from tests.support.compose_under_load import ComposeStackUnderLoad
+from tests.support.shared_stacks import shared_stack
 
 LEASE_S = os.environ.get("LEASE", "3")
 #: Collected only for the whole table, or if they are named on the command line.
@@ -24,15 +24,15 @@ collect_ignore = (
 
 
 @pytest.fixture(scope="session")
-def shared(images: None) -> Iterator[Breakable]:
-    stack = Breakable(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="4")
-    with standing("shared", Path(__file__).parent, stack.down):
+def shared(images: None) -> Iterator[ComposeStackUnderLoad]:
+    stack = ComposeStackUnderLoad(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="4")
+    with shared_stack("shared", Path(__file__).parent, stack.down):
         stack.start()
         yield stack
 
 
 @pytest.fixture
-def stack(shared: Breakable) -> Breakable:
+def stack(shared: ComposeStackUnderLoad) -> ComposeStackUnderLoad:
     """Two workers, beat, web, Flower and both servers, all healthy, without a job."""
     shared.renew()
     return shared
@@ -43,6 +43,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Show with a failure what the containers have said."""
     report = yield
     stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and report.when == "call" and isinstance(stack, Breakable):
+    if report.failed and report.when == "call" and isinstance(stack, ComposeStackUnderLoad):
         report.sections.append(("containers", stack.compose("logs", "--no-color", "--tail", "60")))
     return report

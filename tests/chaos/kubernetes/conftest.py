@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.disturbed import Disturbed
-from tests.support.standing import standing
+from tests.support.kubernetes_under_load import KubernetesStackUnderLoad
+from tests.support.shared_stacks import shared_stack
 
 LEASE_S = os.environ.get("LEASE", "3")
 #: Collected only for the whole table, or if they are named on the command line.
@@ -22,15 +22,17 @@ collect_ignore = (
 
 
 @pytest.fixture(scope="session")
-def shared(loaded_images: None) -> Iterator[Disturbed]:
-    cluster = Disturbed(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="8.0")
-    with standing("shared", Path(__file__).parent, cluster.remove):
+def shared(loaded_images: None) -> Iterator[KubernetesStackUnderLoad]:
+    cluster = KubernetesStackUnderLoad(
+        f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="8.0"
+    )
+    with shared_stack("shared", Path(__file__).parent, cluster.remove):
         cluster.start()
         yield cluster
 
 
 @pytest.fixture
-def stack(shared: Disturbed) -> Disturbed:
+def stack(shared: KubernetesStackUnderLoad) -> KubernetesStackUnderLoad:
     """Two workers, two webs, two beats, Flower and both servers, all ready, without a job."""
     shared.renew()
     return shared
@@ -41,7 +43,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Show with a failure what the pods look like and have said."""
     report = yield
     stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and report.when == "call" and isinstance(stack, Disturbed):
+    if report.failed and report.when == "call" and isinstance(stack, KubernetesStackUnderLoad):
         report.sections.append(("pods", stack.tried("get", "pods", "-o", "wide").stdout))
         said = stack.tried("logs", "-l", "app.kubernetes.io/part-of=esteira", "--tail=25", "--prefix")
         report.sections.append(("logs", said.stdout))

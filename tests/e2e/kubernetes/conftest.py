@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster
 from tests.support.documents import printed
 from tests.support.forks import ROOT
-from tests.support.reached import CHAOS_JOBS
-from tests.support.standing import standing
+from tests.support.kubernetes_stack import KubernetesStack
+from tests.support.remote_stack import CHAOS_JOBS
+from tests.support.shared_stacks import shared_stack
 from tests.support.waiting import Stopwatch
 
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [next(ordered) if item in mine else item for item in items]
 
 
-class Installed(Cluster):
+class Installed(KubernetesStack):
     """The installation, and how long it took from nothing."""
 
     available_in_s = 0.0
@@ -41,7 +41,7 @@ class Installed(Cluster):
 def fresh(loaded_images: None) -> Iterator[Installed]:
     """`kubectl apply -f k8s/`, and nothing else, as docs/kubernetes.md has it."""
     cluster = Installed(f"esteira-e2e-{os.getpid()}")
-    with standing("fresh", Path(__file__).parent, cluster.remove):
+    with shared_stack("fresh", Path(__file__).parent, cluster.remove):
         cluster.create(**RESTRICTED)
         watch = Stopwatch()
         cluster.type(printed("docs/kubernetes.md", "kubectl apply -f k8s/\nkubectl wait"), timeout=400)
@@ -64,7 +64,9 @@ def stack(fresh: Installed, tmp_path_factory: pytest.TempPathFactory) -> Install
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """Add what the pods look like and said last to the report of a test that failed."""
     report = yield
-    for cluster in {one for one in getattr(item, "funcargs", {}).values() if isinstance(one, Cluster)}:
+    for cluster in {
+        one for one in getattr(item, "funcargs", {}).values() if isinstance(one, KubernetesStack)
+    }:
         if report.failed:
             report.sections.append(("pods", cluster.tried("get", "pods", "-o", "wide").stdout))
             report.sections.append(("events", cluster.tried("get", "events").stdout[-4000:]))
