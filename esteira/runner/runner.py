@@ -23,7 +23,7 @@ from django.conf import settings
 from esteira.db import ConnectionLost, PrivateConnection, sessions
 from esteira.db.lost import is_connected, lost_connection, watch_connections
 from esteira.db.orm import watch_orm_connections
-from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
+from esteira.job_types.exceptions import Cancelled, LeaseLost, TimeLimitExceeded
 from esteira.record.claim import claim, refuse
 from esteira.record.finish import Break, Outcome
 from esteira.record.telling import late_result
