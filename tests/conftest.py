@@ -92,6 +92,13 @@ NEEDS = (
 )
 
 
+#: Marks that a run may leave out by `-m "not …"`, and the targets that run those tests.
+RUN_BY = {
+    "slow": "`make test` runs them",
+    "long": "`make kills`, `make chaos-compose` and `make chaos-k8s` run them",
+}
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Mark the tests that need more than Python; where it is not there leave them out, or fail if this is CI.
@@ -102,7 +109,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for need in NEEDS:
             if need.has(item):
                 item.add_marker(need.mark)
+    collected = list(items)
     yield
+    left_out = config.stash.setdefault(LEFT_OUT, [])
+    if not config.option.keyword:  # which leaves out others too, and one list is all that pytest gives
+        left_out += _left_out_by_mark(config.option.markexpr, collected, items)
     for need in NEEDS:
         needy = [item for item in items if item.get_closest_marker(need.mark)]
         if not needy or need.is_there():
@@ -111,12 +122,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for item in needy:
                 item.stash[LACKS] = f"This test needs {need.what}, and none answers: {need.how}."
             continue
-        config.stash.setdefault(LEFT_OUT, []).append(
-            f"Tests left out for want of {need.what}: {len(needy)}; {need.how}."
-        )
+        left_out.append(f"Left out: {len(needy)} tests that need {need.what}; {need.how}.")
         config.hook.pytest_deselected(items=needy)
         items[:] = [item for item in items if item not in needy]
     items.sort(key=lambda item: (xdist_groups.place(item.path), _folder_on_the_cluster(item)))
+
+
+def _left_out_by_mark(
+    expression: str, collected: Sequence[pytest.Item], kept: Sequence[pytest.Item]
+) -> Iterator[str]:
+    gone = set(collected) - set(kept)
+    for mark, targets in RUN_BY.items():
+        many = sum(item.get_closest_marker(mark) is not None for item in gone)
+        if many and f"not {mark}" in expression:
+            yield f"Left out: {many} tests marked {mark}; {targets}."
 
 
 def _folder_on_the_cluster(item: pytest.Item) -> str:

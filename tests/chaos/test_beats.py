@@ -7,6 +7,8 @@ import random
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from tests.support.invariants import check, check_ticks
 from tests.support.load import JOBS, Measured, mixed, outage
 from tests.support.process_stack import ProcessStack
@@ -17,6 +19,7 @@ SECONDS = float(os.environ.get("BEATS_SECONDS", "15"))
 TICK = "ticking_jobs.tick"
 
 
+@pytest.mark.kills
 def test_beat_kill_x3(make_stack: Callable[..., ProcessStack]) -> None:
     """Three keepers and no leader: each tick makes one job, whoever is killed in between."""
     stack = make_stack(JOB_PACKAGES="tests.support.chaos_jobs,tests.support.ticking_jobs")
@@ -43,6 +46,7 @@ def test_beat_kill_x3(make_stack: Callable[..., ProcessStack]) -> None:
     assert kills >= 5 and beat.alive()
 
 
+@pytest.mark.kills
 def test_kill_beat(stack: ProcessStack, measured: Measured) -> None:
     """The only beat dies in the middle of the work; its successor feeds what waits."""
     beat, _ = stack.beat(), stack.worker("w1")
@@ -83,6 +87,7 @@ def test_ticks_are_made_up_after_every_beat_was_away(make_stack: Callable[..., P
     check(stack.db, crashed=False)
 
 
+@pytest.mark.kills
 def test_a_frozen_beat_that_comes_back_rescues_nobody_who_lives(stack: ProcessStack) -> None:
     beat, _ = stack.beat(), stack.worker("w1")
     ids = mixed(stack, 80)
@@ -97,6 +102,7 @@ def test_a_frozen_beat_that_comes_back_rescues_nobody_who_lives(stack: ProcessSt
     check(stack.db, [*ids, *long], crashed=False)
 
 
+@pytest.mark.kills
 def test_another_beat_takes_over_from_a_frozen_one(stack: ProcessStack, measured: Measured) -> None:
     frozen, _, victim, _ = stack.beat("beat1"), stack.beat("beat2"), stack.worker("w1"), stack.worker("w2")
     ids = mixed(stack)
@@ -112,6 +118,7 @@ def test_another_beat_takes_over_from_a_frozen_one(stack: ProcessStack, measured
     check(stack.db, ids)
 
 
+@pytest.mark.kills
 def test_beat_leaves_on_sigterm_at_once(stack: ProcessStack) -> None:
     beat = stack.beat()
     watch = Stopwatch()

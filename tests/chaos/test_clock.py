@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.support.database_clock import movable
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
 from tests.support.process_stack import ProcessStack
+
+pytestmark = pytest.mark.kills
 
 
 def test_kill_a_worker_after_the_clock_stepped_forward(

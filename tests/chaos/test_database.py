@@ -31,6 +31,7 @@ def check_cut(db: Observer, ids: list[str]) -> None:
     assert db.fetch(suspected) == []
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("seconds", OUTAGES)
 def test_db_restart(stack: ProcessStack, measured: Measured, seconds: float) -> None:
     """Immediate stop, longer than a lease: workers that live keep the jobs they run."""
@@ -52,6 +53,7 @@ def test_db_restart(stack: ProcessStack, measured: Measured, seconds: float) -> 
     assert stack.db.fetch(again) == [], "jobs without effects ran again although their workers lived"
 
 
+@pytest.mark.kills
 def test_db_restart_while_nobody_works(stack: ProcessStack) -> None:
     """Workers and beats that wait for work find their way back."""
     stack.worker("w1")
@@ -91,6 +93,7 @@ def test_every_connection_is_cut_again_and_again(stack: ProcessStack) -> None:
     check_cut(stack.db, ids)
 
 
+@pytest.mark.kills
 def test_the_server_takes_no_writes_for_a_while(stack: ProcessStack, measured: Measured) -> None:
     """A fail-over, or a managed server's full disk: six leases long, and no healthy job is taken from its worker."""
     stack.worker("w1")
@@ -118,6 +121,7 @@ def test_the_server_takes_no_writes_for_a_while(stack: ProcessStack, measured: M
     assert stack.db.fetch(rescued) == []
 
 
+@pytest.mark.kills
 def test_freeze_db_with_warm_connections(stack: ProcessStack, measured: Measured) -> None:
     """It answers nothing for three leases and closes nothing: everybody waits for seconds, then asks anew."""
     stack.worker("w1")
@@ -143,6 +147,7 @@ def test_freeze_db_with_warm_connections(stack: ProcessStack, measured: Measured
     assert beat.alive() and web.alive()
 
 
+@pytest.mark.kills
 def test_kill_a_worker_under_a_snapshot_of_the_whole_run(stack: ProcessStack, measured: Measured) -> None:
     """A backup reads all the while: nothing that ended is cleaned up, and what dies is found as fast."""
     victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()

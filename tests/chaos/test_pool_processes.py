@@ -62,6 +62,7 @@ def test_a_signal_to_a_pool_process_does_not_hurt_its_job(misbehaving: ProcessSt
         assert found(misbehaving, later)[:4] == ("succeeded", 1, 0, 0), how
 
 
+@pytest.mark.kills
 def test_sigterm_to_all_processes_of_a_worker_counts_nothing(misbehaving: ProcessStack) -> None:
     worker, _ = misbehaving.worker("w1", DRAIN_SECONDS="1"), misbehaving.beat()
     job = submit(misbehaving, "deaf", seconds=4)

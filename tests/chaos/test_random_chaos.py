@@ -34,6 +34,7 @@ PAUSE_S, RESTART_S = (0.5, 2.5), (0.2, 2.0)
 PER_SECOND = 25.0
 
 
+@pytest.mark.random_chaos
 def test_random_chaos(make_stack: Callable[..., ProcessStack]) -> None:
     print(f"\nrandom chaos for {SECONDS:.0f} s, SEED={SEED}")
     stack = make_stack(LEASE_SECONDS="3", DRAIN_SECONDS="4")

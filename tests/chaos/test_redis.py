@@ -48,6 +48,7 @@ def frozen(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.kills
 def test_redis_kill(steady: ProcessStack, measured: Measured) -> None:
     """Killed again and again under load, with everything in it lost each time."""
     steady.submitter.start()
@@ -65,6 +66,7 @@ def test_redis_kill(steady: ProcessStack, measured: Measured) -> None:
     check(steady.db, ids, crashed=False)
 
 
+@pytest.mark.kills
 def test_redis_flush(steady: ProcessStack, measured: Measured) -> None:
     ids = mixed(steady)
     steady.halfway(ids, "w1")
@@ -103,6 +105,7 @@ def test_redis_is_away_for_long(steady: ProcessStack, measured: Measured) -> Non
     check(steady.db, ids, crashed=False)
 
 
+@pytest.mark.kills
 def test_redis_freezes(steady: ProcessStack, measured: Measured) -> None:
     """No connection is closed; only the silence tells."""
     ids = mixed(steady)
@@ -116,6 +119,7 @@ def test_redis_freezes(steady: ProcessStack, measured: Measured) -> None:
     check(steady.db, ids, crashed=False)
 
 
+@pytest.mark.kills
 def test_a_frozen_redis_makes_nobody_look_stuck(stack: ProcessStack, measured: Measured) -> None:
     """Or health checks would restart all workers, and cut off what they run; a pool process that dies meanwhile is replaced."""
     parts = {"worker": stack.worker("w1"), "beat": stack.beat()}
@@ -234,6 +238,7 @@ def test_submits_do_not_wait_for_redis(steady: ProcessStack, measured: Measured,
     check(steady.db, [*first, *steady.submitter.acknowledged], crashed=False)
 
 
+@pytest.mark.kills
 def test_a_submitting_program_is_killed(steady: ProcessStack) -> None:
     """Every id that it was told is a row; what was stored without an answer runs as well, once."""
     for _ in range(3):

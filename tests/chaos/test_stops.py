@@ -15,6 +15,8 @@ from tests.support.processes import Process, gone
 from tests.support.remote_control import Remote
 from tests.support.waiting import Stopwatch, until
 
+pytestmark = pytest.mark.kills
+
 DRAIN_S = 2.0
 #: To hand back, and for a machine that is busy.
 LEAVE_S = 8.0
@@ -58,7 +60,7 @@ STOPS: dict[str, tuple[Callable[[ProcessStack, Process], None], float]] = {
     "TERM and HUP to the group": (as_systemd_does, DRAIN_S),
     "remote control": (by_remote_control, DRAIN_S),
 }
-#: The others run with WHOLE=1, as `make kills` does.
+#: `make test` runs these; `make kills` runs all.
 USUAL = ("INT twice", "TERM, then QUIT", "TERM and HUP to the group", "remote control")
 
 
@@ -78,7 +80,9 @@ def look(stack: ProcessStack, job: str) -> Any:
     ]
 
 
-@pytest.mark.parametrize("how", STOPS if os.environ.get("WHOLE") else USUAL)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=[] if how in USUAL else [pytest.mark.long]) for how in STOPS]
+)
 def test_a_stop_hands_back_and_counts_nothing(make_stack: Callable[..., ProcessStack], how: str) -> None:
     stop, limit_s = STOPS[how]
     stack = make_stack(LEASE_SECONDS="60", DRAIN_SECONDS=f"{DRAIN_S:g}", CELERY_CONTROL="all")

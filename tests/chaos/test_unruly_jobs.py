@@ -8,6 +8,8 @@ from tests.support.invariants import check
 from tests.support.load import JOBS
 from tests.support.process_stack import ProcessStack
 
+pytestmark = pytest.mark.kills
+
 
 @pytest.mark.parametrize(
     ("name", "params"),

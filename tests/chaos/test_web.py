@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.support.invariants import check
 from tests.support.load import Measured
 from tests.support.process_stack import ProcessStack
@@ -13,6 +15,7 @@ from tests.support.waiting import Stopwatch
 CLIENTS = 4
 
 
+@pytest.mark.kills
 def test_web_kill(stack: ProcessStack, measured: Measured) -> None:
     """Clients repeat what got no answer under the same key: one job each, and every answer names a row."""
     web = stack.web()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 import psutil
+import pytest
 
 from esteira.record import operate
 from tests.support.forks import ROOT
@@ -17,6 +18,7 @@ from tests.support.process_stack import ProcessStack
 from tests.support.waiting import Stopwatch
 
 
+@pytest.mark.kills
 def test_kill_worker(stack: ProcessStack, measured: Measured) -> None:
     victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
     ids = mixed(stack)
@@ -30,6 +32,7 @@ def test_kill_worker(stack: ProcessStack, measured: Measured) -> None:
     check(stack.db, ids)
 
 
+@pytest.mark.kills
 def test_kill_worker_and_start_it_again_under_its_name(
     make_stack: Callable[..., ProcessStack], measured: Measured
 ) -> None:
@@ -49,6 +52,7 @@ def test_kill_worker_and_start_it_again_under_its_name(
     assert stack.db.one("SELECT count(*) FROM esteira_jobevent WHERE detail->>'reason' = 'worker restarted'")
 
 
+@pytest.mark.kills
 def test_kill_only_the_main_process(stack: ProcessStack, measured: Measured) -> None:
     """The pool's processes end with their parent, or are zombies whose results are refused."""
     victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
@@ -63,6 +67,7 @@ def test_kill_only_the_main_process(stack: ProcessStack, measured: Measured) -> 
     check(stack.db, ids)
 
 
+@pytest.mark.kills
 def test_kill_child(make_stack: Callable[..., ProcessStack], measured: Measured) -> None:
     """T7: the parent notices that a pool process is gone, long before its lease ends."""
     stack = make_stack(LEASE_SECONDS="30")
@@ -84,6 +89,7 @@ def test_kill_child(make_stack: Callable[..., ProcessStack], measured: Measured)
     assert row == [(2, 0, 2)]
 
 
+@pytest.mark.kills
 def test_kill_flood(stack: ProcessStack) -> None:
     """Kills under a flood of jobs that take no time: whatever was between two hands is found again."""
     worker, _ = stack.worker("w1"), stack.beat()
@@ -103,6 +109,7 @@ def test_kill_flood(stack: ProcessStack) -> None:
     check(stack.db, ids)
 
 
+@pytest.mark.kills
 def test_poison(make_stack: Callable[..., ProcessStack], measured: Measured) -> None:
     """A job that kills its process is dead after three, and nobody else is harmed."""
     stack = make_stack(LEASE_SECONDS="10")
@@ -148,6 +155,7 @@ def wait_for_statistics(stack: ProcessStack, name: str) -> None:
     )
 
 
+@pytest.mark.kills
 def test_oom_whole_worker(stack: ProcessStack) -> None:
     """A job in whose company the whole worker dies six times is dead; the others come and go, and are done."""
     worker, _ = stack.worker("w1"), stack.beat()
@@ -177,6 +185,7 @@ def wait_for_company(stack: ProcessStack, culprit: str, ids: list[str]) -> None:
     )
 
 
+@pytest.mark.kills
 def test_sigterm_drain(make_stack: Callable[..., ProcessStack], measured: Measured) -> None:
     """T10: what is short is finished, what is long goes to others, and nobody is blamed."""
     stack = make_stack(LEASE_SECONDS="30", DRAIN_SECONDS="2")
@@ -203,6 +212,7 @@ def test_sigterm_drain(make_stack: Callable[..., ProcessStack], measured: Measur
     assert attempts == {1: len(short), 2: 1}
 
 
+@pytest.mark.kills
 def test_sigterm_with_nothing_to_do_leaves_at_once(stack: ProcessStack) -> None:
     worker = stack.worker("w1", DRAIN_SECONDS="60")
     watch = Stopwatch()
@@ -214,6 +224,7 @@ def test_sigterm_with_nothing_to_do_leaves_at_once(stack: ProcessStack) -> None:
     assert not [child for child in worker.family() if child.is_running()]
 
 
+@pytest.mark.kills
 def test_freeze_worker(stack: ProcessStack, measured: Measured) -> None:
     """Frozen past its leases in the middle of the work: others take over, and what it says later is refused."""
     frozen, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
@@ -230,6 +241,7 @@ def test_freeze_worker(stack: ProcessStack, measured: Measured) -> None:
     check(stack.db, ids)
 
 
+@pytest.mark.kills
 def test_zombie(stack: ProcessStack) -> None:
     """A worker frozen past its leases comes back to find that its jobs are somebody else's."""
     frozen, _ = stack.worker("w1"), stack.beat()
@@ -311,6 +323,7 @@ def cancel(stack: ProcessStack, job: str, *, force: bool) -> None:
     operate.cancel(stack.db, UUID(job), by="ana", force=force)
 
 
+@pytest.mark.kills
 def test_a_wrong_clock_changes_nothing(stack: ProcessStack) -> None:
     """Workers an hour ahead and behind: no stored time is ever compared with theirs."""
     fast = stack.worker("w1", **wrong_clock(3600))
@@ -333,6 +346,7 @@ def wrong_clock(seconds: int) -> dict[str, str]:
     return {"SKEW_SECONDS": str(seconds), "PYTHONPATH": os.pathsep.join(path)}
 
 
+@pytest.mark.kills
 def test_nothing_is_left_of_a_stopped_worker(stack: ProcessStack) -> None:
     worker = stack.worker("w1")
     children = worker.children()

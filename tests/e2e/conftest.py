@@ -15,7 +15,7 @@ from tests.support.waiting import Stopwatch
 
 HERE = Path(__file__).parent
 #: What looks at a fresh stack comes before what breaks it, and what has a stack of its own comes after both.
-ORDER = ("test_start", "test_journey", "test_health", "test_servers", "test_dev", "test_scale")
+ORDER = ("test_start", "test_journey", "test_health", "test_redis_kinds", "test_dev", "test_scale")
 SHARED = {"JOB_PACKAGES": "jobs,tests.support.chaos_jobs,tests.support.ticking_jobs"}
 #: Runs beside each other on one machine have projects of their own.
 RUN = f"esteira-e2e-{os.getpid()}"

@@ -1,6 +1,6 @@
 """One stack of containers for all tests here, mended and emptied before each.
 
-The usual run kills each part once. `make chaos-compose` sets WHOLE=1 and runs everything, with longer leases.
+`make test` kills each part once; `make chaos-compose` also runs the tests marked `long`, with longer leases.
 """
 
 from __future__ import annotations
@@ -15,12 +15,6 @@ from tests.support.compose_under_load import ComposeStackUnderLoad
 from tests.support.shared_stacks import shared_stack
 
 LEASE_S = os.environ.get("LEASE", "3")
-#: Collected only for the whole table, or if they are named on the command line.
-collect_ignore = (
-    []
-    if os.environ.get("WHOLE")
-    else ["test_more_kills.py", "test_networks.py", "test_random_breaks.py", "test_redis_is_away.py"]
-)
 
 
 @pytest.fixture(scope="session")

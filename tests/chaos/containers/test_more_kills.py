@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.compose_stack import PARTS
 from tests.support.compose_under_load import ComposeStackUnderLoad
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
 from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
+
+pytestmark = pytest.mark.long
 
 
 def test_kill_the_only_worker(stack: ComposeStackUnderLoad, measured: Measured) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.compose_under_load import ComposeStackUnderLoad
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed, outage
 from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
+
+pytestmark = pytest.mark.long
 
 
 def test_a_worker_is_cut_off_from_redis(stack: ComposeStackUnderLoad, measured: Measured) -> None:

@@ -20,6 +20,8 @@ from tests.support.invariants import check
 from tests.support.load import outage
 from tests.support.waiting import Stopwatch
 
+pytestmark = pytest.mark.long
+
 SECONDS = float(os.environ.get("MINUTES", "2")) * 60
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(10_000))
 #: Between two events; Docker waits longer and longer before it restarts what dies again and again.

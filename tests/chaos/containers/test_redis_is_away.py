@@ -11,6 +11,8 @@ from tests.support.load import Measured, mixed, outage
 from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
 
+pytestmark = pytest.mark.long
+
 BLOCK = b"x" * 64 * 1024
 ROOM = 4 * 1024 * 1024
 

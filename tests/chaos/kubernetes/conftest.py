@@ -1,6 +1,7 @@
 """One installation for all tests here, mended and emptied before each.
 
-The usual run deletes a worker's pod and Redis' pod. `make chaos-k8s` sets WHOLE=1 and runs everything, with longer leases.
+`make test` deletes a worker's pod and Redis' pod; `make chaos-k8s` also runs the tests marked `long`, with longer
+leases.
 """
 
 from __future__ import annotations
@@ -15,10 +16,6 @@ from tests.support.kubernetes_under_load import KubernetesStackUnderLoad
 from tests.support.shared_stacks import shared_stack
 
 LEASE_S = os.environ.get("LEASE", "3")
-#: Collected only for the whole table, or if they are named on the command line.
-collect_ignore = (
-    [] if os.environ.get("WHOLE") else [f"test_{name}.py" for name in ("more_pods", "releases", "scaling")]
-)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from tests.support.remote_stack import CHAOS_JOBS
 from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
 
+pytestmark = pytest.mark.long
+
 BEAT_KILLS = 5
 
 

@@ -16,6 +16,8 @@ from tests.support.load import Measured, mixed
 from tests.support.under_load import GRACE_S
 from tests.support.waiting import Stopwatch
 
+pytestmark = pytest.mark.long
+
 JOBS = int(os.environ.get("JOBS", "2000"))
 NEXT = "next"
 LONG_S = 4

@@ -15,6 +15,8 @@ from project.kubernetes.scale_in import ANNOTATION, IDLE
 from tests.support.invariants import check
 from tests.support.kubernetes_under_load import KubernetesStackUnderLoad
 
+pytestmark = pytest.mark.long
+
 ROUNDS = 10
 #: Seconds; longer than the drain of these workers and all that comes with it.
 SETTLED = 25

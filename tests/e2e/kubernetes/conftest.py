@@ -19,9 +19,7 @@ from tests.support.waiting import Stopwatch
 
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 #: What looks at a fresh installation comes before what changes it.
-ORDER = ("test_apply", "test_journey", "test_network", "test_scale", "test_again", "test_overlays")
-#: Installations of their own: collected only for the whole table, or if they are named on the command line.
-collect_ignore = [] if os.environ.get("WHOLE") else ["test_overlays.py"]
+ORDER = ("test_apply", "test_journey", "test_network", "test_scale", "test_changes", "test_overlays")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,6 +19,8 @@ from tests.support.forks import ROOT
 from tests.support.kubernetes_stack import KubernetesStack
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.long
+
 PASSWORD = "given-by-somebody-else"
 
 
