@@ -65,6 +65,7 @@ def fuzzed(served: WebServer, tmp_path: Path) -> Iterator[WebServer]:
         worker.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 def test_fuzz_requests_made_from_the_description_find_nothing(
     fuzzed: WebServer, token: str, tmp_path: Path

@@ -27,6 +27,7 @@ def address(servers: SuiteServers) -> Iterator[str]:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.mark.slow
 def test_rows_of_the_release_before_are_mended(address: str) -> None:
     finished(start("manage.py", "migrate", "esteira", "0003", address=address))
     with psycopg.connect(address, autocommit=True) as db:

@@ -25,6 +25,8 @@ OF_THE_ENVIRONMENT = ("uv.lock", "pyproject.toml", "jobs/requirements.txt")
 #: One process from before the job until it runs; a command line for each look would be too slow for a short job.
 RUNS = """.venv/bin/python -c "
 import sys, time, psycopg
+
+pytestmark = pytest.mark.slow
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
     while not connection.execute('SELECT 1 FROM esteira_job WHERE state = %s AND type = %s', sys.argv[2:]).fetchone():
         time.sleep(0.05)

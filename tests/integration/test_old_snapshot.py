@@ -27,6 +27,8 @@ from tests.support.jobs import TYPE, elapse, look, running, stored
 from tests.support.old_snapshots import Counted, old_snapshot, ran, slow_writes
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 #: Each leaves at least one dead entry in the indexes of claims, of expiries, of the feed and of what is published.
 RAN = 20_000
 TURNS = 20

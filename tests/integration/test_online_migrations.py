@@ -214,6 +214,7 @@ def test_marking_rows_is_in_nobodys_way(
     assert db.execute("SELECT job_id, file_id FROM esteira_fileuse").fetchall() == [(job, file)]
 
 
+@pytest.mark.slow
 def test_a_migrator_may_be_killed_after_each_of_its_steps(
     servers: SuiteServers, name: str, db: psycopg.Connection, newest: set[tuple[Any, ...]]
 ) -> None:

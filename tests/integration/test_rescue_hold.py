@@ -197,6 +197,7 @@ def test_a_server_that_stands_still_under_the_look_itself_holds_rescues(
     assert look(core, job.id).state == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
 @pytest.mark.parametrize("ends", ["between two turns", "while the keeper waits"])
 def test_a_lock_on_all_jobs_that_lasts_longer_than_a_lease_costs_no_living_job(

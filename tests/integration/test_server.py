@@ -188,6 +188,7 @@ def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site
     assert site.jobs() == before + 8
 
 
+@pytest.mark.slow
 def test_a_frozen_database_with_warm_connections_is_503_to_everybody_within_seconds(
     site: WebWithServers,
 ) -> None:

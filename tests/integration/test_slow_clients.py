@@ -20,6 +20,8 @@ from tests.support.database_faults import frozen
 from tests.support.waiting import until
 from tests.support.web_with_servers import WebWithServers, run_web_with_servers, status_of
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024**2
 UPLOAD = "POST /api/v1/files?name=a.bin"
 LARGE = f"Content-Length: {100 * MIB}"
