@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from django.db import connection
 from esteira.job_types.registry import registry
 from tests.support import compose_stack, kubectl, recovery, xdist_groups
 from tests.support.kubernetes_stack import BUILT
+from tests.support.remote_stack import RemoteStack
 from tests.support.servers import SuiteServers
 from tests.support.shared_stacks import take_down_unused
 
@@ -167,6 +168,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     take_down_unused(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure what the parts of its stacks look like and have written last."""
+    report = yield
+    if report.failed:
+        stacks = {one for one in getattr(item, "funcargs", {}).values() if isinstance(one, RemoteStack)}
+        report.sections += [section for stack in stacks for section in stack.last_words().items()]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -19,7 +19,6 @@ Handler = Callable[..., Any]
 
 #: The values of CELERY_CONTROL, which is a setting of ours.
 READ, ALL, OFF = "read", "all", "off"
-CHOICES = (READ, ALL, OFF)
 #: Celery says of these that they change something, but Flower sends them, and they change nothing that matters.
 HARMLESS = frozenset({"enable_events", "heartbeat"})
 #: Celery says of these that they only look, but they take in revoked ids, write files, or hold the loop up.

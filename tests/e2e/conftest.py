@@ -62,13 +62,3 @@ def make_stack(images: None, request: pytest.FixtureRequest) -> Iterator[Callabl
     yield make
     for stack in made:
         stack.down()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Add what the containers said last to the report of a test that failed."""
-    report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and isinstance(stack, ComposeStack):
-        report.sections.append(("containers", stack.logs("--tail=25")))
-    return report

@@ -17,6 +17,8 @@ from tests.support.kubernetes_api import KubernetesApi
 from tests.support.web_server import WebServer
 
 if TYPE_CHECKING:  # models may be imported once Django is set up, and this file is read before
+    from django.test import Client
+
     from esteira.runner.runner import Runner
 
 #: What keeps rows out that Python cannot read, or that no schedule can be.
@@ -31,6 +33,22 @@ def core(database: None) -> Iterator[PrivateConnection]:
     core = PrivateConnection("test")
     yield core
     core.close()
+
+
+@pytest.fixture
+def types(job_types: None) -> None:
+    """The job types that callers of the API and the pages submit."""
+    from tests.support.clients import declare_types
+
+    declare_types()
+
+
+@pytest.fixture
+def operator(database: None) -> Client:
+    """A client of the API with an operator's token."""
+    from tests.support.clients import bearer
+
+    return bearer("operator")
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ def test_jobs_are_fed_and_kept_in_a_list_that_is_crowded(
 ) -> None:
     crowd(redis, 10_000)
     first = stored(core, 10, publish=True)
-    publisher.send(Hint(type=TYPE, queue="default", list=6, ids=[one]) for one in first[:9])
+    publisher.send(Hint(type=TYPE, queue="default", list=6, ids=[one], hard_limit_s=60) for one in first[:9])
     crowd(redis, 10_000)
     published_long_ago(core, redis)
     waiting = stored(core, 2000)
@@ -133,7 +133,7 @@ def test_a_strange_message_is_passed_over(
 ) -> None:
     serve(core, TYPE)
     there, missing = stored(core, 3, publish=True), stored(core, 2, publish=True)
-    publisher.send(Hint(type=TYPE, queue="default", list=6, ids=[one]) for one in there)
+    publisher.send(Hint(type=TYPE, queue="default", list=6, ids=[one], hard_limit_s=60) for one in there)
     redis.lpush(list_key("esteira:", "default", 6), strange)
     published_long_ago(core, redis)
     before = sent(redis)

@@ -47,7 +47,7 @@ def test_celerys_own_limit_leaves_time_for_all_that_waits_for_the_database() -> 
 
 def test_a_hint_is_read_back_from_its_list_and_by_kombu(redis: Any) -> None:
     ids = [uuid4(), uuid4()]
-    hint = Hint(type="test.greet", queue="default", list=3, ids=ids)
+    hint = Hint(type="test.greet", queue="default", list=3, ids=ids, hard_limit_s=60)
     assert Publisher().send([hint])
 
     (message,) = redis.lrange(list_key(settings.REDIS_PREFIX, "default", 3), 0, -1)
@@ -73,12 +73,16 @@ def test_hints_are_not_acknowledged_and_other_messages_are(redis: Any, job_types
         consumer = Consumer(channel, [Queue("default")], on_message=got.append, accept=["json"])
         spare_hints(channel.qos)
         with consumer:
-            assert Publisher().send([Hint(type="t.note", queue="default", list=6, ids=[uuid4()])])
+            assert Publisher().send(
+                [Hint(type="t.note", queue="default", list=6, ids=[uuid4()], hard_limit_s=60)]
+            )
             connection.drain_events(timeout=10)
             assert not redis.exists(unacked())
             got.pop().ack()
 
-            assert Publisher().send([Hint(type="somebody.elses", queue="default", list=6, ids=[uuid4()])])
+            assert Publisher().send(
+                [Hint(type="somebody.elses", queue="default", list=6, ids=[uuid4()], hard_limit_s=60)]
+            )
             connection.drain_events(timeout=10)
             assert redis.hlen(unacked()) == 1
             got.pop().ack()
@@ -104,7 +108,7 @@ def unacked() -> str:
 
 
 def test_a_hint_is_written_as_kombu_writes_it(redis: Any) -> None:
-    hint = Hint(type="test.greet", queue="default", list=3, ids=[uuid4(), uuid4()])
+    hint = Hint(type="test.greet", queue="default", list=3, ids=[uuid4(), uuid4()], hard_limit_s=60)
     with broker() as connection:
         Producer(connection.channel(), auto_declare=False).publish(
             hint.body(),

@@ -37,7 +37,6 @@ from tests.support.run_hints import run
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 
 MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="unset")
-PID = os.getpid()
 
 
 def innocent_after(

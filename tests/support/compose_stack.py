@@ -174,6 +174,9 @@ class ComposeStack(RemoteStack):
         """Return what services have said, one line each behind its container's name."""
         return self.compose("logs", "--no-color", *services).replace("\x1b[2K", "")
 
+    def last_words(self) -> dict[str, str]:
+        return {"containers": self.tried("logs", "--no-color", "--tail=60").stdout}
+
     # --- Containers ----------------------------------------------------------------------------------------------------
 
     def docker(self, *arguments: str, timeout: float = 60) -> str:

@@ -25,7 +25,6 @@ ROLES = ("web", "worker", "beat", "flower")
 BUILT = (*ROLES, "dev")
 #: Where their nodes' ports answer.
 NODE = os.environ.get("TEST_NODE_ADDRESS", "127.0.0.1")
-PART = "app.kubernetes.io/part-of=esteira"
 
 
 class KubernetesStack(Namespace, RemoteStack):
@@ -179,6 +178,14 @@ class KubernetesStack(Namespace, RemoteStack):
 
     def logs(self, *arguments: str) -> str:
         return self.kubectl("logs", *arguments)
+
+    def last_words(self) -> dict[str, str]:
+        logs = self.tried("logs", "-l", "app.kubernetes.io/part-of=esteira", "--tail=25", "--prefix")
+        return {
+            "pods": self.tried("get", "pods", "-o", "wide").stdout,
+            "events": self.tried("get", "events").stdout[-4000:],
+            "logs": logs.stdout[-12_000:],
+        }
 
     def names_of(self, worker: str) -> str:
         return f"celery@{worker}/"

@@ -21,7 +21,7 @@ from tests.support.api_client import ApiClient
 from tests.support.forks import environment
 from tests.support.job_waits import Watch
 from tests.support.observer import Observer
-from tests.support.processes import Process, Submitter
+from tests.support.processes import Process, Submitter, gunicorn
 from tests.support.waiting import until
 
 LEASE_S = 2.0
@@ -143,17 +143,8 @@ class ProcessStack(Watch):
     def web(self, name: str = "web", **settings: str) -> Process:
         """Start web on a port of its own; `web_url` says where."""
         port = free_port()
-        arguments = [
-            "gunicorn",
-            "project.asgi",
-            "-k",
-            "esteira_web.server.connections.Worker",
-            "--no-control-socket",
-            "--bind",
-            f"127.0.0.1:{port}",
-        ]
         self.web_url = f"http://127.0.0.1:{port}"
-        process = Process(name, arguments, self.environment(**settings), self.logs)
+        process = Process(name, gunicorn(f"127.0.0.1:{port}"), self.environment(**settings), self.logs)
         self._start(process, None, False)
         self.wait_ready(process)
         return process

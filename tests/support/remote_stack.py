@@ -49,6 +49,10 @@ class RemoteStack(Watch, ABC):
     def admin_password(self) -> str:
         """Return the password of the first account."""
 
+    @abstractmethod
+    def last_words(self) -> dict[str, str]:
+        """Return what helps to explain a failure: what the parts look like and have written last, under headings."""
+
     def manage(self, *arguments: str, service: str = "web") -> str:
         """Run one of Django's commands in a container."""
         return self.execute(service, "manage", *arguments)

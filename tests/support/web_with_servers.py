@@ -16,7 +16,7 @@ import psycopg
 from project.local.embedded import Postgres, Valkey, free_port
 from tests.support.clients import PASSWORD
 from tests.support.process_stack import manage
-from tests.support.processes import Process
+from tests.support.processes import Process, gunicorn
 from tests.support.waiting import until
 
 
@@ -94,20 +94,8 @@ def run_web_with_servers(home: Path, *flags: str, **settings: str) -> Iterator[W
         **settings,
     }
     manage("migrate", "--verbosity", "0", env=env)
-    arguments = [
-        "gunicorn",
-        "project.asgi",
-        "-k",
-        "esteira_web.server.connections.Worker",
-        "--no-control-socket",
-        "--bind",
-        f"127.0.0.1:{port}",
-        "--bind",
-        f"127.0.0.1:{metrics_port}",
-        "--workers",
-        "1",
-        *flags,
-    ]
+    addresses = f"127.0.0.1:{port}", f"127.0.0.1:{metrics_port}"
+    arguments = [*gunicorn(*addresses), "--workers", "1", *flags]
     (home / "logs").mkdir()
     web = Process("web", arguments, env, home / "logs")
     web.start()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,3 @@ def stack(shared: ComposeStackUnderLoad) -> ComposeStackUnderLoad:
     """Two workers, beat, web, Flower and both servers, all healthy, without a job."""
     shared.renew()
     return shared
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failure what the containers have said."""
-    report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and report.when == "call" and isinstance(stack, ComposeStackUnderLoad):
-        report.sections.append(("containers", stack.compose("logs", "--no-color", "--tail", "60")))
-    return report

@@ -7,7 +7,7 @@ leases.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,15 +33,3 @@ def stack(shared: KubernetesStackUnderLoad) -> KubernetesStackUnderLoad:
     """Two workers, two webs, two beats, Flower and both servers, all ready, without a job."""
     shared.renew()
     return shared
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failure what the pods look like and have said."""
-    report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and report.when == "call" and isinstance(stack, KubernetesStackUnderLoad):
-        report.sections.append(("pods", stack.tried("get", "pods", "-o", "wide").stdout))
-        said = stack.tried("logs", "-l", "app.kubernetes.io/part-of=esteira", "--tail=25", "--prefix")
-        report.sections.append(("logs", said.stdout))
-    return report

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -56,18 +55,3 @@ def stack(fresh: Installed, tmp_path_factory: pytest.TempPathFactory) -> Install
     fresh.type(printed("docs/your-own.md", "kubectl create secret generic jobs"), folder)
     fresh.configure(JOB_PACKAGES=f"{CHAOS_JOBS},tests.support.ticking_jobs")
     return fresh
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Add what the pods look like and said last to the report of a test that failed."""
-    report = yield
-    for cluster in {
-        one for one in getattr(item, "funcargs", {}).values() if isinstance(one, KubernetesStack)
-    }:
-        if report.failed:
-            report.sections.append(("pods", cluster.tried("get", "pods", "-o", "wide").stdout))
-            report.sections.append(("events", cluster.tried("get", "events").stdout[-4000:]))
-            said = cluster.tried("logs", "-l", "app.kubernetes.io/part-of=esteira", "--tail=15", "--prefix")
-            report.sections.append(("logs", said.stdout[-6000:]))
-    return report
