@@ -26,7 +26,7 @@ from tests.support import bad_requests as table
 from tests.support.bad_requests import JOBS, Bad
 from tests.support.web_server import Said, WebServer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 #: What a refusal takes at most; a hundredth of it is usual, and the largest bodies take a tenth.
 WITHIN_S = 10

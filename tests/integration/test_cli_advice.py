@@ -9,6 +9,7 @@ from tests.integration.test_cli import said_by, shell
 pytestmark = pytest.mark.usefixtures("database")
 
 
+@pytest.mark.slow
 def test_hints_begin_as_a_command_does_where_they_are_read() -> None:
     in_a_container = "docker compose exec web manage"
 

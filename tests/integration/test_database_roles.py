@@ -16,6 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.support.forks import ROOT
 from tests.support.servers import SuiteServers
 
+pytestmark = pytest.mark.slow
+
 NOT_THE_OWNERS = (
     "ALTER TABLE esteira_job DISABLE TRIGGER ALL",
     "ALTER TABLE esteira_job DROP CONSTRAINT job_state",

@@ -193,6 +193,7 @@ def waiting_for_a_lock(name: str) -> bool:
         return rows.fetchone() is not None
 
 
+@pytest.mark.slow
 def test_the_progress_of_a_locked_row_is_told_later(
     runner: Runner, core: PrivateConnection, holder: Holder
 ) -> None:

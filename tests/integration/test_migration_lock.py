@@ -31,6 +31,8 @@ WAIT_AT_THE_GATE = """
 import django
 django.setup()
 from esteira import migration_lock
+
+pytestmark = pytest.mark.slow
 migration_lock.wait_until_migrated(0.6)
 """
 

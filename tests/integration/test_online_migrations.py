@@ -156,6 +156,7 @@ def terminate(db: psycopg.Connection, pid: int) -> None:
     assert db.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone() == (True,)
 
 
+@pytest.mark.slow
 def test_builds_of_indexes_are_in_nobodys_way_and_may_be_killed(
     servers: SuiteServers, name: str, db: psycopg.Connection, newest: set[tuple[Any, ...]]
 ) -> None:

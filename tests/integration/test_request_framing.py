@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.web_with_servers import WebWithServers, run_web_with_servers
 
+pytestmark = pytest.mark.slow
+
 #: What follows each request on its connection: it would be answered if somebody took it for a request of its own.
 SMUGGLED = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 HOST = b"Host: 127.0.0.1\r\n"

@@ -18,6 +18,8 @@ from tests.support.database_faults import frozen
 from tests.support.waiting import until
 from tests.support.web_with_servers import WebWithServers, run_web_with_servers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebWithServers]:
@@ -188,7 +190,6 @@ def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site
     assert site.jobs() == before + 8
 
 
-@pytest.mark.slow
 def test_a_frozen_database_with_warm_connections_is_503_to_everybody_within_seconds(
     site: WebWithServers,
 ) -> None:
