@@ -6,14 +6,8 @@ is the HTTP answer it becomes. Pure: importable before Django.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from datetime import timedelta
-from decimal import Decimal
 from typing import Any, ClassVar
-
-#: The longest pause that a job may ask for: ten years.
-LONGEST_PAUSE_S = 10 * 366 * 86400.0
 
 
 class EsteiraError(Exception):
@@ -277,75 +271,3 @@ def _listed(keys: Sequence[str]) -> str:
     return (
         f"the key {some}" if len(keys) == 1 else f"one of the keys {some}" + (" …" if len(keys) > 3 else "")
     )
-
-
-class Retry(Exception):
-    """Raise in a job to try again later: counts as a try, without an error being logged.
-
-    `after` is a timedelta or in seconds, at most ten years (else InvalidOption); without it the job type's back-off
-    decides.
-    """
-
-    #: Seconds; a class of its own that never calls ours asks for nothing.
-    after: float | None = None
-
-    def __init__(self, message: str = "", *, after: float | timedelta | None = None) -> None:
-        super().__init__(message or "the job asked to be tried again")
-        self.after = None if after is None else pause_s(after)
-
-
-def pause_s(value: object) -> float:
-    """Return a pause before another try in seconds; raises InvalidOption for what is none, or longer than ten years."""
-    try:
-        seconds = value.total_seconds() if isinstance(value, timedelta) else _number(value)
-    except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    if not 0 <= seconds <= LONGEST_PAUSE_S:
-        raise InvalidOption(
-            "after", f"must be seconds from 0 to ten years, or a timedelta, not {_shown(value)}."
-        )
-    return seconds
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, int | float | Decimal):
-        raise TypeError
-    return float(value)
-
-
-def _shown(value: object) -> str:
-    """Return a value as people wrote it, unless its words may fill the page."""
-    short = isinstance(value, float | str | timedelta) or (isinstance(value, int) and abs(value) < 10**18)
-    return repr(value)[:80] if short else f"this {type(value).__name__}"
-
-
-class GiveUp(Exception):
-    """Raise in a job to fail for good, whatever tries are left."""
-
-
-class TransactionEnded(Exception):
-    """Raised at a completion whose transaction the job has ended itself, by a raw COMMIT or ROLLBACK.
-
-    What it wrote before that is committed or gone whatever happens now, so the job fails for good.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The job ended the transaction of its completion itself, by a COMMIT or ROLLBACK of its own: what it wrote "
-            "and its success can no longer be recorded together. Remove that statement, or use transaction.atomic()."
-        )
-
-
-class Cancelled(BaseException):
-    """Raised inside a job's function by the context when somebody cancelled the job.
-
-    A BaseException, so that a job's own `except Exception` does not swallow it.
-    """
-
-
-class TimeLimitExceeded(Exception):
-    """Raised inside a job's function when its time limit has passed; it has 30 s to tidy up."""
-
-
-class LeaseLost(BaseException):
-    """Another attempt owns this job now; whatever this one does is refused."""

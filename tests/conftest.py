@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from django.core.management import call_command
 from django.db import connection
 
 from esteira.job_types.registry import registry
-from tests.support import containers, lanes, namespace, recovery
-from tests.support.cluster import BUILT
+from tests.support import compose_stack, kubectl, recovery, xdist_groups
+from tests.support.kubernetes_stack import BUILT
+from tests.support.remote_stack import RemoteStack
 from tests.support.servers import SuiteServers
-from tests.support.standing import take_down_what_nobody_needs
+from tests.support.shared_stacks import take_down_unused
 
 if settings.configured:
     raise pytest.UsageError(
@@ -76,20 +77,27 @@ NEEDS = (
     Need(
         mark="containers",
         folders=["e2e", "chaos/containers", "chaos/kubernetes"],
-        is_there=containers.engine_answers,
+        is_there=compose_stack.engine_answers,
         asked_for_by=["CI"],
-        what=containers.ENGINE,
-        how=containers.HOW_TO_GET_ONE,
+        what=compose_stack.ENGINE,
+        how=compose_stack.HOW_TO_GET_ONE,
     ),
     Need(
         mark="cluster",
         folders=["e2e/kubernetes", "chaos/kubernetes"],
-        is_there=lambda: namespace.is_coming() or namespace.cluster_answers(),
+        is_there=lambda: kubectl.is_coming() or kubectl.cluster_answers(),
         asked_for_by=["CI", "TEST_KUBECONFIG"],
-        what=namespace.CLUSTER,
-        how=namespace.HOW_TO_GET_ONE,
+        what=kubectl.CLUSTER,
+        how=kubectl.HOW_TO_GET_ONE,
     ),
 )
+
+
+#: Marks that a run may leave out by `-m "not …"`, and the targets that run those tests.
+RUN_BY = {
+    "slow": "`make test` runs them",
+    "long": "`make kills`, `make chaos-compose` and `make chaos-k8s` run them",
+}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -102,7 +110,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for need in NEEDS:
             if need.has(item):
                 item.add_marker(need.mark)
+    collected = list(items)
     yield
+    left_out = config.stash.setdefault(LEFT_OUT, [])
+    if not config.option.keyword:  # which leaves out others too, and one list is all that pytest gives
+        left_out += _left_out_by_mark(config.option.markexpr, collected, items)
     for need in NEEDS:
         needy = [item for item in items if item.get_closest_marker(need.mark)]
         if not needy or need.is_there():
@@ -111,20 +123,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for item in needy:
                 item.stash[LACKS] = f"This test needs {need.what}, and none answers: {need.how}."
             continue
-        config.stash.setdefault(LEFT_OUT, []).append(
-            f"Tests left out for want of {need.what}: {len(needy)}; {need.how}."
-        )
+        left_out.append(f"Left out: {len(needy)} tests that need {need.what}; {need.how}.")
         config.hook.pytest_deselected(items=needy)
         items[:] = [item for item in items if item not in needy]
-    items.sort(key=lambda item: (lanes.place(item.path), _folder_on_the_cluster(item)))
+    items.sort(key=lambda item: (xdist_groups.place(item.path), _folder_on_the_cluster(item)))
+
+
+def _left_out_by_mark(
+    expression: str, collected: Sequence[pytest.Item], kept: Sequence[pytest.Item]
+) -> Iterator[str]:
+    gone = set(collected) - set(kept)
+    for mark, targets in RUN_BY.items():
+        many = sum(item.get_closest_marker(mark) is not None for item in gone)
+        if many and f"not {mark}" in expression:
+            yield f"Left out: {many} tests marked {mark}; {targets}."
 
 
 def _folder_on_the_cluster(item: pytest.Item) -> str:
     return str(item.path.parent) if item.get_closest_marker("cluster") else ""
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Lanes:
-    return lanes.Lanes(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> xdist_groups.GroupScheduling:
+    return xdist_groups.GroupScheduling(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -147,7 +167,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    take_down_what_nobody_needs(item)
+    take_down_unused(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure what the parts of its stacks look like and have written last."""
+    report = yield
+    if report.failed:
+        stacks = {one for one in getattr(item, "funcargs", {}).values() if isinstance(one, RemoteStack)}
+        report.sections += [section for stack in stacks for section in stack.last_words().items()]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -161,14 +191,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def images() -> None:
     """The images of the stack, built from this checkout."""
-    containers.build_images()
+    compose_stack.build_images()
 
 
 @pytest.fixture(scope="session")
 def loaded_images(images: None) -> None:
     """The same in the cluster, once it is there."""
-    namespace.wait_for_it()
-    namespace.load(*containers.named_as_in_manifests(*BUILT))
+    kubectl.wait_for_it()
+    kubectl.load(*compose_stack.named_as_in_manifests(*BUILT))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

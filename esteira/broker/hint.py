@@ -46,7 +46,7 @@ class Hint:
     queue: str
     list: int
     ids: Sequence[UUID]
-    hard_limit_s: float = 630.0
+    hard_limit_s: float
     delivery: str = field(default_factory=lambda: str(uuid4()))
 
     def body(self) -> tuple[Sequence[str], dict[str, Any], dict[str, Any]]:

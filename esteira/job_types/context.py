@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Protocol, TypeVar
 from uuid import UUID, uuid4
 
-from esteira.errors import Cancelled, NotFound, TooManyFiles
+from esteira.errors import NotFound, TooManyFiles
+from esteira.job_types.exceptions import Cancelled
 from esteira.values import bounds
 from esteira.values.bounds import FILES_OF_A_JOB
 

@@ -86,9 +86,9 @@ ALTER TABLE esteira_fileuse
 """
 NO_USES = "ALTER TABLE esteira_fileuse DROP CONSTRAINT file_use_job, DROP CONSTRAINT file_use_file;"
 
-# The backlog: each list in which jobs wait that have no hint. A list is a range of the index job_to_publish, with
-# what is due first, and a reader takes from each range as much as it needs. The walk goes from list to list, so it reads
-# one entry of the index for each list, however many jobs wait. PostgreSQL changes the type of a column that a view names
+# The backlog: each list in which jobs wait that have no hint. A list is a range of the index job_to_publish, with what
+# is due first, and a reader takes from each range as much as it needs. The walk goes from list to list, so it reads one
+# entry of the index for each list, however many jobs wait. PostgreSQL changes the type of a column that a view names
 # only after the view was dropped.
 BACKLOG = """
 CREATE VIEW esteira_backlog AS

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from esteira.db import ConnectionLost, PrivateConnection, sessions
 from esteira.db.lost import is_connected, lost_connection
-from esteira.errors import Cancelled, LeaseLost, TimeLimitExceeded
+from esteira.job_types.exceptions import Cancelled, LeaseLost, TimeLimitExceeded
 from esteira.record.claim import refuse
 from esteira.record.finish import Break, Outcome
 from esteira.record.telling import late_result

@@ -18,7 +18,7 @@ from contextlib import suppress
 from django.conf import settings
 
 from esteira.db import BUSY, ConnectionLost, PrivateConnection
-from esteira.errors import TimeLimitExceeded
+from esteira.job_types.exceptions import TimeLimitExceeded
 from esteira.job_types.registry import HARD_AFTER_S, registry
 from esteira.record import finish, telling
 from esteira.runner.completer import Completer

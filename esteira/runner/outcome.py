@@ -15,20 +15,14 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from esteira.errors import (
-    GiveUp,
-    NotFound,
-    Retry,
-    TimeLimitExceeded,
-    TooLarge,
-    TransactionEnded,
-    pause_s,
-)
+from esteira.errors import NotFound, TooLarge
 from esteira.job_types.checking import NUL
+from esteira.job_types.exceptions import GiveUp, Retry, TimeLimitExceeded, TransactionEnded
 from esteira.record.finish import Break, Outcome
 from esteira.runner.held import Held
 from esteira.runner.scrub import Scrub, scrubbed
 from esteira.values.bounds import clean, nests_too_deeply
+from esteira.values.pause import pause_s
 from esteira.values.spoken import name_of, said
 from esteira.values.storable import merged_in_json
 

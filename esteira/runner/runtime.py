@@ -22,8 +22,8 @@ from psycopg.errors import LockNotAvailable
 from esteira import files
 from esteira.db import ConnectionLost, DjangoConnection, Params, PrivateConnection, Row
 from esteira.db.lost import blames_the_writer, is_closed
-from esteira.errors import Cancelled, LeaseLost, TransactionEnded
 from esteira.job_types.context import Done
+from esteira.job_types.exceptions import Cancelled, LeaseLost, TransactionEnded
 from esteira.record import finish
 from esteira.record.finish import Outcome
 from esteira.runner.held import Held, Phase

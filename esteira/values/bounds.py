@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from numbers import Real
 from typing import Any, SupportsFloat
 
-from esteira.errors import LONGEST_PAUSE_S, InvalidOption
+from esteira.errors import InvalidOption
+from esteira.values.pause import LONGEST_PAUSE_S
 from esteira.values.storable import encodes
 
 DAY_S = 86400.0

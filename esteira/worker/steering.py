@@ -20,7 +20,6 @@ Handler = Callable[..., Any]
 
 #: The values of CELERY_CONTROL, one of Esteira's settings.
 READ, ALL, OFF = "read", "all", "off"
-CHOICES = (READ, ALL, OFF)
 #: Celery lists these as commands that change something, but Flower sends them, and their changes are harmless.
 HARMLESS = frozenset({"enable_events", "heartbeat"})
 #: Celery lists these as commands that only read, but they import revoked ids, write files, or block the event loop.

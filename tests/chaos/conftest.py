@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.invariants import TALLIES
+from tests.support.process_stack import ProcessStack, Servers
 from tests.support.recovery import Recovery, report
-from tests.support.stack import Servers, Stack
 
 #: On a loaded machine everything takes longer; STRICT=1 holds the figures to what is promised.
 SLACK_S = 0.0 if os.environ.get("STRICT") else 20.0
@@ -24,14 +24,14 @@ def durable_servers() -> Iterator[Servers]:
 
 
 @pytest.fixture
-def make_stack(durable_servers: Servers, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+def make_stack(durable_servers: Servers, tmp_path: Path) -> Iterator[Callable[..., ProcessStack]]:
     """Make a stack with settings of its own; the processes are the test's to start."""
-    made: list[Stack] = []
+    made: list[ProcessStack] = []
 
-    def make(**settings: str) -> Stack:
+    def make(**settings: str) -> ProcessStack:
         logs = tmp_path / "logs"
         logs.mkdir(exist_ok=True)
-        made.append(Stack(durable_servers, logs, **settings))
+        made.append(ProcessStack(durable_servers, logs, **settings))
         return made[-1]
 
     durable_servers.renew()
@@ -41,7 +41,7 @@ def make_stack(durable_servers: Servers, tmp_path: Path) -> Iterator[Callable[..
 
 
 @pytest.fixture
-def stack(make_stack: Callable[..., Stack]) -> Stack:
+def stack(make_stack: Callable[..., ProcessStack]) -> ProcessStack:
     """A stack with the usual settings: a lease of two seconds, two processes a worker."""
     return make_stack()
 

@@ -7,9 +7,11 @@ import random
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from tests.support.invariants import check, check_ticks
 from tests.support.load import JOBS, Measured, mixed, outage
-from tests.support.stack import Stack
+from tests.support.process_stack import ProcessStack
 from tests.support.waiting import Stopwatch
 
 #: How long beats are killed; BEATS_SECONDS=60 for the long way.
@@ -17,7 +19,8 @@ SECONDS = float(os.environ.get("BEATS_SECONDS", "15"))
 TICK = "ticking_jobs.tick"
 
 
-def test_beat_kill_x3(make_stack: Callable[..., Stack]) -> None:
+@pytest.mark.kills
+def test_beat_kill_x3(make_stack: Callable[..., ProcessStack]) -> None:
     """Three keepers and no leader: each tick makes one job, whoever is killed in between."""
     stack = make_stack(JOB_PACKAGES="tests.support.chaos_jobs,tests.support.ticking_jobs")
     stack.manage("migrate", "--verbosity", "0")
@@ -43,8 +46,9 @@ def test_beat_kill_x3(make_stack: Callable[..., Stack]) -> None:
     assert kills >= 5 and beat.alive()
 
 
-def test_kill_beat(stack: Stack, measured: Measured) -> None:
-    """The only beat dies in the middle of the work; its successor publishes what waits."""
+@pytest.mark.kills
+def test_kill_beat(stack: ProcessStack, measured: Measured) -> None:
+    """The only beat dies in the middle of the work; its successor publishes the waiting jobs."""
     beat, _ = stack.beat(), stack.worker("w1")
     ids = mixed(stack, 3 * JOBS)  # more than are done until its next life has started
     stack.halfway(ids, "w1")
@@ -59,11 +63,11 @@ def test_kill_beat(stack: Stack, measured: Measured) -> None:
     check(stack.db, ids, crashed=False)
 
 
-def ticks(stack: Stack) -> int:
+def ticks(stack: ProcessStack) -> int:
     return int(stack.db.one("SELECT count(*) FROM esteira_job WHERE tick_at IS NOT NULL"))
 
 
-def test_ticks_are_made_up_after_every_beat_was_away(make_stack: Callable[..., Stack]) -> None:
+def test_ticks_are_made_up_after_every_beat_was_away(make_stack: Callable[..., ProcessStack]) -> None:
     """The schedule wants every missed tick; each comes once."""
     stack = make_stack(JOB_PACKAGES="tests.support.chaos_jobs,tests.support.ticking_jobs")
     stack.manage("migrate", "--verbosity", "0")
@@ -83,7 +87,8 @@ def test_ticks_are_made_up_after_every_beat_was_away(make_stack: Callable[..., S
     check(stack.db, crashed=False)
 
 
-def test_a_frozen_beat_that_comes_back_rescues_nobody_who_lives(stack: Stack) -> None:
+@pytest.mark.kills
+def test_a_frozen_beat_that_comes_back_rescues_nobody_who_lives(stack: ProcessStack) -> None:
     beat, _ = stack.beat(), stack.worker("w1")
     ids = mixed(stack, 80)
     long = stack.submit("effects.work", [{"seconds": 8}] * 2)
@@ -97,7 +102,8 @@ def test_a_frozen_beat_that_comes_back_rescues_nobody_who_lives(stack: Stack) ->
     check(stack.db, [*ids, *long], crashed=False)
 
 
-def test_another_beat_takes_over_from_a_frozen_one(stack: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_another_beat_takes_over_from_a_frozen_one(stack: ProcessStack, measured: Measured) -> None:
     frozen, _, victim, _ = stack.beat("beat1"), stack.beat("beat2"), stack.worker("w1"), stack.worker("w2")
     ids = mixed(stack)
     lost = stack.halfway(ids, "w1")
@@ -112,7 +118,8 @@ def test_another_beat_takes_over_from_a_frozen_one(stack: Stack, measured: Measu
     check(stack.db, ids)
 
 
-def test_beat_leaves_on_sigterm_at_once(stack: Stack) -> None:
+@pytest.mark.kills
+def test_beat_leaves_on_sigterm_at_once(stack: ProcessStack) -> None:
     beat = stack.beat()
     watch = Stopwatch()
 
@@ -122,7 +129,7 @@ def test_beat_leaves_on_sigterm_at_once(stack: Stack) -> None:
     assert watch.seconds < 10
 
 
-def test_delayed_and_retrying_jobs_wait_in_the_table_and_not_in_a_process(stack: Stack) -> None:
+def test_delayed_and_retrying_jobs_wait_in_the_table_and_not_in_a_process(stack: ProcessStack) -> None:
     """Everything is killed while they wait; they run at their time all the same, once."""
     worker, beat = stack.worker("w1"), stack.beat()
     ids = [*stack.submit("effects.work", 10, delay=4), *stack.submit("effects.flaky", [{"times": 2}] * 10)]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.support.clocks import movable
+import pytest
+
+from tests.support.database_clock import movable
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
-from tests.support.stack import Stack
+from tests.support.process_stack import ProcessStack
+
+pytestmark = pytest.mark.kills
 
 
 def test_kill_a_worker_after_the_clock_stepped_forward(
-    make_stack: Callable[..., Stack], measured: Measured
+    make_stack: Callable[..., ProcessStack], measured: Measured
 ) -> None:
     """Thirty seconds in a moment, ten leases: no healthy job is rescued, and the dead are found as before."""
     stack = make_stack(LEASE_SECONDS="3")
@@ -39,7 +43,7 @@ def test_kill_a_worker_after_the_clock_stepped_forward(
 
 
 def test_kill_a_worker_after_the_clock_stepped_back(
-    make_stack: Callable[..., Stack], measured: Measured
+    make_stack: Callable[..., ProcessStack], measured: Measured
 ) -> None:
     """A minute back: leases seem to last for long, and the dead are found within about one all the same."""
     stack = make_stack(LEASE_SECONDS="3")

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from esteira.job_types.registry import HARD_AFTER_S
+from tests.support.database_faults import frozen, read_only, snapshot_held
 from tests.support.invariants import check
 from tests.support.load import JOBS, Measured, mixed, outage
-from tests.support.mishaps import frozen, read_only, snapshot_held
 from tests.support.observer import Observer
+from tests.support.process_stack import ProcessStack
 from tests.support.proxy import Proxy
-from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
 
 #: How long PostgreSQL is away, in seconds; OUTAGES=3,15 for the long way.
@@ -31,8 +31,9 @@ def check_cut(db: Observer, ids: list[str]) -> None:
     assert db.fetch(suspected) == []
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("seconds", OUTAGES)
-def test_db_restart(stack: Stack, measured: Measured, seconds: float) -> None:
+def test_db_restart(stack: ProcessStack, measured: Measured, seconds: float) -> None:
     """Immediate stop, longer than a lease: workers that live keep the jobs they run."""
     stack.worker("w1")
     stack.worker("w2")
@@ -52,7 +53,8 @@ def test_db_restart(stack: Stack, measured: Measured, seconds: float) -> None:
     assert stack.db.fetch(again) == [], "jobs without effects ran again although their workers lived"
 
 
-def test_db_restart_while_nobody_works(stack: Stack) -> None:
+@pytest.mark.kills
+def test_db_restart_while_nobody_works(stack: ProcessStack) -> None:
     """Workers and beats that wait for work find their way back."""
     stack.worker("w1")
     stack.beat()
@@ -68,7 +70,7 @@ def test_db_restart_while_nobody_works(stack: Stack) -> None:
     check(stack.db, ids, crashed=False)
 
 
-def test_every_connection_is_cut_again_and_again(stack: Stack) -> None:
+def test_every_connection_is_cut_again_and_again(stack: ProcessStack) -> None:
     stack.worker("w1")
     stack.beat()
     ids = mixed(stack, JOBS * 2)
@@ -91,7 +93,8 @@ def test_every_connection_is_cut_again_and_again(stack: Stack) -> None:
     check_cut(stack.db, ids)
 
 
-def test_the_server_takes_no_writes_for_a_while(stack: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_the_server_takes_no_writes_for_a_while(stack: ProcessStack, measured: Measured) -> None:
     """A fail-over, or a managed server's full disk: six leases long, and no healthy job is taken from its worker."""
     stack.worker("w1")
     stack.worker("w2")
@@ -118,7 +121,8 @@ def test_the_server_takes_no_writes_for_a_while(stack: Stack, measured: Measured
     assert stack.db.fetch(rescued) == []
 
 
-def test_freeze_db_with_warm_connections(stack: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_freeze_db_with_warm_connections(stack: ProcessStack, measured: Measured) -> None:
     """It answers nothing for three leases and closes nothing: everybody waits for seconds, then asks anew."""
     stack.worker("w1")
     beat, web = stack.beat(), stack.web()
@@ -143,7 +147,8 @@ def test_freeze_db_with_warm_connections(stack: Stack, measured: Measured) -> No
     assert beat.alive() and web.alive()
 
 
-def test_kill_a_worker_under_a_snapshot_of_the_whole_run(stack: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_kill_a_worker_under_a_snapshot_of_the_whole_run(stack: ProcessStack, measured: Measured) -> None:
     """A backup reads all the while: nothing that ended is cleaned up, and what dies is found as fast."""
     victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
     with snapshot_held(stack.postgres.url):
@@ -160,7 +165,7 @@ def test_kill_a_worker_under_a_snapshot_of_the_whole_run(stack: Stack, measured:
     check(stack.db, [*many, *ids])
 
 
-def test_an_end_outlasts_an_absence_that_is_far_longer_than_its_jobs_time_limit(stack: Stack) -> None:
+def test_an_end_outlasts_an_absence_that_is_far_longer_than_its_jobs_time_limit(stack: ProcessStack) -> None:
     """Nobody ends a process that waits to write, and one that has a hint waits its whole patience for the claim."""
     stack.worker("w1")
     stack.beat()
@@ -178,13 +183,13 @@ def test_an_end_outlasts_an_absence_that_is_far_longer_than_its_jobs_time_limit(
 
 
 @pytest.fixture
-def proxied(make_stack: Callable[..., Stack]) -> Iterator[tuple[Stack, Proxy]]:
+def proxied(make_stack: Callable[..., ProcessStack]) -> Iterator[tuple[ProcessStack, Proxy]]:
     stack, proxy = with_proxy(make_stack, LEASE_SECONDS="10")
     yield stack, proxy
     proxy.close()
 
 
-def with_proxy(make_stack: Callable[..., Stack], **settings: str) -> tuple[Stack, Proxy]:
+def with_proxy(make_stack: Callable[..., ProcessStack], **settings: str) -> tuple[ProcessStack, Proxy]:
     """Start a stack whose one worker reaches PostgreSQL through a proxy."""
     stack = make_stack(CONCURRENCY="1", **settings)
     proxy = Proxy(stack.postgres.port)
@@ -194,7 +199,9 @@ def with_proxy(make_stack: Callable[..., Stack], **settings: str) -> tuple[Stack
     return stack, proxy
 
 
-def one_job(stack: Stack, proxy: Proxy, name: str, *words: str, **how: bool) -> tuple[str, int, int, int]:
+def one_job(
+    stack: ProcessStack, proxy: Proxy, name: str, *words: str, **how: bool
+) -> tuple[str, int, int, int]:
     """Run one job whose connection is cut; return its state, attempt, failures and suspicion."""
     warm = stack.submit(name, 1)
     stack.wait_ended(warm)
@@ -213,7 +220,7 @@ def one_job(stack: Stack, proxy: Proxy, name: str, *words: str, **how: bool) -> 
 
 
 @pytest.mark.parametrize("name", ["effects.work", "effects.transfer"])
-def test_lost_commit_ack(proxied: tuple[Stack, Proxy], name: str) -> None:
+def test_lost_commit_ack(proxied: tuple[ProcessStack, Proxy], name: str) -> None:
     """The commit went through, its answer did not: exactly one effect, and the job does not run again."""
     ended = one_job(*proxied, name, "INSERT INTO effect", "COMMIT", after=True)
 
@@ -221,7 +228,7 @@ def test_lost_commit_ack(proxied: tuple[Stack, Proxy], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["effects.work", "effects.transfer"])
-def test_a_commit_that_never_arrived(proxied: tuple[Stack, Proxy], name: str) -> None:
+def test_a_commit_that_never_arrived(proxied: tuple[ProcessStack, Proxy], name: str) -> None:
     """Nothing was recorded: the whole attempt runs again, and counts no failure but a point of suspicion."""
     ended = one_job(*proxied, name, "INSERT INTO effect", "COMMIT", after=False)
 
@@ -229,7 +236,7 @@ def test_a_commit_that_never_arrived(proxied: tuple[Stack, Proxy], name: str) ->
 
 
 def test_a_transaction_that_the_server_never_sees_end_is_ended_for_it(
-    make_stack: Callable[..., Stack], request: pytest.FixtureRequest
+    make_stack: Callable[..., ProcessStack], request: pytest.FixtureRequest
 ) -> None:
     """A silent network keeps a transaction open, and with it the lock on the row: for a lease at most."""
     stack, proxy = with_proxy(make_stack, LEASE_SECONDS="3")
@@ -241,14 +248,16 @@ def test_a_transaction_that_the_server_never_sees_end_is_ended_for_it(
 
 
 @pytest.mark.parametrize("after", [True, False])
-def test_the_end_of_a_job_without_effects_is_written_again(proxied: tuple[Stack, Proxy], after: bool) -> None:
+def test_the_end_of_a_job_without_effects_is_written_again(
+    proxied: tuple[ProcessStack, Proxy], after: bool
+) -> None:
     """Whether or not the first try arrived, the end is recorded once and the job does not run again."""
     ended = one_job(*proxied, "plain.nap", "ended_s", after=after)
 
     assert ended == ("succeeded", 1, 0, 0)
 
 
-def test_a_claim_whose_answer_is_lost(proxied: tuple[Stack, Proxy]) -> None:
+def test_a_claim_whose_answer_is_lost(proxied: tuple[ProcessStack, Proxy]) -> None:
     """The job is claimed and nobody knows: its lease ends, and it runs."""
     stack, proxy = proxied
     warm = stack.submit("plain.nap", 1)

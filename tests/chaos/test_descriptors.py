@@ -7,8 +7,8 @@ from collections.abc import Callable
 import psutil
 
 from tests.support.invariants import check
+from tests.support.process_stack import ProcessStack
 from tests.support.processes import Process
-from tests.support.stack import Stack
 
 #: How often a worker connects to a Redis that refuses it; each attempt used to leave two descriptors open.
 ATTEMPTS = 10
@@ -27,7 +27,7 @@ def open_in(process: Process) -> int:
     return max(counts)
 
 
-def test_a_redis_that_may_not_be_written_costs_no_descriptors(stack: Stack) -> None:
+def test_a_redis_that_may_not_be_written_costs_no_descriptors(stack: ProcessStack) -> None:
     """A managed Redis during a fail-over: workers connect again and again, web and beat send hints in vain."""
     parts = {"worker": stack.worker("w1"), "beat": stack.beat(), "web": stack.web()}
     api = stack.api()
@@ -60,7 +60,7 @@ def starve(process: Process) -> None:
     one.rlimit(psutil.RLIMIT_NOFILE, (3, hard))
 
 
-def test_who_can_open_nothing_ends_with_an_error(make_stack: Callable[..., Stack]) -> None:
+def test_who_can_open_nothing_ends_with_an_error(make_stack: Callable[..., ProcessStack]) -> None:
     """It looked alive for ever, and did nothing; its supervisor starts another. What it ran goes back, and nobody is blamed."""
     stack = make_stack(LEASE_SECONDS="30")
     worker, beat = stack.worker("w1"), stack.beat()

@@ -13,10 +13,10 @@ import pytest
 
 from project.local.embedded import Postgres
 from project.local.embedded_launch import EmbeddedError
-from tests.support.api import Answer, ApiClient
+from tests.support.api_client import Answer, ApiClient
 from tests.support.invariants import check
+from tests.support.process_stack import ProcessStack, Servers
 from tests.support.small_disk import OnSmallDisk, SmallDisk, small_disk
-from tests.support.stack import Servers, Stack
 from tests.support.waiting import until
 
 BEFORE_MB, AFTER_MB = 200, 400
@@ -30,10 +30,10 @@ def disk() -> Iterator[SmallDisk]:
 
 
 @pytest.fixture
-def stack(disk: SmallDisk, tmp_path: Path) -> Iterator[Stack]:
+def stack(disk: SmallDisk, tmp_path: Path) -> Iterator[ProcessStack]:
     servers = Servers(OnSmallDisk(disk))
     (tmp_path / "logs").mkdir()
-    stack = Stack(servers, tmp_path / "logs")
+    stack = ProcessStack(servers, tmp_path / "logs")
     try:
         yield stack
     finally:
@@ -62,7 +62,9 @@ def submitting(api: ApiClient) -> Iterator[None]:
         submits.result()
 
 
-def test_a_full_disk_refuses_what_does_not_fit_and_loses_nothing(disk: SmallDisk, stack: Stack) -> None:
+def test_a_full_disk_refuses_what_does_not_fit_and_loses_nothing(
+    disk: SmallDisk, stack: ProcessStack
+) -> None:
     processes = [stack.web(), stack.worker("w1"), stack.worker("w2"), stack.beat()]
     api = stack.api()
     postgres = stack.postgres

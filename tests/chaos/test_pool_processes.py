@@ -14,31 +14,31 @@ import psutil
 import pytest
 
 from esteira.record import operate
-from tests.support.mischief_jobs import HOW_CHILDREN_LEAVE
+from tests.support.misbehaving_jobs import HOW_CHILDREN_LEAVE
+from tests.support.process_stack import ProcessStack
 from tests.support.processes import Process
-from tests.support.stack import Stack
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="process groups are watched on Linux")
 
 
 @pytest.fixture
-def mischief(make_stack: Callable[..., Stack]) -> Stack:
-    return make_stack(JOB_PACKAGES="tests.support.mischief_jobs", CONCURRENCY="1")
+def misbehaving(make_stack: Callable[..., ProcessStack]) -> ProcessStack:
+    return make_stack(JOB_PACKAGES="tests.support.misbehaving_jobs", CONCURRENCY="1")
 
 
-def found(stack: Stack, job: str) -> tuple[Any, ...]:
+def found(stack: ProcessStack, job: str) -> tuple[Any, ...]:
     return stack.db.fetch(
         "SELECT state, attempt, failures, suspicion, result, error->>'type' FROM esteira_job WHERE id = %s",
         [job],
     )[0]
 
 
-def submit(stack: Stack, name: str, **params: Any) -> str:
-    return stack.submit(f"mischief_jobs.{name}", [params])[0]
+def submit(stack: ProcessStack, name: str, **params: Any) -> str:
+    return stack.submit(f"misbehaving_jobs.{name}", [params])[0]
 
 
-def running(stack: Stack, job: str) -> None:
+def running(stack: ProcessStack, job: str) -> None:
     until(lambda: found(stack, job)[0] == "running", f"{job} runs")
 
 
@@ -46,81 +46,88 @@ def pool_process(worker: Process) -> psutil.Process:
     return until(lambda: psutil.Process(worker.pid).children(), "there is a pool process")[0]
 
 
-def test_a_signal_to_a_pool_process_does_not_hurt_its_job(mischief: Stack) -> None:
-    worker, _ = mischief.worker("w1"), mischief.beat()
+def test_a_signal_to_a_pool_process_does_not_hurt_its_job(misbehaving: ProcessStack) -> None:
+    worker, _ = misbehaving.worker("w1"), misbehaving.beat()
 
     for how in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT, signal.SIGUSR1):
-        job = submit(mischief, "deaf", seconds=2)
-        running(mischief, job)
+        job = submit(misbehaving, "deaf", seconds=2)
+        running(misbehaving, job)
         ran_in = pool_process(worker)
         ran_in.send_signal(how)
-        mischief.wait_ended([job])
+        misbehaving.wait_ended([job])
 
-        assert found(mischief, job) == ("succeeded", 1, 0, 0, ran_in.pid, None), how
-        later = submit(mischief, "pid")
-        mischief.wait_ended([later])
-        assert found(mischief, later)[:4] == ("succeeded", 1, 0, 0), how
+        assert found(misbehaving, job) == ("succeeded", 1, 0, 0, ran_in.pid, None), how
+        later = submit(misbehaving, "pid")
+        misbehaving.wait_ended([later])
+        assert found(misbehaving, later)[:4] == ("succeeded", 1, 0, 0), how
 
 
-def test_sigterm_to_all_processes_of_a_worker_counts_nothing(mischief: Stack) -> None:
-    worker, _ = mischief.worker("w1", DRAIN_SECONDS="1"), mischief.beat()
-    job = submit(mischief, "deaf", seconds=4)
+@pytest.mark.kills
+def test_sigterm_to_all_processes_of_a_worker_counts_nothing(misbehaving: ProcessStack) -> None:
+    worker, _ = misbehaving.worker("w1", DRAIN_SECONDS="1"), misbehaving.beat()
+    job = submit(misbehaving, "deaf", seconds=4)
 
     for attempt in (1, 2):
-        running(mischief, job)
-        assert found(mischief, job)[1] == attempt
+        running(misbehaving, job)
+        assert found(misbehaving, job)[1] == attempt
         worker.signal_all(signal.SIGTERM)
         until(lambda: not worker.alive(), "the worker has drained", timeout=20)
-        assert found(mischief, job)[:4] == ("queued", attempt, 0, 0)
-        mischief.again(worker)
-    mischief.wait_ended([job])
+        assert found(misbehaving, job)[:4] == ("queued", attempt, 0, 0)
+        misbehaving.again(worker)
+    misbehaving.wait_ended([job])
 
-    assert found(mischief, job)[:4] == ("succeeded", 3, 0, 0)
+    assert found(misbehaving, job)[:4] == ("succeeded", 3, 0, 0)
 
 
-def test_an_idle_pool_process_that_celery_ends_is_replaced(mischief: Stack) -> None:
-    worker, _ = mischief.worker("w1"), mischief.beat()
-    first = submit(mischief, "pid")
-    mischief.wait_ended([first])
+def test_an_idle_pool_process_that_celery_ends_is_replaced(misbehaving: ProcessStack) -> None:
+    worker, _ = misbehaving.worker("w1"), misbehaving.beat()
+    first = submit(misbehaving, "pid")
+    misbehaving.wait_ended([first])
 
     pool_process(worker).terminate()
-    until(lambda: found(mischief, first)[4] not in [one.pid for one in worker.children()], "it has ended")
-    second = submit(mischief, "pid")
-    mischief.wait_ended([second])
+    until(lambda: found(misbehaving, first)[4] not in [one.pid for one in worker.children()], "it has ended")
+    second = submit(misbehaving, "pid")
+    misbehaving.wait_ended([second])
 
-    assert found(mischief, second)[:4] == ("succeeded", 1, 0, 0)
-    assert found(mischief, second)[4] != found(mischief, first)[4]
+    assert found(misbehaving, second)[:4] == ("succeeded", 1, 0, 0)
+    assert found(misbehaving, second)[4] != found(misbehaving, first)[4]
 
 
-def test_a_forked_child_that_comes_back_ends_and_records_nothing(mischief: Stack) -> None:
-    worker, _ = mischief.worker("w1"), mischief.beat()
-    jobs = mischief.submit("mischief_jobs.forks", [{"how": how} for how in HOW_CHILDREN_LEAVE] * 20)
-    jobs += mischief.submit("mischief_jobs.pid", 40)
+def test_a_forked_child_that_comes_back_ends_and_records_nothing(misbehaving: ProcessStack) -> None:
+    worker, _ = misbehaving.worker("w1"), misbehaving.beat()
+    jobs = misbehaving.submit("misbehaving_jobs.forks", [{"how": how} for how in HOW_CHILDREN_LEAVE] * 20)
+    jobs += misbehaving.submit("misbehaving_jobs.pid", 40)
 
-    mischief.wait_ended(jobs)
+    misbehaving.wait_ended(jobs)
 
-    assert mischief.db.counts(jobs) == {"succeeded": 140}
-    assert {found(mischief, one)[1] for one in jobs} == {1}
-    results = mischief.db.fetch("SELECT DISTINCT result FROM esteira_job WHERE type = 'mischief_jobs.forks'")
+    assert misbehaving.db.counts(jobs) == {"succeeded": 140}
+    assert {found(misbehaving, one)[1] for one in jobs} == {1}
+    results = misbehaving.db.fetch(
+        "SELECT DISTINCT result FROM esteira_job WHERE type = 'misbehaving_jobs.forks'"
+    )
     assert {result for (result,) in results} == set(HOW_CHILDREN_LEAVE)
-    runs = mischief.db.fetch("SELECT count(*) FROM effect GROUP BY job_id")
+    runs = misbehaving.db.fetch("SELECT count(*) FROM effect GROUP BY job_id")
     assert runs == [(1,)] * 100
     assert len(worker.children()) == 1
 
 
-def test_a_job_may_have_processes_of_its_own_in_the_way_that_the_guide_names(mischief: Stack) -> None:
-    mischief.worker("w1"), mischief.beat()
-    queries = submit(mischief, "multiplies")
-    works = [submit(mischief, "shares_work", how=how) for how in ("billiard", "threads")]
-    refused = [submit(mischief, "shares_work", how=how) for how in ("multiprocessing", "ProcessPoolExecutor")]
+def test_a_job_may_have_processes_of_its_own_in_the_way_that_the_guide_names(
+    misbehaving: ProcessStack,
+) -> None:
+    misbehaving.worker("w1"), misbehaving.beat()
+    queries = submit(misbehaving, "multiplies")
+    works = [submit(misbehaving, "shares_work", how=how) for how in ("billiard", "threads")]
+    refused = [
+        submit(misbehaving, "shares_work", how=how) for how in ("multiprocessing", "ProcessPoolExecutor")
+    ]
 
-    mischief.wait_ended([queries, *works, *refused])
+    misbehaving.wait_ended([queries, *works, *refused])
 
-    assert found(mischief, queries) == ("succeeded", 1, 0, 0, [0, 2, 4, 6], None)
+    assert found(misbehaving, queries) == ("succeeded", 1, 0, 0, [0, 2, 4, 6], None)
     for job in works:
-        assert found(mischief, job) == ("succeeded", 1, 0, 0, [1, 2, 3], None)
+        assert found(misbehaving, job) == ("succeeded", 1, 0, 0, [1, 2, 3], None)
     for job in refused:
-        assert found(mischief, job) == ("failed", 1, 1, 0, None, "AssertionError")
+        assert found(misbehaving, job) == ("failed", 1, 1, 0, None, "AssertionError")
 
 
 def started_program(file: Path) -> psutil.Process:
@@ -131,47 +138,49 @@ def has_ended(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def kill_worker(stack: Stack, worker: Process, job: str) -> None:
+def kill_worker(stack: ProcessStack, worker: Process, job: str) -> None:
     worker.signal(signal.SIGKILL)
 
 
-def kill_pool_process(stack: Stack, worker: Process, job: str) -> None:
+def kill_pool_process(stack: ProcessStack, worker: Process, job: str) -> None:
     pool_process(worker).kill()
 
 
-def cancel_by_force(stack: Stack, worker: Process, job: str) -> None:
+def cancel_by_force(stack: ProcessStack, worker: Process, job: str) -> None:
     operate.cancel(stack.db, UUID(job), by="ana", force=True)
 
 
-def drain(stack: Stack, worker: Process, job: str) -> None:
+def drain(stack: ProcessStack, worker: Process, job: str) -> None:
     worker.signal(signal.SIGTERM)
 
 
 def test_what_a_job_has_started_ends_with_a_process_that_is_ended_by_force(
-    mischief: Stack, tmp_path: Path
+    misbehaving: ProcessStack, tmp_path: Path
 ) -> None:
     """Nobody rescues meanwhile: there is no beat."""
-    worker = mischief.worker("w1", DRAIN_SECONDS="1")
+    worker = misbehaving.worker("w1", DRAIN_SECONDS="1")
 
     for end in (kill_pool_process, cancel_by_force, drain, kill_worker):
         if not worker.alive():
-            mischief.again(worker)
+            misbehaving.again(worker)
         file = tmp_path / end.__name__
-        job = submit(mischief, "starts_program", file=str(file))
+        job = submit(misbehaving, "starts_program", file=str(file))
         program = started_program(file)
 
-        end(mischief, worker, job)
+        end(misbehaving, worker, job)
 
         until(partial(has_ended, program), f"it has ended after {end.__name__}", timeout=20)
         if end in (drain, kill_worker):
             until(lambda: not worker.alive(), "the worker has left", timeout=20)
 
 
-def test_what_a_job_leaves_running_when_it_returns_is_left_alone(mischief: Stack, tmp_path: Path) -> None:
-    worker, _ = mischief.worker("w1"), mischief.beat()
+def test_what_a_job_leaves_running_when_it_returns_is_left_alone(
+    misbehaving: ProcessStack, tmp_path: Path
+) -> None:
+    worker, _ = misbehaving.worker("w1"), misbehaving.beat()
     file = tmp_path / "pid"
-    job = submit(mischief, "starts_program", file=str(file), stay=False)
-    mischief.wait_ended([job])
+    job = submit(misbehaving, "starts_program", file=str(file), stay=False)
+    misbehaving.wait_ended([job])
     program = psutil.Process(int(file.read_text()))
     ran_in = pool_process(worker)
 
@@ -182,14 +191,14 @@ def test_what_a_job_leaves_running_when_it_returns_is_left_alone(mischief: Stack
     program.kill()
 
 
-def test_a_process_whose_descriptors_a_job_closed_is_replaced(mischief: Stack) -> None:
-    worker, _ = mischief.worker("w1"), mischief.beat()
+def test_a_process_whose_descriptors_a_job_closed_is_replaced(misbehaving: ProcessStack) -> None:
+    worker, _ = misbehaving.worker("w1"), misbehaving.beat()
     was = pool_process(worker).pid
-    job = submit(mischief, "closes_descriptors")
-    later = mischief.submit("mischief_jobs.pid", 5)
+    job = submit(misbehaving, "closes_descriptors")
+    later = misbehaving.submit("misbehaving_jobs.pid", 5)
 
-    mischief.wait_ended([job, *later])
+    misbehaving.wait_ended([job, *later])
 
-    assert found(mischief, job)[:4] == ("succeeded", 1, 0, 0)
-    assert {found(mischief, one)[0] for one in later} == {"succeeded"}
-    assert was not in {found(mischief, one)[4] for one in later}
+    assert found(misbehaving, job)[:4] == ("succeeded", 1, 0, 0)
+    assert {found(misbehaving, one)[0] for one in later} == {"succeeded"}
+    assert was not in {found(misbehaving, one)[4] for one in later}

@@ -18,12 +18,12 @@ import psutil
 import psycopg
 import pytest
 
-from tests.support.clocks import movable
+from tests.support.database_clock import movable
+from tests.support.database_faults import frozen, read_only, snapshot_held
 from tests.support.invariants import check
 from tests.support.load import outage
-from tests.support.mishaps import frozen, read_only, snapshot_held
+from tests.support.process_stack import ProcessStack
 from tests.support.processes import Process
-from tests.support.stack import Stack
 from tests.support.waiting import Stopwatch
 
 SECONDS = float(os.environ["MINUTES"]) * 60 if "MINUTES" in os.environ else 60.0
@@ -34,7 +34,8 @@ PAUSE_S, RESTART_S = (0.5, 2.5), (0.2, 2.0)
 PER_SECOND = 25.0
 
 
-def test_random_chaos(make_stack: Callable[..., Stack]) -> None:
+@pytest.mark.random_chaos
+def test_random_chaos(make_stack: Callable[..., ProcessStack]) -> None:
     print(f"\nrandom chaos for {SECONDS:.0f} s, SEED={SEED}")
     stack = make_stack(LEASE_SECONDS="3", DRAIN_SECONDS="4")
     with movable(stack.db.url) as move:
@@ -57,7 +58,7 @@ def test_random_chaos(make_stack: Callable[..., Stack]) -> None:
 class Chaos:
     """Two workers, two beats and web; somebody who submits, and somebody who breaks things."""
 
-    def __init__(self, stack: Stack, chance: random.Random, move: Callable[[float], None]) -> None:
+    def __init__(self, stack: ProcessStack, chance: random.Random, move: Callable[[float], None]) -> None:
         self.stack, self.chance, self.enough = stack, chance, threading.Event()
         self.move, self.snapshot = move, ExitStack()
         self.watch = Stopwatch()

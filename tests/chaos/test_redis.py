@@ -16,7 +16,7 @@ from esteira.record.insert import SLICE
 from project.local.embedded import Valkey
 from tests.support.invariants import check, check_hints
 from tests.support.load import JOBS, Measured, mixed, outage
-from tests.support.stack import Stack
+from tests.support.process_stack import ProcessStack
 from tests.support.waiting import Stopwatch
 
 #: How often Redis is killed under one worker, and how long it is away; KILLS=20 OUTAGE=60 for the long way.
@@ -30,7 +30,7 @@ MOST_PER_S = 6
 
 
 @pytest.fixture
-def steady(stack: Stack) -> Iterator[Stack]:
+def steady(stack: ProcessStack) -> Iterator[ProcessStack]:
     """A stack with one worker and one beat, which must both live through whatever happens to Redis."""
     processes = stack.worker("w1"), stack.beat()
     yield stack
@@ -48,7 +48,8 @@ def frozen(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_redis_kill(steady: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_redis_kill(steady: ProcessStack, measured: Measured) -> None:
     """Killed again and again under load, with everything in it lost each time."""
     steady.submitter.start()
     ids: list[str] = []
@@ -65,7 +66,8 @@ def test_redis_kill(steady: Stack, measured: Measured) -> None:
     check(steady.db, ids, crashed=False)
 
 
-def test_redis_flush(steady: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_redis_flush(steady: ProcessStack, measured: Measured) -> None:
     ids = mixed(steady)
     steady.halfway(ids, "w1")
 
@@ -76,7 +78,7 @@ def test_redis_flush(steady: Stack, measured: Measured) -> None:
     check(steady.db, ids, crashed=False)
 
 
-def test_redis_loses_the_lists_of_a_queue(steady: Stack, measured: Measured) -> None:
+def test_redis_loses_the_lists_of_a_queue(steady: ProcessStack, measured: Measured) -> None:
     ids = mixed(steady)
     steady.halfway(ids, "w1")
 
@@ -88,7 +90,7 @@ def test_redis_loses_the_lists_of_a_queue(steady: Stack, measured: Measured) -> 
     check(steady.db, ids, crashed=False)
 
 
-def test_redis_is_away_for_long(steady: Stack, measured: Measured) -> None:
+def test_redis_is_away_for_long(steady: ProcessStack, measured: Measured) -> None:
     """Nothing is suspected meanwhile: leases are kept in PostgreSQL."""
     ids = mixed(steady)
     steady.halfway(ids, "w1")
@@ -103,7 +105,8 @@ def test_redis_is_away_for_long(steady: Stack, measured: Measured) -> None:
     check(steady.db, ids, crashed=False)
 
 
-def test_redis_freezes(steady: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_redis_freezes(steady: ProcessStack, measured: Measured) -> None:
     """No connection is closed; only the silence tells."""
     ids = mixed(steady)
     steady.halfway(ids, "w1")
@@ -116,7 +119,8 @@ def test_redis_freezes(steady: Stack, measured: Measured) -> None:
     check(steady.db, ids, crashed=False)
 
 
-def test_a_frozen_redis_makes_nobody_look_stuck(stack: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_a_frozen_redis_makes_nobody_look_stuck(stack: ProcessStack, measured: Measured) -> None:
     """Or health checks would restart all workers, and cut off what they run; a pool process that dies meanwhile is replaced."""
     parts = {"worker": stack.worker("w1"), "beat": stack.beat()}
     ids = mixed(stack)
@@ -139,7 +143,7 @@ def test_a_frozen_redis_makes_nobody_look_stuck(stack: Stack, measured: Measured
     check(stack.db, ids)
 
 
-def test_redis_is_full(steady: Stack) -> None:
+def test_redis_is_full(steady: ProcessStack) -> None:
     """Whatever it refuses to store, jobs are accepted, and they run once there is room."""
     first = mixed(steady, 80)
     steady.redis.config_set("maxmemory", "1")
@@ -153,7 +157,7 @@ def test_redis_is_full(steady: Stack) -> None:
     check(steady.db, ids, crashed=False)
 
 
-def test_a_full_redis_is_not_stormed(stack: Stack) -> None:
+def test_a_full_redis_is_not_stormed(stack: ProcessStack) -> None:
     """A worker that is refused at once connects anew, and each connection takes memory that the others lack."""
     stack.worker("w1")
     stack.redis.config_set("maxmemory", "1")
@@ -167,7 +171,7 @@ def test_a_full_redis_is_not_stormed(stack: Stack) -> None:
 
 
 def test_a_monitor_that_stopped_reading_fills_redis(
-    make_stack: Callable[..., Stack], tmp_path: Path, request: pytest.FixtureRequest
+    make_stack: Callable[..., ProcessStack], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Celery's events pile up for a frozen Flower until Redis refuses hints; nobody lends a hand."""
     small = Valkey(tmp_path / "small", options={"maxmemory": "4mb"})
@@ -193,7 +197,7 @@ def test_a_monitor_that_stopped_reading_fills_redis(
     stack.until(lambda: stack.listeners() > listeners, "Flower listens again")
 
 
-def fill_what_the_kernel_keeps(stack: Stack) -> list[str]:
+def fill_what_the_kernel_keeps(stack: ProcessStack) -> list[str]:
     """Repeat one event of Celery's until Redis itself has to keep more; return the job that it was of."""
     with stack.redis.pubsub() as heard:
         heard.psubscribe("*celeryev*")
@@ -216,7 +220,7 @@ def refused(server: Valkey) -> int:
 
 
 @pytest.mark.parametrize("how", ["refused", "silent"])
-def test_submits_do_not_wait_for_redis(steady: Stack, measured: Measured, how: str) -> None:
+def test_submits_do_not_wait_for_redis(steady: ProcessStack, measured: Measured, how: str) -> None:
     first = mixed(steady, 40)
     steady.wait_ended()
 
@@ -234,7 +238,8 @@ def test_submits_do_not_wait_for_redis(steady: Stack, measured: Measured, how: s
     check(steady.db, [*first, *steady.submitter.acknowledged], crashed=False)
 
 
-def test_a_submitting_program_is_killed(steady: Stack) -> None:
+@pytest.mark.kills
+def test_a_submitting_program_is_killed(steady: ProcessStack) -> None:
     """Every id that it was told is a row; what was stored without an answer runs as well, once."""
     for _ in range(3):
         steady.submitter.start()
@@ -249,7 +254,7 @@ def test_a_submitting_program_is_killed(steady: Stack) -> None:
     check(steady.db, steady.submitter.acknowledged, crashed=False)
 
 
-def test_the_lists_in_redis_stay_within_their_window(make_stack: Callable[..., Stack]) -> None:
+def test_the_lists_in_redis_stay_within_their_window(make_stack: Callable[..., ProcessStack]) -> None:
     """However long the backlog, Redis holds a window of it; a submitter may add its last slice on top."""
     stack = make_stack(WINDOW="100")
     stack.beat()
@@ -267,7 +272,7 @@ def test_the_lists_in_redis_stay_within_their_window(make_stack: Callable[..., S
     check_hints(seen, window=100 + SLICE, slots=2)
 
 
-def longest_list(stack: Stack) -> int:
+def longest_list(stack: ProcessStack) -> int:
     """Return the length of the longest of Redis' lists."""
     client = stack.redis
     return max((int(client.llen(key)) for key in client.keys("*") if client.type(key) == b"list"), default=0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tests.support.forks import ROOT
 from tests.support.invariants import check
 from tests.support.load import Measured
-from tests.support.stack import Stack
+from tests.support.process_stack import ProcessStack
 from tests.support.waiting import Stopwatch
 
 
@@ -18,7 +18,9 @@ def release(name: str) -> dict[str, str]:
     return {"JOB_PACKAGES": "tests.support.chaos_jobs,shop", "PYTHONPATH": os.pathsep.join(path)}
 
 
-def test_a_package_outside_the_project_is_found_submitted_and_run(make_stack: Callable[..., Stack]) -> None:
+def test_a_package_outside_the_project_is_found_submitted_and_run(
+    make_stack: Callable[..., ProcessStack],
+) -> None:
     stack = make_stack(**release("old"))
     stack.worker("w1")
     stack.beat()
@@ -30,7 +32,7 @@ def test_a_package_outside_the_project_is_found_submitted_and_run(make_stack: Ca
     assert stack.db.fetch("SELECT DISTINCT result->>'by' FROM esteira_job") == [("old",)]
 
 
-def test_two_releases_side_by_side_fail_nothing(make_stack: Callable[..., Stack]) -> None:
+def test_two_releases_side_by_side_fail_nothing(make_stack: Callable[..., ProcessStack]) -> None:
     """The new one submits a parameter and a type that the old one refuses and does not know."""
     stack = make_stack(**release("new"))
     stack.worker("old", **release("old"))
@@ -47,7 +49,7 @@ def test_two_releases_side_by_side_fail_nothing(make_stack: Callable[..., Stack]
     assert stack.db.fetch("SELECT DISTINCT result->>'by' FROM esteira_job") == [("new",)]
 
 
-def test_what_only_a_newer_worker_knows_waits_for_it(make_stack: Callable[..., Stack]) -> None:
+def test_what_only_a_newer_worker_knows_waits_for_it(make_stack: Callable[..., ProcessStack]) -> None:
     stack = make_stack(**release("new"))
     stack.worker("old", **release("old"))
     stack.beat()
@@ -64,7 +66,7 @@ def test_what_only_a_newer_worker_knows_waits_for_it(make_stack: Callable[..., S
 
 
 def test_two_thousand_jobs_that_nobody_knows_delay_no_known_one(
-    make_stack: Callable[..., Stack], measured: Measured
+    make_stack: Callable[..., ProcessStack], measured: Measured
 ) -> None:
     stack = make_stack(**release("new"))
     old = stack.worker("old", **release("old"))

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from tests.support.invariants import check
+from tests.support.process_stack import ProcessStack
 from tests.support.processes import Process, gone
-from tests.support.remote import Remote
-from tests.support.stack import Stack
+from tests.support.remote_control import Remote
 from tests.support.waiting import Stopwatch, until
+
+pytestmark = pytest.mark.kills
 
 DRAIN_S = 2.0
 #: To hand back, and for a machine that is busy.
@@ -21,8 +23,8 @@ LEAVE_S = 8.0
 TERM, INT, QUIT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP
 
 
-def to_parent(*signals: signal.Signals) -> Callable[[Stack, Process], None]:
-    def stop(stack: Stack, worker: Process) -> None:
+def to_parent(*signals: signal.Signals) -> Callable[[ProcessStack, Process], None]:
+    def stop(stack: ProcessStack, worker: Process) -> None:
         for number, one in enumerate(signals):
             if number:
                 until(lambda: "stopping (" in worker.output(), "the first signal is heard")
@@ -31,21 +33,21 @@ def to_parent(*signals: signal.Signals) -> Callable[[Stack, Process], None]:
     return stop
 
 
-def to_group(one: signal.Signals) -> Callable[[Stack, Process], None]:
+def to_group(one: signal.Signals) -> Callable[[ProcessStack, Process], None]:
     return lambda stack, worker: os.killpg(worker.pid, one)
 
 
-def as_systemd_does(stack: Stack, worker: Process) -> None:
+def as_systemd_does(stack: ProcessStack, worker: Process) -> None:
     os.killpg(worker.pid, TERM)
     os.killpg(worker.pid, HUP)
 
 
-def by_remote_control(stack: Stack, worker: Process) -> None:
+def by_remote_control(stack: ProcessStack, worker: Process) -> None:
     Remote(stack).tell("shutdown")
 
 
 #: How it is asked for, and how long running jobs may go on.
-STOPS: dict[str, tuple[Callable[[Stack, Process], None], float]] = {
+STOPS: dict[str, tuple[Callable[[ProcessStack, Process], None], float]] = {
     "TERM": (to_parent(TERM), DRAIN_S),
     "TERM twice": (to_parent(TERM, TERM), DRAIN_S),
     "INT": (to_parent(INT), DRAIN_S),
@@ -58,28 +60,30 @@ STOPS: dict[str, tuple[Callable[[Stack, Process], None], float]] = {
     "TERM and HUP to the group": (as_systemd_does, DRAIN_S),
     "remote control": (by_remote_control, DRAIN_S),
 }
-#: The others run with WHOLE=1, as `make kills` does.
+#: `make test` runs these; `make kills` runs all.
 USUAL = ("INT twice", "TERM, then QUIT", "TERM and HUP to the group", "remote control")
 
 
-def start(stack: Stack, *more: str, **settings: str) -> Process:
+def start(stack: ProcessStack, *more: str, **settings: str) -> Process:
     arguments = ["celery", "-A", "project", "worker", "-l", "info", "--hostname", "w1@test", *more]
     process = Process("w1", arguments, stack.environment(**settings), stack.logs)
     return stack._start(process, "worker", wait=True)
 
 
-def running(stack: Stack, job: str) -> None:
+def running(stack: ProcessStack, job: str) -> None:
     stack.until(lambda: stack.db.counts([job]).get("running"), "the job runs")
 
 
-def look(stack: Stack, job: str) -> Any:
+def look(stack: ProcessStack, job: str) -> Any:
     return stack.db.fetch("SELECT state, attempt, failures, suspicion FROM esteira_job WHERE id = %s", [job])[
         0
     ]
 
 
-@pytest.mark.parametrize("how", STOPS if os.environ.get("WHOLE") else USUAL)
-def test_a_stop_hands_back_and_counts_nothing(make_stack: Callable[..., Stack], how: str) -> None:
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=[] if how in USUAL else [pytest.mark.long]) for how in STOPS]
+)
+def test_a_stop_hands_back_and_counts_nothing(make_stack: Callable[..., ProcessStack], how: str) -> None:
     stop, limit_s = STOPS[how]
     stack = make_stack(LEASE_SECONDS="60", DRAIN_SECONDS=f"{DRAIN_S:g}", CELERY_CONTROL="all")
     pid_file = stack.logs / "worker.pid"
@@ -102,7 +106,9 @@ def test_a_stop_hands_back_and_counts_nothing(make_stack: Callable[..., Stack], 
         gone(child)
 
 
-def test_four_deploys_by_a_signal_to_the_group_do_not_end_a_job(make_stack: Callable[..., Stack]) -> None:
+def test_four_deploys_by_a_signal_to_the_group_do_not_end_a_job(
+    make_stack: Callable[..., ProcessStack],
+) -> None:
     """systemd's default: each process of the service gets SIGTERM."""
     stack = make_stack(LEASE_SECONDS="60", DRAIN_SECONDS="0.5")
     worker, _ = stack.worker("w1"), stack.beat()
@@ -120,7 +126,9 @@ def test_four_deploys_by_a_signal_to_the_group_do_not_end_a_job(make_stack: Call
 
 
 @pytest.mark.parametrize("how", ["signal", "remote control"])
-def test_a_worker_that_drains_is_alive_and_not_ready(make_stack: Callable[..., Stack], how: str) -> None:
+def test_a_worker_that_drains_is_alive_and_not_ready(
+    make_stack: Callable[..., ProcessStack], how: str
+) -> None:
     stack = make_stack(LEASE_SECONDS="60", DRAIN_SECONDS="60", CELERY_CONTROL="all")
     worker = stack.worker("w1")
     ready = worker.run_dir / "worker.ready"
@@ -145,7 +153,7 @@ def test_a_worker_that_drains_is_alive_and_not_ready(make_stack: Callable[..., S
     assert look(stack, job) == ("succeeded", 1, 0, 0)
 
 
-def test_hanging_up_starts_the_worker_anew_within_its_limit(make_stack: Callable[..., Stack]) -> None:
+def test_hanging_up_starts_the_worker_anew_within_its_limit(make_stack: Callable[..., ProcessStack]) -> None:
     stack = make_stack(LEASE_SECONDS="60", DRAIN_SECONDS="1")
     worker, _ = stack.worker("w1"), stack.beat()
     (job,) = stack.submit("effects.deaf", [{"seconds": 8}])
@@ -161,7 +169,7 @@ def test_hanging_up_starts_the_worker_anew_within_its_limit(make_stack: Callable
 
 
 def test_what_remote_control_terminates_runs_again_and_counts_nothing(
-    make_stack: Callable[..., Stack],
+    make_stack: Callable[..., ProcessStack],
 ) -> None:
     """Flower's button sends the same."""
     stack = make_stack(LEASE_SECONDS="60", CELERY_CONTROL="all")
@@ -182,7 +190,7 @@ def test_what_remote_control_terminates_runs_again_and_counts_nothing(
 
 @pytest.mark.parametrize("one", [TERM, HUP, QUIT], ids=lambda one: one.name)
 def test_a_signal_to_a_pool_process_is_not_the_job_s_failure(
-    make_stack: Callable[..., Stack], one: signal.Signals
+    make_stack: Callable[..., ProcessStack], one: signal.Signals
 ) -> None:
     stack = make_stack(LEASE_SECONDS="60")
     worker, _ = stack.worker("w1"), stack.beat()

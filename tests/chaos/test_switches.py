@@ -13,18 +13,18 @@ import pytest
 
 from tests.support import forks
 from tests.support.invariants import check
+from tests.support.process_stack import ProcessStack
 from tests.support.processes import gone
-from tests.support.stack import Stack
 from tests.support.waiting import until
 
 
-def celery(stack: Stack, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def celery(stack: ProcessStack, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run one of Celery's commands as a person would, until it ends or is in the background."""
     env = stack.environment(RUN_DIR=str(stack.logs), **settings)
     return forks.completed(["celery", "-A", "project", *arguments], env, timeout=120)
 
 
-def test_what_is_refused_ends_with_a_sentence_and_an_error(stack: Stack) -> None:
+def test_what_is_refused_ends_with_a_sentence_and_an_error(stack: ProcessStack) -> None:
     """A worker with threads started, said that it was ready, and ran nothing."""
     done = celery(stack, "worker", "-P", "threads", "-c", "1")
 
@@ -34,7 +34,7 @@ def test_what_is_refused_ends_with_a_sentence_and_an_error(stack: Stack) -> None
 
 
 @pytest.fixture
-def in_background(stack: Stack) -> Iterator[None]:
+def in_background(stack: ProcessStack) -> Iterator[None]:
     """End what went into the background; its environment tells that it is ours."""
     yield
     for one in psutil.process_iter():
@@ -44,7 +44,7 @@ def in_background(stack: Stack) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("in_background")
-def test_worker_and_beat_go_into_the_background_and_log_as_they_were_told(stack: Stack) -> None:
+def test_worker_and_beat_go_into_the_background_and_log_as_they_were_told(stack: ProcessStack) -> None:
     """The level and the file were ignored without a word, so a process in the background had no log at all."""
     logs = {name: stack.logs / f"{name}.txt" for name in ("worker", "beat")}
     pids = {name: stack.logs / f"{name}.pid" for name in ("worker", "beat")}
@@ -75,7 +75,7 @@ def told_pid(file: Path) -> int:
     )
 
 
-def test_a_jobs_own_log_is_kept_whatever_the_worker_says(stack: Stack) -> None:
+def test_a_jobs_own_log_is_kept_whatever_the_worker_says(stack: ProcessStack) -> None:
     stack.beat()
     worker = stack.worker("w1", wait=False, flags=["-l", "critical"])
 
@@ -86,7 +86,7 @@ def test_a_jobs_own_log_is_kept_whatever_the_worker_says(stack: Stack) -> None:
     assert "INFO" not in worker.output()
 
 
-def test_a_worker_scales_between_its_limits_and_drops_no_job_with_a_purge(stack: Stack) -> None:
+def test_a_worker_scales_between_its_limits_and_drops_no_job_with_a_purge(stack: ProcessStack) -> None:
     beat = stack.beat()
     ids = stack.submit("effects.work", [{"seconds": 0.3}] * 30)
 
@@ -98,7 +98,7 @@ def test_a_worker_scales_between_its_limits_and_drops_no_job_with_a_purge(stack:
     assert beat.alive()
 
 
-def test_remote_control_harms_no_job(make_stack: Callable[..., Stack]) -> None:
+def test_remote_control_harms_no_job(make_stack: Callable[..., ProcessStack]) -> None:
     """A rate limit made the worker hoard hints, which were sent again without bound; the type all but stopped."""
     stack = make_stack(CELERY_CONTROL="all")
     worker, _ = stack.worker("w1"), stack.beat()
@@ -121,7 +121,7 @@ def test_remote_control_harms_no_job(make_stack: Callable[..., Stack]) -> None:
     assert len(worker.children()) == 2
 
 
-def call(stack: Stack, output: Callable[[], str]) -> str:
+def call(stack: ProcessStack, output: Callable[[], str]) -> str:
     """Send a job type's name as one sends a Celery task; return what the worker says of it."""
     done = celery(stack, "call", "effects.work", "--args", '["Ana"]')
     assert done.returncode == 0, done.stderr

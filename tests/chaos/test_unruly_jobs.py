@@ -6,7 +6,9 @@ import pytest
 
 from tests.support.invariants import check
 from tests.support.load import JOBS
-from tests.support.stack import Stack
+from tests.support.process_stack import ProcessStack
+
+pytestmark = pytest.mark.kills
 
 
 @pytest.mark.parametrize(
@@ -18,7 +20,7 @@ from tests.support.stack import Stack
     ],
     ids=["hooks that raise", "a child that returns", "a child that exits"],
 )
-def test_unruly_jobs_harm_nobody(stack: Stack, name: str, params: dict[str, float]) -> None:
+def test_unruly_jobs_harm_nobody(stack: ProcessStack, name: str, params: dict[str, float]) -> None:
     stack.worker("w1")
     stack.beat()
     ids = stack.submit(name, [params] * (JOBS // 4))

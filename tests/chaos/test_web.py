@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.support.invariants import check
 from tests.support.load import Measured
-from tests.support.stack import Stack
+from tests.support.process_stack import ProcessStack
 from tests.support.waiting import Stopwatch
 
 CLIENTS = 4
 
 
-def test_web_kill(stack: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_web_kill(stack: ProcessStack, measured: Measured) -> None:
     """Clients repeat what got no answer under the same key: one job each, and every answer names a row."""
     web = stack.web()
     stack.worker("w1")
@@ -52,7 +55,7 @@ def test_web_kill(stack: Stack, measured: Measured) -> None:
     check(stack.db, first.values(), crashed=False)
 
 
-def test_while_the_database_is_away_nothing_is_half_done(stack: Stack) -> None:
+def test_while_the_database_is_away_nothing_is_half_done(stack: ProcessStack) -> None:
     """503 with Retry-After, readiness fails, liveness does not; afterwards the same key is accepted."""
     stack.web()
     api = stack.api()
@@ -76,7 +79,7 @@ def test_while_the_database_is_away_nothing_is_half_done(stack: Stack) -> None:
     assert stack.db.one("SELECT count(*) FROM esteira_job") == 2
 
 
-def test_while_redis_is_away_jobs_are_accepted_and_readiness_warns(stack: Stack) -> None:
+def test_while_redis_is_away_jobs_are_accepted_and_readiness_warns(stack: ProcessStack) -> None:
     stack.web()
     api = stack.api()
 

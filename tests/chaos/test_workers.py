@@ -8,16 +8,18 @@ from collections.abc import Callable
 from uuid import UUID
 
 import psutil
+import pytest
 
 from esteira.record import operate
 from tests.support.forks import ROOT
 from tests.support.invariants import check
 from tests.support.load import JOBS, Measured, mixed
-from tests.support.stack import Stack
+from tests.support.process_stack import ProcessStack
 from tests.support.waiting import Stopwatch
 
 
-def test_kill_worker(stack: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_kill_worker(stack: ProcessStack, measured: Measured) -> None:
     victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
     ids = mixed(stack)
     lost = stack.halfway(ids, "w1")
@@ -30,8 +32,9 @@ def test_kill_worker(stack: Stack, measured: Measured) -> None:
     check(stack.db, ids)
 
 
+@pytest.mark.kills
 def test_kill_worker_and_start_it_again_under_its_name(
-    make_stack: Callable[..., Stack], measured: Measured
+    make_stack: Callable[..., ProcessStack], measured: Measured
 ) -> None:
     """T9: the newcomer knows that its earlier life is over, and does not wait for the leases."""
     stack = make_stack(LEASE_SECONDS="30")
@@ -49,7 +52,8 @@ def test_kill_worker_and_start_it_again_under_its_name(
     assert stack.db.one("SELECT count(*) FROM esteira_jobevent WHERE detail->>'reason' = 'worker restarted'")
 
 
-def test_kill_only_the_main_process(stack: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_kill_only_the_main_process(stack: ProcessStack, measured: Measured) -> None:
     """The pool's processes end with their parent, or are zombies whose results are refused."""
     victim, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
     ids = mixed(stack)
@@ -63,7 +67,8 @@ def test_kill_only_the_main_process(stack: Stack, measured: Measured) -> None:
     check(stack.db, ids)
 
 
-def test_kill_child(make_stack: Callable[..., Stack], measured: Measured) -> None:
+@pytest.mark.kills
+def test_kill_child(make_stack: Callable[..., ProcessStack], measured: Measured) -> None:
     """T7: the parent notices that a pool process is gone, long before its lease ends."""
     stack = make_stack(LEASE_SECONDS="30")
     worker, _ = stack.worker("w1"), stack.beat()
@@ -84,7 +89,8 @@ def test_kill_child(make_stack: Callable[..., Stack], measured: Measured) -> Non
     assert row == [(2, 0, 2)]
 
 
-def test_kill_flood(stack: Stack) -> None:
+@pytest.mark.kills
+def test_kill_flood(stack: ProcessStack) -> None:
     """Kills under a flood of jobs that take no time: whatever was between two hands is found again."""
     worker, _ = stack.worker("w1"), stack.beat()
     kills, n = int(os.environ.get("KILLS", "2")), max(JOBS * 40, 8000)
@@ -103,7 +109,8 @@ def test_kill_flood(stack: Stack) -> None:
     check(stack.db, ids)
 
 
-def test_poison(make_stack: Callable[..., Stack], measured: Measured) -> None:
+@pytest.mark.kills
+def test_poison(make_stack: Callable[..., ProcessStack], measured: Measured) -> None:
     """A job that kills its process is dead after three, and nobody else is harmed."""
     stack = make_stack(LEASE_SECONDS="10")
     stack.worker("w1")
@@ -122,7 +129,7 @@ def test_poison(make_stack: Callable[..., Stack], measured: Measured) -> None:
     assert row == [(3, 6, "ProcessLost")]
 
 
-def test_a_mine_in_a_batch_takes_nobody_with_it(stack: Stack) -> None:
+def test_a_mine_in_a_batch_takes_nobody_with_it(stack: ProcessStack) -> None:
     """What dies in a batch runs alone from then on, so that only the culprit is suspected."""
     stack.worker("w1")
     stack.beat()
@@ -140,7 +147,7 @@ def test_a_mine_in_a_batch_takes_nobody_with_it(stack: Stack) -> None:
     assert stack.db.fetch("SELECT (params->>'n')::int FROM esteira_job WHERE suspicion > 0") == [(333,)]
 
 
-def wait_for_statistics(stack: Stack, name: str) -> None:
+def wait_for_statistics(stack: ProcessStack, name: str) -> None:
     """Wait until enough runs of a type are measured for batches to be made."""
     stack.until(
         lambda: (stack.db.one("SELECT sum(n) FROM esteira_stat WHERE type = %s", [name]) or 0) >= 20,
@@ -148,7 +155,8 @@ def wait_for_statistics(stack: Stack, name: str) -> None:
     )
 
 
-def test_oom_whole_worker(stack: Stack) -> None:
+@pytest.mark.kills
+def test_oom_whole_worker(stack: ProcessStack) -> None:
     """A job in whose company the whole worker dies six times is dead; the others come and go, and are done."""
     worker, _ = stack.worker("w1"), stack.beat()
     (culprit,) = stack.submit("effects.deaf", [{"seconds": 600}])
@@ -165,7 +173,7 @@ def test_oom_whole_worker(stack: Stack) -> None:
     assert row == [("dead", 6, 6)]
 
 
-def wait_for_company(stack: Stack, culprit: str, ids: list[str]) -> None:
+def wait_for_company(stack: ProcessStack, culprit: str, ids: list[str]) -> None:
     """Wait until a job runs and four others have come and gone beside it."""
     wanted = min(len(ids), stack.db.counts(ids).get("succeeded", 0) + 4)
     stack.until(
@@ -177,7 +185,8 @@ def wait_for_company(stack: Stack, culprit: str, ids: list[str]) -> None:
     )
 
 
-def test_sigterm_drain(make_stack: Callable[..., Stack], measured: Measured) -> None:
+@pytest.mark.kills
+def test_sigterm_drain(make_stack: Callable[..., ProcessStack], measured: Measured) -> None:
     """T10: what is short is finished, what is long goes to others, and nobody is blamed."""
     stack = make_stack(LEASE_SECONDS="30", DRAIN_SECONDS="2")
     leaving, _ = stack.worker("w1"), stack.beat()
@@ -203,7 +212,8 @@ def test_sigterm_drain(make_stack: Callable[..., Stack], measured: Measured) -> 
     assert attempts == {1: len(short), 2: 1}
 
 
-def test_sigterm_with_nothing_to_do_leaves_at_once(stack: Stack) -> None:
+@pytest.mark.kills
+def test_sigterm_with_nothing_to_do_leaves_at_once(stack: ProcessStack) -> None:
     worker = stack.worker("w1", DRAIN_SECONDS="60")
     watch = Stopwatch()
 
@@ -214,7 +224,8 @@ def test_sigterm_with_nothing_to_do_leaves_at_once(stack: Stack) -> None:
     assert not [child for child in worker.family() if child.is_running()]
 
 
-def test_freeze_worker(stack: Stack, measured: Measured) -> None:
+@pytest.mark.kills
+def test_freeze_worker(stack: ProcessStack, measured: Measured) -> None:
     """Frozen past its leases in the middle of the work: others take over, and what it says later is refused."""
     frozen, _, _ = stack.worker("w1"), stack.worker("w2"), stack.beat()
     ids = mixed(stack)
@@ -230,7 +241,8 @@ def test_freeze_worker(stack: Stack, measured: Measured) -> None:
     check(stack.db, ids)
 
 
-def test_zombie(stack: Stack) -> None:
+@pytest.mark.kills
+def test_zombie(stack: ProcessStack) -> None:
     """A worker frozen past its leases comes back to find that its jobs are somebody else's."""
     frozen, _ = stack.worker("w1"), stack.beat()
     ids = [*stack.submit("effects.deaf", [{"seconds": 1.5}]), *stack.submit("plain.nap", [{"seconds": 1.5}])]
@@ -250,7 +262,7 @@ def test_zombie(stack: Stack) -> None:
     check(stack.db, [*ids, *more])
 
 
-def test_a_worker_started_twice_under_one_name_harms_nothing(stack: Stack) -> None:
+def test_a_worker_started_twice_under_one_name_harms_nothing(stack: ProcessStack) -> None:
     """The newcomer finds the first alive, takes another name, and both work."""
     first, _ = stack.worker("w1"), stack.beat()
     stack.submit("effects.work", [{"seconds": 600}])
@@ -269,7 +281,7 @@ def test_a_worker_started_twice_under_one_name_harms_nothing(stack: Stack) -> No
     assert "another worker named w1@test" in second.output()
 
 
-def test_a_recycled_pool_process_loses_nothing(stack: Stack) -> None:
+def test_a_recycled_pool_process_loses_nothing(stack: ProcessStack) -> None:
     """Celery replaces a pool process after so many tasks; that is an ordinary end."""
     stack.worker("w1", MAX_JOBS_PER_CHILD="5")
     stack.beat()
@@ -280,7 +292,7 @@ def test_a_recycled_pool_process_loses_nothing(stack: Stack) -> None:
     check(stack.db, ids, crashed=False)
 
 
-def test_a_forced_cancel_ends_a_job_that_does_not_listen(stack: Stack) -> None:
+def test_a_forced_cancel_ends_a_job_that_does_not_listen(stack: ProcessStack) -> None:
     stack.worker("w1")
     stack.beat()
     (deaf,) = stack.submit("effects.deaf", [{"seconds": 600}])
@@ -294,7 +306,7 @@ def test_a_forced_cancel_ends_a_job_that_does_not_listen(stack: Stack) -> None:
     check(stack.db, [*ids, deaf], may_cancel={"effects.deaf"}, crashed=False)
 
 
-def test_a_cancel_stops_a_job_at_its_next_check_point(stack: Stack) -> None:
+def test_a_cancel_stops_a_job_at_its_next_check_point(stack: ProcessStack) -> None:
     stack.worker("w1")
     stack.beat()
     running, *waiting = stack.submit("effects.work", [{"seconds": 600}] * 4)
@@ -307,11 +319,12 @@ def test_a_cancel_stops_a_job_at_its_next_check_point(stack: Stack) -> None:
     check(stack.db, [running, *waiting], may_cancel={"effects.work"}, crashed=False)
 
 
-def cancel(stack: Stack, job: str, *, force: bool) -> None:
+def cancel(stack: ProcessStack, job: str, *, force: bool) -> None:
     operate.cancel(stack.db, UUID(job), by="ana", force=force)
 
 
-def test_a_wrong_clock_changes_nothing(stack: Stack) -> None:
+@pytest.mark.kills
+def test_a_wrong_clock_changes_nothing(stack: ProcessStack) -> None:
     """Workers an hour ahead and behind: no stored time is ever compared with theirs."""
     fast = stack.worker("w1", **wrong_clock(3600))
     slow = stack.worker("w2", **wrong_clock(-3600))
@@ -333,7 +346,8 @@ def wrong_clock(seconds: int) -> dict[str, str]:
     return {"SKEW_SECONDS": str(seconds), "PYTHONPATH": os.pathsep.join(path)}
 
 
-def test_nothing_is_left_of_a_stopped_worker(stack: Stack) -> None:
+@pytest.mark.kills
+def test_nothing_is_left_of_a_stopped_worker(stack: ProcessStack) -> None:
     worker = stack.worker("w1")
     children = worker.children()
     assert children

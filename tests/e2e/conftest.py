@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.containers import Containers
-from tests.support.standing import standing
+from tests.support.compose_stack import ComposeStack
+from tests.support.shared_stacks import shared_stack
 from tests.support.waiting import Stopwatch
 
 HERE = Path(__file__).parent
 #: What looks at a fresh stack comes before what breaks it, and what has a stack of its own comes after both.
-ORDER = ("test_start", "test_journey", "test_health", "test_servers", "test_dev", "test_scale")
+ORDER = ("test_start", "test_journey", "test_health", "test_redis_kinds", "test_dev", "test_scale")
 SHARED = {"JOB_PACKAGES": "jobs,tests.support.chaos_jobs,tests.support.ticking_jobs"}
 #: Runs beside each other on one machine have projects of their own.
 RUN = f"esteira-e2e-{os.getpid()}"
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-class Shared(Containers):
+class Shared(ComposeStack):
     """The shared stack, and how long it took to start from nothing."""
 
     started_in_s = 0.0
@@ -42,7 +42,7 @@ class Shared(Containers):
 def stack(images: None) -> Iterator[Shared]:
     """A stack with the settings of an installation, and jobs for tests; a test leaves it healthy."""
     stack = Shared(RUN, **SHARED)
-    with standing("stack", HERE, stack.down):
+    with shared_stack("stack", HERE, stack.down):
         watch = Stopwatch()
         stack.up()
         stack.started_in_s = watch.seconds
@@ -51,24 +51,14 @@ def stack(images: None) -> Iterator[Shared]:
 
 
 @pytest.fixture
-def make_stack(images: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., Containers]]:
+def make_stack(images: None, request: pytest.FixtureRequest) -> Iterator[Callable[..., ComposeStack]]:
     """Make a stack of the test's own; what to start of it is the test's to say."""
-    made: list[Containers] = []
+    made: list[ComposeStack] = []
 
-    def make(name: str, **settings: Any) -> Containers:
-        made.append(Containers(f"{RUN}-{name}", **settings))
+    def make(name: str, **settings: Any) -> ComposeStack:
+        made.append(ComposeStack(f"{RUN}-{name}", **settings))
         return made[-1]
 
     yield make
     for stack in made:
         stack.down()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Add what the containers said last to the report of a test that failed."""
-    report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and isinstance(stack, Containers):
-        report.sections.append(("containers", stack.logs("--tail=25")))
-    return report

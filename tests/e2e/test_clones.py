@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.conftest import RUN
 from tests.support.browser import Browser
 from tests.support.checkout import ALONE, cloned, committed
-from tests.support.containers import PARTS, PREFIX, Containers, removed_at_the_end
+from tests.support.compose_stack import PARTS, PREFIX, ComposeStack, removed_at_the_end
 from tests.support.documents import printed
 from tests.support.journey import done, submit
 from tests.support.readme import Readme, Shell
@@ -36,7 +36,7 @@ ACCOUNT = {
 WAIT = f"""until docker compose exec -T postgres psql -U esteira -Atc "{RUNS}" </dev/null | grep -q 1; do sleep 0.2; done"""
 
 
-class Clone(Containers):
+class Clone(ComposeStack):
     """An installation in a folder of its own, with nothing of the tests in it, and images of its own."""
 
     def __init__(self, project: str, folder: Path, **settings: str) -> None:
@@ -331,7 +331,7 @@ def containers(stack: Clone) -> list[str]:
 
 
 def test_dev_refuses_code_that_it_cannot_read_and_the_line_that_it_prints_helps(
-    make_stack: Callable[..., Containers], repository: Path
+    make_stack: Callable[..., ComposeStack], repository: Path
 ) -> None:
     folder = shut_clone(repository, repository.parent / "third")
     made = make_stack(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.browser import Browser
 from tests.support.checkout import copy_of_the_checkout
-from tests.support.containers import Containers
+from tests.support.compose_stack import ComposeStack
 from tests.support.journey import done, submit
 from tests.support.waiting import until
 
@@ -25,7 +25,9 @@ def greet(ctx: Context, name: str) -> dict[str, str]:
 '''
 
 
-def test_a_saved_file_is_a_job_type_that_runs(make_stack: Callable[..., Containers], tmp_path: Path) -> None:
+def test_a_saved_file_is_a_job_type_that_runs(
+    make_stack: Callable[..., ComposeStack], tmp_path: Path
+) -> None:
     code = copy_of_the_checkout(tmp_path / "code", admin_password=PASSWORD)
     stack = make_stack("dev", file=code / "compose.yaml", STACK="dev", JOB_PACKAGES="jobs")
 

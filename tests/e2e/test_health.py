@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import Shared
 from tests.support.browser import Browser
-from tests.support.containers import PARTS
+from tests.support.compose_stack import PARTS
 from tests.support.waiting import Stopwatch, until
 
 STUCK_SEEN_S = 30

@@ -22,7 +22,7 @@ from tests.repo.test_images import ROLES
 from tests.repo.test_style import SECRETS
 from tests.repo.tools import has_wheel, judge
 from tests.repo.tree import text
-from tests.support.containers import image as built
+from tests.support.compose_stack import image as built
 
 BASE = os.environ.get("PYTHON_IMAGE", "python:3.13-slim-trixie")
 PROJECT = tomllib.loads(text("pyproject.toml"))

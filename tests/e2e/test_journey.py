@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.containers import Containers
+from tests.support.compose_stack import ComposeStack
 from tests.support.documents import printed
 from tests.support.forks import ROOT
 from tests.support.journey import Journey, job_in, thumbnails_in
@@ -17,7 +17,7 @@ class TestContainers(Journey):
     """What compose started."""
 
     def test_files_go_in_and_come_out_by_the_documented_lines(
-        self, stack: Containers, tmp_path: Path
+        self, stack: ComposeStack, tmp_path: Path
     ) -> None:
         fetch, *upload = printed("docs/operations.md", "docker compose cp web:/data/demo").splitlines()
         stack.execute("web", "rm", "-rf", "/data/demo")

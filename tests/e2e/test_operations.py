@@ -20,10 +20,10 @@ import redis
 
 from tests.e2e.test_dev import PASSWORD
 from tests.e2e.test_start import assert_powerless
-from tests.support.api import ApiClient
+from tests.support.api_client import ApiClient
 from tests.support.browser import Browser
 from tests.support.checkout import cloned, committed
-from tests.support.containers import build_postgres_18
+from tests.support.compose_stack import build_postgres_18
 from tests.support.documents import printed
 from tests.support.installation import NEW, OLD, Installation, release
 from tests.support.invariants import check

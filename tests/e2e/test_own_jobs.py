@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.conftest import RUN
 from tests.e2e.test_images import BASE, inspected
 from tests.support.checkout import copy_of_the_checkout
-from tests.support.containers import Containers, removed_at_the_end
+from tests.support.compose_stack import ComposeStack, removed_at_the_end
 from tests.support.documents import blocks, printed
 from tests.support.journey import done, submit
 
@@ -63,9 +63,9 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def own(code: Path) -> Iterator[Containers]:
+def own(code: Path) -> Iterator[ComposeStack]:
     """Its stack, from images with names of its own."""
-    stack = Containers(f"{RUN}-own", file=code / "compose.yaml", IMAGE_PREFIX=f"{RUN}-own/")
+    stack = ComposeStack(f"{RUN}-own", file=code / "compose.yaml", IMAGE_PREFIX=f"{RUN}-own/")
     del stack.settings["JOB_PACKAGES"]  # as .env says
     with removed_at_the_end(stack):
         stack.type(printed("README.md", "docker compose up --wait --build"), timeout=1200)
@@ -76,7 +76,7 @@ def image_of(role: str) -> str:
     return f"{RUN}-own/esteira-{role}:latest"
 
 
-def test_a_job_finds_its_package_its_program_and_its_variable(own: Containers) -> None:
+def test_a_job_finds_its_package_its_program_and_its_variable(own: ComposeStack) -> None:
     api = own.api()
 
     job = done(api, submit(api, "shop.bring"))
@@ -87,7 +87,7 @@ def test_a_job_finds_its_package_its_program_and_its_variable(own: Containers) -
     assert "SHOP_API_KEY" not in own.execute("flower", "env")
 
 
-def test_the_job_of_the_readme_runs(own: Containers) -> None:
+def test_the_job_of_the_readme_runs(own: ComposeStack) -> None:
     manage = printed("README.md", "manage() { docker compose exec")
 
     said = own.type(manage + printed("README.md", "manage jobs submit greetings.greet"))
@@ -95,14 +95,14 @@ def test_the_job_of_the_readme_runs(own: Containers) -> None:
     assert "Hello Ana" in said and "succeeded" in said
 
 
-def test_a_hint_of_the_command_line_can_be_typed_as_it_is(own: Containers) -> None:
+def test_a_hint_of_the_command_line_can_be_typed_as_it_is(own: ComposeStack) -> None:
     said = own.tried("exec", "-T", "web", "manage", "jobs", "submit", "shop.bring")
 
     assert re.search(r"To see it: docker compose exec web manage jobs show \w+$", said.stderr, re.MULTILINE)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_image_holds_them(own: Containers, role: str) -> None:
+def test_every_image_holds_them(own: ComposeStack, role: str) -> None:
     command = ["sh", "-c", 'hello && python -c "import inflection" && ls /var/lib/apt/lists']
 
     said = own.docker("run", "--rm", "--network", "none", image_of(role), *command)
@@ -110,7 +110,7 @@ def test_every_image_holds_them(own: Containers, role: str) -> None:
     assert said == "Hello, world!\n"
 
 
-def test_a_changed_job_installs_nothing_again(own: Containers, code: Path) -> None:
+def test_a_changed_job_installs_nothing_again(own: ComposeStack, code: Path) -> None:
     before = layers(own)
     (code / "jobs" / "shop.py").write_text(SHOP.replace("Use a package", "Take a package"))
 
@@ -123,7 +123,7 @@ def test_a_changed_job_installs_nothing_again(own: Containers, code: Path) -> No
     assert after[below] != before[below], "the code comes next"
 
 
-def layers(stack: Containers) -> list[str]:
+def layers(stack: ComposeStack) -> list[str]:
     return stack.docker("image", "inspect", "-f", '{{join .RootFS.Layers " "}}', image_of("worker")).split()
 
 
@@ -135,7 +135,7 @@ def layers(stack: Containers) -> list[str]:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_lock_is_refused(
-    own: Containers, code: Path, file: str, old: str, new: str, sentence: str
+    own: ComposeStack, code: Path, file: str, old: str, new: str, sentence: str
 ) -> None:
     before = (code / file).read_text()
     assert old in before

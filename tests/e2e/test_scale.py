@@ -9,13 +9,13 @@ import pytest
 
 from project.local.embedded import free_port
 from tests.e2e.conftest import RUN
-from tests.support.api import ApiClient
+from tests.support.api_client import ApiClient
 from tests.support.browser import Browser
-from tests.support.containers import FILE, Containers
+from tests.support.compose_stack import FILE, ComposeStack
 from tests.support.documents import printed
 from tests.support.invariants import check, check_ticks
 from tests.support.journey import TICK, submit
-from tests.support.reached import CHAOS_JOBS
+from tests.support.remote_stack import CHAOS_JOBS
 from tests.support.waiting import until
 
 WORKERS = 4
@@ -27,7 +27,7 @@ JOBS = 1000
 DRAIN_S = 8
 
 
-class Wide(Containers):
+class Wide(ComposeStack):
     """One process a worker; two of web and of beat; as many workers as a test wants."""
 
     def scaled(self, **many: int) -> None:

@@ -15,7 +15,7 @@ import redis as redis_client
 
 from tests.e2e.conftest import Shared
 from tests.support.browser import Browser
-from tests.support.containers import PARTS, Containers
+from tests.support.compose_stack import PARTS, ComposeStack
 from tests.support.journey import TICK
 from tests.support.waiting import until
 
@@ -102,7 +102,7 @@ def test_a_quiet_start_says_nothing_bad(stack: Shared) -> None:
     assert not uneasy, "\n".join(uneasy)
 
 
-def ticks(stack: Containers) -> int:
+def ticks(stack: ComposeStack) -> int:
     return int(
         stack.db.one("SELECT count(*) FROM esteira_job WHERE type = %s AND state = 'succeeded'", [TICK])
     )
@@ -231,7 +231,7 @@ def test_flower_holds_neither_the_database_s_password_nor_django_s_key(stack: Sh
     assert not [name for value, name in names.items() if value in environment]
 
 
-def secrets_of(stack: Containers) -> dict[str, str]:
+def secrets_of(stack: ComposeStack) -> dict[str, str]:
     """Read all secrets, as the one-shot that made them can."""
     command = ("run", "--rm", "--no-deps", "-T", "secrets", "sh", "-c")
     told = stack.compose(*command, 'cd /keys && for f in */*; do echo "${f#*/} $(cat $f)"; done')
@@ -241,7 +241,7 @@ def secrets_of(stack: Containers) -> dict[str, str]:
 
 
 def test_given_secrets_are_used_and_the_environment_comes_before_files(
-    make_stack: Callable[..., Containers], tmp_path: Path
+    make_stack: Callable[..., ComposeStack], tmp_path: Path
 ) -> None:
     given = folder(tmp_path, postgres_password="from a file: %/@", redis_password="also-from-a-file")
     stack = make_stack("given", GIVEN=str(given), REDIS_PASSWORD="from the environment")
@@ -274,7 +274,7 @@ def test_given_secrets_are_used_and_the_environment_comes_before_files(
     ],
 )
 def test_a_bad_secret_is_refused_with_a_sentence_and_nothing_starts(
-    make_stack: Callable[..., Containers], tmp_path: Path, content: str, said: str
+    make_stack: Callable[..., ComposeStack], tmp_path: Path, content: str, said: str
 ) -> None:
     stack = make_stack("refused", GIVEN=str(folder(tmp_path, postgres_password=content)))
 
@@ -380,7 +380,7 @@ def test_a_second_start_keeps_secrets_data_and_what_flower_has_seen(stack: Share
     assert before["tasks"] <= after["tasks"]
 
 
-def kept(stack: Containers) -> dict[str, Any]:
+def kept(stack: ComposeStack) -> dict[str, Any]:
     flower = Browser(stack.flower_url, stack.secret("flower_basic_auth", "flower", "flower"))
     return {
         "secrets": secrets_of(stack),

@@ -13,10 +13,12 @@ from django.db import connection
 
 from esteira.db import PrivateConnection
 from project.kubernetes import api
-from tests.support.kubernetes import Kubernetes
-from tests.support.served import Served
+from tests.support.kubernetes_api import KubernetesApi
+from tests.support.web_server import WebServer
 
 if TYPE_CHECKING:  # models may be imported once Django is set up, and this file is read before
+    from django.test import Client
+
     from esteira.runner.runner import Runner
 
 #: What keeps rows out that Python cannot read, or that no schedule can be.
@@ -31,6 +33,22 @@ def core(database: None) -> Iterator[PrivateConnection]:
     core = PrivateConnection("test")
     yield core
     core.close()
+
+
+@pytest.fixture
+def types(job_types: None) -> None:
+    """The job types that callers of the API and the pages submit."""
+    from tests.support.clients import declare_types
+
+    declare_types()
+
+
+@pytest.fixture
+def operator(database: None) -> Client:
+    """A client of the API with an operator's token."""
+    from tests.support.clients import bearer
+
+    return bearer("operator")
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +75,9 @@ def runner(the_runner: Runner, database: None) -> Runner:
 
 
 @pytest.fixture
-def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
+def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesApi]:
     """Kubernetes' API, as this process sees it if it is a pod."""
-    kubernetes = Kubernetes(tmp_path / "serviceaccount")
+    kubernetes = KubernetesApi(tmp_path / "serviceaccount")
     monkeypatch.setattr(api, "ACCOUNT", kubernetes.account)
     for name, value in kubernetes.env.items():
         monkeypatch.setenv(name, value)
@@ -88,9 +106,9 @@ def unbound(core: PrivateConnection) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def served(django_db_setup: None) -> Iterator[Served]:
+def served(django_db_setup: None) -> Iterator[WebServer]:
     """gunicorn on the suite's own servers; a test that uses it asks for the database as well, to find it empty."""
-    served = Served()
+    served = WebServer()
     try:
         served.start()
         yield served

@@ -11,20 +11,10 @@ from django.test import Client
 from esteira import Context, job
 from esteira.db import PrivateConnection
 from esteira.models import IdempotencyKey, Job, Schedule
-from tests.support.http import KNOWN, account, bearer, browser, declare_types, get, post, problem
+from tests.support.clients import KNOWN, account, bearer, browser, get, post, problem
 from tests.support.jobs import UNKNOWN_ID, ended, stored
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
-
-
-@pytest.fixture
-def types(job_types: None) -> None:
-    declare_types()
-
-
-@pytest.fixture
-def operator(database: None) -> Client:
-    return bearer("operator")
 
 
 @pytest.mark.parametrize(

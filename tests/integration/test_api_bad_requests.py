@@ -22,9 +22,9 @@ from esteira_web.api.openapi import described
 from esteira_web.api.routes import api
 from tests.support import bad_addresses, bad_pages, bad_requests
 from tests.support.bad_requests import JOBS, Bad
-from tests.support.served import Said, Served
+from tests.support.web_server import Said, WebServer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 #: What a refusal takes at most; a hundredth of it is usual, and the largest bodies take a tenth.
 WITHIN_S = 10
@@ -110,7 +110,7 @@ def _wrong(bad: Bad, said: Said) -> Iterator[str]:
         yield f"names {named} instead of {sorted(bad.fields)}"
 
 
-def _asked(served: Served, callers: Callers, requests: Sequence[Bad]) -> Iterator[tuple[Bad, Said]]:
+def _asked(served: WebServer, callers: Callers, requests: Sequence[Bad]) -> Iterator[tuple[Bad, Said]]:
     """Send one request after the other; one that drops its connection or takes long is an answer of its own."""
     for bad in requests:
         started = time.monotonic()
@@ -128,7 +128,7 @@ def test_the_table_has_more_than_150_requests_each_with_a_name_of_its_own() -> N
     assert len({bad.name for bad in BAD}) == len(BAD)
 
 
-def test_a_wrong_request_is_told_so_and_stores_nothing(served: Served, callers: Callers) -> None:
+def test_a_wrong_request_is_told_so_and_stores_nothing(served: WebServer, callers: Callers) -> None:
     failures = []
     for bad, said in _asked(served, callers, BAD):
         failures += [f"{bad.name}: {one}" for one in _wrong(bad, said)]
@@ -139,7 +139,7 @@ def test_a_wrong_request_is_told_so_and_stores_nothing(served: Served, callers: 
     assert not failures, "\n".join([f"{len(failures)} of {len(BAD)}", *failures])
 
 
-def test_an_odd_request_that_is_right_is_answered(served: Served, callers: Callers) -> None:
+def test_an_odd_request_that_is_right_is_answered(served: WebServer, callers: Callers) -> None:
     asked = list(_asked(served, callers, bad_addresses.ODD_BUT_RIGHT))
 
     assert not [(bad.name, said.status, said.body) for bad, said in asked if said.status != bad.status]
@@ -148,7 +148,7 @@ def test_an_odd_request_that_is_right_is_answered(served: Served, callers: Calle
     assert Job.objects.count() == sum(bad.status == 202 for bad in bad_addresses.ODD_BUT_RIGHT)
 
 
-def test_an_id_in_capitals_is_the_same_job(served: Served, callers: Callers) -> None:
+def test_an_id_in_capitals_is_the_same_job(served: WebServer, callers: Callers) -> None:
     (made,) = _asked(served, callers, [bad_addresses.ODD_BUT_RIGHT[0]])
     path = f"{JOBS}/{made[1].json()['id'].upper()}"
 
@@ -157,7 +157,7 @@ def test_an_id_in_capitals_is_the_same_job(served: Served, callers: Callers) -> 
     assert (said.status, said.json()["id"]) == (200, made[1].json()["id"])
 
 
-def test_a_wrong_page_is_a_page_that_says_so(served: Served, callers: Callers) -> None:
+def test_a_wrong_page_is_a_page_that_says_so(served: WebServer, callers: Callers) -> None:
     pages = [
         Bad(name=path, status=0, code="", method="GET", path=path, who="page") for path, _ in bad_pages.PAGES
     ]
@@ -171,7 +171,7 @@ def test_a_wrong_page_is_a_page_that_says_so(served: Served, callers: Callers) -
     assert not [path for path, said in answers if "text/html" not in said.headers["Content-Type"]]
 
 
-def test_a_wrong_form_does_nothing(served: Served, callers: Callers) -> None:
+def test_a_wrong_form_does_nothing(served: WebServer, callers: Callers) -> None:
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     forms = [
         Bad(name=str(n), status=0, code="", path=path, body=body, who="page", headers=kind)
@@ -190,7 +190,7 @@ def test_a_wrong_form_does_nothing(served: Served, callers: Callers) -> None:
     assert not Schedule.objects.exists()
 
 
-def test_a_form_with_a_session_at_an_address_for_json_is_refused(served: Served, callers: Callers) -> None:
+def test_a_form_with_a_session_at_an_address_for_json_is_refused(served: WebServer, callers: Callers) -> None:
     """Whoever looks for the CSRF token of a session reads a form with files, so that no body is left to be read."""
     (form,) = (bad for bad in bad_requests.CONTENT if "multipart" in bad.name)
 

@@ -26,8 +26,8 @@ from esteira_web.api.openapi import described
 from esteira_web.api.routes import api
 from tests.repo.tree import ROOT
 from tests.support.processes import Process
-from tests.support.served import Served
 from tests.support.waiting import until
+from tests.support.web_server import WebServer
 
 pytestmark = pytest.mark.django_db
 MINUTES = float(os.environ.get("MINUTES", "0"))
@@ -49,7 +49,7 @@ def document() -> dict[str, Any]:
 
 
 @pytest.fixture
-def fuzzed(served: Served, tmp_path: Path) -> Iterator[Served]:
+def fuzzed(served: WebServer, tmp_path: Path) -> Iterator[WebServer]:
     """Web, and a worker beside it when there is time: jobs end, and have files to be read."""
     if not MINUTES:
         yield served
@@ -65,8 +65,10 @@ def fuzzed(served: Served, tmp_path: Path) -> Iterator[Served]:
         worker.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.fuzz
 def test_fuzz_requests_made_from_the_description_find_nothing(
-    fuzzed: Served, token: str, tmp_path: Path
+    fuzzed: WebServer, token: str, tmp_path: Path
 ) -> None:
     seed = os.environ.get("SEED") or str(os.getpid())
     at_random = ["--max-time", f"{MINUTES * 60:.0f}", "--generation-database", "none", "--seed", seed]
@@ -113,7 +115,7 @@ def client(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_client_made_from_the_description_submits_waits_and_reads(
-    client: ModuleType, served: Served, token: str, runner: Runner
+    client: ModuleType, served: WebServer, token: str, runner: Runner
 ) -> None:
     jobs = importlib.import_module("esteira_client.api.jobs")
     models = importlib.import_module("esteira_client.models")
@@ -150,7 +152,7 @@ def test_a_client_made_from_the_description_submits_waits_and_reads(
 
 
 def test_a_client_reads_job_types_by_the_names_of_the_answers(
-    client: ModuleType, served: Served, token: str
+    client: ModuleType, served: WebServer, token: str
 ) -> None:
     get_type = importlib.import_module("esteira_client.api.job_types.get_type")
     caller = client.AuthenticatedClient(base_url=served.url, token=token)
@@ -194,7 +196,7 @@ def test_every_operation_says_what_all_answers_have(document: dict[str, Any]) ->
 
 
 def test_the_names_of_a_schema_are_those_of_the_answers(
-    document: dict[str, Any], served: Served, token: str
+    document: dict[str, Any], served: WebServer, token: str
 ) -> None:
     auth = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     body = json.dumps({"type": "demo.greet", "params": {"name": "Ana"}}).encode()

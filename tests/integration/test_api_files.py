@@ -18,20 +18,10 @@ from esteira.files import CHUNK_BYTES, open_file, open_result
 from esteira.files.space import used
 from esteira.models import File
 from esteira.record.finish import finish
-from tests.support.http import bearer, declare_types, get, problem
+from tests.support.clients import get, problem
 from tests.support.jobs import outcome, running
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
-
-
-@pytest.fixture
-def types(job_types: None) -> None:
-    declare_types()
-
-
-@pytest.fixture
-def operator(database: None) -> Client:
-    return bearer("operator")
 
 
 @pytest.fixture(autouse=True)

@@ -13,20 +13,10 @@ from esteira.db import DjangoConnection, PrivateConnection
 from esteira.models import IdempotencyKey, Job
 from esteira.record.finish import finish
 from esteira.states import SHOWN_STATES
-from tests.support.http import KNOWN, bearer, declare_types, get, post, problem
+from tests.support.clients import KNOWN, bearer, get, post, problem
 from tests.support.jobs import UNKNOWN_ID, elapse, ended, outcome, running, stored
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
-
-
-@pytest.fixture
-def types(job_types: None) -> None:
-    declare_types()
-
-
-@pytest.fixture
-def operator(database: None) -> Client:
-    return bearer("operator")
 
 
 def test_a_secret_parameter_is_never_shown(operator: Client) -> None:

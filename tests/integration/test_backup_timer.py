@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.backup_scripts import SCRIPTS, BackupScripts, backup_scripts_at
 from tests.support.forks import ROOT
-from tests.support.nightly import SCRIPTS, Nightly, nightly_at
 from tests.support.servers import SuiteServers
 from tests.support.waiting import until
 
@@ -22,7 +22,7 @@ from tests.support.waiting import until
 class Timer:
     """The container's first process, beside the script that it runs."""
 
-    def __init__(self, nightly: Nightly, place: Path) -> None:
+    def __init__(self, nightly: BackupScripts, place: Path) -> None:
         self.nightly, self.place = nightly, place
         for script in (ROOT / "compose/nightly/timer", ROOT / "compose/nightly/healthy", SCRIPTS / "backup"):
             shutil.copy(script, place)
@@ -55,13 +55,13 @@ class Timer:
 
 
 @pytest.fixture
-def nightly(servers: SuiteServers, tmp_path: Path) -> Iterator[Nightly]:
-    with nightly_at(servers.postgres, tmp_path / "volume") as found:
+def nightly(servers: SuiteServers, tmp_path: Path) -> Iterator[BackupScripts]:
+    with backup_scripts_at(servers.postgres, tmp_path / "volume") as found:
         yield found
 
 
 @pytest.fixture
-def timer(nightly: Nightly, tmp_path: Path) -> Iterator[Timer]:
+def timer(nightly: BackupScripts, tmp_path: Path) -> Iterator[Timer]:
     (tmp_path / "scripts").mkdir()
     timer = Timer(nightly, tmp_path / "scripts")
     yield timer

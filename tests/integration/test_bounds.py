@@ -25,7 +25,7 @@ from esteira.models import Job, Queue, Schedule
 from esteira.submit import submit
 from esteira.values import bounds
 from esteira_web.read.listing import Filters, page
-from tests.support.http import account, bearer, browser, declare_types, get, post, problem
+from tests.support.clients import account, bearer, browser, get, post, problem
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 
@@ -42,11 +42,6 @@ BAD_MOMENTS = [
 NO_MOMENTS = ["", "infinity", "2026-01-01", "2026-01-01T00:00:00", "now", 1e308, -1e18, True, [], {}]
 BAD_SPANS = [-0.001, FAR + 1, 3e11, 1e308, 10**400, math.nan, math.inf, -math.inf, "many", [], {}]
 BAD_TEXTS = ["", "x" * 201, "é" * 201, NUL, HALF, 5, True, [], {}]
-
-
-@pytest.fixture
-def types(job_types: None) -> None:
-    declare_types()
 
 
 @pytest.fixture

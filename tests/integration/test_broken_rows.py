@@ -18,7 +18,7 @@ from esteira.broker.hint import ids_in, list_key
 from esteira.db import PrivateConnection
 from esteira.keeper.scheduler import Keeper
 from esteira.models import Job, Schedule
-from tests.support.http import account, bearer, browser, declare_types, get
+from tests.support.clients import account, bearer, browser, get
 from tests.support.jobs import stored
 
 MOMENTS = [
@@ -32,11 +32,6 @@ MOMENTS = [
 
 
 pytestmark = pytest.mark.usefixtures("types", "unbound")
-
-
-@pytest.fixture
-def types(job_types: None) -> None:
-    declare_types()
 
 
 def break_rows(core: PrivateConnection) -> list[UUID]:

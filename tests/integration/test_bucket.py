@@ -12,8 +12,8 @@ import pytest
 
 from project import bucket
 from project.local.embedded import free_port
+from tests.support.backup_scripts import BackupScripts, backup_scripts_at
 from tests.support.bucket import Store
-from tests.support.nightly import Nightly, nightly_at
 from tests.support.servers import SuiteServers
 from tests.support.waiting import until
 
@@ -34,12 +34,12 @@ def store(the_store: Store) -> Store:
 
 
 @pytest.fixture
-def nightly(servers: SuiteServers, tmp_path: Path) -> Iterator[Nightly]:
-    with nightly_at(servers.postgres, tmp_path / "volume") as found:
+def nightly(servers: SuiteServers, tmp_path: Path) -> Iterator[BackupScripts]:
+    with backup_scripts_at(servers.postgres, tmp_path / "volume") as found:
         yield found
 
 
-def run(nightly: Nightly, store: Store, *words: str, **settings: str) -> tuple[int, str]:
+def run(nightly: BackupScripts, store: Store, *words: str, **settings: str) -> tuple[int, str]:
     """Run it as the pod or the container does."""
     process = nightly.popen(sys.executable, "-m", "project.bucket", *words, **store.settings(**settings))
     said, _ = process.communicate(timeout=120)
@@ -53,7 +53,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def copies(nightly: Nightly, store: Store, impatient: None, monkeypatch: pytest.MonkeyPatch) -> bucket.Copies:
+def copies(
+    nightly: BackupScripts, store: Store, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> bucket.Copies:
     """In this process, with the environment of the pod."""
     for name, value in (nightly.environment() | store.settings()).items():
         monkeypatch.setenv(name, value)
@@ -63,7 +65,9 @@ def copies(nightly: Nightly, store: Store, impatient: None, monkeypatch: pytest.
 # --- There and back ------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_lost_with_its_volume_comes_back_from_the_bucket(nightly: Nightly, store: Store) -> None:
+def test_what_was_lost_with_its_volume_comes_back_from_the_bucket(
+    nightly: BackupScripts, store: Store
+) -> None:
     with nightly.connect() as connection:
         connection.execute("INSERT INTO esteira_job SELECT generate_series(2, 499)")
     dump = nightly.back_up()
@@ -156,7 +160,7 @@ def test_the_bucket_keeps_the_newest_of_both_and_leaves_what_is_not_ours(
 
 
 @pytest.mark.parametrize("kept", ["0", "-1", "many"])
-def test_a_bucket_that_would_keep_nothing_is_refused(nightly: Nightly, store: Store, kept: str) -> None:
+def test_a_bucket_that_would_keep_nothing_is_refused(nightly: BackupScripts, store: Store, kept: str) -> None:
     store.put(OLD[0])
 
     ended, said = run(nightly, store, "once", BACKUP_BUCKET_KEPT=kept)
@@ -195,7 +199,7 @@ def test_nothing_is_deleted_while_an_upload_fails(
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_refusal_is_told_in_the_store_s_words_and_in_the_database(
-    nightly: Nightly,
+    nightly: BackupScripts,
     copies: bucket.Copies,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -229,7 +233,7 @@ def test_without_a_key_of_ours_that_of_the_machine_is_used(
 
 
 def test_a_key_without_its_secret_is_refused_with_a_sentence(
-    nightly: Nightly, store: Store, impatient: None
+    nightly: BackupScripts, store: Store, impatient: None
 ) -> None:
     nightly.back_up()
 
@@ -248,7 +252,7 @@ def test_a_bucket_of_aws_needs_no_address(copies: bucket.Copies, monkeypatch: py
 
 
 def test_an_upload_that_was_killed_leaves_no_dump_and_the_next_one_is_whole(
-    nightly: Nightly, store: Store
+    nightly: BackupScripts, store: Store
 ) -> None:
     (nightly.folder / OLD[0]).write_bytes(bytes(20 * bucket.PART_BYTES))
     process = nightly.popen(sys.executable, "-m", "project.bucket", "once", **store.settings())
@@ -279,7 +283,7 @@ def test_of_two_that_differ_neither_is_touched(
 
 
 def test_the_container_goes_on_by_itself_once_the_store_is_back(
-    nightly: Nightly, store: Store, tmp_path: Path
+    nightly: BackupScripts, store: Store, tmp_path: Path
 ) -> None:
     """It shows its failure, as its health check asks, and takes a key that was changed meanwhile."""
     nightly.back_up()
@@ -311,7 +315,7 @@ def test_a_store_that_is_away_is_told(copies: bucket.Copies, monkeypatch: pytest
         bucket.once(bucket.Copies())
 
 
-def test_without_a_bucket_nothing_is_uploaded_and_nothing_fails(nightly: Nightly, store: Store) -> None:
+def test_without_a_bucket_nothing_is_uploaded_and_nothing_fails(nightly: BackupScripts, store: Store) -> None:
     nightly.back_up()
 
     ended, said = run(nightly, store, "once", BACKUP_BUCKET="")

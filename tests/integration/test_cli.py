@@ -20,8 +20,8 @@ from esteira.db import DjangoConnection, PrivateConnection
 from esteira.files import open_file, open_result
 from esteira.models import File, Job, JobLog, Schedule, Worker
 from esteira.record import claim, finish
-from tests.support.command import Said, jobs
 from tests.support.forks import ROOT, environment
+from tests.support.jobs_command import Said, jobs
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -22,7 +22,7 @@ from tests.support.forks import ROOT, environment
 from tests.support.processes import Process
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group, User
 
 from esteira import Context, job
 from esteira_web.accounts.tokens import ApiToken, access_by
-from tests.support.command import jobs
+from tests.support.jobs_command import jobs
 
 pytestmark = pytest.mark.usefixtures("database")
 

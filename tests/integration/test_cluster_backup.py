@@ -8,17 +8,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.nightly import NAME, Nightly, nightly_at
+from tests.support.backup_scripts import NAME, BackupScripts, backup_scripts_at
 from tests.support.servers import SuiteServers
 
 
 @pytest.fixture
-def nightly(servers: SuiteServers, tmp_path: Path) -> Iterator[Nightly]:
-    with nightly_at(servers.postgres, tmp_path) as found:
+def nightly(servers: SuiteServers, tmp_path: Path) -> Iterator[BackupScripts]:
+    with backup_scripts_at(servers.postgres, tmp_path) as found:
         yield found
 
 
-def test_a_restore_brings_back_what_the_newest_dump_held(nightly: Nightly) -> None:
+def test_a_restore_brings_back_what_the_newest_dump_held(nightly: BackupScripts) -> None:
     nightly.back_up()
     nightly.add(2)
 
@@ -29,7 +29,7 @@ def test_a_restore_brings_back_what_the_newest_dump_held(nightly: Nightly) -> No
     assert nightly.rows() == [1]
 
 
-def test_another_dump_is_taken_when_it_is_named(nightly: Nightly) -> None:
+def test_another_dump_is_taken_when_it_is_named(nightly: BackupScripts) -> None:
     older = nightly.back_up()
     older = older.rename(older.with_name("esteira-20250101T000000Z.dump"))
     nightly.add(2)
@@ -41,7 +41,7 @@ def test_another_dump_is_taken_when_it_is_named(nightly: Nightly) -> None:
     assert nightly.rows() == [1]
 
 
-def test_only_the_newest_dumps_are_kept(nightly: Nightly) -> None:
+def test_only_the_newest_dumps_are_kept(nightly: BackupScripts) -> None:
     for day in range(1, 5):
         (nightly.folder / f"esteira-2025010{day}T000000Z.dump").touch()
 
@@ -54,14 +54,14 @@ def test_only_the_newest_dumps_are_kept(nightly: Nightly) -> None:
     assert oct(nightly.files()[-1].stat().st_mode & 0o777) == "0o600"
 
 
-def test_the_newest_dump_stays_whatever_is_to_be_kept(nightly: Nightly) -> None:
+def test_the_newest_dump_stays_whatever_is_to_be_kept(nightly: BackupScripts) -> None:
     ended, said = nightly.run("backup", BACKUPS_KEPT="0")
 
     assert ended == 0, said
     assert len(nightly.dumps()) == 1
 
 
-def test_how_a_backup_ended_is_told_in_the_database_and_not_in_its_dumps(nightly: Nightly) -> None:
+def test_how_a_backup_ended_is_told_in_the_database_and_not_in_its_dumps(nightly: BackupScripts) -> None:
     with nightly.connect() as connection:
         connection.execute("CREATE ROLE weak LOGIN PASSWORD 'weak'")
         connection.execute("GRANT SELECT, INSERT, UPDATE ON esteira_backup TO weak")
@@ -80,7 +80,7 @@ def test_how_a_backup_ended_is_told_in_the_database_and_not_in_its_dumps(nightly
     assert nightly.told("dump") == (False, False), "a restored row would be as old as its dump"
 
 
-def test_a_database_from_before_the_table_is_backed_up_as_well(nightly: Nightly) -> None:
+def test_a_database_from_before_the_table_is_backed_up_as_well(nightly: BackupScripts) -> None:
     with nightly.connect() as connection:
         connection.execute("DROP TABLE esteira_backup")
 
@@ -91,7 +91,7 @@ def test_a_database_from_before_the_table_is_backed_up_as_well(nightly: Nightly)
     assert len(nightly.dumps()) == 1
 
 
-def test_nothing_of_a_dump_that_failed_is_taken_for_one(nightly: Nightly) -> None:
+def test_nothing_of_a_dump_that_failed_is_taken_for_one(nightly: BackupScripts) -> None:
     kept = nightly.back_up()
 
     ended, said = nightly.run("backup", PGDATABASE="nowhere", BACKUPS_KEPT="1")
@@ -101,7 +101,7 @@ def test_nothing_of_a_dump_that_failed_is_taken_for_one(nightly: Nightly) -> Non
     assert [path.name for path in nightly.files() if path.suffix == ".dump"] == [kept.name]
 
 
-def test_what_a_killed_run_left_is_cleared_by_the_next_one(nightly: Nightly) -> None:
+def test_what_a_killed_run_left_is_cleared_by_the_next_one(nightly: BackupScripts) -> None:
     (nightly.folder / "esteira-20250101T000000Z.dump.part").touch()
 
     nightly.run("backup")
@@ -109,7 +109,7 @@ def test_what_a_killed_run_left_is_cleared_by_the_next_one(nightly: Nightly) -> 
     assert [path.suffix for path in nightly.files()] == [".dump"]
 
 
-def test_a_restore_is_refused_while_somebody_could_write(nightly: Nightly) -> None:
+def test_a_restore_is_refused_while_somebody_could_write(nightly: BackupScripts) -> None:
     nightly.back_up()
     nightly.add(2)
 
@@ -123,7 +123,7 @@ def test_a_restore_is_refused_while_somebody_could_write(nightly: Nightly) -> No
     assert nightly.rows() == [1, 2]
 
 
-def test_a_restore_waits_for_those_that_were_told_to_stop(nightly: Nightly) -> None:
+def test_a_restore_waits_for_those_that_were_told_to_stop(nightly: BackupScripts) -> None:
     nightly.back_up()
     nightly.add(2)
     worker = psycopg.connect(nightly.server.url, dbname=NAME, application_name="esteira worker")
@@ -146,7 +146,7 @@ def test_a_restore_waits_for_those_that_were_told_to_stop(nightly: Nightly) -> N
 
 
 @pytest.mark.parametrize("cut", [100, 1])
-def test_a_damaged_dump_changes_nothing(nightly: Nightly, cut: int) -> None:
+def test_a_damaged_dump_changes_nothing(nightly: BackupScripts, cut: int) -> None:
     dump = nightly.back_up()
     dump.write_bytes(dump.read_bytes()[: -cut if cut > 1 else 40])
 
@@ -156,7 +156,7 @@ def test_a_damaged_dump_changes_nothing(nightly: Nightly, cut: int) -> None:
     assert nightly.rows() == [1]
 
 
-def test_a_dump_of_something_else_changes_nothing(nightly: Nightly) -> None:
+def test_a_dump_of_something_else_changes_nothing(nightly: BackupScripts) -> None:
     with nightly.connect() as connection:
         connection.execute("ALTER TABLE esteira_job RENAME TO other")
     nightly.back_up()
@@ -170,7 +170,7 @@ def test_a_dump_of_something_else_changes_nothing(nightly: Nightly) -> None:
     assert nightly.rows() == [1]
 
 
-def test_without_a_dump_a_restore_says_so(nightly: Nightly) -> None:
+def test_without_a_dump_a_restore_says_so(nightly: BackupScripts) -> None:
     ended, said = nightly.restore()
 
     assert ended != 0

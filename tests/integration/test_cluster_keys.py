@@ -18,7 +18,7 @@ from project.kubernetes.api import Api
 from project.kubernetes.keys import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOOK_S, Keys
 from project.local.embedded import free_port
 from tests.support.forks import ROOT
-from tests.support.kubernetes import Answer, Kubernetes, refusal
+from tests.support.kubernetes_api import Answer, KubernetesApi, refusal
 from tests.support.waiting import Stopwatch, until
 
 NAMES = {one.name for one in SECRETS} | {
@@ -39,7 +39,7 @@ def is_ready(run_dir: Path) -> bool:
     return (run_dir / "keys.ready").exists()
 
 
-def test_a_first_start_makes_every_key_in_one_patch(kubernetes: Kubernetes) -> None:
+def test_a_first_start_makes_every_key_in_one_patch(kubernetes: KubernetesApi) -> None:
     made = cluster_keys.fill(Api())
 
     assert set(made) == set(kubernetes.keys) == NAMES
@@ -47,7 +47,7 @@ def test_a_first_start_makes_every_key_in_one_patch(kubernetes: Kubernetes) -> N
     assert kubernetes.patched() == ["secrets/esteira"]
 
 
-def test_what_is_there_stays_and_only_what_is_missing_or_empty_is_made(kubernetes: Kubernetes) -> None:
+def test_what_is_there_stays_and_only_what_is_missing_or_empty_is_made(kubernetes: KubernetesApi) -> None:
     kubernetes.set_keys(
         admin_password="given by hand", email_url="smtp://mail.example.com", redis_password=""
     )
@@ -60,7 +60,7 @@ def test_what_is_there_stays_and_only_what_is_missing_or_empty_is_made(kubernete
     assert kubernetes.keys["redis_password"]
 
 
-def test_a_second_start_changes_nothing(kubernetes: Kubernetes) -> None:
+def test_a_second_start_changes_nothing(kubernetes: KubernetesApi) -> None:
     cluster_keys.fill(Api())
     before = kubernetes.keys
 
@@ -72,7 +72,7 @@ def test_a_second_start_changes_nothing(kubernetes: Kubernetes) -> None:
 
 
 def test_addresses_hold_the_passwords_quoted_and_names_that_other_namespaces_know(
-    kubernetes: Kubernetes,
+    kubernetes: KubernetesApi,
 ) -> None:
     kubernetes.set_keys(
         postgres_password="p@ss:word/1", postgres_app_password="app:word/1", redis_password="r#d?s word"
@@ -86,7 +86,7 @@ def test_addresses_hold_the_passwords_quoted_and_names_that_other_namespaces_kno
     assert kubernetes.keys["redis_url"] == f"redis://esteira:{redis}@redis:6379/0"
 
 
-def test_servers_of_somebody_else_keep_their_addresses(kubernetes: Kubernetes) -> None:
+def test_servers_of_somebody_else_keep_their_addresses(kubernetes: KubernetesApi) -> None:
     theirs = "postgresql://me:secret@db.example.com/jobs?sslmode=require"
     kubernetes.set_keys(database_url=theirs)
 
@@ -97,7 +97,7 @@ def test_servers_of_somebody_else_keep_their_addresses(kubernetes: Kubernetes) -
 
 
 def test_whoever_was_faster_wins_and_that_is_no_trouble(
-    kubernetes: Kubernetes, capsys: pytest.CaptureFixture[str]
+    kubernetes: KubernetesApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def somebody_was_faster(method: str, path: str) -> Answer | None:
         if method == "PATCH" and len(kubernetes.patched()) == 1:
@@ -116,7 +116,7 @@ def test_whoever_was_faster_wins_and_that_is_no_trouble(
     assert said.err == ""
 
 
-def test_two_at_once_make_one_set(kubernetes: Kubernetes) -> None:
+def test_two_at_once_make_one_set(kubernetes: KubernetesApi) -> None:
     both_have_read = threading.Barrier(2)
 
     def wait_for_the_other(method: str, path: str) -> Answer | None:
@@ -148,7 +148,7 @@ def test_two_at_once_make_one_set(kubernetes: Kubernetes) -> None:
     ],
 )
 def test_what_is_refused_is_told_once_and_asked_for_ever_more_rarely(
-    kubernetes: Kubernetes, run_dir: Path, capsys: pytest.CaptureFixture[str], code: int, message: str
+    kubernetes: KubernetesApi, run_dir: Path, capsys: pytest.CaptureFixture[str], code: int, message: str
 ) -> None:
     kubernetes.instead = lambda method, path: refusal(code, message)
     keys = Keys(Api())
@@ -171,7 +171,7 @@ def test_what_is_refused_is_told_once_and_asked_for_ever_more_rarely(
 
 
 def test_no_answer_at_all_is_told_and_tried_again(
-    kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kubernetes: KubernetesApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(free_port()))
 
@@ -179,7 +179,7 @@ def test_no_answer_at_all_is_told_and_tried_again(
     assert "Kubernetes did not answer GET secrets/esteira: " in capsys.readouterr().err
 
 
-def test_an_answer_that_is_no_json_is_tried_again(kubernetes: Kubernetes) -> None:
+def test_an_answer_that_is_no_json_is_tried_again(kubernetes: KubernetesApi) -> None:
     kubernetes.instead = lambda method, path: (200, b"<html>a proxy") if len(kubernetes.asked) == 1 else None
     keys = Keys(Api())
 
@@ -188,7 +188,7 @@ def test_an_answer_that_is_no_json_is_tried_again(kubernetes: Kubernetes) -> Non
 
 
 def test_a_full_secret_is_looked_at_in_silence(
-    kubernetes: Kubernetes, capsys: pytest.CaptureFixture[str]
+    kubernetes: KubernetesApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster_keys.fill(Api())
     keys = Keys(Api())
@@ -199,7 +199,7 @@ def test_a_full_secret_is_looked_at_in_silence(
 
 
 def test_a_key_that_is_taken_away_is_made_again_by_itself(
-    kubernetes: Kubernetes, capsys: pytest.CaptureFixture[str]
+    kubernetes: KubernetesApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys = Keys(Api())
     keys.look()
@@ -217,14 +217,14 @@ def test_a_key_that_is_taken_away_is_made_again_by_itself(
     assert capsys.readouterr().out == "made redis_password, redis_url\n"
 
 
-def test_a_value_that_is_no_text_is_left_alone(kubernetes: Kubernetes) -> None:
+def test_a_value_that_is_no_text_is_left_alone(kubernetes: KubernetesApi) -> None:
     kubernetes.secret["data"] = {"tls": b64encode(b"\xff\xfe").decode()}  # type: ignore[index]
 
     assert set(cluster_keys.fill(Api())) == NAMES
 
 
 def test_the_pod_fills_becomes_ready_and_ends_at_once_when_it_is_told_to(
-    kubernetes: Kubernetes, run_dir: Path
+    kubernetes: KubernetesApi, run_dir: Path
 ) -> None:
     """As the process of the container; that it is the first one there, only a cluster shows."""
     (run_dir / "keys.ready").touch()
@@ -262,7 +262,7 @@ def test_the_pod_fills_becomes_ready_and_ends_at_once_when_it_is_told_to(
         pod.wait()
 
 
-def test_a_token_that_was_replaced_is_read_again(kubernetes: Kubernetes) -> None:
+def test_a_token_that_was_replaced_is_read_again(kubernetes: KubernetesApi) -> None:
     api = Api()
     cluster_keys.fill(api)
 
@@ -271,7 +271,7 @@ def test_a_token_that_was_replaced_is_read_again(kubernetes: Kubernetes) -> None
     assert cluster_keys.fill(api) == []
 
 
-def test_a_server_that_the_account_s_authority_did_not_sign_gets_no_token(kubernetes: Kubernetes) -> None:
+def test_a_server_that_the_account_s_authority_did_not_sign_gets_no_token(kubernetes: KubernetesApi) -> None:
     kubernetes.trust_another()
 
     with pytest.raises(cluster_api.NotAnswered, match="CERTIFICATE_VERIFY_FAILED"):
@@ -281,7 +281,7 @@ def test_a_server_that_the_account_s_authority_did_not_sign_gets_no_token(kubern
 
 
 def test_outside_of_a_pod_it_says_what_the_manifest_needs(
-    kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
+    kubernetes: KubernetesApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (kubernetes.account / "namespace").unlink()
 

@@ -17,6 +17,8 @@ from project.local.embedded import NEWEST_POSTGRES, POSTGRES_INSTALLS, Postgres
 from project.local.embedded_launch import Launch, unprivileged
 from tests.support.forks import ROOT
 
+pytestmark = pytest.mark.slow
+
 PASSWORDS = ("another-one", r"""it's "quoted" \ $HOME $(id) `id` %s ;""", "ção 密码")
 
 

@@ -16,8 +16,8 @@ from esteira.models import Job, Schedule, ScheduleSkip
 from esteira.record.claim import claim
 from esteira.record.insert import publish_turns
 from esteira.record.operate import retry
-from tests.support import command
-from tests.support.http import account, bearer, browser, get
+from tests.support import jobs_command
+from tests.support.clients import account, bearer, browser, get
 from tests.support.jobs import TYPE, ended, look, schedule, stored
 
 pytestmark = pytest.mark.django_db
@@ -152,7 +152,7 @@ def test_a_job_whose_schedule_is_gone_is_shown_without_one(core: PrivateConnecti
     listed = get(client, "/jobs").json()["items"]
     page = browser("operator").get(f"/jobs/{job}/")
     in_admin = [boss.get(f"/admin/esteira/job/{path}") for path in ("", f"{job}/change/")]
-    said = command.jobs("show", str(job))
+    said = jobs_command.jobs("show", str(job))
 
     assert (shown["schedule"], shown["submitted_by"]) == (None, "schedule nightly")
     assert [one["schedule"] for one in listed] == [None]

@@ -22,8 +22,8 @@ import yaml
 
 from project.local.embedded import free_port
 from tests.repo.compose_files import filled
+from tests.support.backup_scripts import PROGRAMS
 from tests.support.forks import ROOT
-from tests.support.nightly import PROGRAMS
 from tests.support.servers import SuiteServers
 from tests.support.waiting import until
 

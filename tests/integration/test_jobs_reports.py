@@ -365,6 +365,7 @@ def test_more_jobs_than_fit_are_counted_but_not_listed(database, monkeypatch):
     assert "The newest 10 are listed." in pdf_text(ctx)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "xlsx"])
 def test_memory_does_not_grow_with_the_number_of_jobs(database, monkeypatch, kind):
     monkeypatch.setattr(_history, "ROWS_AT_ONCE", 200)
@@ -391,6 +392,7 @@ class DatabaseFiles(MemoryHost):
         return open_result(self.job.id, 1, name, content_type, db=self.core)
 
 
+@pytest.mark.slow
 def test_files_stored_in_the_database_open_too(database, core):
     (job,) = made(1)
     made(3000)

@@ -23,7 +23,7 @@ from esteira.keeper.turns import STEPS, Turns
 from esteira.models import Job, Schedule
 from esteira_web.server.metrics import Page
 from tests.conftest import SERVERS
-from tests.integration.test_keeper import hints, serve
+from tests.integration.test_keeper_steps import hints, serve
 from tests.support.jobs import TYPE, elapse, look, running, stored
 from tests.support.waiting import Stopwatch, until
 

@@ -11,15 +11,10 @@ from esteira.errors import InvalidOption
 from esteira.models import Job
 from esteira_web.accounts.roles import matches
 from esteira_web.accounts.tokens import create_token
-from tests.support.http import KNOWN, account, bearer, declare_types, get, post, problem
+from tests.support.clients import KNOWN, account, bearer, get, post, problem
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
 SEND = {"type": "t.send", "params": {"to": "ana", "password": "x"}}
-
-
-@pytest.fixture
-def types(job_types: None) -> None:
-    declare_types()
 
 
 def session(*groups: str) -> Client:

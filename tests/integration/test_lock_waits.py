@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from esteira import Context, JobType, job, operate
 from esteira.errors import EsteiraError, Held, UniqueConflict
 from esteira.models import Job, Queue
-from tests.support.http import bearer, declare_types, post, problem
+from tests.support.clients import bearer, declare_types, post, problem
 from tests.support.servers import SuiteServers
 from tests.support.waiting import Stopwatch
 

@@ -24,7 +24,7 @@ from esteira.record import finish, telling
 from esteira.runner import heartbeat
 from esteira.runner.runner import Runner
 from tests.support.jobs import look, outcome, running
-from tests.support.runs import run
+from tests.support.run_hints import run
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
@@ -193,6 +193,7 @@ def waiting_for_a_lock(name: str) -> bool:
         return rows.fetchone() is not None
 
 
+@pytest.mark.slow
 def test_the_progress_of_a_locked_row_is_told_later(
     runner: Runner, core: PrivateConnection, holder: Holder
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from project.local.embedded import free_port
 from tests.support.checkout import copy_of_the_checkout
-from tests.support.containers import without_ours
+from tests.support.compose_stack import without_ours
 from tests.support.documents import blocks, printed
 from tests.support.readme import Readme, Shell
 from tests.support.waiting import until
@@ -25,6 +25,8 @@ OF_THE_ENVIRONMENT = ("uv.lock", "pyproject.toml", "jobs/requirements.txt")
 #: One process from before the job until it runs; a command line for each look would be too slow for a short job.
 RUNS = """.venv/bin/python -c "
 import sys, time, psycopg
+
+pytestmark = pytest.mark.slow
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
     while not connection.execute('SELECT 1 FROM esteira_job WHERE state = %s AND type = %s', sys.argv[2:]).fetchone():
         time.sleep(0.05)

@@ -21,11 +21,13 @@ from esteira.keeper.reconcile import Reconciler
 from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.turns import Turns
 from esteira.record import rescue, waiting
-from tests.integration.test_keeper import hints, serve
+from tests.integration.test_keeper_steps import hints, serve
 from tests.integration.test_record_plans import FILL
 from tests.support.jobs import TYPE, elapse, look, running, stored
-from tests.support.past import Counted, old_snapshot, ran, slow_writes
+from tests.support.old_snapshots import Counted, old_snapshot, ran, slow_writes
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 #: Each leaves at least one dead entry in the indexes of claims, of expiries, of publishing and of what is published.
 RAN = 20_000

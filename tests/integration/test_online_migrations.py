@@ -163,6 +163,7 @@ def terminate(db: psycopg.Connection, pid: int) -> None:
     assert db.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone() == (True,)
 
 
+@pytest.mark.slow
 def test_builds_of_indexes_are_in_nobodys_way_and_may_be_killed(
     servers: SuiteServers, name: str, db: psycopg.Connection, newest: set[tuple[Any, ...]]
 ) -> None:
@@ -221,6 +222,7 @@ def test_marking_rows_is_in_nobodys_way(
     assert db.execute("SELECT job_id, file_id FROM esteira_filenote").fetchall() == [(job, file)]
 
 
+@pytest.mark.slow
 def test_a_migrator_may_be_killed_after_each_of_its_steps(
     servers: SuiteServers, name: str, db: psycopg.Connection, newest: set[tuple[Any, ...]]
 ) -> None:

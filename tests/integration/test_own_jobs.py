@@ -15,7 +15,7 @@ from esteira.files import open_result
 from esteira.job_types.registry import registry
 from esteira.models import Job
 from esteira.record import finish
-from tests.support.http import KNOWN, account, bearer, browser, declare_types, get, post, problem
+from tests.support.clients import KNOWN, account, bearer, browser, get, post, problem
 from tests.support.jobs import UNKNOWN_ID, ended, outcome, running
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
@@ -27,11 +27,6 @@ DOORS = [
     ("get", "/jobs/{}/"),
     ("post", "/jobs/{}/cancel/"),
 ]
-
-
-@pytest.fixture
-def types(job_types: None) -> None:
-    declare_types()
 
 
 @pytest.fixture

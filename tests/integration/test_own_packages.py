@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.forks import ROOT
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = (ROOT / "jobs" / "requirements.txt").read_text()
 
 

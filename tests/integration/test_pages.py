@@ -14,15 +14,10 @@ from esteira.files import open_result
 from esteira.models import Job, JobLog
 from esteira.record.finish import finish
 from esteira_web.pages import jobs
-from tests.support.http import PASSWORD, account, browser, declare_types
+from tests.support.clients import PASSWORD, account, browser
 from tests.support.jobs import UNKNOWN_ID, ended, outcome, running, stored
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]
-
-
-@pytest.fixture
-def types(job_types: None) -> None:
-    declare_types()
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from esteira_web.accounts.login import LoginFailure
 from project.local.embedded import free_port
 from tests.support.browser import Browser
 from tests.support.certificates import make_certificate
+from tests.support.clients import PASSWORD, account
 from tests.support.documents import printed
 from tests.support.forks import ROOT, environment
-from tests.support.http import PASSWORD, account
 from tests.support.processes import Process
 from tests.support.waiting import until
 

@@ -12,7 +12,7 @@ import pytest
 from esteira.db import PrivateConnection
 from esteira.record import claim, finish, insert, rescue, telling, waiting
 from tests.support.jobs import TYPE, outcome, running, stored
-from tests.support.past import Counted
+from tests.support.old_snapshots import Counted
 
 BACKLOG = 100_000
 CAUSE = finish.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")

@@ -20,7 +20,7 @@ from esteira.keeper.retention import Retention
 from esteira.keeper.schedules import write_ticks
 from esteira.models import File, FileChunk, FileUse, Job, JobLog, Schedule
 from tests.support.jobs import elapse, ended, stored
-from tests.support.past import Counted, old_snapshot
+from tests.support.old_snapshots import Counted, old_snapshot
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 

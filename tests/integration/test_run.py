@@ -13,7 +13,7 @@ from esteira import Context, FileRef, GiveUp, Retry, files, job
 from esteira.models import Stat
 from esteira.runner.runner import Runner
 from esteira.stats import BUCKETS
-from tests.support.runs import effect, effects, events, run
+from tests.support.run_hints import effect, effects, events, run
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

@@ -25,7 +25,7 @@ from esteira.record.rescue import MAX_SUSPICION
 from esteira.runner.held import Held
 from esteira.runner.runner import Runner
 from tests.support.jobs import TYPE, look, outcome, running
-from tests.support.runs import effect, effects, events, run
+from tests.support.run_hints import effect, effects, events, run
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

@@ -14,7 +14,7 @@ from django.db import OperationalError, connection, transaction
 from esteira import Context, job
 from esteira.models import Job, Stat
 from esteira.runner.runner import Runner
-from tests.support.runs import effect, effects, events, run
+from tests.support.run_hints import effect, effects, events, run
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

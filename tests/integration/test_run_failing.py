@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BeforeValidator
 
 from esteira import Context, GiveUp, Retry, TimeLimitExceeded, job
 from esteira.db import PrivateConnection
-from esteira.errors import LeaseLost
+from esteira.job_types.exceptions import LeaseLost
 from esteira.models import Job, JobEvent
 from esteira.runner.runner import Runner
-from tests.support.runs import events, run
+from tests.support.run_hints import events, run
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

@@ -21,7 +21,7 @@ from esteira.record.operate import retry
 from esteira.record.rescue import process_ended
 from esteira.runner import heartbeat
 from esteira.runner.runner import Runner
-from tests.support.runs import events, run
+from tests.support.run_hints import events, run
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

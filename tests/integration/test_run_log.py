@@ -12,7 +12,7 @@ from esteira import Context, job
 from esteira.models import Job
 from esteira.runner.held import LOG_MAX
 from esteira.runner.runner import Runner
-from tests.support.runs import run
+from tests.support.run_hints import run
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 

@@ -14,7 +14,7 @@ from esteira import Context, job
 from esteira.db import ConnectionLost, PrivateConnection
 from esteira.job_types.registry import registry
 from esteira.runner.runner import Runner
-from tests.support.runs import events, run
+from tests.support.run_hints import events, run
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

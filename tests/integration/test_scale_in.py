@@ -24,14 +24,14 @@ from project.kubernetes.scale_in import HIGHEST, Load, ScaleIn, cost, loads
 from project.local.embedded import free_port
 from tests.support.forks import ROOT, environment
 from tests.support.jobs import TYPE, elapse, running
-from tests.support.kubernetes import COST, Answer, Kubernetes, refusal
+from tests.support.kubernetes_api import COST, Answer, KubernetesApi, refusal
 from tests.support.waiting import until
 
 HOUR = 3600.0
 
 
 @pytest.fixture
-def scaling(kubernetes: Kubernetes, core: PrivateConnection) -> Iterator[ScaleIn]:
+def scaling(kubernetes: KubernetesApi, core: PrivateConnection) -> Iterator[ScaleIn]:
     """The controller between a Kubernetes with three idle workers and an empty database."""
     for name in ("a", "b", "c"):
         kubernetes.add_pod(f"worker-{name}")
@@ -47,12 +47,12 @@ def runs(core: PrivateConnection, pod: str, n: int = 1, *, for_s: float = 0) -> 
         elapse(core, job.id, "claimed_at", for_s)
 
 
-def costs(kubernetes: Kubernetes) -> dict[str, int | None]:
+def costs(kubernetes: KubernetesApi) -> dict[str, int | None]:
     found = kubernetes.costs().items()
     return {name.removeprefix("worker-"): None if value is None else int(value) for name, value in found}
 
 
-def order(kubernetes: Kubernetes) -> list[str]:
+def order(kubernetes: KubernetesApi) -> list[str]:
     """Return the pods as they would be taken: cheapest first."""
     return sorted(found := costs(kubernetes), key=lambda name: found[name] or 0)
 
@@ -85,7 +85,7 @@ def test_whatever_is_read_it_is_a_number_that_kubernetes_takes(load: Load) -> No
 
 
 def test_idle_workers_cost_nothing_and_busy_ones_more_the_more_they_run(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
+    scaling: ScaleIn, kubernetes: KubernetesApi, core: PrivateConnection
 ) -> None:
     runs(core, "a", 2)
     runs(core, "c", 1)
@@ -97,7 +97,7 @@ def test_idle_workers_cost_nothing_and_busy_ones_more_the_more_they_run(
 
 
 def test_with_equal_numbers_young_work_goes_first(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
+    scaling: ScaleIn, kubernetes: KubernetesApi, core: PrivateConnection
 ) -> None:
     runs(core, "a", for_s=60)
     runs(core, "b", for_s=5)
@@ -109,7 +109,7 @@ def test_with_equal_numbers_young_work_goes_first(
 
 
 def test_a_batch_counts_as_one_job_and_no_more_than_a_long_one(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
+    scaling: ScaleIn, kubernetes: KubernetesApi, core: PrivateConnection
 ) -> None:
     runs(core, "a", for_s=HOUR)
     running(core, 50, worker="celery@worker-b/boot-1-1", delivery="one message")
@@ -120,7 +120,7 @@ def test_a_batch_counts_as_one_job_and_no_more_than_a_long_one(
 
 
 def test_a_worker_that_idles_for_long_goes_before_one_between_two_short_jobs(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
+    scaling: ScaleIn, kubernetes: KubernetesApi, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scale_in, "IDLE_S", 1.0)
     runs(core, "a")
@@ -134,7 +134,7 @@ def test_a_worker_that_idles_for_long_goes_before_one_between_two_short_jobs(
     until(lambda: scaling.turn() or costs(kubernetes)["a"] == 0, "it has idled for long")
 
 
-def test_a_new_process_goes_on_where_the_last_one_ended(scaling: ScaleIn, kubernetes: Kubernetes) -> None:
+def test_a_new_process_goes_on_where_the_last_one_ended(scaling: ScaleIn, kubernetes: KubernetesApi) -> None:
     """It cannot know since when a worker that was busy idles, so it counts from its own start."""
     kubernetes.add_pod("worker-a", annotations={COST: "1042"})
     kubernetes.add_pod("worker-b", annotations={COST: "0"})
@@ -145,7 +145,7 @@ def test_a_new_process_goes_on_where_the_last_one_ended(scaling: ScaleIn, kubern
 
 
 def test_pods_are_patched_when_their_cost_changes_and_only_then(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
+    scaling: ScaleIn, kubernetes: KubernetesApi, core: PrivateConnection
 ) -> None:
     runs(core, "a", for_s=HOUR)
     scaling.turn()
@@ -157,7 +157,7 @@ def test_pods_are_patched_when_their_cost_changes_and_only_then(
     assert kubernetes.patched() == first
 
 
-def test_other_annotations_stay(scaling: ScaleIn, kubernetes: Kubernetes) -> None:
+def test_other_annotations_stay(scaling: ScaleIn, kubernetes: KubernetesApi) -> None:
     kubernetes.add_pod("worker-a", annotations={"somebody/else": "says"})
 
     scaling.turn()
@@ -165,7 +165,7 @@ def test_other_annotations_stay(scaling: ScaleIn, kubernetes: Kubernetes) -> Non
     assert kubernetes.pods["worker-a"]["metadata"]["annotations"] == {"somebody/else": "says", COST: "0"}
 
 
-def test_only_workers_that_stay_are_touched(scaling: ScaleIn, kubernetes: Kubernetes) -> None:
+def test_only_workers_that_stay_are_touched(scaling: ScaleIn, kubernetes: KubernetesApi) -> None:
     kubernetes.add_pod(
         "web-a", labels={"app.kubernetes.io/name": "web", "app.kubernetes.io/part-of": "esteira"}
     )
@@ -180,7 +180,7 @@ def test_only_workers_that_stay_are_touched(scaling: ScaleIn, kubernetes: Kubern
 
 
 def test_no_worker_at_all_is_no_trouble(
-    scaling: ScaleIn, kubernetes: Kubernetes, caplog: pytest.LogCaptureFixture
+    scaling: ScaleIn, kubernetes: KubernetesApi, caplog: pytest.LogCaptureFixture
 ) -> None:
     kubernetes.pods.clear()
 
@@ -191,7 +191,7 @@ def test_no_worker_at_all_is_no_trouble(
 
 
 def test_a_second_name_on_the_same_pod_is_the_pod_s(
-    scaling: ScaleIn, kubernetes: Kubernetes, core: PrivateConnection
+    scaling: ScaleIn, kubernetes: KubernetesApi, core: PrivateConnection
 ) -> None:
     core.fetch(
         """INSERT INTO esteira_worker (name, incarnation, host, pid, queues, types, slots, state, started_at, last_seen)
@@ -243,7 +243,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_without_the_database_costs_stay_as_they_are_and_that_is_told_once(
     scaling: ScaleIn,
-    kubernetes: Kubernetes,
+    kubernetes: KubernetesApi,
     core: PrivateConnection,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -279,7 +279,7 @@ def test_without_the_database_costs_stay_as_they_are_and_that_is_told_once(
     ],
 )
 def test_what_kubernetes_refuses_is_told_once_and_tried_again(
-    scaling: ScaleIn, kubernetes: Kubernetes, caplog: pytest.LogCaptureFixture, said: Answer, sentence: str
+    scaling: ScaleIn, kubernetes: KubernetesApi, caplog: pytest.LogCaptureFixture, said: Answer, sentence: str
 ) -> None:
     kubernetes.instead = lambda method, path: said
     scaling.turn()
@@ -296,7 +296,7 @@ def test_what_kubernetes_refuses_is_told_once_and_tried_again(
 
 def test_a_kubernetes_that_is_away_is_told_once_and_asked_again(
     scaling: ScaleIn,
-    kubernetes: Kubernetes,
+    kubernetes: KubernetesApi,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -312,7 +312,7 @@ def test_a_kubernetes_that_is_away_is_told_once_and_asked_again(
 
 
 def test_a_pod_that_cannot_be_patched_does_not_keep_the_others_from_it(
-    scaling: ScaleIn, kubernetes: Kubernetes, caplog: pytest.LogCaptureFixture
+    scaling: ScaleIn, kubernetes: KubernetesApi, caplog: pytest.LogCaptureFixture
 ) -> None:
     kubernetes.instead = lambda method, path: refusal(403, "no") if path == "pods/worker-a" else None
 
@@ -323,7 +323,7 @@ def test_a_pod_that_cannot_be_patched_does_not_keep_the_others_from_it(
 
 
 def test_a_pod_that_ended_since_it_was_listed_is_no_trouble(
-    scaling: ScaleIn, kubernetes: Kubernetes, caplog: pytest.LogCaptureFixture
+    scaling: ScaleIn, kubernetes: KubernetesApi, caplog: pytest.LogCaptureFixture
 ) -> None:
     kubernetes.instead = lambda method, path: refusal(404, "gone") if path == "pods/worker-a" else None
 
@@ -334,7 +334,7 @@ def test_a_pod_that_ended_since_it_was_listed_is_no_trouble(
 
 
 def test_each_turn_shows_that_the_loop_lives_whatever_is_away(
-    scaling: ScaleIn, kubernetes: Kubernetes
+    scaling: ScaleIn, kubernetes: KubernetesApi
 ) -> None:
     sign = Path(settings.RUN_DIR) / "scale-in.alive"
     sign.unlink(missing_ok=True)
@@ -358,7 +358,7 @@ scale_in.main()
 
 @pytest.fixture
 def process(
-    kubernetes: Kubernetes, core: PrivateConnection, tmp_path: Path
+    kubernetes: KubernetesApi, core: PrivateConnection, tmp_path: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     kubernetes.add_pod("worker-a")
     with (tmp_path / "scale-in.log").open("wb") as log:
@@ -380,7 +380,7 @@ def healthy(tmp_path: Path) -> bool:
 
 
 def test_the_process_keeps_up_with_what_runs_and_is_healthy(
-    process: subprocess.Popen[bytes], kubernetes: Kubernetes, core: PrivateConnection, tmp_path: Path
+    process: subprocess.Popen[bytes], kubernetes: KubernetesApi, core: PrivateConnection, tmp_path: Path
 ) -> None:
     assert not healthy(tmp_path)
     until(lambda: costs(kubernetes)["a"] == 0, "the idle worker has its cost")
@@ -392,7 +392,7 @@ def test_the_process_keeps_up_with_what_runs_and_is_healthy(
 
 
 def test_sigterm_ends_the_process_at_once_even_while_kubernetes_is_silent(
-    process: subprocess.Popen[bytes], kubernetes: Kubernetes
+    process: subprocess.Popen[bytes], kubernetes: KubernetesApi
 ) -> None:
     asked, end = threading.Event(), threading.Event()
 

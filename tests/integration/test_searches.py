@@ -20,7 +20,7 @@ from django.test import Client
 from esteira.db import PrivateConnection
 from esteira.search import scan
 from esteira_web.admin import found as admin_list
-from tests.support.http import account, bearer, browser, get, problem
+from tests.support.clients import account, bearer, browser, get, problem
 from tests.support.jobs import stored
 
 pytestmark = pytest.mark.django_db

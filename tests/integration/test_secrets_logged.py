@@ -14,7 +14,7 @@ from esteira.db import DjangoConnection, PrivateConnection
 from esteira.db.orm import settle_orm_connections
 from esteira.models import Queue
 from esteira.runner.runner import Runner
-from tests.support.runs import run
+from tests.support.run_hints import run
 from tests.support.servers import SuiteServers
 from tests.support.waiting import until
 

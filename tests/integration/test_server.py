@@ -13,18 +13,20 @@ import psycopg
 import pytest
 
 from esteira import files
-from tests.support.http import PASSWORD
-from tests.support.mishaps import frozen
-from tests.support.site import Site, run_site
+from tests.support.clients import PASSWORD
+from tests.support.database_faults import frozen
 from tests.support.waiting import until
+from tests.support.web_with_servers import WebWithServers, run_web_with_servers
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    yield from run_site(Path(tmp_path_factory.mktemp("site")))
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebWithServers]:
+    yield from run_web_with_servers(Path(tmp_path_factory.mktemp("site")))
 
 
-def test_a_real_process_serves_pages_and_their_looks(site: Site) -> None:
+def test_a_real_process_serves_pages_and_their_looks(site: WebWithServers) -> None:
     page = site.ask("GET", "/login/")
     style = site.ask("GET", "/static/esteira_web/style.css")
 
@@ -33,7 +35,7 @@ def test_a_real_process_serves_pages_and_their_looks(site: Site) -> None:
     assert site.ask("GET", "/static/../project/settings.py").status in (302, 400, 404)
 
 
-def test_a_browser_signs_in_at_a_real_process(site: Site) -> None:
+def test_a_browser_signs_in_at_a_real_process(site: WebWithServers) -> None:
     first = site.ask("GET", "/login/", Authorization="")
     token = first.text.decode().split('name="csrfmiddlewaretoken" value="', 1)[1].split('"', 1)[0]
     cookie = first.headers["Set-Cookie"].split(";", 1)[0]
@@ -51,7 +53,7 @@ def test_a_browser_signs_in_at_a_real_process(site: Site) -> None:
     assert b"<h1>Jobs</h1>" in page.text
 
 
-def test_health_ignores_the_host_name(site: Site) -> None:
+def test_health_ignores_the_host_name(site: WebWithServers) -> None:
     assert site.ask("GET", "/livez", Host="10.1.2.3").status == 200
     assert site.ask("GET", "/readyz", Host="10.1.2.3").status == 200
     for path in ("/login/", "/api/v1/jobs"):
@@ -60,7 +62,7 @@ def test_health_ignores_the_host_name(site: Site) -> None:
         assert b"WEB_URL" in refused.text, "who runs it is told what to set"
 
 
-def test_metrics_are_at_their_port_and_nowhere_else(site: Site) -> None:
+def test_metrics_are_at_their_port_and_nowhere_else(site: WebWithServers) -> None:
     measured, live = site.measure(), site.measure("/livez")
     public = [site.ask("GET", path) for path in ("/metrics", "/metrics/")]
     lie = site.ask("GET", "/metrics", Host=f"localhost:{site.metrics_port}")
@@ -75,14 +77,14 @@ def test_metrics_are_at_their_port_and_nowhere_else(site: Site) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/readyz", "/login/", "/api/v1/jobs", "/admin/", "/static/esteira_web/style.css"]
 )
-def test_the_port_for_metrics_has_nothing_else(site: Site, path: str) -> None:
+def test_the_port_for_metrics_has_nothing_else(site: WebWithServers, path: str) -> None:
     answers = [site.measure(path, method) for method in ("GET", "HEAD", "POST")]
 
     assert [answer.status for answer in answers] == [404] * 3
     assert json.loads(answers[0].text)["detail"] == "This port serves /metrics and /livez only."
 
 
-def test_many_scrapes_take_one_connection(site: Site) -> None:
+def test_many_scrapes_take_one_connection(site: WebWithServers) -> None:
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: site.measure().status, range(64)))
     with psycopg.connect(site.postgres.url) as db:
@@ -94,7 +96,7 @@ def test_many_scrapes_take_one_connection(site: Site) -> None:
     assert row == (1,)
 
 
-def test_requests_keep_their_database_connections(site: Site) -> None:
+def test_requests_keep_their_database_connections(site: WebWithServers) -> None:
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: site.submit(), range(64)))
     with psycopg.connect(site.postgres.url) as db:
@@ -108,7 +110,7 @@ def test_requests_keep_their_database_connections(site: Site) -> None:
     assert 1 <= row[0] <= 4
 
 
-def test_a_large_file_goes_there_and_is_cut_off_at_its_limit(site: Site) -> None:
+def test_a_large_file_goes_there_and_is_cut_off_at_its_limit(site: WebWithServers) -> None:
     ok = site.ask("POST", "/api/v1/files?name=a.bin", b"x" * 5_000_000)
     length = str(files.MAX_BYTES + 10**6)
     too_large = site.ask("POST", "/api/v1/files?name=a.bin", b"", **{"Content-Length": length})
@@ -119,7 +121,7 @@ def test_a_large_file_goes_there_and_is_cut_off_at_its_limit(site: Site) -> None
         assert (refused.status, json.loads(refused.text)["type"]) == (413, "/problems/too-large")
 
 
-def test_a_body_that_does_not_say_its_length_is_cut_off_too(site: Site) -> None:
+def test_a_body_that_does_not_say_its_length_is_cut_off_too(site: WebWithServers) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(200):
             yield b"x" * 100_000
@@ -131,7 +133,7 @@ def test_a_body_that_does_not_say_its_length_is_cut_off_too(site: Site) -> None:
     assert status == 413
 
 
-def test_slow_senders_hold_no_thread(site: Site) -> None:
+def test_slow_senders_hold_no_thread(site: WebWithServers) -> None:
     slow = []
     try:
         for _ in range(8):
@@ -144,7 +146,7 @@ def test_slow_senders_hold_no_thread(site: Site) -> None:
             one.close()
 
 
-def test_who_goes_away_takes_no_thread_along(site: Site) -> None:
+def test_who_goes_away_takes_no_thread_along(site: WebWithServers) -> None:
     request = (
         f"GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {site.token}\r\n\r\n".encode()
     )
@@ -155,7 +157,7 @@ def test_who_goes_away_takes_no_thread_along(site: Site) -> None:
     assert [site.submit() for _ in range(8)] == [202] * 8
 
 
-def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site: Site) -> None:
+def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site: WebWithServers) -> None:
     for _ in range(8):
         assert site.submit() == 202
     before = site.jobs()
@@ -188,7 +190,9 @@ def test_a_database_that_is_away_is_503_within_three_seconds_and_comes_back(site
     assert site.jobs() == before + 8
 
 
-def test_a_frozen_database_with_warm_connections_is_503_to_everybody_within_seconds(site: Site) -> None:
+def test_a_frozen_database_with_warm_connections_is_503_to_everybody_within_seconds(
+    site: WebWithServers,
+) -> None:
     """Its connections stay open and silent: no timeout of the server or of TCP ends the wait."""
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda _: site.submit(), range(16))) == [202] * 16
@@ -214,7 +218,7 @@ def test_a_frozen_database_with_warm_connections_is_503_to_everybody_within_seco
     assert site.jobs() >= before + 8
 
 
-def test_a_request_that_waits_for_somebodys_lock_is_answered(site: Site) -> None:
+def test_a_request_that_waits_for_somebodys_lock_is_answered(site: WebWithServers) -> None:
     job = json.loads(site.ask("POST", "/api/v1/jobs", {"type": "demo.greet"}).text)["id"]
     with psycopg.connect(site.postgres.url) as other:
         other.execute("SELECT 1 FROM esteira_job WHERE id = %s FOR UPDATE", [job])
@@ -226,7 +230,7 @@ def test_a_request_that_waits_for_somebodys_lock_is_answered(site: Site) -> None
     assert site.ask("POST", f"/api/v1/jobs/{job}/cancel", {}).status == 202
 
 
-def test_without_redis_jobs_are_accepted_and_health_says_so(site: Site) -> None:
+def test_without_redis_jobs_are_accepted_and_health_says_so(site: WebWithServers) -> None:
     site.valkey.kill()
     try:
         ready = site.ask("GET", "/readyz")

@@ -22,7 +22,7 @@ from esteira_web.accounts.addresses import address_of
 from esteira_web.accounts.login import LoginFailure
 from esteira_web.server import problems
 from esteira_web.server.rarely import Rarely
-from tests.support.http import PASSWORD, account, hashed, problem
+from tests.support.clients import PASSWORD, account, hashed, problem
 
 pytestmark = pytest.mark.django_db
 DOORS = ["/login/", "/admin/login/"]

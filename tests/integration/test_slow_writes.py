@@ -19,9 +19,9 @@ from esteira.keeper.publish import DuePublisher
 from esteira.keeper.reconcile import Reconciler
 from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.turns import Turns
-from tests.integration.test_keeper import hints, serve
+from tests.integration.test_keeper_steps import hints, serve
 from tests.support.jobs import TYPE, running, stored
-from tests.support.past import slow_writes
+from tests.support.old_snapshots import slow_writes
 from tests.support.waiting import until
 
 #: To write all takes three times as long as a statement may.

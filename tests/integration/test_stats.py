@@ -15,7 +15,7 @@ from esteira.keeper.retention import Retention
 from esteira.models import Stat, StatTotal
 from esteira.record import claim as claims
 from esteira.stats import BOUNDS_S, BUCKETS, COUNTS, Stats
-from tests.integration.test_record_together import deadlocks
+from tests.integration.test_record_concurrency import deadlocks
 from tests.support.jobs import TYPE, stored
 
 #: Each bound, and the shorter run time that is nearest to it.

@@ -291,7 +291,7 @@ def test_while_redis_is_away_jobs_are_accepted_without_delay(greet: JobType, set
 def test_the_breaker_asks_again_after_its_time(greet: JobType, settings: Any, servers: Any) -> None:
     settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
     publisher = Publisher(breaker_s=0.2)
-    hint = Hint(type="test.greet", queue="default", list=6, ids=[UUID(int=1)])
+    hint = Hint(type="test.greet", queue="default", list=6, ids=[UUID(int=1)], hard_limit_s=60)
     assert publisher.send([hint]) is False
     assert publisher.available() is False
     settings.REDIS_URL = servers.valkey.url

@@ -23,8 +23,8 @@ from esteira.models import Job, Schedule
 from esteira_web.api.openapi import described
 from esteira_web.api.routes import api
 from esteira_web.cli import submit as cli_submit
-from tests.support.command import jobs
-from tests.support.http import KNOWN, bearer, declare_types, post, problem
+from tests.support.clients import KNOWN, bearer, declare_types, post, problem
+from tests.support.jobs_command import jobs
 
 pytestmark = pytest.mark.usefixtures("database", "types")
 

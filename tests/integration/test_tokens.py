@@ -15,7 +15,7 @@ from esteira_web.accounts import roles, tokens
 from esteira_web.accounts.roles import Scope
 from esteira_web.accounts.tokens import ApiToken, access_by, create_token
 from esteira_web.server.rarely import Rarely
-from tests.support.http import account
+from tests.support.clients import account
 
 pytestmark = pytest.mark.django_db
 

@@ -24,9 +24,9 @@ from esteira.record.operate import cancel, retry
 from esteira.record.rescue import process_lost
 from esteira_web.cli.display import short_id
 from jobs.reports._history import History, Period
-from tests.support.command import jobs
-from tests.support.http import bearer, browser, get
+from tests.support.clients import bearer, browser, get
 from tests.support.jobs import elapse, outcome, stored
+from tests.support.jobs_command import jobs
 
 pytestmark = pytest.mark.usefixtures("database")
 

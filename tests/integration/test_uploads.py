@@ -21,7 +21,7 @@ from esteira.job_types.checking import check
 from esteira.job_types.registry import registry
 from esteira.models import File, FileChunk, Job
 from esteira.record.finish import finish
-from tests.support.http import account, bearer, get, post, problem
+from tests.support.clients import account, bearer, get, post, problem
 from tests.support.jobs import outcome, running
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("types")]

@@ -17,8 +17,8 @@ from esteira.broker.hint import LISTS, ids_in, list_key
 from esteira.models import Job
 from esteira.runner.runner import Runner
 from esteira.worker import pool_runner
+from tests.support.clients import bearer, post
 from tests.support.forks import ROOT
-from tests.support.http import bearer, post
 from tests.support.way import steps
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")

@@ -19,6 +19,7 @@ from esteira.runner import heartbeat
 from tests.repo.test_env_example import read_by_settings, shown
 from tests.repo.test_package import targets
 from tests.repo.tree import ROOT, dotted, files, text, tree_of
+from tests.repo.variables import read_by_tests
 from tests.support.documents import FENCE
 
 DOCS = [path for path in files() if path.suffix == ".md"]
@@ -142,9 +143,8 @@ def test_variables_are_shown_in_env_example(doc: Path) -> None:
     assert not named - known - {f"{name}_FILE" for name in known}
 
 
-#: Django's, and what tells the tests where they may break things.
-TEST_NAMES = {f"TEST_{name}" for name in ("KUBECONFIG", "CLUSTER_LOAD", "CLUSTER_WITHIN", "NODE_ADDRESS")}
-OTHER_NAMES = {"DJANGO_SETTINGS_MODULE", *TEST_NAMES}
+#: Django's, and those that only tests read.
+OTHER_NAMES = {"DJANGO_SETTINGS_MODULE", *read_by_tests()}
 
 LIFECYCLE = Path("docs/lifecycle.md")
 ARCHITECTURE = Path("docs/architecture.md")

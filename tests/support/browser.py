@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from http.cookiejar import CookieJar
 
-from tests.support.api import Answer
+from tests.support.api_client import Answer
 
 
 class Browser:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.checkout import ALONE, commit_all
-from tests.support.containers import Containers
+from tests.support.compose_stack import ComposeStack
 
 OLD = '''"""A shop, as the older release has it."""
 
@@ -65,7 +65,7 @@ def release(repository: Path, shop: str) -> None:
     commit_all(repository, "All of it")
 
 
-class Installation(Containers):
+class Installation(ComposeStack):
     """A stack that is run by `make` in a clone."""
 
     def __init__(self, code: Path) -> None:

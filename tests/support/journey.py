@@ -17,10 +17,10 @@ import pypdf
 import pytest
 from PIL import Image
 
-from tests.support.api import ApiClient
+from tests.support.api_client import ApiClient
 from tests.support.browser import Browser
 from tests.support.forks import ROOT
-from tests.support.reached import Reached
+from tests.support.remote_stack import RemoteStack
 from tests.support.waiting import until
 
 ENDED = ("succeeded", "failed", "dead", "cancelled", "expired")
@@ -88,10 +88,10 @@ class Journey:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def api(cls, stack: Reached) -> ApiClient:
+    def api(cls, stack: RemoteStack) -> ApiClient:
         return stack.api()
 
-    def test_a_mail_arrives(self, stack: Reached, api: ApiClient) -> None:
+    def test_a_mail_arrives(self, stack: RemoteStack, api: ApiClient) -> None:
         one = submit(api, "email.send", to=["ana@example.com"], subject="Hello from a container", text="Olá")
 
         assert done(api, one)["result"] == {"accepted": 1, "refused": {}}
@@ -119,7 +119,7 @@ class Journey:
         book = openpyxl.load_workbook(download(api, one, xlsx))
         assert any(row for sheet in book for row in sheet.iter_rows(values_only=True) if one in row)
 
-    def test_a_schedule_fires(self, stack: Reached, api: ApiClient) -> None:
+    def test_a_schedule_fires(self, stack: RemoteStack, api: ApiClient) -> None:
         def succeeded() -> set[str]:
             items = api.request(f"/api/v1/jobs?type={TICK}&state=succeeded").json()["items"]
             assert all(item["schedule"] == TICK for item in items)
@@ -147,7 +147,7 @@ class Journey:
         until(lambda: ended(api, failing)["attempt"] == 2, "the failed job ran again", every=0.2)
         assert (done(api, flaky)["tries"], job(api, flaky)["attempt"]) == (2, 2)
 
-    def test_the_pages_answer_who_signs_in_and_nobody_else(self, stack: Reached, api: ApiClient) -> None:
+    def test_the_pages_answer_who_signs_in_and_nobody_else(self, stack: RemoteStack, api: ApiClient) -> None:
         one = submit(api, "demo.greet", name="Ana")
         done(api, one)
         browser, stranger = Browser(stack.web_url), Browser(stack.web_url)
@@ -161,7 +161,7 @@ class Journey:
         assert stranger.sign_in("admin", "not the password").status == 200
         assert "demo.greet" not in stranger.get("/").body.decode()
 
-    def test_the_command_line_in_a_container_lists_jobs(self, stack: Reached, api: ApiClient) -> None:
+    def test_the_command_line_in_a_container_lists_jobs(self, stack: RemoteStack, api: ApiClient) -> None:
         one = submit(api, "demo.greet")
         done(api, one)
 
@@ -170,7 +170,7 @@ class Journey:
         assert one in {json.loads(line)["id"] for line in lines}
         assert "demo.greet" in stack.manage("jobs", "list", "--type", "demo.greet")
 
-    def test_static_files_and_styles_come_with_the_pages(self, stack: Reached) -> None:
+    def test_static_files_and_styles_come_with_the_pages(self, stack: RemoteStack) -> None:
         browser = Browser(stack.web_url)
 
         page = browser.get("/login/").body.decode()

@@ -22,6 +22,13 @@ from tests.support.forks import ROOT
 from tests.support.waiting import until
 
 
+def gunicorn(*addresses: str) -> list[str]:
+    """Return the words that start web as in production, at some addresses."""
+    worker = "esteira_web.server.connections.Worker"
+    bind = [word for address in addresses for word in ("--bind", address)]
+    return ["gunicorn", "project.asgi", "-k", worker, "--no-control-socket", *bind]
+
+
 class Process:
     """One process of ours with its offspring, in a session of its own; may be started again after its end."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from project.local.embedded import Postgres
-from tests.support.breakable import as_root
+from tests.support.compose_under_load import as_root
 
 
 @dataclass(frozen=True, kw_only=True)

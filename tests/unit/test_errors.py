@@ -15,6 +15,7 @@ from esteira.errors import (
     UnknownJobType,
     UnknownQueue,
 )
+from esteira.job_types.exceptions import Cancelled, LeaseLost, TimeLimitExceeded
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, EsteiraError)]
 
@@ -57,9 +58,9 @@ def test_a_refusal_says_what_to_do(error: EsteiraError) -> None:
 
 
 def test_a_jobs_own_except_exception_swallows_neither_cancel_nor_a_lost_lease() -> None:
-    assert not issubclass(errors.Cancelled, Exception)
-    assert not issubclass(errors.LeaseLost, Exception)
+    assert not issubclass(Cancelled, Exception)
+    assert not issubclass(LeaseLost, Exception)
 
 
 def test_a_time_limit_is_an_ordinary_exception() -> None:
-    assert issubclass(errors.TimeLimitExceeded, Exception)
+    assert issubclass(TimeLimitExceeded, Exception)

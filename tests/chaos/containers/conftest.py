@@ -1,48 +1,32 @@
 """One stack of containers for all tests here, mended and emptied before each.
 
-The usual run kills each part once. `make chaos-compose` sets WHOLE=1 and runs everything, with longer leases.
+`make test` kills each part once; `make chaos-compose` also runs the tests marked `long`, with longer leases.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.breakable import Breakable
-from tests.support.standing import standing
+from tests.support.compose_under_load import ComposeStackUnderLoad
+from tests.support.shared_stacks import shared_stack
 
 LEASE_S = os.environ.get("LEASE", "3")
-#: Collected only for the whole table, or if they are named on the command line.
-collect_ignore = (
-    []
-    if os.environ.get("WHOLE")
-    else ["test_more_kills.py", "test_networks.py", "test_random_breaks.py", "test_redis_is_away.py"]
-)
 
 
 @pytest.fixture(scope="session")
-def shared(images: None) -> Iterator[Breakable]:
-    stack = Breakable(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="4")
-    with standing("shared", Path(__file__).parent, stack.down):
+def shared(images: None) -> Iterator[ComposeStackUnderLoad]:
+    stack = ComposeStackUnderLoad(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="4")
+    with shared_stack("shared", Path(__file__).parent, stack.down):
         stack.start()
         yield stack
 
 
 @pytest.fixture
-def stack(shared: Breakable) -> Breakable:
+def stack(shared: ComposeStackUnderLoad) -> ComposeStackUnderLoad:
     """Two workers, beat, web, Flower and both servers, all healthy, without a job."""
     shared.renew()
     return shared
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failure what the containers have said."""
-    report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and report.when == "call" and isinstance(stack, Breakable):
-        report.sections.append(("containers", stack.compose("logs", "--no-color", "--tail", "60")))
-    return report

@@ -8,16 +8,16 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.breakable import Breakable, kill
-from tests.support.broken import GRACE_S, LOAD
+from tests.support.compose_under_load import ComposeStackUnderLoad, kill
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
+from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
 
 CLIENTS = 4
 
 
-def test_kill_a_worker_beside_another(stack: Breakable, measured: Measured) -> None:
+def test_kill_a_worker_beside_another(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     victim, _ = stack.ids("worker")
     ids = mixed(stack, LOAD)
     was = stack.catch(ids, victim)
@@ -29,7 +29,7 @@ def test_kill_a_worker_beside_another(stack: Breakable, measured: Measured) -> N
     check(stack.db, ids)
 
 
-def test_kill_a_pool_process(stack: Breakable, measured: Measured) -> None:
+def test_kill_a_pool_process(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Its parent notices at once; nobody waits for the lease."""
     victim, _ = stack.ids("worker")
     ids = mixed(stack, LOAD)
@@ -42,8 +42,8 @@ def test_kill_a_pool_process(stack: Breakable, measured: Measured) -> None:
     check(stack.db, ids)
 
 
-def test_kill_beat(stack: Breakable, measured: Measured) -> None:
-    """Jobs whose time has come are published by beat alone: they tell when it is back."""
+def test_kill_beat(stack: ComposeStackUnderLoad, measured: Measured) -> None:
+    """Jobs whose time has come are published by beat alone: they show when it is back."""
     worker, _ = stack.ids("worker")
     (beat,) = stack.ids("beat")
     ids = mixed(stack, LOAD)
@@ -61,7 +61,7 @@ def test_kill_beat(stack: Breakable, measured: Measured) -> None:
     check(stack.db, [*ids, *due], crashed=False)
 
 
-def test_kill_web(stack: Breakable, measured: Measured) -> None:
+def test_kill_web(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Clients repeat what got no answer under the same key: one job each, and every answer names a row."""
     worker, _ = stack.ids("worker")
     (web,) = stack.ids("web")
@@ -99,12 +99,12 @@ def test_kill_web(stack: Breakable, measured: Measured) -> None:
     assert stack.db.one("SELECT count(*) FROM esteira_job") == len(ids) + sent
 
 
-def test_kill_redis(stack: Breakable, measured: Measured) -> None:
+def test_kill_redis(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Leases are kept in PostgreSQL: nobody is suspected."""
     survives(stack, measured, "redis", crashed=False)
 
 
-def test_kill_postgres(stack: Breakable, measured: Measured) -> None:
+def test_kill_postgres(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Suspected is at most what a process had claimed without hearing so, and what lost its connection in a completion."""
     survives(stack, measured, "postgres", crashed=True)
 
@@ -113,7 +113,7 @@ def test_kill_postgres(stack: Breakable, measured: Measured) -> None:
     assert set(reasons) <= {("lease ended",), ("connection lost",)}
 
 
-def test_kill_flower(stack: Breakable, measured: Measured) -> None:
+def test_kill_flower(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Nothing depends on it: jobs do not even pause."""
     worker, _ = stack.ids("worker")
     (flower,) = stack.ids("flower")
@@ -128,7 +128,7 @@ def test_kill_flower(stack: Breakable, measured: Measured) -> None:
     check(stack.db, ids, crashed=False)
 
 
-def survives(stack: Breakable, measured: Measured, service: str, *, crashed: bool) -> None:
+def survives(stack: ComposeStackUnderLoad, measured: Measured, service: str, *, crashed: bool) -> None:
     """Kill a server; once it is back, work goes on."""
     worker, _ = stack.ids("worker")
     (victim,) = stack.ids(service)
@@ -145,7 +145,7 @@ def survives(stack: Breakable, measured: Measured, service: str, *, crashed: boo
     check(stack.db, ids, crashed=crashed)
 
 
-def test_flushall(stack: Breakable, measured: Measured) -> None:
+def test_flushall(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     worker, _ = stack.ids("worker")
     ids = mixed(stack, LOAD)
     stack.halfway(ids, worker)
@@ -158,7 +158,7 @@ def test_flushall(stack: Breakable, measured: Measured) -> None:
     check(stack.db, ids, crashed=False)
 
 
-def test_pause_a_worker_past_its_lease(stack: Breakable, measured: Measured) -> None:
+def test_pause_a_worker_past_its_lease(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Another takes over; what the paused one says when it wakes is refused."""
     victim, _ = stack.ids("worker")
     ids = mixed(stack, LOAD)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from tests.support.breakable import Breakable
-from tests.support.broken import GRACE_S, LOAD
-from tests.support.containers import PARTS
+import pytest
+
+from tests.support.compose_stack import PARTS
+from tests.support.compose_under_load import ComposeStackUnderLoad
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed
+from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
 
+pytestmark = pytest.mark.long
 
-def test_kill_the_only_worker(stack: Breakable, measured: Measured) -> None:
+
+def test_kill_the_only_worker(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Docker starts it again under its name. It cannot see that its earlier life is over: a sibling of that name may live
     in another container. So its jobs come back with their leases, or at once if it was given the same namespace again.
     """
@@ -29,7 +33,7 @@ def test_kill_the_only_worker(stack: Breakable, measured: Measured) -> None:
     check(stack.db, ids)
 
 
-def test_docker_kill_the_only_worker(stack: Breakable, measured: Measured) -> None:
+def test_docker_kill_the_only_worker(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Docker leaves alone what `docker kill` ended; somebody starts it again."""
     victim, other = stack.ids("worker")
     stack.docker("stop", other)
@@ -48,7 +52,7 @@ def test_docker_kill_the_only_worker(stack: Breakable, measured: Measured) -> No
     check(stack.db, ids)
 
 
-def test_kill_everything_at_once(stack: Breakable, measured: Measured) -> None:
+def test_kill_everything_at_once(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """As when the machine's power fails: PostgreSQL's disk is all that is left."""
     workers = stack.ids("worker")
     everything = [one for service in PARTS for one in stack.ids(service)]
@@ -66,7 +70,7 @@ def test_kill_everything_at_once(stack: Breakable, measured: Measured) -> None:
     check(stack.db, ids)
 
 
-def test_restart_everything_at_once(stack: Breakable, measured: Measured) -> None:
+def test_restart_everything_at_once(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """`docker compose restart`: workers drain while their servers go away."""
     workers = stack.ids("worker")
     ids = mixed(stack, LOAD)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from tests.support.breakable import Breakable
-from tests.support.broken import GRACE_S, LOAD
+import pytest
+
+from tests.support.compose_under_load import ComposeStackUnderLoad
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed, outage
+from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
 
+pytestmark = pytest.mark.long
 
-def test_a_worker_is_cut_off_from_redis(stack: Breakable, measured: Measured) -> None:
+
+def test_a_worker_is_cut_off_from_redis(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """It ends what it holds and gets no more; hints that were on their way to it are found missing."""
     victim, _ = stack.ids("worker")
     ids = mixed(stack, LOAD)
@@ -27,7 +31,7 @@ def test_a_worker_is_cut_off_from_redis(stack: Breakable, measured: Measured) ->
     check(stack.db, [*ids, *during], crashed=False)
 
 
-def test_a_worker_is_cut_off_from_postgres(stack: Breakable, measured: Measured) -> None:
+def test_a_worker_is_cut_off_from_postgres(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Nobody hears how its jobs end: another does them, and it learns that they are not its own."""
     victim, _ = stack.ids("worker")
     ids = mixed(stack, LOAD)
@@ -43,7 +47,7 @@ def test_a_worker_is_cut_off_from_postgres(stack: Breakable, measured: Measured)
     check(stack.db, ids)
 
 
-def works_again(stack: Breakable, victim: str, ids: list[str]) -> float:
+def works_again(stack: ComposeStackUnderLoad, victim: str, ids: list[str]) -> float:
     """Submit more, and return after how many seconds a worker that was cut off holds jobs again."""
     watch = Stopwatch()
     while not stack.held(victim):
@@ -57,7 +61,7 @@ def works_again(stack: Breakable, victim: str, ids: list[str]) -> float:
     return watch.seconds
 
 
-def done_by(stack: Breakable, worker: str, ids: list[str]) -> int:
+def done_by(stack: ComposeStackUnderLoad, worker: str, ids: list[str]) -> int:
     return int(
         stack.db.one(
             "SELECT count(*) FROM esteira_job WHERE id = ANY(%s::uuid[]) AND starts_with(worker, %s)",

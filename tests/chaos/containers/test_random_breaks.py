@@ -14,11 +14,13 @@ from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
-from tests.support.breakable import Breakable, kill
-from tests.support.containers import PARTS
+from tests.support.compose_stack import PARTS
+from tests.support.compose_under_load import ComposeStackUnderLoad, kill
 from tests.support.invariants import check
 from tests.support.load import outage
 from tests.support.waiting import Stopwatch
+
+pytestmark = pytest.mark.long
 
 SECONDS = float(os.environ.get("MINUTES", "2")) * 60
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(10_000))
@@ -37,7 +39,7 @@ ORDERS: list[tuple[str, dict[str, object]]] = [
 ]
 
 
-def test_random_breaks(stack: Breakable) -> None:
+def test_random_breaks(stack: ComposeStackUnderLoad) -> None:
     print(f"\nrandom breaks for {SECONDS:.0f} s, SEED={SEED}")
     breaks = Breaks(stack, random.Random(SEED))
     try:
@@ -56,7 +58,7 @@ def test_random_breaks(stack: Breakable) -> None:
 class Breaks:
     """Somebody who submits over HTTP, somebody who submits from Python, and somebody who breaks things."""
 
-    def __init__(self, stack: Breakable, chance: random.Random) -> None:
+    def __init__(self, stack: ComposeStackUnderLoad, chance: random.Random) -> None:
         self.stack, self.chance, self.enough = stack, chance, threading.Event()
         self.containers = {service: stack.ids(service) for service in PARTS}
         self.watch = Stopwatch()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import pytest
 import redis as redis_client
 
-from tests.support.breakable import MEMORY, Breakable
-from tests.support.broken import GRACE_S, LOAD
+from tests.support.compose_under_load import MEMORY, ComposeStackUnderLoad
 from tests.support.invariants import check
 from tests.support.load import Measured, mixed, outage
+from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
+
+pytestmark = pytest.mark.long
 
 BLOCK = b"x" * 64 * 1024
 ROOM = 4 * 1024 * 1024
 
 
-def test_the_volume_of_redis_is_lost(stack: Breakable, measured: Measured) -> None:
+def test_the_volume_of_redis_is_lost(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     worker, _ = stack.ids("worker")
     volume = f"{stack.project}_redis"
     # The one-shot that gave the volume to Redis' user refers to it too.
@@ -35,7 +37,7 @@ def test_the_volume_of_redis_is_lost(stack: Breakable, measured: Measured) -> No
     assert stack.docker("volume", "inspect", volume)
 
 
-def test_jobs_are_accepted_while_there_is_no_redis(stack: Breakable, measured: Measured) -> None:
+def test_jobs_are_accepted_while_there_is_no_redis(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Zero replicas, longer than a lease."""
     worker, _ = stack.ids("worker")
     api = stack.api()
@@ -57,7 +59,7 @@ def test_jobs_are_accepted_while_there_is_no_redis(stack: Breakable, measured: M
     check(stack.db, ids, crashed=False)
 
 
-def test_redis_has_no_memory_left(stack: Breakable, measured: Measured) -> None:
+def test_redis_has_no_memory_left(stack: ComposeStackUnderLoad, measured: Measured) -> None:
     """Its limit is lowered below what it holds, and raised again after a lease."""
     worker, _ = stack.ids("worker")
     ids = mixed(stack, LOAD)
@@ -76,8 +78,8 @@ def test_redis_has_no_memory_left(stack: Breakable, measured: Measured) -> None:
     check(stack.db, ids, crashed=False)
 
 
-def test_redis_is_filled_by_somebody_else(stack: Breakable, measured: Measured) -> None:
-    """A foreign list takes all that there was: the keeper frees its own, and publishes with fewer. Nobody lends a hand."""
+def test_redis_is_filled_by_somebody_else(stack: ComposeStackUnderLoad, measured: Measured) -> None:
+    """A foreign list takes all that there was: the keeper frees its own, and publishes fewer hints. Nobody intervenes."""
     worker, _ = stack.ids("worker")
     ids = mixed(stack, LOAD)
     stack.halfway(ids, worker)
@@ -97,7 +99,7 @@ def test_redis_is_filled_by_somebody_else(stack: Breakable, measured: Measured) 
         assert admin.llen("somebody:list") > 0
 
 
-def ends_a_new_one(stack: Breakable, ids: list[str]) -> float:
+def ends_a_new_one(stack: ComposeStackUnderLoad, ids: list[str]) -> float:
     """Submit what goes first, and return after how many seconds one of it has ended."""
     watch = Stopwatch()
     first = stack.submit("plain.nap", 4, priority="high")

@@ -1,48 +1,35 @@
 """One installation for all tests here, mended and emptied before each.
 
-The usual run deletes a worker's pod and Redis' pod. `make chaos-k8s` sets WHOLE=1 and runs everything, with longer leases.
+`make test` deletes a worker's pod and Redis' pod; `make chaos-k8s` also runs the tests marked `long`, with longer
+leases.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.disturbed import Disturbed
-from tests.support.standing import standing
+from tests.support.kubernetes_under_load import KubernetesStackUnderLoad
+from tests.support.shared_stacks import shared_stack
 
 LEASE_S = os.environ.get("LEASE", "3")
-#: Collected only for the whole table, or if they are named on the command line.
-collect_ignore = (
-    [] if os.environ.get("WHOLE") else [f"test_{name}.py" for name in ("more_pods", "releases", "scaling")]
-)
 
 
 @pytest.fixture(scope="session")
-def shared(loaded_images: None) -> Iterator[Disturbed]:
-    cluster = Disturbed(f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="8.0")
-    with standing("shared", Path(__file__).parent, cluster.remove):
+def shared(loaded_images: None) -> Iterator[KubernetesStackUnderLoad]:
+    cluster = KubernetesStackUnderLoad(
+        f"esteira-chaos-{os.getpid()}", LEASE_SECONDS=LEASE_S, DRAIN_SECONDS="8.0"
+    )
+    with shared_stack("shared", Path(__file__).parent, cluster.remove):
         cluster.start()
         yield cluster
 
 
 @pytest.fixture
-def stack(shared: Disturbed) -> Disturbed:
+def stack(shared: KubernetesStackUnderLoad) -> KubernetesStackUnderLoad:
     """Two workers, two webs, two beats, Flower and both servers, all ready, without a job."""
     shared.renew()
     return shared
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failure what the pods look like and have said."""
-    report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and report.when == "call" and isinstance(stack, Disturbed):
-        report.sections.append(("pods", stack.tried("get", "pods", "-o", "wide").stdout))
-        said = stack.tried("logs", "-l", "app.kubernetes.io/part-of=esteira", "--tail=25", "--prefix")
-        report.sections.append(("logs", said.stdout))
-    return report

@@ -5,18 +5,20 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.kubernetes.test_pods import server_goes
-from tests.support.broken import GRACE_S, LOAD
-from tests.support.disturbed import WORKERS, Disturbed
 from tests.support.invariants import check, check_ticks
 from tests.support.journey import TICK
+from tests.support.kubernetes_under_load import WORKERS, KubernetesStackUnderLoad
 from tests.support.load import Measured, mixed
-from tests.support.reached import CHAOS_JOBS
+from tests.support.remote_stack import CHAOS_JOBS
+from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
+
+pytestmark = pytest.mark.long
 
 BEAT_KILLS = 5
 
 
-def test_delete_a_worker_with_its_grace(stack: Disturbed, measured: Measured) -> None:
+def test_delete_a_worker_with_its_grace(stack: KubernetesStackUnderLoad, measured: Measured) -> None:
     """It drains: what it holds ends in its first attempt."""
     victim, _ = stack.names("worker")
     ids = mixed(stack, LOAD)
@@ -30,16 +32,16 @@ def test_delete_a_worker_with_its_grace(stack: Disturbed, measured: Measured) ->
     check(stack.db, ids, crashed=False)
 
 
-def test_delete_redis_with_its_grace(stack: Disturbed, measured: Measured) -> None:
+def test_delete_redis_with_its_grace(stack: KubernetesStackUnderLoad, measured: Measured) -> None:
     server_goes(stack, measured, "redis", force=False)
 
 
-def test_the_volume_of_redis_is_lost(stack: Disturbed, measured: Measured) -> None:
+def test_the_volume_of_redis_is_lost(stack: KubernetesStackUnderLoad, measured: Measured) -> None:
     server_goes(stack, measured, "redis", force=False, volume=True)
 
 
 @pytest.mark.parametrize("force", [False, True], ids=["with grace", "by force"])
-def test_delete_postgres(stack: Disturbed, measured: Measured, force: bool) -> None:
+def test_delete_postgres(stack: KubernetesStackUnderLoad, measured: Measured, force: bool) -> None:
     """Suspected is at most what a process had claimed without hearing so."""
     server_goes(stack, measured, "postgres", force=force, crashed=True)
 
@@ -47,7 +49,7 @@ def test_delete_postgres(stack: Disturbed, measured: Measured, force: bool) -> N
     assert set(reasons) <= {("lease ended",), ("connection lost",)}
 
 
-def test_delete_web(stack: Disturbed, measured: Measured) -> None:
+def test_delete_web(stack: KubernetesStackUnderLoad, measured: Measured) -> None:
     """One of two, with its grace: the other answers, and no visitor notices."""
     victim, _ = stack.names("web")
     ids = mixed(stack, LOAD)
@@ -61,7 +63,7 @@ def test_delete_web(stack: Disturbed, measured: Measured) -> None:
     check(stack.db, ids, crashed=False)
 
 
-def test_drain_the_workers(stack: Disturbed, measured: Measured) -> None:
+def test_drain_the_workers(stack: KubernetesStackUnderLoad, measured: Measured) -> None:
     """All are evicted, as by `kubectl drain`: one after the other, because the budget allows no more."""
     old = stack.names("worker")
     ids = mixed(stack, LOAD)
@@ -89,7 +91,9 @@ def test_drain_the_workers(stack: Disturbed, measured: Measured) -> None:
     check(stack.db, ids, crashed=False)
 
 
-def test_two_beats_and_one_is_killed_every_few_seconds(stack: Disturbed, measured: Measured) -> None:
+def test_two_beats_and_one_is_killed_every_few_seconds(
+    stack: KubernetesStackUnderLoad, measured: Measured
+) -> None:
     """A schedule of a second misses no tick and doubles none."""
     stack.configure(JOB_PACKAGES=f"{CHAOS_JOBS},tests.support.ticking_jobs")
     try:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from tests.support.broken import GRACE_S, LOAD
-from tests.support.disturbed import Disturbed
 from tests.support.invariants import check
+from tests.support.kubernetes_under_load import KubernetesStackUnderLoad
 from tests.support.load import Measured, mixed
+from tests.support.under_load import GRACE_S, LOAD
 from tests.support.waiting import Stopwatch
 
 #: The node still has to end what Kubernetes has forgotten already; until then it extends its leases.
 KILLED_S = 2.0
 
 
-def test_delete_a_worker_by_force(stack: Disturbed, measured: Measured) -> None:
+def test_delete_a_worker_by_force(stack: KubernetesStackUnderLoad, measured: Measured) -> None:
     """As if its node were gone: another pod takes over once the leases end."""
     victim, _ = stack.names("worker")
     ids = mixed(stack, LOAD)
@@ -25,13 +25,13 @@ def test_delete_a_worker_by_force(stack: Disturbed, measured: Measured) -> None:
     check(stack.db, ids)
 
 
-def test_delete_redis(stack: Disturbed, measured: Measured) -> None:
+def test_delete_redis(stack: KubernetesStackUnderLoad, measured: Measured) -> None:
     """Leases are kept in PostgreSQL: nobody is suspected."""
     server_goes(stack, measured, "redis", force=True)
 
 
 def server_goes(
-    stack: Disturbed,
+    stack: KubernetesStackUnderLoad,
     measured: Measured,
     name: str,
     *,

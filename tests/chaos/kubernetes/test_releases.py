@@ -7,14 +7,16 @@ import subprocess
 
 import pytest
 
-from tests.support.broken import GRACE_S
-from tests.support.cluster import ROLES
-from tests.support.containers import image
-from tests.support.disturbed import Disturbed
+from tests.support.compose_stack import image
 from tests.support.invariants import check
+from tests.support.kubectl import load
+from tests.support.kubernetes_stack import ROLES
+from tests.support.kubernetes_under_load import KubernetesStackUnderLoad
 from tests.support.load import Measured, mixed
-from tests.support.namespace import load
+from tests.support.under_load import GRACE_S
 from tests.support.waiting import Stopwatch
+
+pytestmark = pytest.mark.long
 
 JOBS = int(os.environ.get("JOBS", "2000"))
 NEXT = "next"
@@ -36,7 +38,7 @@ def next_images(images: None) -> None:
     load(*(f"esteira-{role}:{NEXT}" for role in ROLES))
 
 
-def test_roll_out_and_undo(stack: Disturbed, measured: Measured, next_images: None) -> None:
+def test_roll_out_and_undo(stack: KubernetesStackUnderLoad, measured: Measured, next_images: None) -> None:
     old = stack.names("worker")
     ids = mixed(stack, JOBS)
     was = stack.catch(ids, *old)
@@ -64,7 +66,7 @@ def test_roll_out_and_undo(stack: Disturbed, measured: Measured, next_images: No
     check(stack.db, [*ids, *more], crashed=False)
 
 
-def test_scale_out_and_in_while_long_jobs_run(stack: Disturbed, measured: Measured) -> None:
+def test_scale_out_and_in_while_long_jobs_run(stack: KubernetesStackUnderLoad, measured: Measured) -> None:
     """1 → 6 → 1: who has to go drains first, and no job is cut before its drain ends."""
     stack.scale("worker", 1)
     ids = mixed(stack, JOBS // 2)

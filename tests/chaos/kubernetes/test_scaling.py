@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from project.kubernetes.scale_in import ANNOTATION, IDLE
-from tests.support.disturbed import Disturbed
 from tests.support.invariants import check
+from tests.support.kubernetes_under_load import KubernetesStackUnderLoad
+
+pytestmark = pytest.mark.long
 
 ROUNDS = 10
 #: Seconds; longer than the drain of these workers and all that comes with it.
@@ -21,7 +23,7 @@ SETTLED = 25
 
 
 @contextmanager
-def added(stack: Disturbed, component: str) -> Iterator[None]:
+def added(stack: KubernetesStackUnderLoad, component: str) -> Iterator[None]:
     objects = stack.add(component)
     try:
         yield
@@ -30,14 +32,14 @@ def added(stack: Disturbed, component: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def idle_first(stack: Disturbed) -> Iterator[None]:
+def idle_first(stack: KubernetesStackUnderLoad) -> Iterator[None]:
     with added(stack, "scale-in"):
         stack.patch("deployment", "scale-in", {"spec": {"template": stack.with_tests("scale-in")}})
         stack.rolled_out("deploy/scale-in")
         yield
 
 
-def costs(stack: Disturbed) -> dict[str, int]:
+def costs(stack: KubernetesStackUnderLoad) -> dict[str, int]:
     """Return what ending each worker costs; -1 while nobody has said."""
     return {
         pod["metadata"]["name"]: int(pod["metadata"].get("annotations", {}).get(ANNOTATION, -1))
@@ -46,7 +48,7 @@ def costs(stack: Disturbed) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("idle_first")
-def test_idle_workers_go_first(stack: Disturbed) -> None:
+def test_idle_workers_go_first(stack: KubernetesStackUnderLoad) -> None:
     """One of three is busy, whichever took the job; all others have been idle for ten seconds."""
     kept, ids = [], []
     for _ in range(ROUNDS):
@@ -71,7 +73,7 @@ def test_idle_workers_go_first(stack: Disturbed) -> None:
 
 
 @pytest.mark.usefixtures("idle_first")
-def test_an_hpa_scales_on_processors(stack: Disturbed) -> None:
+def test_an_hpa_scales_on_processors(stack: KubernetesStackUnderLoad) -> None:
     """1 → n while processors are busy, and back while a long job runs, which is not cut."""
     stack.scale("worker", 1)
     with added(stack, "hpa"):
@@ -88,7 +90,7 @@ def test_an_hpa_scales_on_processors(stack: Disturbed) -> None:
 
 
 @pytest.mark.usefixtures("idle_first")
-def test_keda_scales_on_work_to_none_and_back(stack: Disturbed) -> None:
+def test_keda_scales_on_work_to_none_and_back(stack: KubernetesStackUnderLoad) -> None:
     if stack.tried("get", "crd", "scaledobjects.keda.sh").returncode:
         pytest.skip("the cluster has no KEDA")
     with added(stack, "keda"):
@@ -111,7 +113,7 @@ ONE_AT_A_TIME = {"type": "Pods", "value": 1, "periodSeconds": SETTLED}
 ALL_AT_ONCE = {"type": "Percent", "value": 100, "periodSeconds": 15}
 
 
-def faster(kind: str, stack: Disturbed, scale_down: dict[str, Any]) -> None:
+def faster(kind: str, stack: KubernetesStackUnderLoad, scale_down: dict[str, Any]) -> None:
     """Shorten what waits for minutes."""
     behavior = {"behavior": {"scaleDown": scale_down}}
     spec: dict[str, Any] = behavior

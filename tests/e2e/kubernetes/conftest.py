@@ -6,22 +6,19 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster
 from tests.support.documents import printed
 from tests.support.forks import ROOT
-from tests.support.reached import CHAOS_JOBS
-from tests.support.standing import standing
+from tests.support.kubernetes_stack import KubernetesStack
+from tests.support.remote_stack import CHAOS_JOBS
+from tests.support.shared_stacks import shared_stack
 from tests.support.waiting import Stopwatch
 
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 #: What looks at a fresh installation comes before what changes it.
-ORDER = ("test_apply", "test_journey", "test_network", "test_scale", "test_again", "test_overlays")
-#: Installations of their own: collected only for the whole table, or if they are named on the command line.
-collect_ignore = [] if os.environ.get("WHOLE") else ["test_overlays.py"]
+ORDER = ("test_apply", "test_journey", "test_network", "test_scale", "test_changes", "test_overlays")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -31,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [next(ordered) if item in mine else item for item in items]
 
 
-class Installed(Cluster):
+class Installed(KubernetesStack):
     """The installation, and how long it took from nothing."""
 
     available_in_s = 0.0
@@ -41,7 +38,7 @@ class Installed(Cluster):
 def fresh(loaded_images: None) -> Iterator[Installed]:
     """`kubectl apply -f k8s/`, and nothing else, as docs/kubernetes.md has it."""
     cluster = Installed(f"esteira-e2e-{os.getpid()}")
-    with standing("fresh", Path(__file__).parent, cluster.remove):
+    with shared_stack("fresh", Path(__file__).parent, cluster.remove):
         cluster.create(**RESTRICTED)
         watch = Stopwatch()
         cluster.type(printed("docs/kubernetes.md", "kubectl apply -f k8s/\nkubectl wait"), timeout=400)
@@ -58,16 +55,3 @@ def stack(fresh: Installed, tmp_path_factory: pytest.TempPathFactory) -> Install
     fresh.type(printed("docs/your-own.md", "kubectl create secret generic jobs"), folder)
     fresh.configure(JOB_PACKAGES=f"{CHAOS_JOBS},tests.support.ticking_jobs")
     return fresh
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Add what the pods look like and said last to the report of a test that failed."""
-    report = yield
-    for cluster in {one for one in getattr(item, "funcargs", {}).values() if isinstance(one, Cluster)}:
-        if report.failed:
-            report.sections.append(("pods", cluster.tried("get", "pods", "-o", "wide").stdout))
-            report.sections.append(("events", cluster.tried("get", "events").stdout[-4000:]))
-            said = cluster.tried("logs", "-l", "app.kubernetes.io/part-of=esteira", "--tail=15", "--prefix")
-            report.sections.append(("logs", said.stdout[-6000:]))
-    return report

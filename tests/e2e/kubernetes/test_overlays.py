@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import make_certificate
-from tests.support.cluster import Cluster
 from tests.support.documents import printed
 from tests.support.forks import ROOT
+from tests.support.kubernetes_stack import KubernetesStack
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.long
 
 PASSWORD = "given-by-somebody-else"
 
 
-class Placed(Cluster):
+class Placed(KubernetesStack):
     """An overlay in a copy of the folders, which is where somebody changes what docs/kubernetes.md says."""
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -169,7 +171,7 @@ READY = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], t
 @contextmanager
 def theirs(namespace: str) -> Iterator[dict[str, str]]:
     """A PostgreSQL and a Redis in another namespace; gives their addresses as secrets.env takes them."""
-    servers = Cluster(namespace)
+    servers = KubernetesStack(namespace)
     kubectl = servers.kubectl
     kubectl("create", "namespace", namespace)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 from esteira import Context, job
 
@@ -21,17 +20,6 @@ def minefield(ctx: Context, n: int, mine: int) -> dict[str, int]:
     if n == mine:
         os.kill(os.getpid(), signal.SIGKILL)
     return {"attempt": ctx.attempt}
-
-
-@job(timeout=1, retries=1, backoff=0.1)
-def stubborn(ctx: Context, seconds: float = 3600) -> None:
-    """Ignore the time limit."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            time.sleep(0.1)
-        except Exception:
-            pass
 
 
 @job(retries=0)
