@@ -15,9 +15,7 @@ from esteira_web.server import health
 urlpatterns = [
     path("livez", health.view),
     path("readyz", health.view),
-    path(
-        "api/v1/", not_found
-    ),  # ninja would answer this path with a page of its own, not with a problem document
+    path("api/v1/", not_found),  # ninja would answer with a page, not with a problem document
     path("api/v1/", api_v1.urls),
     re_path(r"^api(?:/|$)", not_found),
     path("favicon.ico", login_not_required(RedirectView.as_view(url=static("esteira_web/icon.svg")))),

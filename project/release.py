@@ -34,11 +34,8 @@ def main(arguments: Sequence[str]) -> None:
     django.setup()
     try:
         _do(arguments)
-    except (
-        CommandError,
-        NotMigrated,
-    ) as error:  # people read this in `docker compose logs migrate`: a sentence, no traceback
-        sys.exit(str(error))
+    except (CommandError, NotMigrated) as error:
+        sys.exit(str(error))  # a sentence for `docker compose logs migrate`, without a traceback
 
 
 def _do(arguments: Sequence[str]) -> None:

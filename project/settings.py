@@ -159,9 +159,8 @@ if not 1 <= LEASE_SECONDS <= 86_400:
     )
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
-WEB_URL = re.sub(
-    r"(:\d+)-\d+$", r"\1", env.str("WEB_URL", default="")
-)  # compose may give a range: use its first port
+# Compose may give a range of ports: use the first one.
+WEB_URL = re.sub(r"(:\d+)-\d+$", r"\1", env.str("WEB_URL", default=""))
 FOUND = public(WEB_URL)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"]) + FOUND.hosts
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[]) + FOUND.origins

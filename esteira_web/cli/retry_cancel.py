@@ -40,9 +40,7 @@ def run_cancel(out: Out, options: dict[str, Any]) -> int:
     def cancel(job_id: UUID) -> str:
         return operate.cancel(job_id, by=who(), force=options["force"])
 
-    asked = (
-        "stop requested; its process is ended" if options["force"] else "stop requested, at its next check"
-    )
+    asked = "asked to stop; its process is ended" if options["force"] else "asked to stop at its next check"
     return each(out, options["ids"], cancel, {"cancelled": "cancelled", "running": asked})
 
 

@@ -77,9 +77,8 @@ class Handler(ASGIHandler):
         self._for_strangers = Few(self._threads, max(1, settings.WEB_THREADS // STRANGERS))
         self._under_way = UnderWay()
         self._ready = health.Readiness()
-        self._assets = ServeStaticMiddleware(
-            _unused
-        )  # used for its table of files only; as middleware it would take two threads
+        # Used for its table of files only; as middleware it would take two threads.
+        self._assets = ServeStaticMiddleware(_unused)
 
     def load_middleware(self, is_async: bool = False) -> None:
         super().load_middleware(is_async=False)

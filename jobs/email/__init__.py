@@ -212,9 +212,8 @@ def _conclude(
     result: dict[str, Any] = {"accepted": len(said.accepted), "refused": refused}
     if not later:
         return result
-    later.sort(
-        key=lambda a: bare(a) in said.refused or a in said.unclear
-    )  # addresses that were not tried go first
+    # Addresses that were not tried go first.
+    later.sort(key=lambda a: bare(a) in said.refused or a in said.unclear)
     pause = UNCLEAR_PAUSE_S if said.unclear else 60
     with ctx.completing() as completion:
         result["follow_up"] = {"addresses": len(later), "job": str(again(later, pause).id)}

@@ -97,9 +97,8 @@ def _is(answer: Refusal, kind: int) -> bool:
 def _asked(smtp: smtplib.SMTP, command: str, *, wanted: int = WANTED, at: Sequence[str] = ()) -> Refusal:
     try:
         answer = as_refusal(*smtp.docmd(command))
-    except (
-        OSError
-    ) as error:  # every exception of smtplib is an OSError, and it reports a timeout as a closed connection
+    except OSError as error:
+        # Every exception of smtplib is an OSError, and smtplib reports a timeout as a closed connection.
         silent = isinstance(error.__context__, TimeoutError)
         raise Broken(f"The connection to the mail server broke: {error}", at, silent=silent) from error
     if answer.code == CLOSING:
@@ -113,9 +112,8 @@ def _sent(smtp: smtplib.SMTP, content: bytes, *, at: Sequence[str]) -> Refusal:
     lines = re.sub(rb"(?m)^\.", b"..", content)
     end = b".\r\n" if lines.endswith(b"\r\n") else b"\r\n.\r\n"
     try:
-        for start in range(
-            0, len(lines), SLICE
-        ):  # the time limit is for one slice, not for the whole message
+        # The time limit is for one slice, not for the whole message.
+        for start in range(0, len(lines), SLICE):
             smtp.send(lines[start : start + SLICE])
     except OSError as error:
         raise Broken(f"The connection to the mail server broke: {error}", at) from error

@@ -78,9 +78,8 @@ def mended(stream: IO[bytes]) -> IO[bytes] | None:
         return None
     kept, dropped = [PNG], False
     for chunk in _chunks(stream):
-        needless = (
-            chunk[4] & 0x20 and chunk[4:8] != b"tRNS"
-        )  # a lower-case first letter marks an optional chunk
+        # A lower-case first letter marks an optional chunk.
+        needless = chunk[4] & 0x20 and chunk[4:8] != b"tRNS"
         damaged = struct.unpack(">I", chunk[-4:])[0] != zlib.crc32(chunk[4:-4])
         if needless and (damaged or (chunk[4:8] == b"acTL" and len(chunk) != 20)):
             dropped = True

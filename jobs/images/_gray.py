@@ -45,9 +45,8 @@ class _Kind:
     """The meaning of the numbers in a picture."""
 
     range: tuple[float, float] | None
-    wraps_at: (
-        float  # numbers from here on mean `wraps_by` less; if that is negative, numbers below here mean more
-    )
+    # Numbers from `wraps_at` on mean `wraps_by` less; if `wraps_by` is negative, numbers below `wraps_at` mean more.
+    wraps_at: float
     wraps_by: float
     no_data: float | None
     inverted: bool

@@ -21,12 +21,8 @@ FORMULA_SIGNS = frozenset("=+-@\u2212")
 UNSEEN = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-COLOURS = (
-    "#2e7d32",
-    "#c62828",
-    "#757575",
-    "#1565c0",
-)  # one per group; also distinguishable with colour blindness
+#: One colour per group, also distinguishable with colour blindness.
+COLOURS = ("#2e7d32", "#c62828", "#757575", "#1565c0")
 HEADINGS = {
     "id": 37,
     "type": 26,

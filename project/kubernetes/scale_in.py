@@ -113,9 +113,7 @@ class ScaleIn:
                 if error.status == HTTPStatus.NOT_FOUND:  # the pod has ended since it was listed
                     continue
                 failed = error
-                if (
-                    not error.status
-                ):  # without any answer, the other pods would only wait for the same timeout
+                if not error.status:  # no answer: the other pods would wait for the same timeout
                     break
         if failed:
             raise failed

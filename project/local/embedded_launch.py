@@ -113,9 +113,8 @@ def _may_enter(path: Path, uid: int, gid: int) -> bool:
 def _become(user: User) -> None:
     os.setgroups([])
     os.setgid(user.gid)
-    if (
-        user.passes_closed_folders
-    ):  # setuid() keeps capabilities, and access(2), which initdb uses, respects them
+    if user.passes_closed_folders:
+        # setuid() then keeps capabilities, and access(2), which initdb uses, respects them.
         _prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     os.setuid(user.uid)
     if user.passes_closed_folders:

@@ -85,9 +85,8 @@ class Home:
         """End the processes that a killed supervisor left; return the names of those parts."""
         left = {}
         for file in sorted(self.run.glob("*.pid")):
-            if file.stem != "postgres" and (
-                family := _family(file)
-            ):  # `Postgres` ends its own leftovers with a softer signal
+            # `Postgres` ends its own leftovers, with a softer signal.
+            if file.stem != "postgres" and (family := _family(file)):
                 left[file.stem] = family
             file.unlink()
         end_processes(

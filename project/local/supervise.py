@@ -170,10 +170,7 @@ def ending(code: int, tail: Iterable[str]) -> str:
 def _kill_group(leader: int) -> None:
     try:
         os.killpg(leader, signal.SIGKILL)
-    except (
-        ProcessLookupError,
-        PermissionError,
-    ):  # all have ended; macOS returns EPERM if only zombies are left
+    except (ProcessLookupError, PermissionError):  # all have ended; macOS: EPERM if only zombies are left
         return
 
 

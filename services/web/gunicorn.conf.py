@@ -2,9 +2,7 @@
 
 import os
 
-from project import (
-    logging as project_logging,
-)  # gunicorn would use a name such as `config` as its own setting
+from project import logging as project_logging  # gunicorn has a setting with the name `config`
 
 port = 8000
 metrics_port = int(os.environ.get("METRICS_PORT") or 9090)  # 0 means none

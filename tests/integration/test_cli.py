@@ -436,7 +436,7 @@ def test_cancel_of_a_running_job_asks_it_and_by_force_ends_it() -> None:
     asked = jobs("cancel", str(made))
     forced = jobs("cancel", "--force", str(made))
 
-    assert "stop requested, at its next check" in asked.out
+    assert "asked to stop at its next check" in asked.out
     assert "its process is ended" in forced.out
     assert Job.objects.get(pk=made).cancel_force
 

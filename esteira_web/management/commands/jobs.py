@@ -86,9 +86,8 @@ class Command(BaseCommand):
     requires_system_checks = []  # `manage.py check` runs them; this command must answer fast
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.prog = typed(
-            ""
-        ).rstrip()  # the usage line shows the command as people type it, with its prefix
+        # The usage line shows the command as people type it, with its prefix.
+        parser.prog = typed("").rstrip()
         words = parser.add_subparsers(dest="action", metavar="WORD", required=True, parser_class=WordParser)
         for name, action in ACTIONS.items():
             one = words.add_parser(name, help=action.help, description=action.help)
