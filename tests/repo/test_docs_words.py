@@ -28,7 +28,7 @@ NOT_PLAIN = {
     r"stands?": "a word is somewhere; an abbreviation means something",
     r"ours": "name the thing: of Esteira, of the stack, in `k8s/`",
     r"whoever|nobody|whatever": "give the sentence a subject that one can see: a user, a process, no worker",
-    r"publishes?|published|publishing": "hints are published",
+    r"feeds?|fed|feeding": "hints are published",
     r"giv(?:e|es|en|ing) (?:\w+ ){0,4}back": "jobs are handed back",
     r"roll-(?:back|out)s?": "the terms are rollback and rollout",
     r"(?:is|are|was|were|be) away": "a server is unavailable",
