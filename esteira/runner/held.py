@@ -12,11 +12,16 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 from uuid import UUID
 
 from esteira.record.claim import Claimed
 from esteira.record.finish import Break, Outcome
 from esteira.runner.scrub import Scrub, scrubber
+
+T = TypeVar("T")
+#: Done, of how many, and a text.
+Progress = tuple[float, float | None, str]
 
 #: What an attempt may log, in bytes of UTF-8.
 LOG_MAX = 1024 * 1024
@@ -61,7 +66,8 @@ class Held:
     forced: float | None = None
     has_files: bool = False
     started: float | None = None
-    progress: tuple[float, float | None, str] | None = None
+    #: What the job has said of its progress since that was taken: the last one counts.
+    progress: list[Progress] = field(default_factory=list)
     core_errors: tuple[BaseException, ...] = ()
     connected: bool = False
     #: What left its completion in doubt; the function may have caught it, and run on.
@@ -117,6 +123,23 @@ class Held:
         self.log_bytes += len(written)
         self.log.append(line if len(written) <= room else written[:room].decode(errors="ignore") + CUT)
 
+    def take_log(self) -> str:
+        return "".join(_taken(self.log))
+
+    def take_progress(self) -> Progress | None:
+        """Return what the job said last; None if it said nothing, or if its completion has fixed its progress."""
+        if self.has_completed and self.outcome is None:
+            return None
+        told = _taken(self.progress)
+        return told[-1] if told else None
+
+
+def _taken(said: list[T]) -> list[T]:
+    """Take out what is there. The list stays the same one, because the job's thread may be adding to it."""
+    there = said[:]
+    del said[: len(there)]
+    return there
+
 
 @dataclass(slots=True)
 class Pending:
@@ -124,7 +147,7 @@ class Pending:
 
     over: list[Held]
     logs: list[tuple[Held, str]]
-    progress: list[tuple[Held, tuple[float, float | None, str]]]
+    progress: list[tuple[Held, Progress]]
 
     def __bool__(self) -> bool:
         return bool(self.over or self.logs or self.progress)
@@ -199,12 +222,10 @@ class HeldJobs:
             running = [self.running] if self.running and running_too else []
             logs, progress = [], []
             for held in [*over, *running]:
-                if held.log:
-                    lines, held.log = held.log, []
-                    logs.append((held, "".join(lines)))
-                if held.progress is not None and (held.outcome is not None or not held.has_completed):
-                    progress.append((held, held.progress))
-                    held.progress = None
+                if lines := held.take_log():
+                    logs.append((held, lines))
+                if told := held.take_progress():
+                    progress.append((held, told))
             return Pending(over, logs, progress)
 
     def put_back(self, pending: Pending) -> None:
@@ -213,5 +234,5 @@ class HeldJobs:
             for held, text in pending.logs:
                 held.log.insert(0, text)
             for held, told in pending.progress:
-                held.progress = held.progress or told
+                held.progress.insert(0, told)
             self._over[:0] = [held for held in pending.over if held.outcome is not None or held.log]

@@ -67,7 +67,7 @@ class WorkerHost:
             raise Cancelled
 
     def progress(self, done: float, total: float | None, text: str) -> None:
-        self._held.progress = (done, total, self._scrubbed(text)[:PROGRESS_TEXT])
+        self._held.progress.append((done, total, self._scrubbed(text)[:PROGRESS_TEXT]))
 
     @contextmanager
     def file(self, name: str, content_type: str | None) -> Iterator[IO[bytes]]:

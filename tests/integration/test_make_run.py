@@ -20,13 +20,13 @@ from tests.support.documents import blocks, printed
 from tests.support.readme import Readme, Shell
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 #: What `make` compares with the environment; ours has all of it, and must not change under the other tests.
 OF_THE_ENVIRONMENT = ("uv.lock", "pyproject.toml", "jobs/requirements.txt")
 #: One process from before the job until it runs; a command line for each look would be too slow for a short job.
 RUNS = """.venv/bin/python -c "
 import sys, time, psycopg
-
-pytestmark = pytest.mark.slow
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
     while not connection.execute('SELECT 1 FROM esteira_job WHERE state = %s AND type = %s', sys.argv[2:]).fetchone():
         time.sleep(0.05)

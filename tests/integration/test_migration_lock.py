@@ -20,6 +20,8 @@ from esteira.db import DjangoConnection
 from tests.support.servers import SuiteServers
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 HOLD_THE_GATE = """
 import django, time
@@ -31,8 +33,6 @@ WAIT_AT_THE_GATE = """
 import django
 django.setup()
 from esteira import migration_lock
-
-pytestmark = pytest.mark.slow
 migration_lock.wait_until_migrated(0.6)
 """
 

@@ -82,14 +82,14 @@ def lease_ended(db: PrivateConnection, claimed: Claimed) -> Any:
 
 
 def expired_by_keeper(db: PrivateConnection) -> UUID:
-    job_id = made(expires_in_s=0.001)
+    job_id = made(expires_in=0.001)
     db.fetch("SELECT pg_sleep(0.01)")
     assert claim.expire(db)
     return job_id
 
 
 def expired_at_claim(db: PrivateConnection) -> UUID:
-    job_id = made(expires_in_s=0.001)
+    job_id = made(expires_in=0.001)
     db.fetch("UPDATE esteira_job SET published_at = clock_timestamp() WHERE id = %s", [job_id])
     assert claim.unpublish_unclaimed(db, [job_id]) == 1
     return job_id

@@ -21,5 +21,7 @@ def test_a_clone_on_windows_has_no_carriage_return_and_whole_pictures(tmp_path: 
     found = [path for path in clone.rglob("*") if path.is_file() and ".git" not in path.parts]
     told = {path.relative_to(clone): path.read_bytes() for path in found}
     assert Path("compose/redis/start") in told
-    assert not [path for path, content in told.items() if b"\r\n" in content and path.suffix not in (".jpg", ".png")]
+    assert not [
+        path for path, content in told.items() if b"\r\n" in content and path.suffix not in (".jpg", ".png")
+    ]
     assert not [path for path, content in told.items() if content != (repository / path).read_bytes()]

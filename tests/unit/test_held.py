@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from esteira.ids import uuid7
 from esteira.record.claim import Claimed
 from esteira.record.finish import Break, Outcome
-from esteira.runner.held import Ending, HandBack, Held, HeldJobs, Phase
+from esteira.runner.held import CUT, LOG_MAX, Ending, HandBack, Held, HeldJobs, Phase
 
 
 def claimed() -> Claimed:
@@ -143,3 +146,66 @@ def test_what_a_job_said_is_kept_though_it_has_no_outcome() -> None:
     assert pending.logs == [(held, "a line\n")]
     jobs.put_back(pending)
     assert jobs.pending(), "its log could not be written"
+
+
+def traced(function: Callable[..., Any], at: int, act: Callable[[], object]) -> Callable[[], bool]:
+    """Act at one step of a function's next calls; what is returned ends that, and says whether it came so far."""
+    steps = itertools.count()
+
+    def step(frame: FrameType, event: str, _: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(steps) == at:
+            act()
+        return step
+
+    def end() -> bool:
+        sys.settrace(None)
+        return next(steps) > at
+
+    sys.settrace(lambda frame, *_: step if frame.f_code is function.__code__ else None)
+    return end
+
+
+def said_while_collected(line: str, at: int) -> tuple[str, bool]:
+    """Let a job log a line, and its pool process take the log at one step of that; return all, and whether it did."""
+    jobs, found = begun(), list[str]()
+    held = taken(jobs)
+    held.say("before\n")
+
+    def collect() -> None:
+        found.extend(text for _, text in jobs.collect(running_too=True).logs)
+
+    end = traced(Held.say, at, collect)
+    held.say(line)
+    done = end()
+    collect()
+    return "".join(found), done
+
+
+@pytest.mark.parametrize("line", ["short\n", "x" * (LOG_MAX + 1)], ids=["short", "cut"])
+def test_no_line_of_a_log_is_lost_whenever_the_heartbeat_takes_what_there_is(line: str) -> None:
+    at, kept, done = 0, "", True
+    while done:
+        kept, done = said_while_collected(line, at)
+        room = LOG_MAX - len("before\n")
+        assert kept == "before\n" + (line if len(line) <= room else line[:room] + CUT), f"at step {at}"
+        at += 1
+    assert at > 10
+
+
+@pytest.mark.parametrize("function", [HeldJobs.collect, Held.take_progress], ids=lambda one: one.__name__)
+def test_the_last_progress_is_not_lost_whenever_it_is_said(function: Callable[..., Any]) -> None:
+    at, done = 0, True
+    while done:
+        jobs = begun()
+        held = taken(jobs)
+        held.progress.append((1, 2, "half"))
+
+        end = traced(function, at, lambda held=held: held.progress.append((2, 2, "all")))  # type: ignore[misc]
+        found = jobs.collect(running_too=True).progress
+        done = end()
+        found += jobs.collect(running_too=True).progress
+
+        assert not done or found[-1][1] == (2, 2, "all"), f"at step {at}"
+        at += 1
+    assert at > 10
