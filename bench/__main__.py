@@ -113,7 +113,7 @@ class Bench:
             _say(f"building {peer.name}")
             try:
                 self._peers[peer.name] = PeerSide(peer, self._machine, self._amounts, CONCURRENCY)
-            except RuntimeError as error:  # it cannot be built, or does not start
+            except Exception as error:  # it cannot be built, or does not start
                 self._leave_out(peer.name, error)
 
     def rounds(self) -> None:

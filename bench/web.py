@@ -1,4 +1,4 @@
-"""The web process of the benchmark: gunicorn as it runs in a container, with two processes."""
+"""Web as `make run` starts it, with gunicorn and the usual log, but with two processes as in a container."""
 
 from __future__ import annotations
 
