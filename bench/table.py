@@ -64,8 +64,8 @@ GOALS = (
 )
 
 
-def _median(figure: str, side: str = "esteira") -> Callable[[Medians], float]:
-    return lambda medians: medians[side][figure]
+def _figure(name: str) -> Callable[[Medians], float]:
+    return lambda medians: medians["esteira"][name]
 
 
 def _ratio(above: str, below: str, side: str = "esteira") -> Callable[[Medians], float]:
@@ -91,20 +91,20 @@ ONCE = (
     ),
     Goal(
         what="HTTP submit, 32 connections, requests/s",
-        of=_median("HTTP submit, 32 connections, requests/s"),
+        of=_figure("HTTP submit, 32 connections, requests/s"),
         limit=1_000,
     ),
     Goal(
         what="HTTP submit, 1 connection, p99 ms",
-        of=_median("HTTP submit, 1 connection p99 ms"),
+        of=_figure("HTTP submit, 1 connection p99 ms"),
         limit=10,
         at_most=True,
     ),
-    Goal(what="idle stack, % of a core", of=_median("idle, all, %"), limit=1.5, at_most=True),
+    Goal(what="idle stack, % of a core", of=_figure("idle, all, %"), limit=1.5, at_most=True),
     *(
         Goal(
             what=f"keeper's turn, {where}, database ms",
-            of=_median(f"keeper, {where} ms"),
+            of=_figure(f"keeper, {where} ms"),
             limit=10,
             at_most=True,
         )

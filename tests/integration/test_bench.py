@@ -22,7 +22,6 @@ FIGURES = {
         "1 ms, fresh rows",
         "1 ms / bare loop",
         "no-op, type never seen",
-        "no-op, 1 worker of one process",
         "no-op, 2 workers of one process",
         "bulk submit",
         "bulk submit, slices of 500",
