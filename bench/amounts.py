@@ -34,13 +34,13 @@ class Amounts:
     settle_s: float = 15.0
     idle_s: float = 30.0
     most_for_a_peer: int = 1_000_000
-    #: Whether the next part may go on with the processes of the one before, instead of fresh ones.
-    reuse: bool = False
+    #: Whether a part goes on with the processes of the one before, and kills workers instead of draining them.
+    hurry: bool = False
 
 
 USUAL = Amounts()
 QUICK = Amounts(
     short=100, short_ms=40, fresh=600, watched_ms=100, unseen=20, plain=100, plain_ms=40, probes=5, waiting=2_000,
-    ended=2_000, turns=3, bare_s=0.1, warm=0, paced=20, workers=(2,), http_s=0.3, settle_s=0.0, idle_s=0.5,
-    most_for_a_peer=100, reuse=True,
+    ended=2_000, turns=2, bare_s=0.1, warm=0, paced=20, workers=(2,), http_s=0.3, settle_s=0.0, idle_s=0.5,
+    most_for_a_peer=100, hurry=True,
 )  # fmt: skip

@@ -47,7 +47,7 @@ class CelerySide:
             until(lambda: worker.alive() and app.control.ping(timeout=0.3), "the plain worker answers")
             yield worker
         finally:
-            worker.stop()
+            (worker.kill if self._amounts.hurry else worker.stop)()
 
     def _backlog(self, worker: Part, name: str, task: object, jobs: int) -> Figures:
         """A backlog laid before a living worker that is held still meanwhile, as on the other side."""

@@ -57,7 +57,7 @@ class EsteiraSide:
             self.stop()
             self._start(*shape)
         yield
-        if self._beat and self._beat.alive() and not self._amounts.reuse:
+        if self._beat and self._beat.alive() and not self._amounts.hurry:
             self.stop()
 
     def stop(self) -> None:
@@ -176,4 +176,5 @@ class EsteiraSide:
 
     def _stop_workers(self) -> None:
         while self._workers:
-            self._workers.pop().stop()
+            worker = self._workers.pop()
+            (worker.kill if self._amounts.hurry else worker.stop)()

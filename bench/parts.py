@@ -149,6 +149,13 @@ class Part:
         with suppress(psutil.NoSuchProcess, subprocess.TimeoutExpired):
             self._popen.send_signal(signal.SIGTERM)
             self._popen.wait(20)
+        self._end(family)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._end(self.family())
+
+    def _end(self, family: list[psutil.Process]) -> None:
         end_processes(family, signal.SIGKILL, patience=10)
         self._popen.wait(10)
         if self._popen.stdin is not None:
