@@ -86,7 +86,7 @@ chaos-k8s: export LEASE := 10
 chaos-k8s: .venv/.synced ## The same on Kubernetes: pods, roll-outs, scaling, drains; JOBS=2000 REPEAT=5 LEASE=10 (2 hours)
 	@$(PY) -m pytest tests/chaos tests/e2e -m cluster -s $(ARGS)
 
-bench: .venv/.synced ## Jobs per second and latency, with plain Celery beside it as the yardstick
+bench: .venv/.synced ## Jobs per second and latency, beside plain Celery; ARGS=--peers beside other queues too
 	@$(PY) -m bench $(ARGS)
 
 sizes: .venv/.synced ## Images, memory and starts of a container stack of its own: the tables of docs/images.md

@@ -22,7 +22,8 @@ _FIRST_CLAIM = "SELECT extract(epoch FROM min(claimed_at)) FROM esteira_job"
 _STATES = "SELECT state, count(*) FROM esteira_job GROUP BY 1"
 _WAITING = """
 INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, run_at)
-SELECT gen_random_uuid(), %s, '{}', 'default', 6, 4, 2, 10, 600, clock_timestamp() FROM generate_series(1, %s)"""
+SELECT uuidv7(), %s, '{}', 'default', 6, 4, 2, 10, 600, clock_timestamp() FROM generate_series(1, %s)"""
+_SET_BY_US = "SELECT name, setting FROM pg_settings WHERE source IN ('command line', 'environment variable')"
 _THROUGH = (
     """UPDATE esteira_job SET published_at = clock_timestamp(), expires_at = clock_timestamp() + interval '1 hour'
        WHERE state = 'queued'""",
@@ -51,6 +52,10 @@ class Database:
 
     def close(self) -> None:
         self._connection.close()
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings that this server was started with, beside those that initdb wrote."""
+        return dict(self._connection.execute(_SET_BY_US).fetchall())
 
     def empty(self) -> None:
         """Forget all jobs and whatever the planner had learnt of them; run times stay known."""
@@ -82,8 +87,8 @@ class Database:
     def first_claim(self) -> float:
         return float(self._one(_FIRST_CLAIM)[0])
 
-    def worker_is_up(self) -> bool:
-        return bool(self._one("SELECT EXISTS (SELECT 1 FROM esteira_worker WHERE state = 'up')")[0])
+    def workers_up(self) -> int:
+        return int(self._one("SELECT count(*) FROM esteira_worker WHERE state = 'up'")[0])
 
     def forget_workers(self) -> None:
         self._connection.execute("DELETE FROM esteira_worker")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -40,13 +40,19 @@ def until(ask: Callable[[], T | None], what: str, *, timeout: float = PATIENCE_S
     return answer
 
 
+class StockPostgres(Postgres):
+    """PostgreSQL configured as initdb leaves it; only where it listens is set."""
+
+    tuning: Mapping[str, str] = {}
+
+
 class Machine:
-    """PostgreSQL with real durability and Valkey, for one run of the benchmark."""
+    """A stock PostgreSQL and Valkey, for one run of the benchmark."""
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="esteira-bench-"))
         self.home.chmod(0o711)  # PostgreSQL refuses root and then runs as somebody who must get through
-        self.postgres = Postgres(self.home / "postgres", options={"fsync": "on", "synchronous_commit": "on"})
+        self.postgres = StockPostgres(self.home / "postgres")
         self.valkey = Valkey(self.home / "redis")
         self.probes = self.home / "probes"
 
@@ -63,8 +69,9 @@ class Machine:
         with redis.Redis.from_url(self.valkey.url) as client:
             client.flushall()
 
-    def servers(self) -> dict[str, psutil.Process]:
-        return {"PostgreSQL": psutil.Process(self.postgres.pid), "Redis": psutil.Process(self.valkey.pid)}
+    def servers(self) -> dict[str, list[psutil.Process]]:
+        pids = {"PostgreSQL": self.postgres.pid, "Redis": self.valkey.pid}
+        return {name: [psutil.Process(pid)] for name, pid in pids.items()}
 
     def settle_environment(self, concurrency: int) -> None:
         """Point this process and those it starts at these servers; everything else has Esteira's defaults."""
@@ -86,17 +93,33 @@ class Machine:
         os.environ.update(ours)
 
 
+def celery(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "celery", *arguments]
+
+
 class Part:
-    """One `celery` process with its offspring."""
+    """One process with its offspring."""
 
     def __init__(
-        self, name: str, arguments: list[str], logs: Path, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        logs: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        waits: bool = False,
     ) -> None:
         self.name, self.log = name, logs / f"{name}.log"
-        command = [sys.executable, "-m", "celery", *arguments]
-        with self.log.open("ab") as log:
-            self._popen = Launch(argv=command, env={**os.environ, **(env or {})}, cwd=ROOT).popen(log)
+        launch = Launch(argv=command, env={**os.environ, **(env or {})}, cwd=ROOT)
+        with self.log.open("wb") as log:
+            self._popen = launch.popen(log, stdin=subprocess.PIPE if waits else subprocess.DEVNULL)
         self.process = psutil.Process(self._popen.pid)
+
+    def go(self) -> None:
+        """Let a process begin that was started with `waits`."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(b"go\n")
+        self._popen.stdin.flush()
 
     def alive(self) -> bool:
         """Whether it runs; RuntimeError with its last words if it ended by itself."""
@@ -126,32 +149,51 @@ class Part:
         with suppress(psutil.NoSuchProcess, subprocess.TimeoutExpired):
             self._popen.send_signal(signal.SIGTERM)
             self._popen.wait(20)
+        self._end(family)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._end(self.family())
+
+    def _end(self, family: list[psutil.Process]) -> None:
         end_processes(family, signal.SIGKILL, patience=10)
         self._popen.wait(10)
+        if self._popen.stdin is not None:
+            self._popen.stdin.close()
 
 
 class Meter:
     """CPU seconds of process trees since it was made, by name; ended children count as well."""
 
-    def __init__(self, trees: Mapping[str, psutil.Process]) -> None:
+    def __init__(self, trees: Mapping[str, Sequence[psutil.Process]]) -> None:
         self._trees = dict(trees)
         self._began = self._read()
 
     def micros_per(self, jobs: int) -> dict[str, float]:
         """Return the µs of CPU that each tree used for one job."""
+        return {name: seconds * 1e6 / max(1, jobs) for name, seconds in self.seconds().items()}
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of CPU that each has used."""
         now = self._read()
-        return {name: (now[name] - self._began[name]) * 1e6 / max(1, jobs) for name in now}
+        return {name: now[name] - self._began.get(name, 0.0) for name in now}
 
     def _read(self) -> dict[str, float]:
         used: dict[str, float] = {}
-        for name, root in self._trees.items():
-            with suppress(psutil.NoSuchProcess):
-                parent = _seconds(root)
-                children = sum(_seconds(child) for child in root.children(recursive=True))
-                used[name] = parent + children
-                if name == "worker":
-                    used["worker's parent"] = parent
+        for name, roots in self._trees.items():
+            parents, children = sum(map(_seconds, roots)), sum(map(_seconds, _offspring(roots)))
+            used[name] = parents + children
+            if name == "worker" and children:
+                used["worker's parent"] = parents
         return used
+
+
+def _offspring(roots: Sequence[psutil.Process]) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    for root in roots:
+        with suppress(psutil.NoSuchProcess):
+            found += root.children(recursive=True)
+    return found
 
 
 def _seconds(process: psutil.Process) -> float:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-Round = Mapping[str, Any]
+from bench.peers import side_by_side
+from bench.peers.side_by_side import TITLES, rounded
+from bench.probes import PACE, Figures
+
+Round = Mapping[str, Figures]
+Medians = Mapping[str, Mapping[str, float]]
+
+#: A figure whose name ends otherwise is a rate of jobs.
+UNITS = (" ms", " µs", " %", " MB", "/s", "published", "sweeps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +27,7 @@ class Goal:
     """A ratio or figure that must reach a limit, from above or from below."""
 
     what: str
-    of: Callable[[Round], float]
+    of: Callable[[Mapping[str, Mapping[str, Any]]], float]
     limit: float
     at_most: bool = False
     unit: str = ""
@@ -53,55 +62,115 @@ GOALS = (
         unit="×",
     ),
 )
-KEEPER = Goal(what="", of=lambda keeper: 0.0, limit=10, at_most=True)
 
 
-def summary(rounds: Sequence[Round], once: Round) -> dict[str, Any]:
-    """Return medians of every figure, and how each goal came out."""
-    goals = [_judged(goal.what, statistics.median(goal.of(r) for r in rounds), goal) for goal in GOALS]
-    goals += [
-        _judged(f"keeper's turn, {where}, database ms", once["keeper"][f"keeper, {where} ms"], KEEPER)
+def _figure(name: str) -> Callable[[Medians], float]:
+    return lambda medians: medians["esteira"][name]
+
+
+def _ratio(above: str, below: str, side: str = "esteira") -> Callable[[Medians], float]:
+    return lambda medians: medians["esteira"][above] / medians[side][below]
+
+
+_PACED = f"latency at {PACE}/s"
+#: Goals for figures that are measured once, or pooled from all rounds.
+ONCE = (
+    Goal(
+        what=f"submit to start at {PACE}/s, p50 / plain Celery",
+        of=_ratio(f"{_PACED} p50 ms", f"{_PACED} p50 ms", "celery"),
+        limit=1.3,
+        at_most=True,
+        unit="×",
+    ),
+    Goal(
+        what=f"submit to start at {PACE}/s, p99 / its p50",
+        of=_ratio(f"{_PACED} p99 ms", f"{_PACED} p50 ms"),
+        limit=3,
+        at_most=True,
+        unit="×",
+    ),
+    Goal(
+        what="HTTP submit, 32 connections, requests/s",
+        of=_figure("HTTP submit, 32 connections, requests/s"),
+        limit=1_000,
+    ),
+    Goal(
+        what="HTTP submit, 1 connection, p99 ms",
+        of=_figure("HTTP submit, 1 connection p99 ms"),
+        limit=10,
+        at_most=True,
+    ),
+    Goal(what="idle stack, % of a core", of=_figure("idle, all, %"), limit=1.5, at_most=True),
+    *(
+        Goal(
+            what=f"keeper's turn, {where}, database ms",
+            of=_figure(f"keeper, {where} ms"),
+            limit=10,
+            at_most=True,
+        )
         for where in ("no worker", "lists full", "sweep after what ran")
-    ]
-    return {
-        "medians": {
-            "esteira": {**_medians([r["esteira"] for r in rounds]), **once["unseen"], **once["keeper"]},
-            "celery": _medians([r["celery"] for r in rounds]),
-        },
-        "goals": goals,
+    ),
+)
+
+
+def summary(rounds: Sequence[Round], once: Mapping[str, Figures]) -> dict[str, Any]:
+    """Return medians of every figure, how each goal came out, and how many times a peer's figure Esteira's is."""
+    merged = {name: value for figures in once.values() for name, value in figures.items()}
+    sides = dict.fromkeys(name for each in rounds for name in each)
+    medians = {
+        name: _medians([each[name] for each in rounds if name in each])
+        for name in ("esteira", "celery", *sides)
     }
+    medians["esteira"] |= _medians([merged])
+    whole = [each for each in rounds if "no-op" in each.get("celery", {})]
+    goals = [_judged(goal, statistics.median(map(goal.of, whole))) for goal in GOALS if whole]
+    for goal in ONCE:
+        with suppress(KeyError):  # that part was not asked for
+            goals.append(_judged(goal, goal.of(medians)))
+    return {"medians": medians, "goals": goals, "ratios": side_by_side.ratios([_each(one) for one in whole])}
 
 
-def _judged(what: str, value: float, goal: Goal) -> dict[str, Any]:
+def _each(one: Round) -> Medians:
+    return {side: _medians([figures]) for side, figures in one.items()}
+
+
+def _judged(goal: Goal, value: float) -> dict[str, Any]:
     limit = f"{'≤' if goal.at_most else '≥'} {goal.limit:g}{goal.unit}"
-    return {"what": what, "value": value, "goal": limit, "reached": goal.reached(value)}
+    return {"what": goal.what, "value": value, "goal": limit, "reached": goal.reached(value)}
 
 
-def _medians(sides: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _medians(rounds: Sequence[Figures]) -> dict[str, float]:
+    """Pool samples of all rounds for p50 and p99; take the median of everything else."""
     found: dict[str, float] = {}
-    for name in sides[0]:
-        if name == "latency ms":
-            every = sorted(ms for side in sides for ms in side[name])
-            found["latency p50 ms"] = statistics.median(every)
-            found["latency p99 ms"] = every[min(len(every) - 1, int(len(every) * 0.99))]
+    for name in dict.fromkeys(name for figures in rounds for name in figures):
+        values = [figures[name] for figures in rounds if name in figures]
+        if isinstance(values[0], list):
+            every = sorted(ms for samples in values for ms in samples)
+            found[f"{name.removesuffix(' ms')} p50 ms"] = statistics.median(every)
+            found[f"{name.removesuffix(' ms')} p99 ms"] = every[min(len(every) - 1, int(len(every) * 0.99))]
         else:
-            found[name] = statistics.median(side[name] for side in sides)
+            found[name] = statistics.median(values)
     return found
 
 
 def show(result: Mapping[str, Any]) -> None:
-    """Print the goals, the figures and who used the CPU."""
-    console = Console(width=110)
-    esteira, celery = (result["medians"][side] for side in ("esteira", "celery"))
+    """Print the goals, the figures, the peers and who used the CPU."""
+    console = Console(width=120)
+    medians = result["medians"]
     console.print(_goals(result["goals"]))
-    console.print(_figures(esteira, celery))
-    console.print(_cpu({"Esteira": esteira, "plain Celery": celery}))
+    console.print(_figures(medians["esteira"], medians["celery"]))
+    if len(medians) > 2:
+        for one in side_by_side.tables(medians, result["ratios"]):
+            console.print(one)
+    for name, why in result["left out"].items():
+        console.print(f"{name} was left out: {why}", highlight=False)
+    console.print(_cpu(medians))
 
 
 def _goals(goals: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("goal", "reached", "asked for", "", title="Goals (medians of each round's ratio)")
     for goal in goals:
-        table.add_row(goal["what"], _round(goal["value"]), goal["goal"], "yes" if goal["reached"] else "NO")
+        table.add_row(goal["what"], rounded(goal["value"]), goal["goal"], "yes" if goal["reached"] else "NO")
     return table
 
 
@@ -110,14 +179,14 @@ def _figures(esteira: Mapping[str, float], celery: Mapping[str, float]) -> Table
     theirs = {"no-op, short backlog": "no-op", "1 ms, short backlog": "1 ms"}
     for name, value in esteira.items():
         if ": " not in name:
-            unit = "" if name.endswith((" ms", " µs", "published")) else ", jobs/s"
+            unit = "" if name.endswith(UNITS) or " / " in name else ", jobs/s"
             beside = celery.get(theirs.get(name, name))
-            table.add_row(name + unit, _round(value), "" if beside is None else _round(beside))
+            table.add_row(name + unit, rounded(value), "" if beside is None else rounded(beside))
     return table
 
 
 def _cpu(sides: Mapping[str, Mapping[str, float]]) -> Table:
-    parts = ("worker", "worker's parent", "beat", "PostgreSQL", "Redis")
+    parts = ("worker", "worker's parent", "beat", "web", "PostgreSQL", "Redis")
     table = Table(
         "CPU per job, µs", *parts, "all", title="Who used the CPU (the worker's parent is part of the worker)"
     )
@@ -125,10 +194,6 @@ def _cpu(sides: Mapping[str, Mapping[str, float]]) -> Table:
         for name in [n.removesuffix(": worker") for n in figures if n.endswith(": worker")]:
             used = {part: figures.get(f"{name}: {part}") for part in parts}
             total = sum(value or 0 for part, value in used.items() if part != "worker's parent")
-            cells = ["" if value is None else _round(value) for value in used.values()]
-            table.add_row(f"{side}, {name}", *cells, _round(total))
+            cells = ["" if value is None else rounded(value) for value in used.values()]
+            table.add_row(f"{TITLES.get(side, side)}, {name}", *cells, rounded(total))
     return table
-
-
-def _round(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

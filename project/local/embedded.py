@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -33,6 +34,15 @@ class Postgres(Server):
     name = "PostgreSQL"
     stop_signals = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
     user = database = "esteira"
+    #: What differs from a cluster as initdb makes it, or is written down although it does not.
+    tuning: Mapping[str, str] = {
+        "shared_buffers": "128MB",
+        "max_connections": "200",
+        "synchronous_commit": "on",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "log_checkpoints": "off",
+    }
 
     @property
     def url(self) -> str:
@@ -53,12 +63,7 @@ class Postgres(Server):
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",  # TCP only, so that no socket file can be left over
-            "shared_buffers": "128MB",
-            "max_connections": "200",
-            "synchronous_commit": "on",
-            "timezone": "UTC",
-            "log_timezone": "UTC",
-            "log_checkpoints": "off",
+            **self.tuning,
             **self.options,
         }
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

@@ -201,9 +201,7 @@ def test_the_progress_of_a_locked_row_is_told_later(
     def own(ctx: Context) -> None:
         holder.lock(ctx.job_id)
         ctx.progress(1, 2, "half")
-        until(
-            lambda: runner.held_jobs.running and not runner.held_jobs.running.progress, "it is taken up"
-        )
+        until(lambda: runner.held_jobs.running and not runner.held_jobs.running.progress, "it is taken up")
         until(lambda: runner.held_jobs.running and runner.held_jobs.running.progress, "it waits")
         holder.let_go()
         until(lambda: look(core, ctx.job_id).progress_done == 1, "it is told")

@@ -1,0 +1,1 @@
+"""pgqueuer as a peer of the benchmark."""

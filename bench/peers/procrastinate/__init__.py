@@ -1,0 +1,1 @@
+"""procrastinate as a peer of the benchmark."""
