@@ -17,14 +17,17 @@ share are here, and are put in when the module is loaded.
 #: column, keeps it from walking the partial indexes on `state` instead, which on a freshly filled table costs 10 times
 #: as much. And every list is given as `id = ANY(…)`, beside a join if there is one: a join alone may begin with the
 #: whole table, if the planner last saw it empty, and that costs 1000 times as much.
+#: Instead of a join with a list, a row finds its values there by `AT`: a join would compare each with each other one.
 QUEUED = "(j.state || '') = 'queued'"
 RUNNING = "(j.state || '') = 'running'"
 
+#: Where the values of a row are in the lists of a statement's parameters.
+AT = "array_position(%(ids)s::uuid[], j.id)"
+
 #: The rows that still run under these attempts, but for those that somebody locks.
 MINE = f"""locked AS MATERIALIZED (
-  SELECT j.id FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
-  JOIN esteira_job j ON j.id = v.id
-  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
+  SELECT j.id FROM esteira_job j
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}] AND {RUNNING}
   ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)"""
 
 #: The same for one attempt.

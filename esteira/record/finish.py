@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record import COUNTED, DUE_AGAIN, MINE, MINE_ALONE, NOTED, RUNNING
+from esteira.record import AT, COUNTED, DUE_AGAIN, MINE, MINE_ALONE, NOTED, RUNNING
 from esteira.record.rescue import LONGEST_REST_S, MAX_SUSPICION, WORKER_LOST
 
 
@@ -46,18 +46,24 @@ class Break:
 
 
 _FINISH = f"""
-WITH v AS (SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(kinds)s::text[], %(results)s::text[],
-    %(errors)s::text[], %(delays)s::float8[], %(starts)s::float8[], %(ends)s::float8[])
-  AS v(id, attempt, kind, result, error, delay_s, started_s, ended_s)),
-locked AS MATERIALIZED (
-  SELECT j.id, v.kind, v.result, v.error, v.delay_s, v.started_s, v.ended_s,
-    CASE WHEN v.kind = 'succeeded' THEN 'succeeded'
-         WHEN v.kind = 'cancelled' OR j.cancel_requested_at IS NOT NULL THEN 'cancelled'
-         WHEN v.kind = 'failed' AND j.failures + 1 < j.max_failures THEN 'queued'
-         ELSE 'failed' END AS next
-  FROM v JOIN esteira_job j ON j.id = v.id
-  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
+WITH mine AS MATERIALIZED (
+  SELECT j.id, j.ctid AS place, {AT} AS at, j.failures + 1 < j.max_failures AS more_tries,
+    j.cancel_requested_at IS NOT NULL AS cancelled
+  FROM esteira_job j
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}] AND {RUNNING}
   ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
+v AS (
+  SELECT mine.*, (%(kinds)s::text[])[at] AS kind, (%(results)s::text[])[at] AS result,
+    (%(errors)s::text[])[at] AS error, (%(delays)s::float8[])[at] AS delay_s,
+    (%(starts)s::float8[])[at] AS started_s, (%(ends)s::float8[])[at] AS ended_s
+  FROM mine),
+locked AS MATERIALIZED (
+  SELECT v.*,
+    CASE WHEN kind = 'succeeded' THEN 'succeeded'
+         WHEN kind = 'cancelled' OR cancelled THEN 'cancelled'
+         WHEN kind = 'failed' AND more_tries THEN 'queued'
+         ELSE 'failed' END AS next
+  FROM v),
 moved AS (
   UPDATE esteira_job j SET state = locked.next, worker = NULL, lease_until = NULL,
     failures = j.failures + (locked.kind IN ('failed', 'given_up'))::int,
@@ -69,7 +75,7 @@ moved AS (
     published_at = NULL, refused_since = NULL, interrupted = false,
     result = CASE WHEN locked.next = 'succeeded' THEN locked.result::jsonb END,
     error = CASE WHEN locked.next = 'succeeded' THEN NULL ELSE coalesce(locked.error::jsonb, j.error) END
-  FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
+  FROM locked WHERE j.ctid = locked.place
   RETURNING j.id, j.attempt, locked.next, locked.kind, locked.error, locked.delay_s),
 noted AS (
   {NOTED}
@@ -79,7 +85,10 @@ noted AS (
   FROM moved WHERE kind <> 'succeeded')
 SELECT id, next FROM moved
 """
-_FINISH_WAITING = _FINISH.replace(" SKIP LOCKED", "")
+# A row that was waited for is in a new place, which this statement may not see yet.
+_FINISH_WAITING = _FINISH.replace(" SKIP LOCKED", "").replace(
+    "j.ctid = locked.place", "j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])"
+)
 
 
 def finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
@@ -138,13 +147,11 @@ def _attach(db: Db, outcomes: Sequence[Outcome]) -> None:
 
 
 _WHAT_BECAME = f"""
-SELECT j.id, j.state
-FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(kinds)s::text[]) AS v(id, attempt, kind)
-JOIN esteira_job j ON j.id = v.id
-WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt
+SELECT j.id, j.state FROM esteira_job j CROSS JOIN LATERAL (SELECT (%(kinds)s::text[])[{AT}] AS kind) v
+WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}]
   AND ({RUNNING} OR (v.kind = 'succeeded' AND j.state = 'succeeded')
   OR (v.kind IN ('failed', 'given_up') AND j.state IN ('failed', 'queued') AND EXISTS (
-    SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = v.attempt
+    SELECT 1 FROM esteira_jobevent e WHERE e.job_id = j.id AND e.attempt = j.attempt
     AND e.kind IN ('failed', 'retry_scheduled')))
   OR (v.kind <> 'succeeded' AND j.state = 'cancelled'))
 """
@@ -183,10 +190,8 @@ def extend(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, b
 
 
 _STILL_MINE = f"""
-SELECT j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force
-FROM unnest(%(ids)s::uuid[], %(attempts)s::int[]) AS v(id, attempt)
-JOIN esteira_job j ON j.id = v.id
-WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = v.attempt AND {RUNNING}
+SELECT j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force FROM esteira_job j
+WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}] AND {RUNNING}
 """
 
 

@@ -13,11 +13,12 @@ from esteira.db import PrivateConnection
 from esteira.record import claim, finish, insert, rescue, telling, waiting
 from tests.support.jobs import TYPE, outcome, running, stored
 from tests.support.old_snapshots import Counted
+from tests.support.plans import generic_plan
 
 BACKLOG = 100_000
 CAUSE = finish.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
-#: The primary key; what runs in turn stands in an index of its own, with one row for each such schedule at most.
-BY_KEY = ("esteira_job_pkey", "job_one_in_turn")
+#: The primary key, or the place of a row that was found by it; what runs in turn stands in an index of its own, with one row for each such schedule at most.
+BY_KEY = ("esteira_job_pkey", "job_one_in_turn", "Tid Scan")
 
 FILL = """
 INSERT INTO esteira_job
@@ -42,9 +43,8 @@ class Explained:
 
     def fetch(self, sql: str, params: Any = ()) -> list[Any]:
         with self.core.transaction():
-            rows = self.core.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", params)
+            plan = generic_plan(self.core, sql, params)
             raise psycopg.Rollback
-        plan = rows[0][0][0]["Plan"]
         self.plans.append(plan)
         self.buffers += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
         return []
@@ -163,6 +163,48 @@ def test_a_planner_that_takes_a_full_table_for_empty_still_names_rows_by_key(
         run()
         if explained.buffers > 10_000:  # a walk over the table takes a hundred thousand
             dear[name] = explained.buffers
+
+    assert not dear
+
+
+def touched(node: dict[str, Any]) -> float:
+    """Return how many rows the nodes of a plan have produced, or compared and left out."""
+    removed = sum(float(value) for name, value in node.items() if name.startswith("Rows Removed"))
+    own = (node["Actual Rows"] + removed) * node["Actual Loops"]
+    return float(own + sum(touched(child) for child in node.get("Plans", [])))
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+@pytest.mark.parametrize("jobs", [50, 125, 250])
+def test_a_list_costs_each_of_its_jobs_the_same_however_long_it_is(
+    core: PrivateConnection, explained: Explained, jobs: int, analysed: bool
+) -> None:
+    """A join of two lists by a nested loop compares each job with each other one. (`refuse` gets one job at a time.)"""
+    core.fetch("DELETE FROM pg_statistic WHERE starelid = 'esteira_job'::regclass")
+    ids = stored(core, jobs, publish=True)
+    mine = running(core, jobs)
+    stamps = [row[0] for row in core.fetch("SELECT published_at FROM esteira_job WHERE id = ANY(%s)", [ids])]
+    if analysed:
+        core.fetch("ANALYZE esteira_job")
+    pairs = [(job.id, job.attempt) for job in mine]
+    statements = {
+        "claim": lambda: claim.claim(explained, ids, worker="w", delivery="d"),
+        "unpublish_unclaimed": lambda: claim.unpublish_unclaimed(explained, ids),
+        "finish": lambda: finish.finish(explained, [outcome(job) for job in mine]),
+        "extend": lambda: finish.extend(explained, pairs),
+        "hand back": lambda: finish.hand_back(explained, pairs),
+        "what became": lambda: finish.what_became(explained, [outcome(job) for job in mine]),
+        "still mine": lambda: finish.still_mine(explained, pairs),
+        "log lines": lambda: telling.log_lines(explained, [(*one, "a line") for one in pairs]),
+        "unpublish": lambda: insert.unpublish(explained, ids, stamps),
+    }
+
+    dear = {}
+    for name, run in statements.items():
+        explained.plans.clear()
+        run()
+        if (rows := sum(map(touched, explained.plans))) > 40 * jobs:
+            dear[name] = rows / jobs
 
     assert not dear
 
