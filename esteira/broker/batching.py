@@ -1,7 +1,7 @@
 """Decide how many jobs go into one hint, and how many into Redis: by measured run times, not by settings.
 
 A message costs a worker about a millisecond, so short jobs share a hint when many wait: as many as fit into 200 ms, at
-most 50. A job goes alone if its type has too few measurements, if it needs its own transaction, or if its process died
+most 125. A job goes alone if its type has too few measurements, if it needs its own transaction, or if its process died
 while it ran in a batch.
 """
 
@@ -22,7 +22,7 @@ from esteira.job_types.registry import HARD_AFTER_S, registry
 from esteira.stats import MEASURED
 
 BATCH_S = 0.2
-BATCH_MAX = 50
+BATCH_MAX = 125
 #: A queue is short while one hint would take more than this share of it: then latency matters, and each job goes alone.
 SHARE = 8
 CACHE_S = 10.0
