@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from psycopg.errors import UniqueViolation
 
 from esteira.db import ConnectionLost, Db
-from esteira.record import COUNTED, DUE_AGAIN, NOTED, QUEUED, RUNNING
+from esteira.record import COUNTED, DUE_AGAIN, NOTED, QUEUED, RUNNING, array
 from esteira.states import State, tries
 
 #: How long a refused job rests before it is offered again.
@@ -26,9 +26,8 @@ REFUSED_FOR_S = 600.0
 EXPIRE_MOST = 1000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claimed:
-    """A job that is ours to run, under its attempt number."""
+class Claimed(NamedTuple):
+    """A claimed job under its attempt number; its fields are what the claim returns, in this order."""
 
     id: UUID
     attempt: int
@@ -70,7 +69,7 @@ RETURNING j.id, j.attempt, j.failures, j.max_failures, j.type, j.queue, j.params
 
 def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Claimed]:
     """T3: take what is due among the hinted jobs, in the hint's order; put right what is not."""
-    asked = {"ids": list(ids), "worker": worker, "delivery": delivery, "batched": len(ids) > 1}
+    asked = {"ids": array(ids), "worker": worker, "delivery": delivery, "batched": len(ids) > 1}
     try:
         rows = db.fetch(_CLAIM, asked)
     except UniqueViolation:
@@ -83,12 +82,7 @@ def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Cl
         with suppress(*ConnectionLost):  # what is claimed must be run; the keeper finds the others
             unpublish_unclaimed(db, [i for i in ids if i not in have])
     place = {one: n for n, one in enumerate(ids)}
-    return [
-        Claimed(**dict(zip(_FIELDS, row, strict=True))) for row in sorted(rows, key=lambda r: place[r[0]])
-    ]
-
-
-_FIELDS = Claimed.__slots__
+    return [Claimed._make(row) for row in sorted(rows, key=lambda r: place[r[0]])]
 
 
 _SETTLE = f"""

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record import AT, COUNTED, DUE_AGAIN, MINE, MINE_ALONE, NOTED, RUNNING
+from esteira.record import AT, COUNTED, DUE_AGAIN, MINE, MINE_ALONE, NOTED, RUNNING, array
 from esteira.record.rescue import LONGEST_REST_S, MAX_SUSPICION, WORKER_LOST
 
 
@@ -122,14 +122,14 @@ def _recorded(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
 
 def _finish(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
     columns = {
-        "ids": [o.id for o in outcomes],
-        "attempts": [o.attempt for o in outcomes],
-        "kinds": [o.kind for o in outcomes],
-        "results": [o.result for o in outcomes],
-        "errors": [o.error for o in outcomes],
-        "delays": [o.delay_s for o in outcomes],
-        "starts": [o.started_s for o in outcomes],
-        "ends": [o.ended_s for o in outcomes],
+        "ids": array(o.id for o in outcomes),
+        "attempts": array(o.attempt for o in outcomes),
+        "kinds": array(o.kind for o in outcomes),
+        "results": _texts([o.result for o in outcomes]),
+        "errors": _texts([o.error for o in outcomes]),
+        "delays": array(o.delay_s for o in outcomes),
+        "starts": array(o.started_s for o in outcomes),
+        "ends": array(o.ended_s for o in outcomes),
     }
     return {row[0]: row[1] for row in db.fetch(sql, columns)}
 
@@ -159,14 +159,8 @@ WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}]
 
 def what_became(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
     """Find the outcomes whose first commit went through although its answer was lost, and attempts that run still."""
-    rows = db.fetch(
-        _WHAT_BECAME,
-        {
-            "ids": [o.id for o in outcomes],
-            "attempts": [o.attempt for o in outcomes],
-            "kinds": [o.kind for o in outcomes],
-        },
-    )
+    named = _named([(o.id, o.attempt) for o in outcomes])
+    rows = db.fetch(_WHAT_BECAME, {**named, "kinds": array(o.kind for o in outcomes)})
     return {row[0]: row[1] for row in rows}
 
 
@@ -295,4 +289,9 @@ def kill(db: Db, job_id: UUID, attempt: int) -> bool:
 
 def _named(mine: Sequence[tuple[UUID, int]]) -> dict[str, Any]:
     """Return the parameters of `MINE`."""
-    return {"ids": [one for one, _ in mine], "attempts": [attempt for _, attempt in mine]}
+    return {"ids": array(one for one, _ in mine), "attempts": array(attempt for _, attempt in mine)}
+
+
+def _texts(texts: list[str | None]) -> list[str | None] | None:
+    """Return what most hints need: no text at all."""
+    return texts if any(text is not None for text in texts) else None
