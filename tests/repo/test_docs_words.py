@@ -15,7 +15,8 @@ README = Path("README.md")
 PAGES = [
     path
     for path in files()
-    if path.suffix == ".md" and (path.parts[0] == "docs" or path.name in ("README.md", "SECURITY.md"))
+    if path.suffix == ".md"
+    and (path.parts[0] == "docs" or path.name in ("README.md", "SECURITY.md", "CONTRIBUTING.md"))
 ]
 #: Patterns, and why a page has another word there.
 NOT_PLAIN = {
