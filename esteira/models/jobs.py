@@ -254,7 +254,7 @@ class Job(models.Model):
 
 
 class JobEvent(models.Model):
-    """What happened to a job off the happy path, and what operators did; append-only."""
+    """An event of a job outside its usual course, or an action of an operator; append-only."""
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")

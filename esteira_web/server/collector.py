@@ -81,7 +81,9 @@ class Measures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         pinged = health.REDIS.begin()
-        yield InfoMetricFamily("esteira_build", "The release that answers.", {"version": esteira.__version__})
+        yield InfoMetricFamily(
+            "esteira_build", "The release of the web process that answers.", {"version": esteira.__version__}
+        )
         yield from self._queues()
         yield from self._totals()
         yield from self._workers()
@@ -112,10 +114,13 @@ class Measures(Collector):
                 found.later,
                 f"Jobs that start later, next tries included; {MOST} means {MOST} or more.",
             ),
-            "esteira_jobs_running": (found.running, "Jobs that a worker holds."),
+            "esteira_jobs_running": (
+                found.running,
+                f"Jobs that workers run; of all queues, the {MOST} claimed first are counted.",
+            ),
             "esteira_oldest_due_seconds": (
                 found.oldest_s,
-                "Seconds since the job that has waited longest became due; 0 if no job waits.",
+                "Seconds since the job that has waited longest became due; 0 if no due job waits.",
             ),
         }.items():
             if numbers is not None:
@@ -138,7 +143,7 @@ class Measures(Collector):
         pairs = sorted({*times, *((kind.name, kind.queue) for kind in registry.all())})
         finished = CounterMetricFamily(
             "esteira_jobs_finished",
-            "Jobs that ended, by their end state; without those that were cancelled before they ran.",
+            "Jobs that ended, by their end state; without those that were cancelled while they waited.",
             labels=["type", "queue", "state"],
         )
         retried = CounterMetricFamily(
@@ -146,7 +151,7 @@ class Measures(Collector):
         )
         seconds = HistogramMetricFamily(
             "esteira_job_run_seconds",
-            "How long attempts ran, however they ended; without those whose process was lost.",
+            "How long attempts ran, for every outcome; without attempts whose process was lost.",
             labels=["type", "queue"],
         )
         for pair in pairs:
@@ -160,7 +165,7 @@ class Measures(Collector):
         found = {state: (number, slots) for state, number, slots in self._core.fetch(_WORKERS, [SILENT_S])}
         workers = GaugeMetricFamily(
             "esteira_workers",
-            f"Workers: up, silent for more than {SILENT_S:g} s, or gone in good order within the last day.",
+            f"Workers: up, silent for more than {SILENT_S:g} s, or gone: stopped cleanly within the last day.",
             labels=["state"],
         )
         for state in sorted({*WORKER_STATES, *found}):
@@ -168,7 +173,7 @@ class Measures(Collector):
         yield workers
         slots = found.get("up", (0, 0))[1]
         yield GaugeMetricFamily(
-            "esteira_worker_slots", "Jobs that workers which are up can run at a time.", slots
+            "esteira_worker_slots", "Jobs that all workers that are up can run at a time.", slots
         )
 
     def _keeper(self) -> Iterator[Metric]:
@@ -185,7 +190,7 @@ class Measures(Collector):
         yield steps
         yield GaugeMetricFamily(
             "esteira_schedules_failing",
-            "Schedules that cannot be kept, or whose parameters are refused.",
+            "Enabled schedules whose ticks fail, or whose parameters are refused.",
             schedules,
         )
 
@@ -193,12 +198,12 @@ class Measures(Collector):
         ((used, most),) = self._core.fetch(_CONNECTIONS)
         yield GaugeMetricFamily(
             "esteira_database_connections",
-            "Open connections to the PostgreSQL server, those of all clients.",
+            "Open connections of all clients to the PostgreSQL server.",
             used,
         )
         yield GaugeMetricFamily(
             "esteira_database_connections_limit",
-            "Connections that the server allows, without those that it reserves.",
+            "Connections that the PostgreSQL server allows, without the reserved ones.",
             most,
         )
 
@@ -218,7 +223,7 @@ class Measures(Collector):
         yield from (age, failing)
 
     def _not_measured(self) -> Metric:
-        text = "1 while this part takes too long to measure; the metrics that are made of it are left out."
+        text = "1 while this part of the page takes too long to measure; its metrics are then left out."
         family = GaugeMetricFamily("esteira_not_measured", text, labels=["part"])
         for part in PARTS:
             family.add_metric([part], float(part in self._limited.left_out))

@@ -2,8 +2,9 @@
 
 No process counts anything itself, so no number is lost with a process, and none has to be added up over processes. A
 page is kept for two seconds: each process queries the database that often at most, on one connection, however many
-scrapes come. One thread measures, for a second at most. If it takes longer, or the database is away, the answer is 503,
-and Prometheus shows the target as down. Parts that may be slow have a shorter limit, and only they are left out then.
+scrapes come. One thread measures, for a second at most. If it takes longer, or the database is unavailable, the answer
+is 503, and Prometheus shows the target as down. Parts that may be slow have a shorter limit, and only they are left out
+then.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ LIMIT_S = 0.2
 AGAIN_S, LONGEST_S = 2.0, 30.0
 
 # Each row of esteira_backlog is a range of the index job_to_publish.
-# The clock is read once, because only a value that stands still can be the end of an index range.
+# The clock is read once, because only a constant value can be the end of an index range.
 _UNPUBLISHED = f"""
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
 lists AS MATERIALIZED (SELECT * FROM esteira_backlog),

@@ -148,6 +148,7 @@ OTHER_NAMES = {"DJANGO_SETTINGS_MODULE", *read_by_tests()}
 
 LIFECYCLE = Path("docs/lifecycle.md")
 ARCHITECTURE = Path("docs/architecture.md")
+OPERATIONS = Path("docs/operations.md")
 
 
 def test_the_architecture_says_why_of_each_celery_setting() -> None:
@@ -177,6 +178,19 @@ def test_the_architecture_states_the_limits_of_the_code() -> None:
         module, _, constant = name.rpartition(".")
         value = getattr(importlib.import_module(module), constant) if module else int(_defaults()[constant])
         assert value == int(number) * sizes[unit], name
+
+
+def test_the_operations_page_lists_every_metric() -> None:
+    rows = re.findall(r"^\| (`esteira_.+?`) \| .+ \|$", _section(OPERATIONS, "Metrics"), re.MULTILINE)
+    listed = [re.sub("_(total|info)$", "", name) for name in CODE.findall(" ".join(rows))]
+    made = {
+        node.value
+        for node in ast.walk(tree_of(Path("esteira_web/server/collector.py")))
+        if isinstance(node, ast.Constant)
+        if isinstance(node.value, str) and re.fullmatch("esteira_[a-z_]+", node.value)
+    }
+
+    assert sorted(listed) == sorted(made)
 
 
 #: How the architecture names shares of a lease.
