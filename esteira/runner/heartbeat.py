@@ -71,7 +71,7 @@ class Heartbeat(threading.Thread):
         self._told_start: Held | None = None
 
     def beat(self) -> None:
-        """Say that there is work; costs nothing while the heartbeat thread runs anyway."""
+        """Wake the heartbeat thread because there is work; costs nothing while it is awake."""
         if self._resting:
             self._extended = time.monotonic()
             self._wake.set()
@@ -94,7 +94,8 @@ class Heartbeat(threading.Thread):
 
     def _pause(self) -> float | None:
         """Return the seconds until the next turn; None means to wait for a call of `beat`."""
-        self._resting = True  # set before the check: a thread that brings work after the check sees it, and wakes this one
+        # Set before the check: a thread that brings work after the check sees it, and wakes this one.
+        self._resting = True
         young = time.monotonic() - self._held_jobs.began < 1.0
         self._resting = not (young or self._held_jobs.busy())
         if self._resting:
