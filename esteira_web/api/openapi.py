@@ -78,11 +78,11 @@ HEADERS: Schema = {
     },
     "Location": {"description": "The address of the result.", "required": True, "schema": _TEXT},
     "Poll": {
-        "description": "Ask again after so many seconds; absent when the job has ended.",
+        "description": "Ask again after this number of seconds; absent when the job has ended.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "Retry-After": {
-        "description": "Try again after so many seconds.",
+        "description": "Try again after this number of seconds.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "Replayed": {

@@ -28,7 +28,7 @@ def jobs() -> QuerySet[Job]:
 
 
 def job_for(access: Access, job_id: UUID) -> Job:
-    """Return a job that the caller may see; raises NotFound, with the same text if the job belongs to somebody else."""
+    """Return a job that the caller may see; raises NotFound, with the same text if the job is another account's."""
     job = jobs().filter(pk=job_id).first()
     if job is None or not access.sees(job):
         raise NotFound("job", job_id)

@@ -274,7 +274,7 @@ def test_interrupting_a_wait_leaves_the_job_alone() -> None:
 
     said = said_by(process)
     assert said.code == 130
-    assert "The job goes on." in said.err
+    assert "The job continues." in said.err
     assert Job.objects.get().state == "queued"
 
 
