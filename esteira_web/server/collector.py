@@ -135,7 +135,7 @@ class Measures(Collector):
             counts[type, queue, state] = n
             sums[type, queue] += sum_ms / 1000
             times[type, queue] = [a + b for a, b in zip(times[type, queue], buckets, strict=True)]
-        pairs = sorted({*times, *((kind.name, kind.queue) for kind in registry.all())})
+        pairs = sorted({*times, *((job_type.name, job_type.queue) for job_type in registry.all())})
         finished = CounterMetricFamily(
             "esteira_jobs_finished",
             "Jobs that ended, by their end state; without those that were cancelled before they ran.",
