@@ -14,7 +14,7 @@ from esteira.models.within import moments, spans
 class Schedule(models.Model):
     """A job to submit at certain times. `origin`: "code", "gone" (no longer declared in code) or "database" (operator).
 
-    `error` is why the last try to write its ticks failed, or what was wrong with them; after a failure the next try is
+    `error` is why the last try to write its ticks failed, or a mistake found in them; after a failure the next try is
     made at `retry_at`. Only an operator changes `enabled`.
     """
 

@@ -240,7 +240,7 @@ moved AS (
     hold_until = CASE WHEN NOT (cancelled OR dead) THEN clock_timestamp()
       + (0.5 + random() / 2) * least(power(2, j.suspicion), {LONGEST_REST_S}) * interval '1 second' END,
     error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', %(type)s::text,
-      'message', %(why)s::text || ' That is ' || (j.suspicion + {WORKER_LOST})
+      'message', %(why)s::text || ' The job now has ' || (j.suspicion + {WORKER_LOST})
         || ' points of suspicion. Retry it once the cause is found.') ELSE j.error END
   FROM locked WHERE j.id = locked.id AND j.id = %(id)s
   RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),

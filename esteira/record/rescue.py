@@ -49,8 +49,8 @@ moved AS (
     hold_until = CASE WHEN %(part)s AND j.suspicion > 0 AND NOT (cancelled OR dead) THEN clock_timestamp()
       + random() * least(power(2, j.suspicion), %(longest_rest)s) * interval '1 second' END,
     error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', 'ProcessLost',
-      'message', 'The process that ran this job ended without a word, ' || (j.suspicion + %(count)s)
-        || ' points of suspicion; it may use too much memory or crash. Retry it once the cause is found.')
+      'message', 'The process that ran this job ended unexpectedly; the job now has ' || (j.suspicion + %(count)s)
+        || ' points of suspicion. It may use too much memory or crash. Retry it once the cause is found.')
       ELSE j.error END
   FROM locked WHERE j.id = locked.id AND j.id = ANY(ARRAY(SELECT id FROM locked))
   RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),

@@ -201,7 +201,7 @@ def test_a_second_job_with_the_same_key_is_the_first_one() -> None:
     said = jobs("submit", "cli.greet", "--unique=k")
 
     assert said.out.strip() == str(first)
-    assert "waits or runs already" in said.err
+    assert "already waits or runs" in said.err
 
 
 def test_a_file_is_uploaded_first(tmp_path: Path) -> None:
