@@ -1,10 +1,9 @@
 """THE ONLY WRITER of job state: every statement that changes a job is in this package.
 
-Each is a compare-and-set (`UPDATE … WHERE state = … AND attempt = …`): if it changes no row, another process was
-faster, which is normal. Statements work on lists; one job is a list of one. They lock their rows in the order of the
-ids first, so that two of them cannot deadlock. All times are the database's `clock_timestamp()`. The process may die
-before or after any statement here: each is one transaction, and the row contains everything that the next process
-needs.
+Each is a compare-and-set (`UPDATE … WHERE state = … AND attempt = …`): if it changes no row, another statement came
+first, which is normal. Statements work on lists; one job is a list of one. They lock their rows in the order of the ids
+first, so that two of them cannot deadlock. All times are the database's `clock_timestamp()`. The process may die before
+or after any statement here: each is one transaction, and the row contains everything that the next process needs.
 
 Each statement is one constant above the function that sends it, with named parameters. Parts that several statements
 share are in this module, and are inserted when the modules are imported.

@@ -6,7 +6,7 @@ language and time zone. After each job, everything in this module is compared wi
 and differences are undone. If that fails, `spoiled` contains the reason, and the process is replaced. Python's audit
 events report changes that would otherwise cost a system call to detect. If the process dies here, nothing is lost.
 
-The state inside a library's modules, threads and other processes stay as a job has left them.
+A library's own state, threads and other processes stay as a job has left them.
 """
 
 from __future__ import annotations

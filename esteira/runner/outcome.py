@@ -93,7 +93,7 @@ def timed_out(held: Held, ran_s: float) -> Outcome:
 
 
 def connection_lost(error: BaseException) -> Break:
-    """Describe why an attempt has no known outcome: it lost its connection to the database."""
+    """Return why an attempt has no known outcome: it lost its connection to the database."""
     return Break(
         reason="connection lost",
         type="ConnectionLost",
@@ -104,7 +104,7 @@ def connection_lost(error: BaseException) -> Break:
 
 
 def core_failed(error: Exception) -> Break:
-    """Describe why an attempt has no outcome: the core itself failed."""
+    """Return why an attempt has no outcome: the core itself failed."""
     return Break(
         reason="worker failed",
         type="CoreError",

@@ -41,7 +41,7 @@ _forgets: list[Callable[[], None]] = []
 
 
 class Leave(SystemExit):
-    """Ends a pool process in order: its hint is finished, and all jobs that it held are written or handed back."""
+    """Ends a pool process cleanly: its hint is finished, and all jobs that it held are written or handed back."""
 
 
 def remember_parent() -> None:
@@ -72,7 +72,7 @@ def lead_group() -> None:
 
 
 def end_if_orphaned() -> None:
-    """End this process if its parent is gone: also where the system does not do this, or if the parent died early."""
+    """End this process if its parent is gone, and the system has not ended it: the parent may have died early."""
     if _parent is not None and not _forked and os.getppid() != _parent:
         end_by_force()
 
@@ -93,7 +93,7 @@ def end_group(leader: int) -> None:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Ignore signals to stop inside this block; a process that received one leaves in order afterwards."""
+    """Ignore signals to stop inside this block; a process that received one ends cleanly afterwards."""
     global _busy, _asked
     _guard_signals()
     _busy = True
