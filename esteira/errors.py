@@ -1,7 +1,7 @@
-"""Every error a caller may want to catch; one root, one class per thing.
+"""All errors that a caller may catch: one base class, and one class for each cause.
 
-The message names the field and the way out. `code` is the stable slug that the API turns into a problem type; `status`
-is the HTTP answer it becomes. Pure: importable before Django.
+The message names the field and the remedy. `code` is the stable name from which the API makes a problem type; `status`
+is the status of its HTTP answer. This module can be imported before Django.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 
 class EsteiraError(Exception):
-    """Something Esteira refuses or cannot do; the message says what to change."""
+    """A request that Esteira refuses or cannot execute; the message names the remedy."""
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 400
@@ -34,7 +34,7 @@ class UnknownJobType(EsteiraError):
 
 
 class InvalidParameters(EsteiraError):
-    """Parameters that the job type's signature refuses; all mistakes at once, each naming its field."""
+    """Parameters that the job type's signature refuses: all mistakes at once, each with its field."""
 
     code = "invalid-parameters"
     status = 422
@@ -62,12 +62,12 @@ class UnknownQueue(InvalidOption):
     def __init__(self, name: object, known: Sequence[str]) -> None:
         super().__init__(
             "queue",
-            f"no worker would read {_cut(name)}; use one of {', '.join(known)}, or add it to JOB_QUEUES.",
+            f"no worker reads {_cut(name)}; use one of {', '.join(known)}, or add it to JOB_QUEUES.",
         )
 
 
 class InvalidRequest(EsteiraError):
-    """Mistakes of several kinds in one submit, in its type, its parameters and its options; all at once."""
+    """Mistakes of several kinds in one submit: in its type, its parameters and its options, all at once."""
 
     code = "invalid-request"
     status = 422
@@ -89,14 +89,14 @@ class TooLarge(EsteiraError):
 
 
 class TooManyFiles(TooLarge):
-    """A job stores more result files than one may."""
+    """A job stores more result files than a job may store."""
 
     code = "too-many-files"
 
     def __init__(self, most: int) -> None:
         super().__init__("files", f"{most:,} files")
         self.args = (
-            f"files: a job stores at most {most:,} result files; put what belongs together into one archive.",
+            f"files: a job stores at most {most:,} result files; put several files into one archive.",
         )
 
 
@@ -110,7 +110,7 @@ class StateConflict(EsteiraError):
 
 
 class SecretsRemoved(StateConflict):
-    """A cancelled or expired job whose secret parameters went when it ended."""
+    """A cancelled or expired job whose secret parameters were removed when it ended."""
 
     code = "secrets-removed"
 
@@ -125,7 +125,7 @@ class UniqueConflict(EsteiraError):
     status = 409
 
     def __init__(self, key: str, job_id: object = None) -> None:
-        """`job_id` is left out for somebody who may not know the job that holds the key."""
+        """Leave `job_id` out if the caller may not see the job that holds the key."""
         self.key = key
         held = f" by job {job_id}" if job_id else " by a job"
         super().__init__(f"unique: the key {key!r} is held{held}; wait until that job ends, or cancel it.")
@@ -133,7 +133,7 @@ class UniqueConflict(EsteiraError):
 
 
 class UniqueInProgress(UniqueConflict):
-    """Another transaction submits a job with this key right now, and has not ended yet."""
+    """Another transaction submits a job with this key now, and has not ended yet."""
 
     code = "unique-in-progress"
 
@@ -147,14 +147,14 @@ class UniqueInProgress(UniqueConflict):
 
 
 class Held(EsteiraError):
-    """Another transaction holds this row, for longer than somebody who asks should wait."""
+    """Another transaction locks this row for longer than a request should wait."""
 
     code = "held"
     status = 409
 
     def __init__(self, kind: str, name: object) -> None:
         super().__init__(
-            f"another transaction holds {kind} {name} now; nothing was changed. Try again in a few seconds."
+            f"another transaction locks {kind} {name} now; nothing was changed. Try again in a few seconds."
         )
 
 
@@ -197,7 +197,7 @@ class FilesFull(EsteiraError):
 
 
 class TooManyRequests(EsteiraError):
-    """An account or an address asks more often, or for more, than its limit allows."""
+    """An account or an address sends more requests, or submits more, than its limit allows."""
 
     code = "too-many-requests"
     status = 429
@@ -208,15 +208,15 @@ class TooManyRequests(EsteiraError):
 
 
 class QuotaFull(EsteiraError):
-    """The uploads of one account take all that FILES_MAX_PER_ACCOUNT allows."""
+    """The uploads of one account use all the space that FILES_MAX_PER_ACCOUNT allows."""
 
     code = "files-quota"
     status = 507
 
     def __init__(self, used: int, limit: int) -> None:
         super().__init__(
-            f"Your uploads take {used / 1024**2:.1f} of {limit / 1024**2:.1f} MiB, and this one does not fit: delete "
-            "some (DELETE /api/v1/files/…), or ask whoever runs this installation to raise FILES_MAX_PER_ACCOUNT."
+            f"Your uploads use {used / 1024**2:.1f} of {limit / 1024**2:.1f} MiB, and this one does not fit: delete "
+            "some (DELETE /api/v1/files/…), or ask an operator to raise FILES_MAX_PER_ACCOUNT."
         )
 
 
@@ -252,7 +252,7 @@ class DatabaseAway(EsteiraError):
 
 
 def mistakes(error: EsteiraError) -> list[dict[str, Any]]:
-    """Return what an error says is wrong, each mistake with a pointer to its field."""
+    """Return the mistakes in an error, each with a pointer to its field."""
     errors: list[dict[str, Any]] | None = getattr(error, "errors", None)
     if errors is not None:
         return errors
@@ -261,7 +261,7 @@ def mistakes(error: EsteiraError) -> list[dict[str, Any]]:
 
 
 def _cut(name: object) -> str:
-    """Quote what somebody gave; it may be as long as a request's body."""
+    """Quote a given value, shortened; it may be as long as a request's body."""
     said = repr(name)
     return said if len(said) <= 130 else f"{said[:127]}…"
 

@@ -1,8 +1,8 @@
 """One answer per Idempotency-Key: the key row, the work and its answer are one transaction.
 
-The key's unique index is the lock. Who comes second waits for the first at most a second, then gets the stored answer;
-a first that fails or dies leaves nothing, so that the second does the work. Keys are kept as long as jobs, at least
-24 hours; retention removes them.
+The key's unique index is the lock. A second request waits for the first for at most a second, then gets the stored
+answer; if the first fails or its process dies, nothing is stored, and the second does the work. Keys are kept as long
+as jobs, at least 24 hours; retention removes them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Answer = dict[str, Any]
 
 
 def once(scope: str, key: str, body: bytes, work: Callable[[], Answer]) -> tuple[Answer, bool]:
-    """Do the work and keep its answer, or return the answer kept under (scope, key); True says which.
+    """Do the work and store its answer, or return the stored answer of (scope, key) and True.
 
-    `work` runs inside the transaction, and what it raises undoes the key as well. Raises IdempotencyInProgress, or
+    `work` runs inside the transaction, and an error in it rolls the key back as well. Raises IdempotencyInProgress, or
     IdempotencyMismatch when the key was used with another body.
     """
     bounds.IDEMPOTENCY_KEY.check("idempotency_key", key)
@@ -41,12 +41,12 @@ def once(scope: str, key: str, body: bytes, work: Callable[[], Answer]) -> tuple
             "SELECT body_hash, answer::text FROM esteira_idempotencykey WHERE scope = %s AND key = %s",
             [scope, key],
         )
-        if kept:  # else retention removed it just now
+        if kept:  # else retention has just removed it
             return _checked(kept[0][0], kept[0][1], body_hash), True
 
 
 def is_kept(scope: str, key: str) -> bool:
-    """Whether an answer is kept under (scope, key); a first request that is under way does not count."""
+    """Return whether an answer is stored under (scope, key); a first request that has not ended does not count."""
     return bool(
         DjangoConnection().fetch(
             "SELECT 1 FROM esteira_idempotencykey WHERE scope = %s AND key = %s", [scope, key]
@@ -55,7 +55,7 @@ def is_kept(scope: str, key: str) -> bool:
 
 
 def _take(db: Db, scope: str, key: str, body_hash: bytes) -> int | None:
-    """Insert the key row, waiting for somebody else's transaction at most a second; None if the key is taken."""
+    """Insert the key row, waiting at most a second for another transaction; None if the key is taken."""
     with waiting_at_most(db, PATIENCE_S, IdempotencyInProgress):
         rows = db.fetch(
             """INSERT INTO esteira_idempotencykey (scope, key, body_hash) VALUES (%s, %s, %s)

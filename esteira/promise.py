@@ -1,7 +1,7 @@
-"""The promise as queries: rules that hold in every database, after any sequence of kills, restarts and losses.
+"""The promise as queries: rules that every database satisfies, after any sequence of kills, restarts and losses.
 
-Each query returns the ids of the jobs that break its rule. Nothing is changed, and the crash tests run the same queries
-as `manage.py jobs check`. They read all events of the jobs in question, so they are for an operator, not for a page.
+Each query returns the ids of the jobs that break its rule. The queries change nothing; `manage.py jobs check` and the
+crash tests run them. They read all events of the jobs in question, so they are too slow for a page.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 from esteira.db import Params, Row
 from esteira.record.rescue import MAX_SUSPICION
 
-#: Events that end an attempt, or take it from its owner; an attempt has at most one of them.
+#: Events that end an attempt, or take the job from its owner; an attempt has at most one of them.
 ENDS_OF_AN_ATTEMPT = ("retry_scheduled", "rescued", "failed", "dead", "cancelled")
 #: A job whose lease ended this long ago should have been rescued.
 RESCUE_S = 300

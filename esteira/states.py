@@ -1,10 +1,10 @@
 """The states of a job and every legal arrow between them.
 
 Pure data: no database, no Django. `record` is the only writer, and the docstrings of its functions name transitions of
-this table; docs/lifecycle.md says who writes each of them, and under which guard. A trigger of the database refuses
-every arrow that no transition draws (migration 0002). Tests compare the trigger and the diagram with this table.
+this table; docs/lifecycle.md lists the writer and the guard of each. A trigger of the database refuses every arrow that
+belongs to no transition (migration 0002). Tests compare the trigger and the diagram with this table.
 
-People and the API see two more names, derived from a queued row: *scheduled* (its first try lies in the future) and
+Users and the API see two more names, derived from a queued row: *scheduled* (its first try is in the future) and
 *retrying* (it failed before and waits). One function derives them in Python and one expression in SQL, and a property
 test compares the two.
 """
@@ -17,7 +17,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """What is stored."""
+    """The stored states."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -45,13 +45,13 @@ SHOWN_STATES = (
 )
 
 
-#: From which stored state to which; None is "no row yet".
+#: A stored state and the next one; None means that there is no row yet.
 Arrow = tuple[State | None, State]
 
 
 @dataclass(frozen=True)
 class Transition:
-    """What may happen to a job, and the arrows along which its statements move it."""
+    """An act on a job, and the arrows along which its statements move the job."""
 
     code: str
     name: str
@@ -83,12 +83,12 @@ TRANSITIONS = (
     Transition("T15", "expire", _from(_Q, State.EXPIRED)),
 )
 
-#: Every arrow that some transition draws.
+#: All arrows of all transitions.
 ARROWS: frozenset[Arrow] = frozenset(arrow for t in TRANSITIONS for arrow in t.arrows)
 
 
 def shown_state(state: str, *, failures: int, run_at: datetime, now: datetime) -> str:
-    """Name a job's state as people and the API see it; `now` is the database's clock."""
+    """Return a job's state as users and the API see it; `now` is the database's clock."""
     if state == State.QUEUED and run_at > now:
         return "retrying" if failures else "scheduled"
     return str(state)
@@ -97,7 +97,7 @@ def shown_state(state: str, *, failures: int, run_at: datetime, now: datetime) -
 def tries(state: str, failures: int) -> int:
     """Count the tries that a job has used: the attempts that failed, and the one that runs or has succeeded.
 
-    An attempt that was handed back, lost, cancelled or refused used none.
+    An attempt that was handed back, lost, cancelled or refused uses no try.
     """
     return failures + (state in (State.RUNNING, State.SUCCEEDED))
 

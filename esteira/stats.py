@@ -1,7 +1,7 @@
 """Counts of ended attempts and of their run times: kept in memory, added to the database every 5 s, never per job.
 
-Metrics, typical run times and the size of hints come from them. A process that is killed loses the counts of its last
-seconds, and nothing else.
+Metrics, typical run times and the sizes of hints are computed from them. A process that is killed loses the counts of
+its last seconds, and nothing else.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _BELOW = {
 }
 BOUNDS_S = tuple(_BELOW.values())
 BUCKETS = (*_BELOW, "longer")
-#: The columns that are added up.
+#: The columns to which counts are added.
 COUNTS = ("n", "sum_ms", *BUCKETS)
 
-#: So many runs make a typical run time; a type's first ones are flushed at once.
+#: A typical run time needs this many runs; the first ones of a type are flushed at once.
 MEASURED = 20
 
 #: Type, queue and state.
@@ -61,7 +61,7 @@ class Stats:
         return bool(self._counts)
 
     def first_measured(self) -> bool:
-        """Whether enough runs were counted of a type that this process never flushed: batches wait for its run time."""
+        """Return whether a type that this process never flushed has enough runs: batches wait for its run time."""
         with self._lock:
             return any(
                 counts["n"] >= MEASURED and label not in self._flushed

@@ -1,7 +1,7 @@
 """T1: from a request to a stored job, and a hint once the caller's transaction has committed.
 
-The row is the outbox entry: if the process dies at any line below, either nothing was accepted or the keeper finds the
-row and publishes it. Everything a caller can get wrong is refused before the first row is stored.
+The row is the outbox entry: if the process dies at any line below, either nothing was accepted, or the keeper finds the
+row and publishes it. All mistakes of a caller are refused before the first row is stored.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from esteira.job_types.unique_key import unique_key
 from esteira.record.insert import SLICE, NewJob, holder, insert
 from esteira.values import bounds
 
-#: A holder of a unique key may end between the insert and the look for it; then the insert is tried again.
+#: The job that holds a unique key may end between the insert and the query for it; then the insert is repeated.
 UNIQUE_TRIES = 5
-#: So many requests of one call are refused by name; whoever made more mistakes has made the same one each time.
+#: The largest number of refused requests that one error reports; more mistakes are usually the same mistake.
 MOST_REFUSED = 100
 
 typical = Typical()
@@ -53,11 +53,11 @@ def submit(
     account: str | None = None,
     files: MayName | None = None,
 ) -> list[Submitted]:
-    """Store jobs and hint at them after commit; answers stand in the order of the requests.
+    """Store jobs, and send their hints after the commit; the answers are in the order of the requests.
 
     Inside a caller's transaction the jobs belong to it. Without one, each slice of 1,000 commits by itself; all
-    requests are checked before the first slice is stored. `by` says in words who asked, `account` whose the jobs are,
-    if they are an account's. `files` says which files parameters may name; without it any that is there. Raises
+    requests are checked before the first slice is stored. `by` names the submitter in a text, `account` is the account
+    that owns the jobs, if any. `files` decides which files parameters may name; without it, any stored file. Raises
     UnknownJobType, InvalidParameters, InvalidOption, UnknownQueue or TooLarge, InvalidRequest for mistakes of more than
     one kind, or UniqueConflict (`on_conflict="error"`, or another transaction is submitting the key now).
     """
@@ -95,9 +95,9 @@ def _store(part: list[_Checked]) -> list[Submitted]:
 
 
 def _one_transaction(db: Db, jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
-    """Open a transaction if there can be more than one statement to it, or if a caller's must survive an error.
+    """Open a transaction if several statements are possible, or if a caller's transaction must survive an error.
 
-    An open transaction of somebody else may hold a unique key, and is not waited for without limit.
+    Another open transaction may hold a unique key; the wait for it is limited.
     """
     keys = [_without_type(job.unique_key) for job in jobs if job.unique_key]
     if keys:
@@ -106,7 +106,7 @@ def _one_transaction(db: Db, jobs: Sequence[NewJob]) -> AbstractContextManager[o
 
 
 def _fast_lists(db: Db, jobs: Sequence[NewJob]) -> set[tuple[str, int]]:
-    """Find the lists that take hints right away; the rest waits for the keeper, behind what waits there already."""
+    """Find the lists that take hints now; other jobs wait for the keeper, behind those that wait already."""
     if not publisher.fast.available():
         return set()
     typical.refresh(db, jobs)
@@ -122,7 +122,7 @@ def _publish(jobs: list[NewJob]) -> None:
 
 
 def _in_place_of(db: Db, one: _Checked, stored: dict[UUID, bool]) -> Submitted:
-    """Answer for a job whose unique key is held: by the holder, or by an error."""
+    """Return the job that holds the unique key instead of the new one, or raise an error."""
     key = one.job.unique_key
     for _ in range(UNIQUE_TRIES):
         held_by = holder(db, key or "")
@@ -139,14 +139,14 @@ def _in_place_of(db: Db, one: _Checked, stored: dict[UUID, bool]) -> Submitted:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What requests are checked against: the queues that there are, and the files that the caller may name."""
+    """The facts that requests are checked against: the existing queues, and the files that the caller may name."""
 
     queues: Collection[str]
     files: MayName
 
 
 def refusals(request: SubmitRequest, known: Known | None = None) -> list[EsteiraError]:
-    """Find all that is wrong with a request, each mistake as the error that it is alone."""
+    """Find all mistakes in a request, each as the error that is raised if it is the only one."""
     known = known or Known(queues=set(known_queues()), files=may_name(None))
     looks: list[Callable[[], object]] = [
         lambda: _type_and_params(request, known.files),
@@ -165,7 +165,7 @@ def refusals(request: SubmitRequest, known: Known | None = None) -> list[Esteira
 def _all_checked(
     requests: Iterable[SubmitRequest], by: str, account: str | None, known: Known
 ) -> list[_Checked]:
-    """Check every request; one that is refused stops nothing, so that a caller mends all at once."""
+    """Check every request, also after one is refused, so that a caller can correct all mistakes at once."""
     checked: list[_Checked] = []
     refused: dict[int, EsteiraError] = {}
     for n, request in enumerate(requests):
@@ -187,7 +187,7 @@ def _all_checked(
 
 
 def together(found: Sequence[EsteiraError]) -> EsteiraError:
-    """Return the one error, or one that says them all."""
+    """Return the only error, or one error that contains all."""
     if len(found) == 1:
         return found[0]
     return InvalidRequest([mistake for error in found for mistake in mistakes(error)])
@@ -216,7 +216,7 @@ def new_job(
     chosen: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> NewJob:
-    """Make a job of checked parts, ready to store: what `chosen` leaves open is the type's choice."""
+    """Make a job from checked parts, ready to store; the job type decides every option that `chosen` leaves out."""
     option = (chosen or {}).get
     return NewJob(
         id=ids.uuid7(),
@@ -238,7 +238,7 @@ def new_job(
 
 
 def _type_and_params(request: SubmitRequest, files: MayName) -> tuple[JobType, str, str | None]:
-    """Return the type, the parameters as they are stored, and the key that the type's own template makes of them."""
+    """Return the type, the parameters as they are stored, and the unique key by the type's own template."""
     job_type = registry.get(request.type)
     params, text = check(job_type.model, request.params, may_name=files)
     return job_type, text, unique_key(job_type, params) if request.unique is None else None

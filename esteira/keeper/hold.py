@@ -118,4 +118,4 @@ class Hold:
 
 
 def _longest_lease_s() -> float:
-    return max([float(settings.LEASE_SECONDS), *(kind.lease_s or 0.0 for kind in registry.all())])
+    return max([float(settings.LEASE_SECONDS), *(job_type.lease_s or 0.0 for job_type in registry.all())])

@@ -1,4 +1,4 @@
-"""The tables of `esteira.models`, as they are in 0.1.0; what models cannot say is in the next migration."""
+"""The tables of `esteira.models`, as they are in 0.1.0; the next migration adds what models cannot express."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -288,7 +288,9 @@ JOB_INDEXES = [
 ]
 JOBS = [
     migrations.CreateModel(
-        name="Job", fields=JOB_FIELDS, options={"base_manager_name": "objects", "constraints": JOB_CONSTRAINTS, "indexes": JOB_INDEXES}
+        name="Job",
+        fields=JOB_FIELDS,
+        options={"base_manager_name": "objects", "constraints": JOB_CONSTRAINTS, "indexes": JOB_INDEXES},
     ),
     migrations.CreateModel(
         name="JobEvent",

@@ -1,13 +1,13 @@
-"""What Django's models cannot say: triggers, a view, two foreign keys that cascade, and how tables are stored.
+"""What Django's models cannot express: triggers, a view, two foreign keys that cascade, and how tables are stored.
 
-The WHEN clauses of the triggers on jobs are evaluated without calling a function, so an update that no trigger concerns
-pays nothing for them. Triggers hold for every statement, whichever process and release sends it.
+The WHEN clauses of the triggers on jobs are evaluated without calling a function, so they cost nothing for an update
+that no trigger concerns. Triggers apply to every statement, from every process and release.
 """
 
 from django.db import migrations
 
-# The arrows of esteira/states.py, and no others. T13, the one way out of an end state, names itself by a setting of its
-# transaction.
+# The arrows of esteira/states.py, and no others. T13, the only transition out of an end state, is recognized by a
+# setting of its transaction.
 ARROWS = """
 CREATE FUNCTION esteira_refuse_arrow() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -43,8 +43,9 @@ CREATE TRIGGER esteira_job_secrets BEFORE UPDATE ON esteira_job FOR EACH ROW WHE
 """
 NO_SECRETS = "DROP TRIGGER esteira_job_secrets ON esteira_job; DROP FUNCTION esteira_forget_secrets();"
 
-# Deleting a schedule costs the same after ten jobs and after millions, because no foreign key looks its jobs up. Only a
-# job that waits or runs in turn needs its schedule to be there. PostgreSQL never gives the id of a deleted one again.
+# Deleting a schedule costs the same after ten jobs and after millions, because no foreign key searches for its jobs.
+# Only a job that waits or runs in turn needs its schedule to exist. PostgreSQL never reuses the id of a deleted
+# schedule.
 TURNS = """
 CREATE FUNCTION esteira_unbind_turns() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -58,7 +59,7 @@ EXECUTE FUNCTION esteira_unbind_turns();
 """
 NO_TURNS = "DROP TRIGGER esteira_schedule_turns ON esteira_schedule; DROP FUNCTION esteira_unbind_turns();"
 
-# Totals outlive retention: every statement that adds to a minute's row also adds to its total.
+# Retention never deletes totals: a trigger adds every change of a minute's row to its total.
 COUNTS = (
     *("n", "sum_ms", "below_1ms", "below_10ms", "below_50ms", "below_100ms", "below_500ms", "below_1s"),
     *("below_5s", "below_10s", "below_1min", "below_5min", "below_1h", "longer"),
@@ -78,7 +79,7 @@ CREATE TRIGGER esteira_stat_total AFTER INSERT OR UPDATE ON esteira_stat
 """
 NO_TOTALS = "DROP TRIGGER esteira_stat_total ON esteira_stat; DROP FUNCTION esteira_add_up();"
 
-# PostgreSQL deletes the notes of a file's uses with their job or file; the statements that delete those know no notes.
+# PostgreSQL deletes the uses of a file together with their job or file; statements that delete those ignore them.
 USES = """
 ALTER TABLE esteira_fileuse
   ADD CONSTRAINT file_use_job FOREIGN KEY (job_id) REFERENCES esteira_job ON DELETE CASCADE,
@@ -86,10 +87,10 @@ ALTER TABLE esteira_fileuse
 """
 NO_USES = "ALTER TABLE esteira_fileuse DROP CONSTRAINT file_use_job, DROP CONSTRAINT file_use_file;"
 
-# The backlog: each list in which jobs wait that have no hint. A list is a range of the index job_to_publish, with what
-# is due first, and a reader takes from each range as much as it needs. The walk goes from list to list, so it reads one
-# entry of the index for each list, however many jobs wait. PostgreSQL changes the type of a column that a view names
-# only after the view was dropped.
+# The backlog: each list in which jobs without a hint wait. A list is a range of the index job_to_publish, with due jobs
+# first, and a reader takes as much as it needs from each range. The query goes from list to list, so it reads one entry
+# of the index for each list, however many jobs wait. PostgreSQL changes the type of a column that a view uses only
+# after the view was dropped.
 BACKLOG = """
 CREATE VIEW esteira_backlog AS
 WITH RECURSIVE lists (queue, priority, type, in_turn) AS (

@@ -1,8 +1,8 @@
-"""The tables: jobs are the truth, the outbox and the lock; everything else hangs on them.
+"""The tables: the row of a job is the source of truth, the outbox entry and the lock; other tables refer to it.
 
-Constraints and partial indexes forbid the impossible: a running job without a lease, an ended one without an end, two
-jobs for one tick. The partial indexes make the keeper's cost independent of the backlog; `lease_until` is in none of
-them, so extending a lease touches no index. Nothing here changes a job's state: only `esteira.record` does.
+Constraints and partial indexes exclude impossible rows: a running job without a lease, an ended one without an end, two
+jobs for one tick. With partial indexes, the keeper's cost does not depend on the backlog; none contains `lease_until`,
+so extending a lease changes no index. Nothing here changes a job's state: only `esteira.record` does.
 """
 
 from __future__ import annotations

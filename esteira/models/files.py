@@ -1,4 +1,4 @@
-"""Uploads and results, in chunks."""
+"""Uploads and results, stored in chunks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class File(models.Model):
     sha256 = models.CharField(max_length=64, blank=True)
     created_at = models.DateTimeField(db_default=ClockTimestamp())
     attached_at = models.DateTimeField(null=True)
-    #: Whose upload it is, as `user:1`; empty for results, and for what came from the command line or Python.
+    #: The account of an upload, such as `user:1`; empty for results, and for uploads from the command line or Python.
     account = models.CharField(max_length=64, blank=True, default="", db_default="")
 
     class Meta:
@@ -38,7 +38,7 @@ class File(models.Model):
                 name="file_one_name_per_attempt",
             ),
         ]
-        # What retention looks for: old uploads, and what no completion attached; and what an account has uploaded.
+        # For retention: old uploads, and files that no completion attached. For quotas: the uploads of an account.
         indexes = [
             models.Index(
                 fields=["account", "created_at"], condition=Q(job__isnull=True), name="file_account"
@@ -56,7 +56,7 @@ class File(models.Model):
 
 
 class FileChunk(models.Model):
-    """256 KiB of a file."""
+    """A piece of a file, at most 256 KiB."""
 
     id = models.BigAutoField(primary_key=True)
     file = models.ForeignKey(File, on_delete=models.CASCADE, db_index=False)
@@ -71,7 +71,7 @@ class FileUse(models.Model):
     """A file that a job's parameters name; as long as the job exists, retention leaves the file alone."""
 
     id = models.BigAutoField(primary_key=True)
-    # The migration writes both constraints with ON DELETE CASCADE: a release that knows no uses deletes jobs and files.
+    # The migration creates both constraints with ON DELETE CASCADE: a release without uses deletes jobs and files too.
     job = models.ForeignKey(
         Job, on_delete=models.CASCADE, db_index=False, db_constraint=False, related_name="uses"
     )

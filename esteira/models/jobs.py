@@ -1,4 +1,4 @@
-"""A job and what is told of it: the row is the truth, the outbox entry and the lock."""
+"""A job, its events and its log: the row is the source of truth, the outbox entry and the lock."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOMENTS = (
 )
 _QUEUED, _RUNNING = Q(state="queued"), Q(state="running")
 _DELAY = F("run_at") - F("created_at")
-#: How far `run_at` may lie from `created_at` in a job that was due when it was submitted.
+#: How far `run_at` may be from `created_at` in a job that was due when it was submitted.
 PROMPT_S = 1
 
 
@@ -43,7 +43,7 @@ class Job(models.Model):
     """One request to run a job type."""
 
     objects: ClassVar[ClockManager[Job]] = ClockManager()
-    #: The database's clock when this row was read; a job that was never read has none.
+    #: The database's clock when this row was read; missing in a job that was never read.
     db_now: datetime
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -58,7 +58,7 @@ class Job(models.Model):
     published_at = models.DateTimeField(null=True)
     hold_until = models.DateTimeField(null=True)
     refused_since = models.DateTimeField(null=True)
-    # The fence: one more with every claim, never reset.
+    # The fence: increased by every claim, never reset.
     attempt = models.IntegerField(db_default=0)
     failures = models.IntegerField(db_default=0)
     max_failures = models.IntegerField(default=4)
@@ -66,7 +66,7 @@ class Job(models.Model):
     suspicion = models.SmallIntegerField(db_default=0)
     solo = models.BooleanField(db_default=False)
     batched = models.BooleanField(db_default=False)
-    # Its last attempt had started and was cut short by no fault of its own: it goes before what is new.
+    # Its last attempt started and was interrupted, not by its own fault: it is published before new jobs.
     interrupted = models.BooleanField(db_default=False)
     worker = models.TextField(null=True)
     delivery = models.TextField(null=True)
@@ -85,23 +85,23 @@ class Job(models.Model):
     progress_total = models.FloatField(null=True)
     progress_text = models.TextField(db_default="")
     unique_key = models.TextField(null=True)
-    # A schedule may have made millions of jobs, so its deletion looks nothing up here: they go on naming it, and are
-    # read as having none. A trigger takes it from those only that wait or run in turn.
+    # A schedule may have made millions of jobs, so its deletion reads none of them: they keep its id, and are shown as
+    # jobs without a schedule. A trigger removes the id only from jobs that wait or run in turn.
     schedule = models.ForeignKey(
         Schedule, null=True, on_delete=models.DO_NOTHING, db_index=False, db_constraint=False
     )
     tick_at = models.DateTimeField(null=True)
     # Only one job of its schedule may run at a time (overlap "queue").
     in_turn = models.BooleanField(db_default=False)
-    # In words, for people; a name may be another's by now.
+    # Text for users; the name may belong to another account by now.
     submitted_by = models.TextField(db_default="")
-    # Whose it is, as `esteira_web.accounts.roles` names accounts; none if Python or a schedule submitted it.
+    # The account, as `esteira_web.accounts.roles` names it; null if Python or a schedule submitted the job.
     account = models.TextField(null=True)
-    # Names of parameters with commas between, which a trigger takes away when the job has ended well or was given up.
+    # Names of parameters, separated by commas, that a trigger removes when the job succeeded, was cancelled or expired.
     secret_names = models.TextField(null=True)
 
     class Meta:
-        # The job of an event or of a file is read by this one.
+        # The job of an event or of a file is read by this manager.
         base_manager_name = "objects"
         constraints = [
             models.CheckConstraint(condition=Q(state__in=[str(s) for s in State]), name="job_state"),
@@ -152,7 +152,7 @@ class Job(models.Model):
             ),
         ]
         indexes = [
-            # What waits for its turn stands in ranges of its own, which publishing does not read.
+            # Jobs that wait for their turn are in separate ranges, which publishing does not read.
             models.Index(
                 fields=["queue", "priority", "type", "in_turn", "run_at", "id"],
                 condition=Q(state="queued", published_at__isnull=True),
@@ -197,7 +197,7 @@ class Job(models.Model):
                 condition=Q(state="queued", published_at__isnull=True, interrupted=True),
                 name="job_front",
             ),
-            # Lists look for these (`esteira.search`): few jobs end badly or wait for later, and only they pay for it.
+            # For searches in lists (`esteira.search`): few jobs end badly or wait for later, so these are small.
             models.Index(
                 fields=["state", "created_at", "id"],
                 condition=Q(state__in=sorted(RETRYABLE)),
@@ -221,7 +221,7 @@ class Job(models.Model):
 
     @property
     def tries(self) -> int:
-        """How many of its `max_tries` the job has used, see `states.tries`."""
+        """The number of its `max_tries` that the job has used, see `states.tries`."""
         return tries(self.state, self.failures)
 
     @property
@@ -230,7 +230,7 @@ class Job(models.Model):
 
     @property
     def forgot_secrets(self) -> bool:
-        """Whether its secret parameters went when it ended, so that nobody can retry it."""
+        """Whether its secret parameters were removed at its end, so that it cannot be retried."""
         return self.secret_names is not None and self.state in ("succeeded", "cancelled", "expired")
 
     @property
@@ -239,7 +239,7 @@ class Job(models.Model):
 
     @property
     def broken(self) -> list[str]:
-        """Name the fields that hold what cannot be shown as it is stored; there are none in a sound database."""
+        """The names of fields whose stored values cannot be shown; an undamaged database has none."""
         return readable.broken(
             self,
             moments=_MOMENTS,
@@ -249,12 +249,12 @@ class Job(models.Model):
 
     @property
     def shown_state(self) -> str:
-        """The state as people see it, at the moment when the row was read."""
+        """The state as users see it, at the moment when the row was read."""
         return shown_state(self.state, failures=self.failures, run_at=self.run_at, now=self.db_now)
 
 
 class JobEvent(models.Model):
-    """An event of a job outside its usual course, or an action of an operator; append-only."""
+    """An event of a job: a failure, a rescue, or an operator's action; append-only."""
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
@@ -272,7 +272,7 @@ class JobEvent(models.Model):
 def newest_log(job: Job, most: int) -> list[tuple[int, str]]:
     """Return the last `most` characters of a job's log as (attempt, text), oldest attempt first.
 
-    It is read from its end: hundreds of attempts may have logged a MiB each.
+    The log is read from its end: hundreds of attempts may have logged a MiB each.
     """
     texts: dict[int, list[str]] = {}
     left = most
@@ -285,7 +285,7 @@ def newest_log(job: Job, most: int) -> list[tuple[int, str]]:
 
 
 class JobLog(models.Model):
-    """A piece of what an attempt logged; at most 1 MiB an attempt, cut and said."""
+    """A piece of an attempt's log; at most 1 MiB for an attempt, with a line that reports the cut."""
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="logs")

@@ -1,4 +1,4 @@
-"""What keeps the whole going: queues, workers, the keeper, answered requests, counts."""
+"""The tables of the running system: queues, workers, the keeper, answered requests, counts, backups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Queue(models.Model):
 
 
 class Worker(models.Model):
-    """A worker process as it announced itself; `types` are the job types that it can run."""
+    """A worker process, as it has registered itself; `types` are the job types that it can run."""
 
     name = models.TextField(primary_key=True)
     incarnation = models.TextField()
@@ -39,10 +39,10 @@ class Worker(models.Model):
 
 
 class Keeper(models.Model):
-    """One row: what became of the last turns, and until when rescues are held after the database was away.
+    """One row: the results of the last turns, and until when rescues are held after the database was unavailable.
 
-    `last_turn`: some keeper began a turn. `last_sweep`: every step of a turn went through. `failing`: what did not, by
-    keeper and step.
+    `last_turn`: a keeper began a turn. `last_sweep`: every step of a turn succeeded. `failing`: the steps that failed,
+    by keeper and step.
     """
 
     id = models.SmallIntegerField(primary_key=True)
@@ -117,7 +117,7 @@ class StatTotal(Counts):
 
 
 class Backup(models.Model):
-    """When a step of the backups last succeeded and last failed; written by the scripts that make them."""
+    """When a step of the backups last succeeded and last failed; written by the backup scripts."""
 
     step = models.TextField(primary_key=True)
     succeeded_at = models.DateTimeField(null=True)

@@ -1,4 +1,4 @@
-"""When what is submitted, and the ticks for which nothing was."""
+"""Schedules, the releases that declare them, and the ticks for which no job was submitted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from esteira.models.within import moments, spans
 
 
 class Schedule(models.Model):
-    """When to submit what. Declared in code (`origin` "code", "gone" once it is not any more) or an operator's own.
+    """A job to submit at certain times. `origin`: "code", "gone" (no longer declared in code) or "database" (operator).
 
-    `error` says why the last try to write its ticks failed, or what was wrong with them; after a failure the next try
-    is made at `retry_at`. `enabled` is the operator's word, and nobody else's.
+    `error` is why the last try to write its ticks failed, or a mistake found in them; after a failure the next try is
+    made at `retry_at`. Only an operator changes `enabled`.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -61,11 +61,13 @@ class Schedule(models.Model):
         return self.name
 
     def trouble(self, known_types: Collection[str]) -> str:
-        """Say why this schedule makes no jobs although it is switched on, or nothing."""
+        """Return why this schedule makes no jobs although it is enabled; empty if it makes them."""
         if not self.enabled:
             return ""
         if self.origin == "gone":
-            return "No code declares it any more; it rests until some does."
+            return (
+                "No code declares this schedule any more; it makes no jobs until a release declares it again."
+            )
         if self.error:
             tries = f" Tried {self.failures} times." if self.failures > 1 else ""
             return f"{self.error}{tries}"
@@ -73,7 +75,7 @@ class Schedule(models.Model):
 
 
 class Release(models.Model):
-    """The schedules that the code of some process declares. Releases are ordered by id: a later one is newer."""
+    """The schedules that the code of a process declares. Releases are ordered by id: a later one is newer."""
 
     id = models.BigAutoField(primary_key=True)
     fingerprint = models.TextField(unique=True)
@@ -85,10 +87,10 @@ class Release(models.Model):
 
 
 class ScheduleSkip(models.Model):
-    """A tick for which no job was made, and why."""
+    """A tick for which no job was made, with the reason."""
 
     id = models.BigAutoField(primary_key=True)
-    # Retention deletes them by their age, whether or not their schedule is still there.
+    # Retention deletes skips by their age, whether or not their schedule still exists.
     schedule = models.ForeignKey(Schedule, on_delete=models.DO_NOTHING, db_index=False, db_constraint=False)
     tick_at = models.DateTimeField(db_index=True)
     reason = models.CharField(max_length=16)

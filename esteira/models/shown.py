@@ -1,4 +1,4 @@
-"""Which jobs people see in a state: what `states.shown_state` says of one job, as a condition in SQL on the row `j`."""
+"""The rule of `states.shown_state` as conditions in SQL: which jobs users see in a state. The row is `j`."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ _STATES = {
 
 
 def in_state(name: str) -> str:
-    """Match the jobs that people see in this state, one of `SHOWN_STATES`; three of the names are one stored state."""
+    """Return a condition for the jobs that users see in this state; three of `SHOWN_STATES` are one stored state."""
     return _STATES.get(name) or f"(j.state = '{State(name)}')"

@@ -1,6 +1,6 @@
 """The bounds of `esteira.values.bounds` as conditions of CHECK constraints.
 
-They are comparisons only, because every write pays for them.
+They consist of comparisons only, because every write evaluates them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from esteira.values.bounds import END_OF_MOMENTS, FIRST_MOMENT, MOST_PROGRESS, T
 
 
 def moments(*fields: str) -> Q:
-    """Moments that Python can read in any time zone, or none; 'infinity' is no moment."""
+    """Allow moments that Python can read in any time zone, and null; 'infinity' is not allowed."""
     found = Q()
     for field in fields:
         found &= Q(**{f"{field}__gte": FIRST_MOMENT, f"{field}__lt": END_OF_MOMENTS})
@@ -19,7 +19,7 @@ def moments(*fields: str) -> Q:
 
 
 def spans(*fields: str, least: float = 0.0, most: float = TEN_YEARS_S) -> Q:
-    """Durations; PostgreSQL holds NaN for greater than any number, so it is none."""
+    """Allow durations; NaN is not allowed, because PostgreSQL sorts it above every number."""
     found = Q()
     for field in fields:
         found &= Q(**{f"{field}__gte": least, f"{field}__lte": most})

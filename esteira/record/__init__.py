@@ -1,27 +1,27 @@
-"""THE ONLY WRITER of job state: every statement that changes a job stands in this package.
+"""THE ONLY WRITER of job state: every statement that changes a job is in this package.
 
-Each is a compare-and-set (`UPDATE … WHERE state = … AND attempt = …`): one row changed, or you lost, and losing is
-normal. Statements work on lists; one job is a list of one. Lists lock their rows in id order first, so that two of
-them cannot deadlock. All times are the database's `clock_timestamp()`. The process may die before or after any
-statement here: each is one transaction, and what the next process needs is in the row.
+Each is a compare-and-set (`UPDATE … WHERE state = … AND attempt = …`): if it changes no row, another statement came
+first, which is normal. Statements work on lists; one job is a list of one. They lock their rows in the order of the ids
+first, so that two of them cannot deadlock. All times are the database's `clock_timestamp()`. The process may die before
+or after any statement here: each is one transaction, and the row contains everything that the next process needs.
 
 Each statement is one constant above the function that sends it, with named parameters. Parts that several statements
-share are here, and are put in when the module is loaded.
+share are in this module, and are inserted when the modules are imported.
 
 `insert` T1 T2 · `waiting` T2 · `claim` T3 T14 T15 · `finish` T4 T5 T6 T10 T12 · `rescue` T7 T8 T9 T10
 `operate` T11 T12 T13
-`uses` notes which files a job names, `telling` what a running attempt says of itself; both change no state
+`uses` notes which files a job names, `telling` stores a running attempt's start, progress and log; they change no state
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: Writes name rows by primary key, in ways that the planner cannot turn around. Comparing an expression, not the bare
-#: column, keeps it from walking the partial indexes on `state` instead, which on a freshly filled table costs 10 times
-#: as much. And every list is given as `id = ANY(…)`, beside a join if there is one: a join alone may begin with the
-#: whole table, if the planner last saw it empty, and that costs 1000 times as much.
-#: Instead of a join with a list, a row finds its values there by `AT`: a join would compare each with each other one.
+#: Writes select rows by primary key, in a form that leaves the planner no other choice. Comparing an expression, not
+#: the bare column, keeps it from using the partial indexes on `state` instead, which on a freshly filled table costs 10
+#: times as much. Every list is given as `id = ANY(…)`: a join alone may begin with the whole table, if the planner's
+#: statistics show it empty, and that costs 1000 times as much. A row finds its values in the lists by `AT`, because a
+#: join with a list beside `= ANY` compares each row with each other one.
 QUEUED = "(j.state || '') = 'queued'"
 RUNNING = "(j.state || '') = 'running'"
 
@@ -34,7 +34,7 @@ def array(values: Iterable[object]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-#: The rows that still run under these attempts, but for those that somebody locks.
+#: The rows that still run under these attempts, except those that another transaction locks.
 MINE = f"""locked AS MATERIALIZED (
   SELECT j.id FROM esteira_job j
   WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}] AND {RUNNING}
@@ -48,13 +48,13 @@ MINE_ALONE = f"""locked AS MATERIALIZED (
 #: The beginning of each statement that notes an event.
 NOTED = "INSERT INTO esteira_jobevent (job_id, at, kind, attempt, worker, by, detail)"
 
-#: What was claimed was due. Back in the queue it is due again at once, even if the clock has stepped back since; a rest
-#: stands in `hold_until`.
+#: A claimed job was due. Back in the queue it is due again at once, even if the clock has stepped back since; a pause
+#: is stored in `hold_until`.
 DUE_AGAIN = "least(j.run_at, clock_timestamp())"
 
 #: Ends that no process measures are counted by the statement that writes them: one row for each type, queue and state,
-#: with no run times. Put it behind `moved`, in statements that commit at once: the row is shared by all processes. That
-#: is why T11 does not count: it may stand in somebody's long transaction.
+#: without run times. It follows `moved`, in statements that commit at once, because all processes share the row. That
+#: is why T11 does not count: it may be part of a caller's long transaction.
 COUNTED = """counted AS (
   INSERT INTO esteira_stat AS s (minute, type, queue, state, n)
   SELECT date_trunc('minute', clock_timestamp()), type, queue, state, count(*)

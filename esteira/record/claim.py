@@ -1,7 +1,7 @@
-"""T3 claim, T14 refuse, T15 expire: from queued to running, or quietly back.
+"""T3 claim, T14 refuse, T15 expire: move a queued job to running, or leave it in the queue.
 
-A hint may be doubled, late or wrong; whatever the claim's guard does not like is simply not claimed. What is left
-of the hint is then put right: expired rows end, the others wait to be published.
+A hint may be a duplicate, late or wrong; a row that the claim's guard excludes is not claimed. The remaining rows of
+the hint are then corrected: expired ones end, the others wait to be published again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from esteira.db import ConnectionLost, Db
 from esteira.record import COUNTED, DUE_AGAIN, NOTED, QUEUED, RUNNING, array
 from esteira.states import State, tries
 
-#: How long a refused job rests before it is offered again.
+#: The pause before a refused job is published again.
 REFUSED_HOLD_S = 0.5
-#: Parameters that every worker refuses for this long fail the job.
+#: If every worker refuses the parameters for this long, the job fails.
 REFUSED_FOR_S = 600.0
-#: So many are expired by one statement.
+#: The largest number of jobs that one statement expires.
 EXPIRE_MOST = 1000
 
 
@@ -43,7 +43,7 @@ class Claimed(NamedTuple):
 
     @property
     def tries(self) -> int:
-        """Which try of the job this attempt is."""
+        """The number of the try that this attempt is."""
         return tries(State.RUNNING, self.failures)
 
 
@@ -68,18 +68,18 @@ RETURNING j.id, j.attempt, j.failures, j.max_failures, j.type, j.queue, j.params
 
 
 def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Claimed]:
-    """T3: take what is due among the hinted jobs, in the hint's order; put right what is not."""
+    """T3: claim the due jobs of a hint, in the hint's order; unpublish or expire the others."""
     asked = {"ids": array(ids), "worker": worker, "delivery": delivery, "batched": len(ids) > 1}
     try:
         rows = db.fetch(_CLAIM, asked)
     except UniqueViolation:
-        # Two jobs of one "in turn" schedule met; one runs, the other rests.
+        # Two jobs of one "in turn" schedule were claimed at the same time: one runs, the other waits.
         if len(ids) > 1:
             return [job for one in ids for job in claim(db, [one], worker=worker, delivery=delivery)]
         rows = []
     if len(rows) < len(ids):
         have = {row[0] for row in rows}
-        with suppress(*ConnectionLost):  # what is claimed must be run; the keeper finds the others
+        with suppress(*ConnectionLost):  # the claimed jobs must run; the keeper finds the others
             unpublish_unclaimed(db, [i for i in ids if i not in have])
     place = {one: n for n, one in enumerate(ids)}
     return [Claimed._make(row) for row in sorted(rows, key=lambda r: place[r[0]])]
@@ -107,9 +107,9 @@ SELECT 1 FROM moved
 
 
 def unpublish_unclaimed(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
-    """T14 and T15 for hinted rows that are not claimed: end what has expired, let the rest wait to be published.
+    """T14 and T15 for the rows of a hint that were not claimed: end the expired ones, unpublish the others.
 
-    Also for a type that this worker does not know (`hold_s` keeps it from coming straight back).
+    Also for a type that this worker does not know (`hold_s` delays the next hint).
     """
     return len(db.fetch(_SETTLE, {"ids": list(ids), "hold": float(hold_s)}))
 
@@ -146,8 +146,8 @@ RETURNING job_id
 def refuse(db: Db, jobs: Sequence[tuple[UUID, int, str]], *, worker: str) -> int:
     """T14 after the claim: this release's signature refuses the stored parameters (id, attempt, why).
 
-    The job rests and is offered again, because another release may know it; after ten minutes it fails and says so.
-    A check that took its time has been told as the start by then; but the function was not called, so that is undone.
+    The job is published again after a pause, because another release may accept it; after ten minutes it fails, with an
+    event. A long check may have been stored as the job's start; the function was not called, so the start is removed.
     """
     ids, attempts, reasons = zip(*jobs, strict=True)
     return len(
@@ -181,5 +181,5 @@ SELECT 1 FROM moved
 
 
 def expire(db: Db, *, after: float = -math.inf, until: float = math.inf, limit: int = EXPIRE_MOST) -> int:
-    """T15: end queued jobs whose time to start passed after one moment and not after another (seconds since 1970)."""
+    """T15: end queued jobs that expired after one moment and not after another (seconds since 1970)."""
     return len(db.fetch(_EXPIRE, {"after": after, "until": until, "limit": limit}))

@@ -1,9 +1,9 @@
-"""T4 extend, T5 succeed, T6 fail or retry, T10 hand back one's own: what the process that runs a job may write.
+"""T4 extend, T5 succeed, T6 fail or retry, T10 hand back own jobs: the writes of the process that runs a job.
 
-Every statement names the attempt, so a process whose lease was taken over changes nothing: that is the fence. Repeating
-`finish` after a lost connection is safe; a repeat that finds its own outcome recorded counts as recorded. `complete` is
-never repeated, because effects hang on it. All others pass over a row that somebody locks and say so, because whoever
-waited for it would let the leases of its neighbours end.
+Every statement names the attempt, so a process whose job was claimed again changes nothing: this is the fence. It is
+safe to repeat `finish` after a lost connection: a repeat that finds its own outcome recorded counts as recorded.
+`complete` is never repeated, because the job's effects depend on it. All other statements skip a row that another
+transaction locks, and report that: while a statement waited for the lock, the leases of the other jobs would end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from esteira.record.rescue import LONGEST_REST_S, MAX_SUSPICION, WORKER_LOST
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How one attempt ended. `kind`: succeeded, failed (may be tried again), given_up, cancelled.
+    """The outcome of one attempt. `kind`: succeeded, failed (may be tried again), given_up, cancelled.
 
     Offsets are seconds since the claim, measured by the process's monotonic clock.
     """
@@ -85,7 +85,7 @@ noted AS (
   FROM moved WHERE kind <> 'succeeded')
 SELECT id, next FROM moved
 """
-# A row that was waited for is in a new place, which this statement may not see yet.
+# After a wait for its lock, a row is in a new place, which this statement may not see yet.
 _FINISH_WAITING = _FINISH.replace(" SKIP LOCKED", "").replace(
     "j.ctid = locked.place", "j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])"
 )
@@ -94,8 +94,8 @@ _FINISH_WAITING = _FINISH.replace(" SKIP LOCKED", "").replace(
 def finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
     """T5, T6: record how attempts ended; return the recorded ids with the state each job is in now.
 
-    "running": somebody locks the row, so it is to be tried again. An id that is missing from the answer was refused:
-    another attempt owns the job. For ends without effects only, because a repeat counts as recorded.
+    "running": another transaction locks the row, so the write must be repeated. An id that is missing from the answer
+    was refused: another attempt owns the job. For outcomes without effects only, because a repeat counts as recorded.
     """
     done = _recorded(db, outcomes, _FINISH)
     missing = [o for o in outcomes if o.id not in done]
@@ -103,10 +103,10 @@ def finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
 
 
 def complete(db: Db, outcome: Outcome) -> bool:
-    """T5 for a completion with effects: the last statement of their transaction; False must roll it back.
+    """T5 for a completion with effects: the last statement of their transaction; after False, roll it back.
 
-    It is true only if this very statement moved the job: with a repeat, the effects of both would stay. So it waits
-    for a lock: there is no second time.
+    The answer is true only if this statement itself moved the job: after a repeat, the effects of both would remain. It
+    waits for a lock, because it cannot be repeated.
     """
     return outcome.id in _recorded(db, [outcome], _FINISH_WAITING)
 
@@ -158,7 +158,7 @@ WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}]
 
 
 def what_became(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
-    """Find the outcomes whose first commit went through although its answer was lost, and attempts that run still."""
+    """Find the outcomes that were committed although the answer was lost, and the attempts that still run."""
     named = _named([(o.id, o.attempt) for o in outcomes])
     rows = db.fetch(_WHAT_BECAME, {**named, "kinds": array(o.kind for o in outcomes)})
     return {row[0]: row[1] for row in rows}
@@ -173,9 +173,9 @@ RETURNING j.id, j.cancel_requested_at IS NOT NULL, j.cancel_force
 
 
 def extend(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, bool]]:
-    """T4: extend the leases of what I hold; return (cancel requested, by force) for each that is still mine.
+    """T4: extend the leases of own jobs; return (cancel requested, by force) for each that is still owned.
 
-    A locked row costs no other one its lease. It is passed over, and stays mine as long as it says so.
+    A locked row does not delay the extension of the others: it is skipped, and is owned as long as the row shows it.
     """
     rows = db.fetch(_EXTEND, _named(mine))
     extended = {row[0]: (row[1], row[2]) for row in rows}
@@ -190,9 +190,9 @@ WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}] AN
 
 
 def still_mine(db: Db, mine: Sequence[tuple[UUID, int]]) -> dict[UUID, tuple[bool, bool]]:
-    """Return the same for what runs under these attempts, whoever locks its row: who misses here has lost the job.
+    """Return the same for the jobs that run under these attempts, also if their rows are locked; others are lost.
 
-    It is asked by a statement of its own, after the one that passed the row over: the lock's owner may have moved it.
+    This needs a second statement, after the one that skipped the row: the owner of the lock may have moved the job.
     """
     rows = db.fetch(_STILL_MINE, _named(mine))
     return {row[0]: (row[1], row[2]) for row in rows}
@@ -216,9 +216,9 @@ SELECT 1 FROM moved
 
 
 def hand_back(db: Db, mine: Sequence[tuple[UUID, int]], *, solo: bool = False) -> int:
-    """T10 for one's own jobs: back to the queue, nothing counted; `solo` makes them run alone from now on.
+    """T10 for own jobs: move them back to the queue, and count nothing; with `solo` they run alone from now on.
 
-    Return how many it were. A row that somebody locks is passed over, and is to be tried again.
+    Return how many were moved. A row that another transaction locks is skipped, and must be handed back later.
     """
     if not mine:
         return 0
@@ -239,7 +239,7 @@ moved AS (
     hold_until = CASE WHEN NOT (cancelled OR dead) THEN clock_timestamp()
       + (0.5 + random() / 2) * least(power(2, j.suspicion), {LONGEST_REST_S}) * interval '1 second' END,
     error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', %(type)s::text,
-      'message', %(why)s::text || ' That is ' || (j.suspicion + {WORKER_LOST})
+      'message', %(why)s::text || ' The job now has ' || (j.suspicion + {WORKER_LOST})
         || ' points of suspicion. Retry it once the cause is found.') ELSE j.error END
   FROM locked WHERE j.id = locked.id AND j.id = %(id)s
   RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
@@ -255,8 +255,8 @@ SELECT state FROM moved
 def break_off(db: Db, job_id: UUID, attempt: int, cause: Break) -> str | None:
     """T10 for a started attempt that has no outcome: one point of suspicion; return the state that the job is in now.
 
-    It runs again after a moment, longer each time, and is dead at the sixth point. "running": somebody locks the row,
-    so it is to be tried again. None: the attempt is over by now.
+    The job runs again after a pause, longer each time, and is dead at the sixth point. "running": another transaction
+    locks the row, so the write must be repeated. None: the attempt has already ended.
     """
     rows = db.fetch(
         _BREAK_OFF,
@@ -282,7 +282,7 @@ RETURNING 1
 
 
 def kill(db: Db, job_id: UUID, attempt: int) -> bool:
-    """T12 by force: running -> cancelled, written by the process that then ends itself; False if the row is locked."""
+    """T12 by force: running -> cancelled, written by the process that then ends; False if the row is locked."""
     rows = db.fetch(_KILL, {"id": job_id, "attempt": attempt})
     return bool(rows)
 
@@ -293,5 +293,5 @@ def _named(mine: Sequence[tuple[UUID, int]]) -> dict[str, Any]:
 
 
 def _texts(texts: list[str | None]) -> list[str | None] | None:
-    """Return what most hints need: no text at all."""
+    """Return None if there is no text, as in most hints."""
     return texts if any(text is not None for text in texts) else None

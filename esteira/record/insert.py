@@ -1,7 +1,7 @@
 """T1 submit and T2 publish: the job row is the outbox entry.
 
-`published_at` set at the insert means that the submitter will send the hint after commit; if it dies first, the keeper
-finds the row published and its hint missing, and publishes again.
+If `published_at` is set by the insert, the submitter sends the hint after the commit. If it dies first, the keeper
+finds that the row is published but its hint is missing, and publishes it again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from esteira.record import QUEUED, uses
 log = logging.getLogger("esteira.record")
 
 SLICE = 1000
-#: What blames a row, not the server.
+#: Errors that a row causes, not the server.
 VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
 
 
@@ -49,17 +49,17 @@ class NewJob:
     by: str = ""
     account: str | None = None
     publish: bool = False
-    # For its hint: a new job neither died in a batch nor was interrupted.
+    # For the hint: the process of a new job did not die in a batch, and the job was not interrupted.
     solo: ClassVar[bool] = False
     front: ClassVar[bool] = False
 
     @property
     def secret_names(self) -> str | None:
-        """Which parameters go when the job ends, see the trigger of migration 0002; most types have none."""
+        """The parameters that are removed when the job ends (by a trigger of migration 0002); most types have none."""
         return ",".join(sorted(registry.secret_names(self.type))) or None
 
 
-# What is stored of a NewJob, and as what it travels.
+# The stored fields of a NewJob, each with the type of its SQL parameter.
 _COLUMNS = {
     "id": "uuid",
     "type": "text",
@@ -100,7 +100,7 @@ _NAMES = ", ".join(_COLUMNS)
 _INSERT_MANY = _INSERT.format(
     rows=f"unnest({', '.join(f'%({name})s::{t}[]' for name, t in _COLUMNS.items())})", names=_NAMES
 )
-# One row needs no arrays: a single submit waits for this statement, and it is planned in half the time.
+# One row needs no arrays: a single submit waits for this statement, which is planned in half the time.
 _INSERT_ONE = _INSERT.format(
     rows=f"(VALUES ({', '.join(f'%({name})s::{t}' for name, t in _COLUMNS.items())}))", names=_NAMES
 )
@@ -109,8 +109,8 @@ _INSERT_ONE = _INSERT.format(
 def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     """T1: store new jobs; return the stored ids, each with whether its hint is to be sent now.
 
-    Rows that meet a held unique key or an existing tick are left out. At most SLICE rows a call keep it one quick
-    statement; callers cut longer lists.
+    Rows with a unique key that another job holds, or with an existing tick, are left out. With at most SLICE rows in a
+    call, this is one quick statement; callers divide longer lists.
     """
     with_files = uses.naming_files(jobs)
     if not with_files:
@@ -140,7 +140,7 @@ def holder(db: Db, unique_key: str) -> UUID | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Published:
-    """A row that was marked published and now wants its hint."""
+    """A row that was marked published, and whose hint must be sent now."""
 
     id: UUID
     type: str
@@ -153,12 +153,12 @@ class Published:
     due_at: float
 
 
-# What bounds an index is read from the clock once: compared with the function itself, all that is for later is read.
+# The clock is read once, as the end of an index range: a comparison with the function itself would read all later rows.
 DUE = """f.run_at <= (SELECT clock_timestamp())
       AND (f.hold_until IS NULL OR f.hold_until <= clock_timestamp())
       AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())"""
 
-#: Marks those rows of `{next}` that nobody holds at the moment.
+#: Marks those rows of `{next}` that no other transaction locks.
 MARK = f"""
 WITH next AS ({{next}}),
 locked AS MATERIALIZED (
@@ -173,7 +173,7 @@ marked AS (
 SELECT * FROM marked
 """
 
-# What was interrupted has a small index of its own: it waits neither behind its own list nor behind the backlog.
+# Interrupted jobs have a small index of their own: they do not wait behind their list or behind the backlog.
 _NEXT_FRONT = f"""
   SELECT f.id FROM esteira_job f
   WHERE f.state = 'queued' AND f.published_at IS NULL AND f.interrupted AND NOT f.in_turn
@@ -182,14 +182,15 @@ _NEXT_FRONT = f"""
 """
 
 
-# For jobs in turn the planner is kept from other indexes, and from reading all of a schedule to sort it: a condition in
-# a coalesce() leads into no index, and counts as half true. By some statistics it would read a whole backlog otherwise.
+# For jobs in turn, the planner must not use other indexes, and must not read all jobs of a schedule to sort them: a
+# condition inside coalesce() matches no index, and the planner estimates that it is true for half of the rows. With
+# some statistics it would otherwise read a whole backlog.
 _SERVED = "coalesce(f.queue || ' ' || f.type = ANY(%(served)s::text[]), false)"
 _DUE_IN_TURN = DUE.replace(
     "f.run_at <= (SELECT clock_timestamp())", "coalesce(f.run_at <= clock_timestamp(), false)"
 )
-# A schedule whose jobs run in turn offers its oldest due one, and only while none of it is offered or runs: the others
-# wait where they cost nobody anything. What a deleted schedule left is bound to no turn any more.
+# A schedule whose jobs run in turn has its oldest due job published, and only while none of its jobs is published or
+# runs: the others wait without any cost. The jobs of a deleted schedule no longer run in turn.
 _NEXT_TURNS = f"""
   SELECT picked.id FROM esteira_schedule s
   CROSS JOIN LATERAL (
@@ -209,14 +210,14 @@ _NEXT_TURNS = f"""
 
 
 def publish_front(db: Db, *, queue: str, types: Sequence[str], limit: int) -> list[Published]:
-    """T2: mark the due jobs of a queue published whose last attempt was interrupted."""
+    """T2: mark the due jobs of a queue published if their last attempt was interrupted."""
     return mark(db, _NEXT_FRONT, {"queue": queue, "types": list(types), "limit": limit})
 
 
 def publish_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) -> list[Published]:
     """T2: mark the oldest due tick of each schedule that has none published or running; `served`: types by queue.
 
-    Two keepers at once may offer two of one schedule; the claim's guard lets one of them run.
+    Two keepers at once may publish two jobs of one schedule; the claim's guard lets only one of them run.
     """
     pairs = [f"{queue} {name}" for queue, types in served.items() for name in types]
     return mark(db, _NEXT_TURNS, {"served": pairs, "limit": limit})
@@ -230,7 +231,7 @@ def mark(db: Db, following: str, asked: Mapping[str, Any]) -> list[Published]:
 
 
 def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Published], set[UUID]]:
-    """Mark rows one by one; return as well those that the database will not have written: they fail alone."""
+    """Mark rows one by one; return also those that the database refuses to update, so that they fail alone."""
     found, refused = list[Row](), set[UUID]()
     for one in ids:
         try:
@@ -262,7 +263,7 @@ WHERE j.id = ANY(ARRAY(SELECT id FROM locked)) RETURNING 1"""
 
 
 def unpublish(db: Db, ids: Sequence[UUID | str], stamps: Sequence[datetime | str]) -> int:
-    """T2 undone: rows whose hint is missing wait to be published again, unless they moved since they were looked at."""
+    """Undo T2: rows whose hint is missing wait to be published again, unless they moved since they were read."""
     try:
         return len(db.fetch(_UNPUBLISH, {"ids": list(ids), "stamps": list(stamps)}))
     except VALUE_ERRORS as error:

@@ -1,4 +1,4 @@
-"""T11, T12 cancel and T13 retry: what people do to a job; each leaves an event with their name."""
+"""T11, T12 cancel and T13 retry: the actions of users on a job; each adds an event with the user's name."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ SELECT state FROM locked
 
 
 def retry(db: Db, job_id: UUID, *, by: str) -> str | None:
-    """T13: send an ended job back to the queue with a clean slate.
+    """T13: send an ended job back to the queue, with all its counts reset.
 
-    Return the state that it was in (queued again if that was failed, dead, cancelled or expired, see `forgot_secrets`
-    for the last two), None if there is no such job. Raises the driver's UniqueViolation if another job holds its unique
-    key by now. A job that runs in turn keeps its schedule only if that is still there: the lock makes its deletion come
-    before this, or find the job waiting.
+    Return the state that it was in (it is queued again if that was failed, dead, cancelled or expired, see
+    `forgot_secrets` for the last two), None if there is no such job. Raises the driver's UniqueViolation if another job
+    holds its unique key now. A job that runs in turn keeps its schedule only if the schedule still exists: by the lock,
+    a deletion of the schedule is either complete before this statement, or finds the job waiting.
     """
     with db.transaction():
         db.fetch("SELECT set_config('esteira.transition', 'T13', true)")
@@ -76,6 +76,6 @@ AND state IN ('succeeded', 'cancelled', 'expired')
 
 
 def forgot_secrets(db: Db, job_id: UUID) -> bool:
-    """Whether a job has ended so that its secret parameters went with it; nobody can retry that."""
+    """Return whether the end of a job removed its secret parameters; such a job cannot be retried."""
     rows = db.fetch(_FORGOT_SECRETS, {"id": job_id})
     return bool(rows)

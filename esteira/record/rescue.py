@@ -1,10 +1,10 @@
-"""T7, T8, T9, T10: jobs whose process is gone, or must go, return to the queue.
+"""T7, T8, T9, T10: move jobs back to the queue if their process is gone, or must end.
 
-What died with others in a batch is suspected of nothing and runs alone from then on; what died alone gathers
-suspicion, and at six it is dead: three lost pool processes (+2, the culprit is certain) or six lost workers (+1, one
-of several suspects). Suspects of a lost worker rest for a random moment from the second time on: the culprit and its
-neighbours part, so that it dies alone. A stop counts nothing, nor does a pool process that was ended on
-purpose. Whoever comes second finds the job no longer running and changes nothing.
+A job whose process died during a batch gets no points of suspicion, and runs alone from then on. A job that ran alone
+gets points, and is dead at six: after three lost pool processes (+2, the job is the certain cause) or six lost workers
+(+1, one of several suspects). From the second time on, the suspects of a lost worker wait for a random time, so that
+they run apart, and the cause is found alone. A stop counts nothing, nor does a pool process that was ended on purpose.
+A second process that rescues the same job finds it no longer running, and changes nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MAX_SUSPICION = 6
 PROCESS_LOST, WORKER_LOST, DRAINED = 2, 1, 0
 LONGEST_REST_S = 30.0
 MOST = 1000
-#: A worker that starts or goes looks so long for jobs of its name; the leases of what it does not find end.
+#: How long a worker that starts or stops searches for jobs of its name; the leases of all others end by themselves.
 PATIENCE_S = 1.0
 
-# Two ways to what runs: by key, and in a stretch of time by the index of claims.
+# Two ways to find running jobs: by key, and in a range of time by the index of claims.
 _BY_KEY = f"{RUNNING} AND j.id = ANY(%(ids)s::uuid[])"
 _CLAIMED = """j.state = 'running' AND j.claimed_at > to_timestamp(%(after)s::float8)
   AND j.claimed_at <= to_timestamp(%(until)s::float8)"""
@@ -49,8 +49,8 @@ moved AS (
     hold_until = CASE WHEN %(part)s AND j.suspicion > 0 AND NOT (cancelled OR dead) THEN clock_timestamp()
       + random() * least(power(2, j.suspicion), %(longest_rest)s) * interval '1 second' END,
     error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', 'ProcessLost',
-      'message', 'The process that ran this job ended without a word, ' || (j.suspicion + %(count)s)
-        || ' points of suspicion; it may use too much memory or crash. Retry it once the cause is found.')
+      'message', 'The process that ran this job ended unexpectedly; the job now has ' || (j.suspicion + %(count)s)
+        || ' points of suspicion. It may use too much memory or crash. Retry it once the cause is found.')
       ELSE j.error END
   FROM locked WHERE j.id = locked.id AND j.id = ANY(ARRAY(SELECT id FROM locked))
   RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
@@ -62,7 +62,7 @@ noted AS (
 SELECT id, state FROM moved
 """
 
-#: A worker may have had another name when a job began; an incarnation is one process's for ever.
+#: A worker may have had another name when a job began; an incarnation belongs to one process only.
 _OF_INCARNATION = "right(j.worker, char_length(%(suffix)s)) = %(suffix)s"
 
 
@@ -79,12 +79,12 @@ def _rescue(db: Db, which: str, *, count: int, reason: str, **params: Any) -> di
 
 
 def process_lost(db: Db, delivery: str, ids: Sequence[UUID] | None = None) -> dict[UUID, str]:
-    """T7: the pool process that ran this delivery is gone; `ids` are the jobs of its hint, among which to look."""
+    """T7: the pool process that ran this delivery is gone; `ids` are the jobs of its hint; only they are searched."""
     return _of_delivery(db, delivery, ids, count=PROCESS_LOST, reason="process lost")
 
 
 _AT = "coalesce(%(at)s::timestamptz, clock_timestamp())"
-# A lease that ends so late was given before the clock stepped back, and nobody extended it since.
+# A lease that ends so late was given before the clock stepped back, and was not extended since.
 _ENDED = f"""j.lease_s <= %(longest)s::float8 AND (j.lease_until < {_AT}
   OR j.lease_until > {_AT} + (j.lease_s + greatest(j.lease_s / 2, %(slack)s::float8)) * interval '1 second')"""
 
@@ -97,10 +97,10 @@ def leases_ended(
     longest_lease_s: float = math.inf,
     slack_s: float = 0,
 ) -> dict[UUID, str]:
-    """T8: nobody extended these leases, judged at the moment and up to the length that `esteira.keeper.hold` allows.
+    """T8: rescue jobs whose leases ended, at the moment and up to the lease length that `esteira.keeper.hold` allows.
 
-    `ids` are jobs among which to look; without them, all that runs is read. `slack_s`: a step of the clock that is no
-    longer than this went unnoticed.
+    Only `ids` are searched; without them, all running jobs. `slack_s`: a step of the clock up to this length may have
+    been missed.
     """
     asked: dict[str, Any] = {"at": at, "longest": longest_lease_s, "slack": slack_s}
     if ids is None:
@@ -111,42 +111,42 @@ def leases_ended(
 
 
 def leases(db: Db, ids: Sequence[UUID]) -> dict[UUID, float]:
-    """Return which of these jobs run, and when to look at them again: when the lease ends."""
+    """Return which of these jobs run, each with the time of the next check: the end of its lease."""
     rows = db.fetch(f"{_LEASES} WHERE {_BY_KEY}", {"ids": list(ids)})
     return {row[0]: row[1] for row in rows}
 
 
 def claimed(db: Db, after: float, until: float) -> dict[UUID, float]:
-    """Return the same for the jobs that were claimed after one moment and not after another, and run still."""
+    """Return the same for the jobs that were claimed after one moment and not after another, and still run."""
     rows = db.fetch(f"{_LEASES} WHERE {_CLAIMED}", {"after": after, "until": until})
     return {row[0]: row[1] for row in rows}
 
 
 def could_extend(db: Db) -> None:
-    """Ask for the lock that a lease's extension takes, and change nothing; raises what it would meet."""
+    """Take the lock that the extension of a lease needs, and change nothing; raises the error that it would get."""
     db.fetch("UPDATE esteira_job j SET lease_until = j.lease_until WHERE false")
 
 
-# One that ends too late is looked at in each turn, until it can be judged.
+# A lease that ends too late is read in each turn, until it can be decided.
 _LEASES = """SELECT j.id, extract(epoch FROM CASE
   WHEN j.lease_until > clock_timestamp() + 1.5 * j.lease_s * interval '1 second' THEN clock_timestamp()
   ELSE j.lease_until END)::float8 FROM esteira_job j"""
 
 
 def worker_restarted(db: Db, *, incarnation: str) -> dict[UUID, str]:
-    """T9: jobs of an earlier incarnation of this worker, whose process is known to be gone."""
+    """T9: rescue jobs of an earlier incarnation of this worker, whose process is known to be gone."""
     which, suffix = _OF_INCARNATION, f"/{incarnation}"
     return _of_worker(db, which, count=WORKER_LOST, reason="worker restarted", suffix=suffix)
 
 
 def drained(db: Db, *, me: str) -> dict[UUID, str]:
-    """T10: this worker must go before its jobs are done; nothing is counted."""
+    """T10: hand back the jobs of this worker, which must stop before they have ended; nothing is counted."""
     suffix = f"/{me.rpartition('/')[2]}"
     return _of_worker(db, _OF_INCARNATION, count=DRAINED, reason="drained", suffix=suffix)
 
 
 def process_ended(db: Db, delivery: str, ids: Sequence[UUID] | None = None) -> dict[UUID, str]:
-    """T10: somebody ended the pool process that ran this delivery on purpose; nothing is counted."""
+    """T10: hand back the jobs of a delivery whose pool process was ended on purpose; nothing is counted."""
     return _of_delivery(db, delivery, ids, count=DRAINED, reason="process ended")
 
 
@@ -157,7 +157,7 @@ def _of_delivery(db: Db, delivery: str, ids: Sequence[UUID] | None, **params: An
 
 
 def _of_worker(db: Db, which: str, **params: Any) -> dict[UUID, str]:
-    """Look for a worker's jobs, the latest claims first, because below them may lie what a million jobs left."""
+    """Search for a worker's jobs, latest claims first: the index may contain a million dead entries before them."""
     rescued: dict[UUID, str] = {}
 
     def visit(db: Db, after: float, until: float) -> bool:

@@ -1,6 +1,6 @@
-"""What a running attempt tells of itself without changing its state: its start, its progress, its log, a late end.
+"""Store facts of a running attempt without changing its state: its start, its progress, its log, a late result.
 
-A row that somebody locks is passed over, and told of the next time: see `finish`.
+A row that another transaction locks is skipped, and written the next time: see `finish`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FROM locked WHERE j.id = locked.id AND j.id = %(id)s RETURNING 1
 
 
 def start(db: Db, job_id: UUID, attempt: int, started_s: float) -> bool:
-    """Say that a claimed job has started, for one that is not over at once; False if its row is locked or lost."""
+    """Store the start of a claimed job that does not end at once; False if its row is locked or lost."""
     rows = db.fetch(_START, {"id": job_id, "attempt": attempt, "started": started_s})
     return bool(rows)
 
@@ -32,7 +32,7 @@ FROM locked WHERE j.id = locked.id AND j.id = %(id)s RETURNING 1
 
 
 def progress(db: Db, job_id: UUID, attempt: int, done: float, total: float | None, text: str) -> bool:
-    """Store how far an attempt is; False if its row is locked or lost."""
+    """Store the progress of an attempt; False if its row is locked or lost."""
     rows = db.fetch(_PROGRESS, {"id": job_id, "attempt": attempt, "done": done, "total": total, "text": text})
     return bool(rows)
 
@@ -62,9 +62,9 @@ JOIN free ON free.id = v.id RETURNING job_id
 
 
 def log_lines(db: Db, lines: Sequence[tuple[UUID, int, str]]) -> set[UUID]:
-    """Add pieces of log (job, attempt, text); they belong to the attempt, whoever owns the job.
+    """Add pieces of log (job, attempt, text); they belong to the attempt, even if another attempt owns the job.
 
-    Return the jobs whose rows are locked so strongly that nothing can refer to them: their pieces are not stored yet.
+    Return the jobs whose rows have a lock that blocks foreign keys: their pieces are not stored yet.
     """
     ids, attempts, texts = zip(*lines, strict=True)
     rows = db.fetch(_LOG_LINES, {"ids": list(ids), "attempts": list(attempts), "texts": list(texts)})
@@ -76,12 +76,12 @@ def log_lines(db: Db, lines: Sequence[tuple[UUID, int, str]]) -> set[UUID]:
 
 
 def state_of(db: Db, job_id: UUID, attempt: int) -> str:
-    """Return what became of an attempt: the job's state while it is the latest, else "somebody else's"."""
+    """Return the job's state if this attempt is its latest, else "another attempt's"."""
     rows = db.fetch(
         "SELECT state FROM esteira_job WHERE id = %(id)s AND attempt = %(attempt)s",
         {"id": job_id, "attempt": attempt},
     )
-    return str(rows[0][0]) if rows else "somebody else's"
+    return str(rows[0][0]) if rows else "another attempt's"
 
 
 _WAS_KILLED = """
@@ -93,6 +93,6 @@ SELECT 1 FROM esteira_job j WHERE j.id = %(id)s AND (
 
 
 def was_killed(db: Db, job_id: UUID, attempt: int) -> bool:
-    """Say whether an attempt was cancelled by force: by `kill`, even if the job was retried since, or by a rescue."""
+    """Return whether an attempt was cancelled by force: by `kill`, also if it was retried since, or by a rescue."""
     rows = db.fetch(_WAS_KILLED, {"id": job_id, "attempt": attempt})
     return bool(rows)

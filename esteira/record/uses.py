@@ -1,7 +1,7 @@
-"""Which files a job's parameters name: noted when the job is stored, so that retention spares them.
+"""Note the files that a job's parameters name when the job is stored, so that retention does not delete them.
 
-Every id in the parameters' text that is a file's counts, however deep it stands. To note one too many costs nothing but
-time until the file goes; only job types that declare a `FileRef` are looked at.
+Every file id in the text of the parameters counts, at any depth. One note too many only delays the deletion of the
+file. Only job types that declare a `FileRef` are searched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Stored(Protocol):
-    """What is looked at of a job."""
+    """The fields of a job that are read here."""
 
     @property
     def id(self) -> UUID: ...
@@ -29,7 +29,7 @@ class Stored(Protocol):
 
 
 def naming_files(jobs: Sequence[Stored]) -> list[Stored]:
-    """Return those of a type that takes files."""
+    """Return the jobs of types that take files."""
     types = {name for name in {job.type for job in jobs} if registry.takes_files(name)}
     return [job for job in jobs if job.type in types] if types else []
 
@@ -44,9 +44,9 @@ ON CONFLICT DO NOTHING
 
 
 def note(db: Db, jobs: Iterable[Stored]) -> None:
-    """Note the files that stored jobs name; belongs into the transaction that stores them.
+    """Note the files that stored jobs name; must be called in the transaction that stores the jobs.
 
-    The lock makes retention, which is about to remove such a file, come after this or find it noted.
+    The lock makes retention, if it is about to remove such a file, wait for this transaction or find the note.
     """
     pairs = [(job.id, UUID(found)) for job in jobs for found in set(_ID.findall(job.params))]
     if pairs:

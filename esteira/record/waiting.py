@@ -1,4 +1,4 @@
-"""T2 for the lists of a queue, and looks at what waits for it, between two moments of an index.
+"""T2 for the lists of a queue, and queries for its waiting jobs, between two moments in an index.
 
 `esteira.keeper.due` chooses the moments.
 """
@@ -28,7 +28,7 @@ _NEXT = f"""
   ORDER BY picked.priority, picked.run_at, picked.id LIMIT %(limit)s
 """
 
-# What was found and could not be locked comes as well: another keeper may be marking it, and it may stay behind.
+# Rows that could not be locked are returned as well: another keeper may be marking them, and may not finish.
 _PUBLISH_DUE = f"""{MARK.format(next=_NEXT)}
 UNION ALL
 SELECT n.id, NULL, NULL, n.priority, NULL, NULL, NULL, n.due_at FROM next n
@@ -48,7 +48,7 @@ CROSS JOIN LATERAL (
 GROUP BY p.priority
 """
 
-# Which of some lists has due jobs waiting: one look into the index for each type.
+# The lists, among some, that have due jobs waiting: one read of the index for each type.
 _BEHIND = f"""
 SELECT p.priority FROM unnest(%(priorities)s::smallint[], %(floors)s::float8[]) AS p(priority, floor)
 WHERE EXISTS (
@@ -63,12 +63,12 @@ WHERE EXISTS (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picked:
-    """A slice of what is due: what was marked, and what somebody held."""
+    """A slice of the due jobs: those that were marked, and those that another transaction locked."""
 
     published: list[Published]
-    #: For each list when the oldest of those jobs became due that somebody held: they may be due still.
+    #: For each list, when the oldest of the locked jobs became due: they may still be due.
     held: dict[int, float]
-    #: If as many were found as were asked for: the list that the slice ended in, and when its last job became due.
+    #: If the slice reached its limit: the list in which it ended, and when its last job became due.
     cut: tuple[int, float] | None
 
 
@@ -98,7 +98,7 @@ def _lists_of(
     floors: Sequence[float] | None = None,
     ceilings: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """Name lists of a queue, and for each from when to when what is read became due (seconds since 1970)."""
+    """Return parameters for lists of a queue, and for each the range of due times to read (seconds since 1970)."""
     return {
         "queue": queue,
         "types": list(types),
@@ -109,7 +109,7 @@ def _lists_of(
 
 
 def due(db: Db, *, limit: int, **which: Any) -> list[UUID]:
-    """Return what `publish` would mark."""
+    """Return the jobs that `publish_due` would mark."""
     return [row[0] for row in db.fetch(_NEXT, {**_lists_of(**which), "limit": limit})]
 
 
@@ -119,10 +119,10 @@ def oldest(db: Db, **which: Any) -> dict[int, float]:
 
 
 def publish_these(db: Db, ids: Sequence[UUID]) -> list[Published]:
-    """T2: mark jobs published that were due a moment ago, unless they moved since."""
+    """T2: mark jobs published that were due at the last look, unless they moved since."""
     return mark(db, "SELECT unnest(%(ids)s::uuid[]) AS id", {"ids": list(ids)}) if ids else []
 
 
 def behind(db: Db, **which: Any) -> list[int]:
-    """Return the priorities of a queue with due jobs that wait to be published."""
+    """Return the priorities of a queue for which due jobs wait to be published."""
     return [row[0] for row in db.fetch(_BEHIND, _lists_of(**which))]

@@ -1,8 +1,8 @@
-"""One attempt, from its start to its outcome: run what belongs to the job, and judge what came of it.
+"""One attempt, from its start to its outcome: run the job's code, and decide how the attempt ended.
 
-Whatever the job's code may raise, `outcome_of` returns: an outcome, a break if the outcome is unknown, or None if there
-is nothing left to record, because a completion or a refusal did so already or because another attempt owns the job. It
-raises only a stop of the process and errors of the core. If the process dies here, the lease ends.
+`outcome_of` returns even if the job's code raises. It returns an outcome, a break if the outcome is unknown, or None if
+nothing is left to record: a completion or a refusal has recorded it already, or another attempt owns the job. It raises
+only a stop of the process and errors of the core. If the process dies here, the lease ends.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Attempts:
         self._between, self._recorded = between, recorded
 
     def outcome_of(self, held: Held) -> Ending | None:
-        """Run a job that was taken, and return how its attempt ended."""
+        """Run a job that this process has taken, and return how its attempt ended."""
         if held.cancelled:
             return cancelled(held, ended=time.monotonic())
         held.connected = is_connected()
@@ -58,11 +58,11 @@ class Attempts:
             return self._refused(held, refusal)
         except OutcomeUnknown as error:
             return _unknown(error.__cause__ or error)
-        except BaseException as raised:  # SystemExit too: a job must not take its process along
+        except BaseException as raised:  # SystemExit too: a job must not end its process
             return self._raised(held, raised, time.monotonic())
 
     def _raised(self, held: Held, error: BaseException, ended: float) -> Ending | None:
-        """Judge what the job's code raised; the order matters, because one error may look like another."""
+        """Decide by the error that the job's code raised; the order matters: an error may belong to two classes."""
         if held.phase is Phase.LOST and is_a(error, LeaseLost):
             return self._lost(held)
         if not is_a(error, Cancelled):
@@ -94,16 +94,16 @@ class Attempts:
         return outcome
 
     def _lost(self, held: Held) -> Ending | None:
-        log.warning("refused: attempt %s of job %s stops, another one owns it", held.job.attempt, held.job.id)
-        with suppress(*ConnectionLost):  # the log has told it
+        log.warning(
+            "refused: attempt %s of job %s stops, another attempt owns it", held.job.attempt, held.job.id
+        )
+        with suppress(*ConnectionLost):  # the log line above is enough
             late_result(self._core, *held.mine, "lease lost")
         return None
 
     def _refused(self, held: Held, refusal: Refused) -> Ending | None:
         why = held.scrub(refusal.why) if held.scrub else refusal.why
-        log.warning(
-            "job %s (%s): its parameters are refused by this release: %s", held.job.id, held.job.type, why
-        )
+        log.warning("job %s (%s): this release refuses its parameters: %s", held.job.id, held.job.type, why)
         until_answered(
             lambda: refuse(self._core, [(*held.mine, why)], worker=self._worker),
             waits="a refusal waits to be written",
@@ -112,7 +112,7 @@ class Attempts:
 
 
 def _cause_of_loss(held: Held, error: BaseException) -> BaseException | None:
-    """Return the error by which the job's connection was lost, unless the job says on purpose what is to happen."""
+    """Return the error that lost the job's connection; None if there was none, or if the job chose its outcome."""
     if is_a(error, *SAID_ON_PURPOSE):
         return None
     return lost_connection(
@@ -124,6 +124,6 @@ def _cause_of_loss(held: Held, error: BaseException) -> BaseException | None:
 
 
 def _unknown(cause: BaseException) -> Break:
-    """Break the attempt off: only the row knows what became of its completion, or its connection was lost."""
+    """Break the attempt off: its connection was lost, or only the row shows whether its completion was committed."""
     sessions.close()
     return connection_lost(cause)

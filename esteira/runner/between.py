@@ -1,12 +1,12 @@
-"""What one job leaves to the next in its process: nothing that can be undone, and otherwise there is no next job.
+"""Restore a pool process between two jobs: undo each change of the first, or let no other job run in the process.
 
-Jobs run one after the other in one process, so whatever a job changes there, the next one meets: a session of the
-database, the working directory, a signal's handler, the log's. Each job runs in a context of its own, which covers
-Django's language and time zone; after each, everything listed here is compared with how it was when the hint began.
-What differs is put back; if it cannot be, `spoiled` says why, and the process is replaced. Python's audit events tell
-of changes that would cost a system call to look for. If the process dies here, nothing is lost with it.
+Jobs run one after the other in one process, so a change that one job makes affects the next: to a database session, the
+working directory, a signal handler, the logging setup. Each job runs in a context of its own, which covers Django's
+language and time zone. After each job, everything in this module is compared with its state at the start of the hint,
+and differences are undone. If that fails, `spoiled` contains the reason, and the process is replaced. Python's audit
+events report changes that would otherwise cost a system call to detect. If the process dies here, nothing is lost.
 
-What a library keeps in its own modules stays as a job has left it, and so do threads and other processes.
+A library's own state, threads and other processes stay as a job has left them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SIGNALS = (
 )
 TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 LIMITS = tuple(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
-#: A file of this number or the next ones is no job's, unless it opens as many.
+#: A descriptor with this number or a following one is not a job's, unless the job opens that many.
 CANARY_FROM = 500
 
 _happened: set[str] = set()
@@ -66,11 +66,11 @@ class Between:
     def __init__(self, logs: Logs, interrupt: Interrupt) -> None:
         self._logs, self._interrupt = logs, interrupt
         self.spoiled = ""
-        #: A job has closed descriptors that were not its own: neither Celery nor the database can be reached over ours.
+        #: A job has closed descriptors that were not its own: Celery and the database can no longer be reached.
         self.is_cut_off = False
 
     def install(self) -> None:
-        """Take down what belongs to the process; it must have been set up by now."""
+        """Record the state of the process; its setup must be complete by now."""
         sys.addaudithook(_note)
         self._mask = tuple(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
         self._umask = os.umask(0o22)
@@ -84,10 +84,10 @@ class Between:
         self._logs.install()
 
     def begin(self) -> None:
-        """Take down what each job of a hint is to meet; if that cannot be read, there is no next job here either."""
+        """Record the state in which each job of a hint starts; if it cannot be read, no other job runs here."""
         try:
             self._begin()
-        except Exception as error:  # whatever it is, what was claimed must go back
+        except Exception as error:  # after any error, the claimed jobs must be handed back
             self._spoil(error)
 
     def _begin(self) -> None:
@@ -107,11 +107,11 @@ class Between:
                 self._context.run(variable.set, value)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call everything that belongs to one job in a context of its own; a child that it forks does not come back."""
+        """Call all code of one job in a context of its own; a child that it forks does not return from here."""
         return self._context.copy().run(guarded, function, *arguments)
 
     def settle(self) -> None:
-        """Put back what a job has changed."""
+        """Undo the changes that a job has made."""
         try:
             sessions.settle()
             self._settle_signals()
@@ -126,7 +126,7 @@ class Between:
                 _settle_interpreter(self._interpreter, now)
             self._logs.settle()
             self._look_at_descriptors()
-        except Exception as error:  # whatever a job has broken, no other one may meet it
+        except Exception as error:  # after any error, no other job may run in this process
             self._spoil(error)
 
     def _spoil(self, error: Exception) -> None:
@@ -140,10 +140,10 @@ class Between:
             raise
 
     def _settle_signals(self) -> None:
-        self._interrupt.install()  # always: a handler that was set in C looks like ours from here
+        self._interrupt.install()  # always: Python cannot see a handler that was set in C
         if tuple(map(handler_of, SIGNALS)) != self._handlers:
             for number, handler in zip(SIGNALS, self._handlers, strict=True):
-                if handler is not None:  # it is not Python's, and cannot be set from here
+                if handler is not None:  # a handler that was set in C cannot be restored from Python
                     signal.signal(number, handler)
             for timer in TIMERS:
                 signal.setitimer(timer, 0)
@@ -151,10 +151,10 @@ class Between:
         _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _settle_noted(self) -> None:
-        """Put back what audit events have told of; what an administrator alone may put back raises."""
+        """Undo changes that audit events reported; raises if only an administrator may undo one."""
         if "os.chdir" in _happened:
             if self._directory is None:
-                raise FileNotFoundError("the folder that the worker was started in has been removed")
+                raise FileNotFoundError("the folder in which the worker was started has been removed")
             os.chdir(self._directory)
         if dict(os.environ) != self._environment:
             for name in set(os.environ) - set(self._environment):
@@ -168,7 +168,7 @@ class Between:
 
 
 def _folder() -> Path | None:
-    """Return the working directory; None if somebody has removed it, as a deploy may."""
+    """Return the working directory; None if it was removed, for example by a deployment."""
     try:
         return Path.cwd()
     except OSError:
@@ -202,7 +202,7 @@ def _set_threads_hook(hook: Any) -> None:
     threading.excepthook = hook
 
 
-#: One for each value of `_interpreter`.
+#: The function that restores each value of `_interpreter`, in the same order.
 _PUT: tuple[Callable[[Any], object], ...] = (
     *(
         lambda value, name=name: setattr(sys, name, value)

@@ -1,8 +1,8 @@
-"""Everything that runs code of a job type's: the check of its parameters, its function, its result.
+"""Run the code of a job type: the check of the parameters, the function, and the conversion of the result.
 
-Whatever that code raises leaves `called`, so that `esteira.runner.attempt` counts it: a check that breaks and a
-transaction that is left open fail the try, parameters that the signature refuses count nothing. If the process dies
-here, its lease ends.
+`called` lets all errors of that code pass, so that `esteira.runner.attempt` counts them. A check that raises an error
+and a transaction that is left open fail the try; parameters that the signature refuses use no try. If the process dies
+here, the lease ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger("esteira.runner")
 
 
 class Refused(BaseException):
-    """The stored parameters are not what this release's signature wants; the function was not called."""
+    """The signature in this release refuses the stored parameters; the function was not called."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -42,8 +42,8 @@ class Refused(BaseException):
 def called(held: Held, host: WorkerHost) -> Outcome | None:
     """Run an attempt and return its outcome; None if its completion has recorded it already.
 
-    Call it by `between.call`: hooks of a commit, a check of parameters and a generator that was returned are the job's
-    own code as well.
+    Call it through `between.call`: on_commit hooks, the check of parameters and a returned generator are code of the
+    job as well.
     """
     job_type = _known(held)
     context = Context(
@@ -59,12 +59,12 @@ def called(held: Held, host: WorkerHost) -> Outcome | None:
         if left := sessions.left_open():
             raise left
         return outcome
-    if not held.has_completed:  # the function swallowed what tells of it
+    if not held.has_completed:  # the function caught the error that reported it
         raise OutcomeUnknown from held.unsure
     if value is not None:
         log.info("job %s returned a value after its completion; it is not recorded", held.job.id)
     if left := sessions.left_open():
-        log.warning("job %s had completed, and then: %s", held.job.id, left)
+        log.warning("job %s had already completed when this was found: %s", held.job.id, left)
     return None
 
 
@@ -84,9 +84,11 @@ def _params(held: Held, job_type: JobType) -> Params:
             raise Refused(clean(why)) from None
     except SAID_ON_PURPOSE:
         raise
-    except Exception as error:  # a validator may raise anything, and a number may be longer than Python reads
+    except (
+        Exception
+    ) as error:  # a validator may raise anything, and Python refuses numbers with too many digits
         said = f"{spoken.name_of(error)}: {spoken.said(error)}"
-        raise BadParameters(f"The check of the stored parameters broke: {said}") from error
+        raise BadParameters(f"The check of the stored parameters raised an error: {said}") from error
 
 
 def _call(job_type: JobType, context: Context, params: Params) -> Any:
@@ -94,6 +96,6 @@ def _call(job_type: JobType, context: Context, params: Params) -> Any:
         return guarded(job_type.call, context, params)
     with (
         context.completing() as done
-    ):  # a child of the function's own leaves before it could complete anything
+    ):  # a child that the function forks ends before it could complete anything
         done.result = guarded(job_type.call, context, params)
     return None

@@ -1,10 +1,10 @@
-"""Write what a pool process has to tell: outcomes of attempts, jobs handed back, logs, progress, counts.
+"""Write what a pool process has collected: outcomes of attempts, jobs handed back, logs, progress, counts.
 
-Outcomes are written off the job's path: the heartbeat thread writes them while the next job runs, and the main thread
-writes the last ones before it takes another hint. Everything here may be repeated after a lost connection, because each
-write names its attempt. A value that the database refuses harms its own job only, and an outcome that cannot be written
-at all breaks its attempt off. What belongs to a row that somebody locks is kept for the next time, and holds up nothing
-else: nothing that ended is forgotten.
+A job does not wait for its outcome to be written: the heartbeat thread writes it while the next job runs, and the main
+thread writes the last ones before it takes another hint. Every write may be repeated after a lost connection, because
+it names its attempt. A value that the database refuses affects its own job only, and an outcome that cannot be written
+at all breaks its attempt off. If another transaction locks a job's row, the writes for that job are kept for the next
+time, and delay no others. No outcome is forgotten.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from esteira.stats import Stats
 
 log = logging.getLogger("esteira.runner")
 
-#: What `finish` says of an attempt whose row is locked: it is not over yet.
+#: The state that `finish` returns for an attempt whose row is locked: its outcome is not recorded yet.
 RUNNING = "running"
 
 
 class Completer:
-    """The one way from the held jobs to the database; calls of both threads take turns on the core's lock."""
+    """The only path from the held jobs to the database; calls of the two threads alternate by the core's lock."""
 
     def __init__(self, core: PrivateConnection, held_jobs: HeldJobs, stats: Stats) -> None:
         self._core, self._held_jobs, self._stats = core, held_jobs, stats
 
     def flush(self, *, running_too: bool = False) -> None:
-        """Write all that waits; raises one of `db.ConnectionLost`, and then nothing is forgotten.
+        """Write everything that waits; raises one of `db.ConnectionLost`, after which nothing is forgotten.
 
-        What belongs to a locked row waits afterwards still.
+        The writes for a locked row still wait afterwards.
         """
         with self._core.lock:
             pending = self._held_jobs.collect(running_too=running_too)
@@ -48,7 +48,7 @@ class Completer:
                 self._held_jobs.put_back(pending)
 
     def _write(self, pending: Pending) -> None:
-        """Logs before outcomes: a reader who sees that a job has ended sees its log."""
+        """Write logs before outcomes: a reader who sees that a job has ended also sees its log."""
         self._write_logs(pending)
         self._write_progress(pending)
         self._write_outcomes([held for held in pending.over if isinstance(held.outcome, Outcome)])
@@ -66,7 +66,7 @@ class Completer:
             locked = telling.log_lines(self._core, lines)
         except ConnectionLost:
             raise
-        except Exception as error:  # a log is not worth an outcome
+        except Exception as error:  # a log must not prevent an outcome
             log.error("pieces of log of %s jobs cannot be stored: %s", len(lines), error)
         pending.logs = [(held, text) for held, text in pending.logs if held.job.id in locked]
 
@@ -78,7 +78,7 @@ class Completer:
                     continue
             except ConnectionLost:
                 raise
-            except Exception as error:  # nor is progress
+            except Exception as error:  # nor must progress
                 log.error("the progress of job %s cannot be stored: %s", held.job.id, error)
             pending.progress.remove(told)
 
@@ -106,7 +106,7 @@ class Completer:
             return finish.finish(self._core, outcomes)
         except ConnectionLost:
             raise
-        except Exception as error:  # the driver's own kinds and those of encoding: whatever a value may cause
+        except Exception as error:  # a value may cause errors of the driver and of the encoding
             if len(outcomes) > 1:
                 states: dict[UUID, str] = {}
                 for one in outcomes:
@@ -121,29 +121,29 @@ class Completer:
         except ConnectionLost:
             raise
         except Exception as worse:
-            log.exception("job %s: not even its failure can be written", outcome.id)
+            log.exception("job %s: its failure cannot be written either", outcome.id)
             cause = Break(reason="its outcome cannot be written", type="Unwritable", message=_plain(worse))
             state = finish.break_off(self._core, outcome.id, outcome.attempt, cause)
             return {outcome.id: state} if state else {}
 
     def _break_off(self, held: Held, cause: Break) -> bool:
-        """Hand back a started attempt that has no outcome; False if its row is locked, and it must wait.
+        """Hand back a started attempt that has no outcome; False if its row is locked, and the attempt must wait.
 
-        Its own last transaction may lock it, until the server notices that it is over.
+        Its own last transaction may hold the lock, until the server notices that the connection is gone.
         """
         state = finish.break_off(self._core, *held.mine, cause)
         if state == RUNNING:
             return False
         if state is None and telling.state_of(self._core, *held.mine) == "succeeded":
-            log.info("job %s: %s, but its completion had gone through", held.job.id, cause.reason)
+            log.info("job %s: %s, but its completion had been committed", held.job.id, cause.reason)
             self._stats.add(held.job.type, held.job.queue, "succeeded", time.monotonic() - held.claimed)
             return True
         log.warning(
-            "job %s: %s (%s); it is %s",
+            "job %s: %s (%s); the job is now %s",
             held.job.id,
             cause.reason,
             cause.message,
-            state or "not ours any more",
+            state or "owned by another attempt",
         )
         return True
 
@@ -155,7 +155,7 @@ class Completer:
         """Count an outcome for the statistics, or warn that it came too late."""
         if state is None:
             log.warning(
-                "refused: attempt %s of job %s (%s) ended %s, but another attempt owns the job by now",
+                "refused: attempt %s of job %s (%s) ended as %s, but another attempt owns the job now",
                 held.job.attempt,
                 held.job.id,
                 held.job.type,

@@ -1,10 +1,10 @@
-"""The heartbeat of a pool process: one thread that keeps its leases, writes its outcomes and enforces its limits.
+"""The heartbeat of a pool process: one thread that extends its leases, writes its outcomes and enforces its limits.
 
-It beats every 50 ms while jobs are short or something waits to be written, slower while one long job runs, and rests
-while there is none. It uses the core's private connection only; a job's own transaction never meets it. While the
-database is away it tries again and again: nothing is forgotten, and the next beat finds the leases that are lost.
+It runs every 50 ms while jobs are short or something waits to be written, less often while one long job runs, and stops
+while there is no job. It uses only the core's private connection, so it never interferes with a job's own transaction.
+While the database is unavailable, it retries: nothing is forgotten, and the next heartbeat finds the lost leases.
 
-Each beat extends before it writes, so that nothing which has to wait costs a job its lease.
+Each heartbeat extends leases before it writes, so that no job loses its lease because a write has to wait.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from esteira.stats import Stats
 log = logging.getLogger("esteira.runner")
 
 BEAT_S, SLOW_BEAT_S = 0.05, 0.25
-#: What has not started this long after its hint was claimed goes back: a batch must not wait behind a long job.
+#: Jobs that have not started this long after the claim are handed back: a batch must not wait behind a long job.
 WAITING_MAX_S = 0.25
 STATS_S = 5.0
-#: While the database is away.
+#: The pause between two tries while the database is unavailable.
 AWAY_PAUSE_S = 0.5
 EXTENSIONS_PER_LEASE = 4
-#: So many waits for a lock fit into a lease: a wait for longer would keep the heartbeat from extending leases.
+#: How many waits for a lock fit into a lease: during a longer wait the heartbeat could not extend leases in time.
 LOCK_WAITS_PER_LEASE = 8
-#: A process that must go waits so long for what has ended and is locked by somebody.
+#: How long a process that must end waits for locked rows of jobs that have ended.
 LOCKED_PATIENCE_S = 30.0
 
 
 def lock_timeout_s() -> float:
-    """Return how long a statement of a pool process may wait for a lock, by the shortest lease of any type."""
+    """Return how long a statement of a pool process may wait for a lock; the shortest lease of any type decides."""
     leases = [settings.LEASE_SECONDS, *(job_type.lease_s for job_type in registry.all() if job_type.lease_s)]
     return float(min(leases)) / LOCK_WAITS_PER_LEASE
 
 
 class Heartbeat(threading.Thread):
-    """One per pool process, for all its life."""
+    """One per pool process, from its start to its end."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Heartbeat(threading.Thread):
         self._told_start: Held | None = None
 
     def beat(self) -> None:
-        """Say that there is work; costs nothing while the heartbeat thread runs anyway."""
+        """Wake the heartbeat thread because there is work; costs nothing while it is awake."""
         if self._resting:
             self._extended = time.monotonic()
             self._wake.set()
@@ -83,20 +83,19 @@ class Heartbeat(threading.Thread):
             try:
                 self._turn()
             except BUSY as error:
-                log.warning("somebody holds a lock (%s); trying again", type(error).__name__)
+                log.warning("another transaction holds a lock (%s); trying again", type(error).__name__)
                 time.sleep(SLOW_BEAT_S)
             except ConnectionLost as error:
-                log.warning("the database is away (%s); trying again", type(error).__name__)
+                log.warning("the database is unavailable (%s); trying again", type(error).__name__)
                 time.sleep(AWAY_PAUSE_S)
             except Exception:
-                log.exception("the heartbeat thread failed; it goes on")
+                log.exception("a turn of the heartbeat failed; the thread continues")
                 time.sleep(AWAY_PAUSE_S)
 
     def _pause(self) -> float | None:
-        """Seconds until the next beat; None is a rest until `beat`."""
-        self._resting = (
-            True  # before looking: a thread that brings work after the look sees it, and wakes this one
-        )
+        """Return the seconds until the next turn; None means to wait for a call of `beat`."""
+        # Set before the check: a thread that brings work after the check sees it, and wakes this one.
+        self._resting = True
         young = time.monotonic() - self._held_jobs.began < 1.0
         self._resting = not (young or self._held_jobs.busy())
         if self._resting:
@@ -151,7 +150,7 @@ class Heartbeat(threading.Thread):
             self._end_if_killed(running, now)
 
     def _warn(self, now: float) -> None:
-        """Raise inside the function; after its completion that ends it, and changes nothing else."""
+        """Raise an error inside the function; after its completion this ends the function and changes nothing else."""
         held = self._held_jobs.running
         if held and held is not self._warned and _over(held, now) >= 0:
             self._warned = held
@@ -160,15 +159,15 @@ class Heartbeat(threading.Thread):
             )
 
     def _limit(self, now: float) -> None:
-        """End a process whose job ignores its limit; one whose commit may be under way gets as much time again."""
+        """End a process whose job ignores its limit; if its commit may be in progress, wait twice as long before."""
         held = self._held_jobs.running
         if held and _over(held, now) >= HARD_AFTER_S * (2 if held.has_completed else 1):
             self._end_by_force(held, now)
 
     def _end_by_force(self, held: Held, now: float) -> None:
-        """A hard time limit is a failure of this job only: the others of its hint run elsewhere, alone.
+        """End the process at a hard time limit; only this job fails, the others of its hint run elsewhere, alone.
 
-        A job that has completed or lost its lease has no outcome to write; its process is ended all the same.
+        A job that has completed or lost its lease has no outcome to write; its process is ended nevertheless.
         """
         self._completer.flush(running_too=True)
         if self._others_wait(_over(held, now) - HARD_AFTER_S):
@@ -178,7 +177,7 @@ class Heartbeat(threading.Thread):
             outcome = timed_out(held, _over(held, now) + held.job.timeout_s)
             state = self._completer.record([outcome]).get(held.job.id)
         if state == "running" or (state is None and self._held_jobs.running is not held):
-            return  # its row is locked, or it has ended by itself meanwhile
+            return  # the row is locked, or the job has ended by itself meanwhile
         log.warning("job %s (%s) ignored its time limit; its process is ended", held.job.id, held.job.type)
         self._leave()
 
@@ -191,7 +190,7 @@ class Heartbeat(threading.Thread):
             self._leave()
 
     def _end_if_killed(self, held: Held, now: float) -> None:
-        """The answer to a forced cancel may have been lost, and others may have written it in our place."""
+        """End the process of a job cancelled by force, if the answer was lost or another process wrote the cancel."""
         if not telling.was_killed(self._core, *held.mine):
             return
         held.forced = held.forced or now
@@ -203,18 +202,18 @@ class Heartbeat(threading.Thread):
             self._leave()
 
     def _others_wait(self, since_s: float) -> bool:
-        """Whether the row of what has ended here is still locked: it is to be written before this process leaves."""
+        """Return whether outcomes still wait for locked rows: they are written before this process ends."""
         return self._held_jobs.pending() and since_s < LOCKED_PATIENCE_S
 
     def _leave(self) -> None:
         self._held_jobs.hand_back_waiting()
         over = self._held_jobs.collect(running_too=False).over
         waiting = [one.mine for one in over if isinstance(one.outcome, HandBack)]
-        with suppress(*ConnectionLost):  # then their leases end
+        with suppress(*ConnectionLost):  # without a database, their leases end
             finish.hand_back(self._core, waiting, solo=True)
         end_by_force()
 
 
 def _over(held: Held, now: float) -> float:
-    """Return by how many seconds a job has run longer than its time limit."""
+    """Return by how many seconds a job has exceeded its time limit."""
     return now - held.started - held.job.timeout_s if held.started is not None else -math.inf

@@ -1,7 +1,7 @@
-"""What one pool process holds: jobs that wait their turn, the one that runs, and outcomes not yet written.
+"""The jobs that one pool process holds: those that wait for their turn, the running one, and unwritten outcomes.
 
-The main thread takes and ends jobs; the heartbeat thread hands back, extends and writes. One lock keeps "take the next"
-and "hand back what has not started" apart. No database here.
+The main thread takes and ends jobs; the heartbeat thread hands back, extends and writes. One lock keeps a job from
+being taken and handed back at the same time. This module does not use the database.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from esteira.record.finish import Break, Outcome
 from esteira.runner.scrub import Scrub, scrubber
 
 T = TypeVar("T")
-#: Done, of how many, and a text.
+#: The amount done, the total, and a text.
 Progress = tuple[float, float | None, str]
 
-#: What an attempt may log, in bytes of UTF-8.
+#: The longest log of an attempt, in bytes of UTF-8.
 LOG_MAX = 1024 * 1024
 CUT = "\n[the rest was cut: an attempt keeps 1 MiB of its log]\n"
 
@@ -31,50 +31,52 @@ CUT = "\n[the rest was cut: an attempt keeps 1 MiB of its log]\n"
 class Phase(Enum):
     """How far a claimed job has come in this process."""
 
-    WAITING = "claimed; its turn has not come"
+    WAITING = "claimed, and not started yet"
     RUNNING = "its function runs"
-    COMPLETING = "its completion is written, and the commit is under way: it may have ended already"
-    DONE = "it is over: by a committed completion, after which its function may still run, or by its outcome"
+    COMPLETING = "its completion is written, and the commit is in progress: the job may have ended already"
+    DONE = (
+        "it has ended: by a committed completion, after which its function may still run, or by its outcome"
+    )
     LOST = "another attempt owns it; its function may still run"
 
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """The end of an attempt that counts nothing: it has not started, or its process was told to stop."""
+    """The end of an attempt that uses no try: it has not started, or its process had to stop."""
 
 
-#: How an attempt ends here, if it is left to the completer to write.
+#: How an attempt ends here, if the completer has to write it.
 Ending = Outcome | Break | HandBack
 
 
 @dataclass(eq=False, slots=True)
 class Held:
-    """A claimed job while this process has it. Times are the process's monotonic clock, for offsets only.
+    """A claimed job while this process holds it. Times are of the process's monotonic clock, for offsets only.
 
-    A completion changes `phase` without the lock, because it runs inside the function: a child that the job forks would
-    inherit the lock as the heartbeat holds it. That is safe: the heartbeat sets only LOST, after the server gave the
+    A completion changes `phase` without the lock, because it runs inside the function: a child that the job forks might
+    inherit the lock while the heartbeat holds it. That is safe: the heartbeat sets only LOST, after the server gave the
     job to another attempt, and then the server refuses the completion before COMPLETING.
     """
 
     job: Claimed
     claimed: float
     phase: Phase = Phase.WAITING
-    #: How it ended, until that is written.
+    #: How the attempt ended, until that is written.
     outcome: Ending | None = None
-    #: Somebody asked for a cancel, and since when by force: that may happen in any phase, and changes none by itself.
+    #: Whether a cancel was requested, and since when by force: both may happen in any phase, and do not change it.
     cancelled: bool = False
     forced: float | None = None
     has_files: bool = False
     started: float | None = None
-    #: What the job has said of its progress since that was taken: the last one counts.
+    #: The progress that the job has reported since it was last taken; only the last one is stored.
     progress: list[Progress] = field(default_factory=list)
     core_errors: tuple[BaseException, ...] = ()
     connected: bool = False
-    #: What left its completion in doubt; the function may have caught it, and run on.
+    #: The error after which it is unknown whether the completion was committed; the function may have caught it.
     unsure: BaseException | None = None
     log: list[str] = field(default_factory=list)
     log_bytes: int = 0
-    #: Takes the job's secrets out of what it says; None if it was given none.
+    #: Removes the job's secrets from its texts; None if it has no secrets.
     scrub: Scrub | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class Held:
 
     @property
     def has_completed(self) -> bool:
-        """Whether a completion has ended it, or may have: then nothing here writes its row."""
+        """Whether a completion has ended the job, or may have: then nothing here writes its row."""
         return self.phase in (Phase.COMPLETING, Phase.DONE)
 
     def start(self) -> None:
@@ -97,24 +99,24 @@ class Held:
         self.phase = Phase.COMPLETING
 
     def end_commit(self, *, committed: bool) -> None:
-        """Note how a completion went; one that was rolled back before its commit began has changed no phase."""
+        """Note how a completion ended; one that was rolled back before its commit began has not changed the phase."""
         if committed:
             self.phase = Phase.DONE
         elif self.phase is Phase.COMPLETING:
             self.phase = Phase.RUNNING
 
     def lose(self) -> None:
-        """Another attempt owns it, unless its own completion is why the server no longer counts it as running."""
+        """Note that another attempt owns the job, unless its own completion is why it no longer runs on the server."""
         if self.phase in (Phase.WAITING, Phase.RUNNING):
             self.phase = Phase.LOST
 
     def end_with(self, outcome: Ending | None) -> None:
-        """Keep the outcome for the completer; a completion has recorded its own already."""
+        """Keep the outcome for the completer, unless a completion has recorded it already."""
         self.outcome = None if self.has_completed else outcome
         self.phase = Phase.DONE
 
     def say(self, line: str) -> None:
-        """Keep a line of the log, up to 1 MiB an attempt; of the line that goes beyond it, its beginning."""
+        """Keep a line of the log, up to 1 MiB for an attempt; the line that exceeds this is cut."""
         room = LOG_MAX - self.log_bytes
         if room < 0:
             return
@@ -127,7 +129,7 @@ class Held:
         return "".join(_taken(self.log))
 
     def take_progress(self) -> Progress | None:
-        """Return what the job said last; None if it said nothing, or if its completion has fixed its progress."""
+        """Return the last reported progress; None if there is none, or if the completion has made it final."""
         if self.has_completed and self.outcome is None:
             return None
         told = _taken(self.progress)
@@ -135,7 +137,7 @@ class Held:
 
 
 def _taken(said: list[T]) -> list[T]:
-    """Take out what is there. The list stays the same one, because the job's thread may be adding to it."""
+    """Remove and return the items. The list stays the same object, because the job's thread may be adding to it."""
     there = said[:]
     del said[: len(there)]
     return there
@@ -143,7 +145,7 @@ def _taken(said: list[T]) -> list[T]:
 
 @dataclass(slots=True)
 class Pending:
-    """What is to be written now, taken out of the held jobs at once. What is written has no `outcome` any more."""
+    """Everything to write now, taken out of the held jobs together. A job whose outcome is written has no `outcome`."""
 
     over: list[Held]
     logs: list[tuple[Held, str]]
@@ -169,7 +171,7 @@ class HeldJobs:
             self._waiting.extend(Held(job, self.began, cancelled=job.cancelled) for job in claimed)
 
     def take(self) -> Held | None:
-        """Return the next job to run; it counts as started."""
+        """Return the next job to run, and mark it as started."""
         with self.lock:
             self.running = self._waiting.popleft() if self._waiting else None
             if self.running is not None:
@@ -177,7 +179,7 @@ class HeldJobs:
             return self.running
 
     def end(self, held: Held, outcome: Ending | None) -> None:
-        """The job that was taken is over; without an outcome there is nothing left to write but its log."""
+        """End the job that was taken; without an outcome, only its log is left to write."""
         with self.lock:
             self.running = None
             held.end_with(outcome)
@@ -185,7 +187,7 @@ class HeldJobs:
                 self._over.append(held)
 
     def hand_back_waiting(self) -> None:
-        """Nothing that has not started yet will start here."""
+        """Hand back all jobs that have not started yet."""
         with self.lock:
             for held in self._waiting:
                 held.end_with(HandBack())
@@ -193,20 +195,20 @@ class HeldJobs:
             self._waiting.clear()
 
     def lose(self, lost: Sequence[Held]) -> None:
-        """Other attempts own these jobs now: forget those that wait; the running one notices by itself."""
+        """Note that other attempts own these jobs now: forget those that wait; the running one notices by itself."""
         with self.lock:
             for held in lost:
                 held.lose()
             self._waiting = deque(held for held in self._waiting if held.phase is Phase.WAITING)
 
     def leased(self) -> list[Held]:
-        """Everything whose lease is ours to extend; a lost one that still runs included, whose row tells why."""
+        """Return the jobs whose leases are extended, and a lost one that still runs: its row contains the reason."""
         with self.lock:
             running = [self.running] if self.running and not self.running.has_completed else []
             return [*running, *self._waiting, *(held for held in self._over if held.outcome is not None)]
 
     def busy(self) -> bool:
-        """Whether anything waits, runs or is to be written; what runs after its completion has limits as well."""
+        """Return whether a job waits, runs or must be written; a function still has limits after its completion."""
         return bool(self.running is not None or self._waiting or self._over)
 
     def has_waiting(self) -> bool:
@@ -216,7 +218,7 @@ class HeldJobs:
         return bool(self._over)
 
     def collect(self, *, running_too: bool) -> Pending:
-        """Take out what is to be written; `running_too`: the running job's log and progress as well."""
+        """Take out everything that is to be written; `running_too`: the running job's log and progress as well."""
         with self.lock:
             over, self._over = self._over, []
             running = [self.running] if self.running and running_too else []
@@ -229,7 +231,7 @@ class HeldJobs:
             return Pending(over, logs, progress)
 
     def put_back(self, pending: Pending) -> None:
-        """What could not be written waits for the next time, before what came since."""
+        """Put back everything that could not be written, before what was added since; it is written the next time."""
         with self.lock:
             for held, text in pending.logs:
                 held.log.insert(0, text)

@@ -1,8 +1,8 @@
-"""Raise into a job's function from outside, and only there.
+"""Raise an error inside a job's function from another thread, and only there.
 
-A signal to the main thread is the one way to interrupt a blocking call. It may arrive at any bytecode, so a flag says
-whether the user's function is running; core work done on its behalf (a completion, a file's chunk) is shielded, and
-what came meanwhile is raised when the shield ends.
+Only a signal to the main thread can interrupt a blocking call. It may arrive at any bytecode, so a flag shows whether
+the user's function is running. Core work on its behalf (a completion, a file's chunk) is shielded: an error that is
+sent meanwhile is raised when the shield ends.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class Interrupt:
         self._shields = 0
 
     def install(self) -> None:
-        """Take the signal, also from a library that has taken it from us; cheap enough to do after every job."""
+        """Set the signal's handler, also if a library has replaced it; cheap enough to do after every job."""
         _signal.signal(SIGNAL, self._on_signal)
 
     def send(self, job: object, error: BaseException) -> None:
-        """Raise an error inside this job's function, if it still runs."""
+        """Raise an error inside this job's function, if the function still runs."""
         self._wanted = (job, error)
         signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
 
     @contextmanager
     def inside(self, job: object) -> Iterator[None]:
-        """Mark the user's function: here and nowhere else may an error be raised."""
+        """Mark the run of the user's function: an error may be raised only here."""
         self._inside, self._shields = job, 0
         try:
             yield
@@ -45,7 +45,7 @@ class Interrupt:
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """Hold errors back while core code runs on behalf of the function."""
+        """Delay errors while core code runs on behalf of the function."""
         self._shields += 1
         try:
             yield

@@ -1,6 +1,6 @@
-"""Keep what a job logs: whatever reaches Python's root logger from the job's own thread while it runs.
+"""Keep the log of a job: all records that reach Python's root logger from the job's own thread while it runs.
 
-A job may set up logging anew, and would silence all later jobs of its process; `Logs` puts it back.
+A job may configure logging again, and could so silence all later jobs of its process; `Logs` restores the setup.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from esteira.runner.held import HeldJobs
 from esteira.values.bounds import clean, shown
 
-#: The core's own words about a job are for the process's log.
+#: The core's own messages about a job belong to the process's log only.
 NOT_THE_JOB = (
     "esteira.runner",
     "esteira.broker",
@@ -35,16 +35,16 @@ class Capture(logging.Handler):
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
 
     def _without_secrets(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        """Make a record without secrets of the job that runs, for every handler, the process's own log included.
+        """Make a record without secrets of the running job, for every handler, including the process's own log.
 
-        Of any thread: a library may log in one of its own, and the process runs one job at a time.
+        This covers all threads: a library may log in its own thread, and the process runs one job at a time.
         """
         record = self._make(*args, **kwargs)
         held = self._held_jobs.running
         if held is not None and held.scrub is not None:
-            with suppress(Exception):  # what cannot be formatted is for the handlers to say
+            with suppress(Exception):  # the handlers report a record that cannot be formatted
                 said = record.getMessage()
-                if record.exc_info:  # a handler would format the error anew
+                if record.exc_info:  # else a handler would format the error again
                     said += "\n" + logging.Formatter().formatException(record.exc_info)
                 record.msg, record.args, record.exc_info = held.scrub(said), (), None
         return record
@@ -61,7 +61,7 @@ class Capture(logging.Handler):
     def _written(self, record: logging.LogRecord) -> str:
         try:
             return self.format(record)
-        except Exception:  # its arguments do not fit its message, or code of theirs raises
+        except Exception:  # its arguments do not match its message, or their own code raises an error
             plain = copy.copy(record)
             plain.msg, plain.args = _as_it_can_be(record), None
             return self.format(plain)
@@ -75,7 +75,7 @@ def _as_it_can_be(record: logging.LogRecord) -> str:
 
 
 class Logs:
-    """Python's logging as a hint finds it; what disables all loggers is seen by one that is nobody's."""
+    """Python's logging as it was at the start of a hint; an otherwise unused logger shows if all were disabled."""
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
@@ -83,11 +83,11 @@ class Logs:
         self._nobodys = logging.getLogger("esteira.nobodys")
 
     def install(self) -> None:
-        """Take down all loggers there are: too many to do it again for each hint."""
+        """Record the state of all loggers: there are too many to do this again for each hint."""
         self._loggers = {name: _state(one) for name, one in _loggers()}
 
     def begin(self) -> None:
-        """See to it that the next job has a log, and take down where else it goes."""
+        """Add the capture to the root logger, and record the state of logging."""
         if self._capture not in self._root.handlers:
             self._root.addHandler(self._capture)
         self._handlers = list(self._root.handlers)

@@ -1,8 +1,8 @@
-"""From what a job's function did to the outcome that is recorded: results, errors, retries.
+"""Make the outcome that is recorded from a function's result or error: results, errors, retries.
 
-An error's own class runs here (its text, its fields, its very name), and so does what it returned, and any of it may
-raise. Nothing of that leaves this module but as BadResult, as BrokenResult, or as what a function says on purpose by
-raising it (Retry, GiveUp, TimeLimitExceeded): every attempt gets its outcome.
+Code of the job runs here: the class of an error gives its text, its fields and even its name, and a result may contain
+a generator. All of it may raise errors. They leave this module only as BadResult, as BrokenResult, or as an error that
+a function raises to choose its outcome (Retry, GiveUp, TimeLimitExceeded), so every attempt gets an outcome.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from esteira.values.storable import merged_in_json
 RESULT_MAX = 256 * 1024
 MESSAGE_MAX, TRACEBACK_MAX, NAME_MAX = 4 * 1024, 16 * 1024, 200
 BACKOFF_MAX_S = 3600.0
-#: Where the core calls a job's function: no help to its author.
+#: The modules through which the core calls a job's function: their frames do not help the author of the job.
 CORE_FRAMES = tuple(
     f"/esteira/runner/{name}.py" for name in ("attempt", "between", "calling", "pool_process")
 )
 
 
 class BadParameters(Exception):
-    """The check of stored parameters broke: it neither accepted nor refused them."""
+    """The check of stored parameters raised an error: it neither accepted nor refused them."""
 
 
 class BadResult(Exception):
-    """What the function returned cannot be stored."""
+    """The value that the function returned cannot be stored."""
 
 
 class BrokenResult(Exception):
-    """What the function returned raised an error while it was read, as a generator can."""
+    """The value that the function returned raised an error while it was read, as a generator can."""
 
 
-#: Another try would meet these again: a file that is gone stays gone, one over the limit stays over it.
+#: Another try would fail again: a deleted file stays deleted, and a file over the limit stays over it.
 HOPELESS = (GiveUp, BadResult, NotFound, TooLarge, TransactionEnded)
-#: What a function says by raising them, it says wherever its code runs: in a check of its parameters, in its result.
+#: A function chooses its outcome by raising these, wherever its code runs: also in a check or in a result.
 SAID_ON_PURPOSE = (Retry, GiveUp, TimeLimitExceeded)
 
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
@@ -63,12 +63,12 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def succeeded(held: Held, value: Any, *, ended: float) -> Outcome:
-    """Make the outcome of a function that returned; raises BadResult, BrokenResult or what the function may raise."""
+    """Make the outcome of a function that returned; raises BadResult, BrokenResult or one of SAID_ON_PURPOSE."""
     return _outcome(held, "succeeded", ended, result=_result(value, held.scrub))
 
 
 def failed(held: Held, error: BaseException, *, ended: float) -> Outcome:
-    """Make the outcome of a function that raised: it is tried again if tries are left, unless it gave up."""
+    """Make the outcome of a function that raised an error: it is tried again if tries are left, unless it gave up."""
     kind = "given_up" if is_a(error, *HOPELESS) else "failed"
     return _outcome(
         held,
@@ -80,12 +80,12 @@ def failed(held: Held, error: BaseException, *, ended: float) -> Outcome:
 
 
 def cancelled(held: Held, *, ended: float) -> Outcome:
-    """Make the outcome of a job that was cancelled before it started, or that stopped when asked."""
+    """Make the outcome of a job that was cancelled before it started, or that stopped at a request to cancel."""
     return _outcome(held, "cancelled", ended)
 
 
 def timed_out(held: Held, ran_s: float) -> Outcome:
-    """Make the outcome of a job that ignored its time limit; its process is about to be ended."""
+    """Make the outcome of a job that ignored its time limit; its process will be ended."""
     error = TimeLimitExceeded(
         f"ended by force after {ran_s:.0f} s: it ignored its limit of {held.job.timeout_s:g} s"
     )
@@ -93,22 +93,22 @@ def timed_out(held: Held, ran_s: float) -> Outcome:
 
 
 def connection_lost(error: BaseException) -> Break:
-    """Make the end of an attempt that lost its connection to the database, so that its outcome is unknown."""
+    """Return why an attempt has no known outcome: it lost its connection to the database."""
     return Break(
         reason="connection lost",
         type="ConnectionLost",
-        message="This job lost its connection to the database while it ran, the last time by "
-        f"{name_of(error)}: {_short(error)}. If the database was healthy, the job cuts its own connection: "
+        message="This job lost its connection to the database while it ran, most recently with "
+        f"{name_of(error)}: {_short(error)}. If the database was healthy, the job causes the loss itself: "
         "by a query that crashes the server, or by a transaction that is idle for longer than the server allows.",
     )
 
 
 def core_failed(error: Exception) -> Break:
-    """Make the end of an attempt around which the core itself failed."""
+    """Return why an attempt has no outcome: the core itself failed."""
     return Break(
         reason="worker failed",
         type="CoreError",
-        message=f"The worker itself failed around this job: {name_of(error)}: {_short(error)}.",
+        message=f"The worker itself failed while it ran this job: {name_of(error)}: {_short(error)}.",
     )
 
 
@@ -117,17 +117,17 @@ def _short(error: BaseException) -> str:
 
 
 def backoff_s(base_s: float, failures: int) -> float:
-    """Return the pause before the next try: doubled with every failure, at most an hour, half to one and a half."""
+    """Return the pause before the next try: doubled with every failure, at most an hour, times 0.5 to 1.5."""
     return float(min(BACKOFF_MAX_S, base_s * 2 ** min(failures - 1, 40)) * random.uniform(0.5, 1.5))
 
 
 def is_a(error: BaseException, *classes: type[BaseException]) -> bool:
-    """Say whether an error is of a class; `isinstance` would ask the error itself, which may raise."""
+    """Return whether an error has one of these classes; `isinstance` would run code of the error, which may raise."""
     return issubclass(type(error), classes)
 
 
 def told(error: BaseException, scrub: Scrub | None = None) -> dict[str, str]:
-    """Return what is kept of an error: kind, type, message and the traceback without core frames, and no secrets."""
+    """Return the stored form of an error: kind, type, message, and traceback without core frames; no secrets."""
     hide = scrub or str
     kind = next((kind for of, kind in _KINDS if is_a(error, of)), "exception")
     try:
@@ -138,7 +138,7 @@ def told(error: BaseException, scrub: Scrub | None = None) -> dict[str, str]:
             "traceback": "" if kind in ("retry", "given up") else hide(clean(_trace(error)))[-TRACEBACK_MAX:],
         }
     except BaseException:  # its class may raise anything, SystemExit too
-        message = "What was raised cannot be told: its own class raises errors when it is asked."
+        message = "The error cannot be described: its own class raises errors when its text is read."
         return {"kind": kind, "type": "Exception", "message": message, "traceback": ""}
 
 
@@ -146,13 +146,13 @@ def _trace(error: BaseException) -> str:
     try:
         frames = traceback.TracebackException.from_exception(error, compact=True)
         return "".join(line for line in frames.format() if not any(one in line for one in CORE_FRAMES))
-    except BaseException as worse:  # as above: the error's own code runs here
+    except BaseException as worse:  # as above: the code of the error's class runs here
         return f"(its traceback cannot be read: {name_of(worse)})"
 
 
 def _delay_s(held: Held, error: BaseException) -> float:
-    """Return a Retry's own pause, if it can be used: a class of its own may have set it past Retry's check."""
-    with suppress(BaseException):  # that class may raise anything when it is asked
+    """Return the pause that a Retry asks for, if it is valid: a subclass may have set it without Retry's check."""
+    with suppress(BaseException):  # a subclass may raise anything when its fields are read
         asked = getattr(error, "after", None) if is_a(error, Retry) else None
         if asked is not None:
             return pause_s(asked)
@@ -188,8 +188,8 @@ def _plain(value: Any) -> Any:
         plain = to_jsonable_python(value)
         if merged_in_json(value, plain):
             raise BadResult(
-                'The result has a dict with two keys that are one in JSON, such as 1 and "1"; make every key text, and '
-                "give each once."
+                'The result has a dict with two keys that are equal in JSON, such as 1 and "1"; make every key text, '
+                "and use each once."
             )
         return plain
     except (BadResult, *SAID_ON_PURPOSE):

@@ -1,4 +1,4 @@
-"""Wait for a database that is away: ask again after growing pauses, and say in the log what waits meanwhile."""
+"""Wait for an unavailable database: retry after growing pauses, and log which work waits meanwhile."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
 def until_answered(ask: Callable[[], T | None], *, waits: str, patience_s: float = math.inf) -> T | None:
-    """Ask until there is an answer, and return it; None if there is none in time.
+    """Call `ask` until it returns an answer, and return that; None if there is none in time.
 
-    A lost connection and a None are no answers. `waits` names what waits, for the log.
+    A lost connection and a None are not answers. `waits` names the waiting work, for the log.
     """
     started, pause = time.monotonic(), FIRST_PAUSE_S
     while True:
@@ -28,7 +28,7 @@ def until_answered(ask: Callable[[], T | None], *, waits: str, patience_s: float
             if (answer := ask()) is not None:
                 return answer
         except ConnectionLost as error:
-            log.warning("the database is away (%s); %s", type(error).__name__, waits)
+            log.warning("the database is unavailable (%s); %s", type(error).__name__, waits)
         if time.monotonic() - started > patience_s:
             return None
         time.sleep(pause)

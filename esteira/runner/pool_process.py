@@ -1,10 +1,10 @@
-"""A pool process as the system sees it: its signals, its parent, its group, and children that it did not mean to have.
+"""A pool process in the operating system: its signals, its parent, its group, and children that a job has forked.
 
-Whoever stops a worker may signal all its processes at once, as systemd does. A pool process that runs a hint refuses to
-be stopped so: its parent ends it when the drain is over, and its parent's death does at once. It leads a process group,
-so that what a job has started ends together with a process that is ended by force; what a job leaves running when it
-returns is left alone. A child that a job forks and that comes back into the core ends there: it has the parent's
-memory, but neither its threads nor the right to its connections.
+A service manager such as systemd may signal all processes of a worker at once. A pool process that runs a hint ignores
+such a stop: its parent ends it after the drain, and it ends at once if the parent dies. It leads a process group, so
+that a process that is ended by force takes the programs started by its job with it; programs that a job leaves running
+when it returns are left alone. A child that a job forks ends where it would return to the core: it has the parent's
+memory, but not its threads, and must not use its connections.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from billiard.common import terminate_handler_fired  # type: ignore[attr-defined
 T = TypeVar("T")
 
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-#: Celery's soft time limit, which hints do not have, raises at any line of the core as well.
+#: SIGUSR1 is Celery's soft time limit, which hints do not use: it would raise an error at any line of the core.
 REFUSED = (*STOPS, signal.SIGUSR1)
-#: With these codes billiard's handler of signals leaves a pool process that was told to stop.
+#: The exit codes of billiard's signal handler in a pool process that received a signal to stop.
 STOPPED = tuple(one - 256 for one in (*STOPS, signal.SIGINT))
 
 handler_of: Callable[[int], Any] = _signal.getsignal
 
 # A process has one parent, one set of signal handlers and one hook at a fork, and the system calls them without an
-# object: so their state is global. All other state of the runner is handed over.
+# object, so their state is global. All other state of the runner is passed as arguments.
 _parent: int | None = None
 _forked = _busy = _asked = False
 _before: dict[int, Any] = {}
@@ -41,17 +41,17 @@ _forgets: list[Callable[[], None]] = []
 
 
 class Leave(SystemExit):
-    """Ends a pool process in good order: its hint is over, and everything that it held is written or handed back."""
+    """Ends a pool process cleanly: its hint is finished, and all jobs that it held are written or handed back."""
 
 
 def remember_parent() -> None:
-    """Say that this process is the one whose pool processes end with it."""
+    """Store that this process is the parent: its pool processes end with it."""
     global _parent
     _parent = os.getpid()
 
 
 def own(forget: Callable[[], None]) -> None:
-    """Make this process the owner of what it opens; a forked child forgets all of it, by the callable too."""
+    """Make this process the owner of its connections; a forked child forgets them, also by calling `forget`."""
     global _forked
     if not _forgets:
         os.register_at_fork(after_in_child=_disinherit)
@@ -60,25 +60,25 @@ def own(forget: Callable[[], None]) -> None:
 
 
 def is_forked() -> bool:
-    """Whether this is a child that some job has forked."""
+    """Return whether this process is a child that a job has forked."""
     return _forked
 
 
 def lead_group() -> None:
-    """Begin a process group with this process."""
-    with suppress(OSError):  # a session's leader has one
+    """Make this process the leader of a new process group."""
+    with suppress(OSError):  # the leader of a session already leads a group
         os.setpgid(0, 0)
     end_if_orphaned()
 
 
 def end_if_orphaned() -> None:
-    """End with the parent also where the system does not see to it, and where it died before it could be watched."""
+    """End this process if its parent is gone, and the system has not ended it: the parent may have died early."""
     if _parent is not None and not _forked and os.getppid() != _parent:
         end_by_force()
 
 
 def end_by_force() -> NoReturn:
-    """End this process at once, and with it what its job has started."""
+    """End this process at once, together with the programs that its job has started."""
     pid = os.getpid()
     end_group(pid)
     os.kill(pid, signal.SIGKILL)
@@ -86,14 +86,14 @@ def end_by_force() -> NoReturn:
 
 
 def end_group(leader: int) -> None:
-    """End what is left of a group whose leader is, or was, a pool process."""
-    with suppress(OSError):  # it is empty, or the process leads none: then it has its parent's
+    """End the remaining processes of a group whose leader is, or was, a pool process."""
+    with suppress(OSError):  # the group is empty, or the process is in its parent's group
         os.killpg(leader, signal.SIGKILL)
 
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Refuse to be stopped in this block; a process that was asked to meanwhile leaves in good order afterwards."""
+    """Ignore signals to stop inside this block; a process that received one ends cleanly afterwards."""
     global _busy, _asked
     _guard_signals()
     _busy = True
@@ -107,10 +107,10 @@ def busy() -> Iterator[None]:
 
 
 def leave_if_told(error: BaseException) -> None:
-    """Let a signal that ends this process end it: what it raised inside the job is not the job's failure.
+    """End this process if a signal raised the error inside the job: such an error is not the job's failure.
 
-    A stop is raised on, and what is held goes back. Any other signal (a limit of processor time, an alarm that nobody
-    handles) is as good as a crash, and counts as one: it may come back whenever this job runs.
+    After a signal to stop, the error is raised again, and the held jobs are handed back. Any other signal (a limit of
+    processor time, an unhandled alarm) counts as a crash: it may occur again whenever this job runs.
     """
     if not terminate_handler_fired():
         return
@@ -120,7 +120,7 @@ def leave_if_told(error: BaseException) -> None:
 
 
 def leave_if_forked(error: BaseException | None = None) -> None:
-    """End a child of a job's at the place where its function would return to the core."""
+    """End a child that a job has forked, at the place where it would return to the core."""
     if not _forked:
         return
     code = 0 if error is None else 1
@@ -129,13 +129,13 @@ def leave_if_forked(error: BaseException | None = None) -> None:
     elif error is not None:
         traceback.print_exception(error)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # whatever the job has put there
+        with suppress(Exception):  # the job may have replaced the stream
             stream.flush()
     os._exit(code)
 
 
 def guarded(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a part of a job; a child that it forks ends where it would return from here."""
+    """Call code of a job; a child that it forks ends where it would return from here."""
     try:
         value = function(*arguments)
     except BaseException as error:
@@ -146,9 +146,9 @@ def guarded(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def _guard_signals() -> None:
-    """Take the signals over from Celery, which sets its own after it has told us that the process begins.
+    """Replace Celery's signal handlers, which Celery installs after its signal that the process begins.
 
-    A handler is not inherited by programs that a job starts, as ignoring would be: they can be ended as ever.
+    Programs that a job starts do not inherit a handler, as they would inherit an ignored signal: they can be stopped.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -162,7 +162,7 @@ def _guard_signals() -> None:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    """Refuse while a hint runs; an idle process does what Celery wants, which shrinks its pool that way."""
+    """Ignore a signal while a hint runs; an idle process handles it as Celery does, which shrinks its pool this way."""
     global _asked
     if _busy:
         _asked = _asked or number in STOPS
@@ -176,7 +176,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _disinherit() -> None:
-    """In a forked child: signals end it again, and it has no connection."""
+    """Prepare a forked child: signals end it again, and it forgets all connections."""
     global _forked
     if _forked:
         return

@@ -1,9 +1,9 @@
-"""One hint, run: claim its jobs, run them one after the other, and leave their outcomes to the completer.
+"""Run a hint: claim its jobs, run them one after the other, and leave their outcomes to the completer.
 
-The process may die at any line. Before the claim's commit nothing has happened; after it the lease runs out and the
-keeper rescues; an attempt whose outcome was not written yet runs again. Exactly one outcome is recorded for an attempt
-because every write names it. A started attempt that comes to no outcome (its connection was lost, the core itself
-failed) is broken off, which counts a point of suspicion; only a stop of the process hands back uncounted.
+The process may die at any line. Before the claim's commit nothing has happened. After it, the lease ends and the keeper
+rescues the job: an attempt whose outcome is not written yet runs again. Exactly one outcome is recorded for an attempt
+because every write names it. A started attempt without an outcome (its connection was lost, or the core itself failed)
+is broken off, which counts a point of suspicion; only a stop of the process hands back without counting anything.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from esteira.stats import Stats
 
 log = logging.getLogger("esteira.runner")
 
-#: While the database is away a hint waits here this long, then it is dropped: the keeper finds it missing.
+#: How long a hint waits for an unavailable database; then it is dropped, and the keeper finds it missing.
 CLAIM_PATIENCE_S = 60.0
 
 
 class Runner:
-    """Runs hints in one pool process, for all its life."""
+    """Runs hints in one pool process, from its start to its end."""
 
     def __init__(self, worker: str) -> None:
         self.worker = worker
@@ -53,7 +53,7 @@ class Runner:
         )
 
     def start(self) -> None:
-        """Take over this process: its connections, its heartbeat, what jobs may change in it."""
+        """Set up this process: watch its connections, start its heartbeat, record the state that jobs may change."""
         watch_orm_connections(settings.LEASE_SECONDS)
         watch_connections()
         sessions.keep_thread()
@@ -78,12 +78,13 @@ class Runner:
                     self._write_outcomes()
         if self.between.spoiled:
             log.warning(
-                "this process is replaced: it is not as a job must find it (%s)", self.between.spoiled
+                "this process is replaced: its state cannot be restored for the next job (%s)",
+                self.between.spoiled,
             )
             raise pool_process.Leave(0)
 
     def _claim(self, ids: Sequence[str], delivery: str) -> bool:
-        """Hold the jobs of a hint that can be claimed; False if the database was away for too long."""
+        """Claim the jobs of a hint, as far as possible; False if the database was unavailable for too long."""
         wanted = [UUID(one) for one in ids]
         claimed = until_answered(
             lambda: claim(self.core, wanted, worker=self.worker, delivery=delivery),
@@ -91,7 +92,7 @@ class Runner:
             patience_s=CLAIM_PATIENCE_S,
         )
         if claimed is None:
-            log.warning("a hint has waited too long and is dropped; the keeper will send another")
+            log.warning("a hint has waited too long and is dropped; the keeper will publish another")
             return False
         self.held_jobs.begin(claimed)
         self.heartbeat.beat()
@@ -103,23 +104,23 @@ class Runner:
             if self.between.spoiled:
                 self.held_jobs.hand_back_waiting()
             while held := self.held_jobs.take():
-                outcome: Ending | None = HandBack()  # a stop of the process raises, and counts nothing
+                outcome: Ending | None = HandBack()  # if a stop of the process raises, nothing is counted
                 try:
                     outcome = self.attempts.outcome_of(held)
-                except Exception as error:  # of the core; it counts, because it may come again and again
+                except Exception as error:  # of the core; it counts, because it may occur with every try
                     outcome = core_failed(error)
                     raise
                 finally:
                     self.held_jobs.end(held, outcome)
                     self._settle()
         except BaseException:
-            log.exception("running a hint failed outside any job; what it holds goes back")
+            log.exception("running a hint failed outside any job; its jobs are handed back")
             raise
         finally:
             self.held_jobs.hand_back_waiting()
 
     def _settle(self) -> None:
-        """Leave this process to the next job as it was, or to no other job at all."""
+        """Restore this process for the next job; if that fails, hand the other jobs back."""
         self.between.settle()
         if self.between.spoiled:
             self.held_jobs.hand_back_waiting()
@@ -127,10 +128,10 @@ class Runner:
             self._leave_cut_off()
 
     def _leave_cut_off(self) -> None:
-        """Say over a new connection how it ends here, then end: Celery cannot be told any more."""
+        """Write the outcomes over a new connection, then end this process: Celery can no longer be reached."""
         log.error("a job has closed descriptors that were not its own; its process is replaced")
         self.core.close()
-        self._write_outcomes(LOCKED_PATIENCE_S)  # what is not written by then: its lease ends
+        self._write_outcomes(LOCKED_PATIENCE_S)  # leases of jobs that are not written by then end
         os._exit(1)
 
     def _write_outcomes(self, patience_s: float = math.inf) -> None:

@@ -1,9 +1,10 @@
-"""What stands behind a job's context while a worker runs it: files, progress, cancellation, and its completion.
+"""The worker's side of a job's context: files, progress, cancellation, and the completion.
 
-A completion is written last in the transaction of the job's own effects, and only if that transaction is still the one
-that began: a job that ended it by a raw COMMIT or ROLLBACK is refused its success. What has committed stays recorded,
-whatever is raised afterwards. If the answer to a commit is lost, `OutcomeUnknown` leaves the attempt without an
-outcome, and only the row tells which it was. If the process dies here, the server rolls back and the lease ends.
+A completion is the last statement in the transaction of the job's own effects, and is written only if that transaction
+is still the one that began: a job that ended it by a raw COMMIT or ROLLBACK cannot succeed. A committed completion
+stays recorded, also if an error is raised afterwards. If the answer to a commit is lost, `OutcomeUnknown` leaves the
+attempt without an outcome, and only the row shows it. If the process dies here, the server rolls the transaction back
+and the lease ends.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from esteira.values.bounds import PROGRESS_TEXT
 
 log = logging.getLogger("esteira.runner")
 
-#: A setting that lives as long as the completion's transaction: a raw COMMIT or ROLLBACK takes it away.
+#: A setting local to the completion's transaction: a raw COMMIT or ROLLBACK removes it.
 MARK = "esteira.completing"
-#: Between two tries of a file's statement that somebody's lock stops.
+#: The pause between two tries of a file's statement that another transaction's lock prevents.
 LOCKED_PAUSE_S = 0.1
 
 
@@ -45,7 +46,7 @@ class OutcomeUnknown(BaseException):
 
 
 class WorkerHost:
-    """One attempt's way to the database; everything but the completion travels on the core's private connection."""
+    """One attempt's access to the database; everything except the completion uses the core's private connection."""
 
     def __init__(
         self,
@@ -85,15 +86,15 @@ class WorkerHost:
     def completing(self) -> Iterator[Done]:
         held, done, way = self._held, Done(), _Way()
         if held.has_completed:
-            raise RuntimeError("completing: this job has completed already; a job completes once")
+            raise RuntimeError("completing: this job has already completed; a job completes once")
         _refuse_open_transaction()
-        # From the completion's statement until its end is noted: a limit that passes meanwhile is raised after that.
+        # Covers the completion's statement and its commit: a time limit that passes meanwhile is raised after them.
         with ExitStack() as shield:
             try:
                 with transaction.atomic(durable=True):
-                    # Django replaces a broken one before we can look at it
+                    # kept, because Django replaces a broken connection before it can be checked
                     way.raw = connections["default"].connection
-                    # Before any of the function's own hooks: whatever they raise, the commit is known.
+                    # Registered before the function's own hooks: the commit is known even if they raise errors.
                     transaction.on_commit(way.note_commit)
                     DjangoConnection().fetch("SELECT set_config(%s, %s, true)", [MARK, held.job.type])
                     yield done
@@ -117,7 +118,7 @@ class WorkerHost:
         return self._held.scrub(text) if self._held.scrub else text
 
     def _complete(self, outcome: Outcome) -> None:
-        """Write the completion as the transaction's last statement; refused means that everything is undone."""
+        """Write the completion as the transaction's last statement; if it is refused, everything is rolled back."""
         leave_if_forked()
         db = DjangoConnection()
         millis = max(1000, int(self._held.job.lease_s * 1000))
@@ -135,7 +136,7 @@ class WorkerHost:
 
 @dataclass(slots=True)
 class _Way:
-    """How far a completion has come. What has committed stays so, whatever is raised afterwards."""
+    """How far a completion has come. Once committed, it stays so, also if an error is raised afterwards."""
 
     stage: str = "open"
     committed: bool = False
@@ -145,9 +146,9 @@ class _Way:
         self.committed = True
 
     def is_unsure(self, error: BaseException) -> bool:
-        """Say whether only the row knows what became of the completion, or the server could not take it.
+        """Return whether only the row shows if the completion was committed, or the server could not execute it.
 
-        A healthy server's own words stay the job's failure: a constraint that the commit checks, a conflict, a lock.
+        An error of a healthy server is the job's failure: a constraint that the commit checks, a conflict, a lock.
         """
         if self.committed or isinstance(error, LeaseLost | TransactionEnded):
             return False
@@ -171,10 +172,10 @@ def _refuse_open_transaction() -> None:
 
 
 class _ShieldedDb:
-    """The core's connection as a job's file uses it: no limit is raised in the middle of a statement.
+    """The core's connection for a job's files: no time limit is raised in the middle of a statement.
 
-    What it raises while the database is away is remembered: such an error is not the job's own. It waits for a lock in
-    short pieces, between which the heartbeat can extend leases.
+    Its errors while the database is unavailable are remembered, because they are not the job's own. It waits for a lock
+    in short steps, between which the heartbeat can extend leases.
     """
 
     def __init__(self, core: PrivateConnection, interrupt: Interrupt, held: Held) -> None:

@@ -1,10 +1,10 @@
-"""Takes a job's own secrets out of what its attempt says: errors, tracebacks, log lines, progress, result, file names.
+"""Remove a job's secrets from the texts of its attempt: errors, tracebacks, log lines, progress, result, file names.
 
-A job's code may put a secret into any text, and an error's message often does it for it. So each value of a secret
-parameter is replaced by stars, as it is and as JSON, repr() and addresses write it, also one inside
-another. What is shorter than four characters is not looked for, as it would be found in every word; nor is what the job
-makes of a secret (a checksum, a part of it, a number). Job types without secret parameters have no scrubber, and pay
-for one look at their name.
+A job's code may put a secret into any text, and the message of an error often contains one. So each value of a secret
+parameter is replaced by stars: as it is, and as JSON, repr() and addresses write it, also one inside another. Values
+shorter than four characters are not searched for, because they occur in many words; nor are values that the job derives
+from a secret (a checksum, a part of it, a number). Job types without secret parameters have no scrubber: they cost one
+look-up of their name.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from esteira.job_types.registry import registry
 
 STARS = "**********"
 SHORTEST = 4
-#: A key of many lines is also looked for line by line, if a line says enough.
+#: A secret of several lines, such as a key, is also searched for line by line, if a line has this length.
 SHORTEST_LINE = 16
 
 Scrub = Callable[[str], str]
 
 
 def scrubber(type_name: str, params: str) -> Scrub | None:
-    """Return what takes the secrets of these stored parameters out of a text; None if there are none."""
+    """Return a function that removes the secrets of these stored parameters from a text; None if there are none."""
     names = registry.secret_names(type_name)
     if not names:
         return None
     found: set[str] = set()
-    with suppress(ValueError, RecursionError):  # a row that was written by hand; the job will not run with it
+    with suppress(ValueError, RecursionError):  # a row written by hand, with which the job will not run
         stored = json.loads(params)
         for name in names & set(stored if isinstance(stored, dict) else ()):
             for text in _texts(stored[name]):
                 found.update(_spellings(text))
-    # The longest first: a short one may be a part of it.
+    # The longest first: a short one may be a part of a longer one.
     wanted = sorted((text for text in found if len(text) >= SHORTEST), key=len, reverse=True)
     return partial(_without, wanted) if wanted else None
 
@@ -71,12 +71,12 @@ def _spellings(text: str) -> Iterator[str]:
     for one in (text, *(line for line in text.splitlines() if len(line) >= SHORTEST_LINE)):
         yield one.strip()
         for written in {one, *_escaped(one)}:
-            yield from _escaped(written)  # JSON inside JSON, repr() of it, and the like
+            yield from _escaped(written)  # JSON inside JSON, repr() of JSON, and so on
             yield from (quote(written), quote(written, safe=""), quote_plus(written))
 
 
 def _escaped(text: str) -> Iterator[str]:
-    """Write a text as Python and JSON do inside of quotes; repr() escapes a ' only if there is a " beside it."""
+    """Yield a text as Python and JSON write it inside quotes; repr() escapes a ' only if the text also has a "."""
     raw = text.encode()
     yield from (text, repr(text)[1:-1], repr(f"'\"{text}")[4:-1], repr(raw)[2:-1], repr(b"'\"" + raw)[5:-1])
     yield from (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])

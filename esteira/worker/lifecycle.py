@@ -71,7 +71,7 @@ class SteadyConsumer(Consumer):
         kwargs["worker_options"] = options
         super().__init__(*args, **kwargs)
         self._readiness = Readiness(queues(self.app))
-        self.app.events.dispatcher_cls = BriefDispatcher  # type: ignore[assignment]  # a class will do as well as its name
+        self.app.events.dispatcher_cls = BriefDispatcher  # type: ignore[assignment]  # a class works as well as its name
 
     def start(self) -> None:
         while True:
@@ -184,7 +184,7 @@ class SteadyConsumer(Consumer):
         message.ack_log_error(log, self.connection_errors)
 
     def _show_life(self) -> None:
-        """Touch the health files: the event loop runs and Redis is connected.
+        """Touch the files of the health check: the event loop runs and Redis is connected.
 
         Without Redis the loop waits in `ensure_connected`.
         """
@@ -193,7 +193,7 @@ class SteadyConsumer(Consumer):
             self._readiness.look(self)
 
     def _announce(self) -> None:
-        if not stopping.begun():  # whoever stops announces by itself, and says goodbye after that
+        if not stopping.begun():  # a stop stores heartbeats by itself, and then that the worker is gone
             self.controller.presence.announce()
 
 

@@ -1,4 +1,4 @@
-"""The runner of a pool process: Celery starts the process, calls the tasks of its hints in it, and ends it."""
+"""The runner of a pool process: Celery starts the process, runs its hints as tasks in it, and ends it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = logging.getLogger("esteira.worker")
 
 PAUSE_S = 1.0
 
-#: A global, because Celery hands a task nothing but its message. A process has one: it runs one hint at a time.
+#: A global, because Celery passes only its message to a task. A process has one runner: it runs one hint at a time.
 _runner: Runner | None = None
 
 
 def start(worker: str) -> None:
-    """Make this process ready for hints, or end it: Celery logs what a receiver raises, and goes on without it."""
+    """Make this process ready for hints, or end it: Celery would log the error of a receiver, and continue."""
     global _runner
     try:
         pool_process.lead_group()
@@ -32,14 +32,14 @@ def start(worker: str) -> None:
         new = Runner(worker)
         new.start()
         _runner = new
-    except Exception:  # whatever it is, a process without a heartbeat must take no hint
-        log.critical("a pool process cannot start, and is replaced", exc_info=True)
-        time.sleep(PAUSE_S)  # the next one may fare no better
+    except Exception:  # after any error: a process without a heartbeat must take no hint
+        log.critical("a pool process cannot start; it is replaced", exc_info=True)
+        time.sleep(PAUSE_S)  # the next process may fail as well
         os._exit(os.EX_SOFTWARE)
 
 
 def run_hint(ids: Sequence[str], delivery: str) -> None:
-    """Run a hint by the runner of this process."""
+    """Run a hint with the runner of this process."""
     assert _runner is not None, "hints run in a worker's pool processes only"
     _runner.run_hint(ids, delivery)
 
@@ -50,4 +50,4 @@ def _flush_stats(**_: Any) -> None:
         try:
             _runner.stats.flush(_runner.core)
         except ConnectionLost:
-            log.info("the last seconds of statistics are lost with the database")
+            log.info("the statistics of the last seconds are lost, because the database is unavailable")

@@ -1,4 +1,4 @@
-"""What the keepers know of a worker: its name, that it lives, and what it serves."""
+"""A worker's row in the database, which keepers read: its name, its last heartbeat, its queues and slots."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ PAUSE_S = 1.0
 
 
 class Presence:
-    """One worker's; it may go on under another name, which its later pool processes are forked with."""
+    """The row of one worker. The worker may get another name, which the pool processes that it forks later use."""
 
     def __init__(self, worker: Any, me: Identity) -> None:
         self._worker, self.identity = worker, me
 
     def announce(self) -> None:
-        """Tell the keepers that this worker lives, and what it serves."""
+        """Store that this worker is alive, with its queues and slots."""
         try:
             with briefly("worker") as db:
                 self.identity = identity.stay_known(
                     db, self.identity, queues=queues(self._worker.app), slots=slots(self._worker.pool)
                 )
         except ConnectionLost as error:
-            log.warning("the database does not know that this worker lives: %s", error)
+            log.warning("the heartbeat of this worker could not be stored: %s", error)
 
 
 def appear(worker: Any) -> Presence:
-    """Take a name before the pool forks, however long the database is away."""
+    """Take a name before the pool forks; wait as long as the database is unavailable."""
     while True:
         try:
             with briefly("worker start") as db:

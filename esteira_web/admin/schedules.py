@@ -167,9 +167,9 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
             return
         whole = {name: kept.get(name, v) if v == HIDDEN else v for name, v in given.items()}
         try:
-            kind = registry.get(self.cleaned_data["type"])
-            checked, _ = check(kind.model, whole, may_name=may_name(None))
-            unique_key(kind, checked)
+            job_type = registry.get(self.cleaned_data["type"])
+            checked, _ = check(job_type.model, whole, may_name=may_name(None))
+            unique_key(job_type, checked)
             json.dumps(whole, allow_nan=False).encode()
         except EsteiraError as error:
             self.add_error("params", str(error))

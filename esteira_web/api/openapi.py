@@ -78,11 +78,11 @@ HEADERS: Schema = {
     },
     "Location": {"description": "The address of the result.", "required": True, "schema": _TEXT},
     "Poll": {
-        "description": "Ask again after so many seconds; absent when the job has ended.",
+        "description": "Ask again after this number of seconds; absent when the job has ended.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "Retry-After": {
-        "description": "Try again after so many seconds.",
+        "description": "Try again after this number of seconds.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "Replayed": {
@@ -145,14 +145,14 @@ SECURITY: Schema = {
 }
 
 
-def described(api: NinjaAPI, kinds: Iterable[JobType]) -> Schema:
+def described(api: NinjaAPI, job_types: Iterable[JobType]) -> Schema:
     """Return the description of the API with these job types."""
     told: Schema = json.loads(json.dumps(api.get_openapi_schema()))
     parts = told["components"]["schemas"]
-    known = list(kinds)
+    known = list(job_types)
     parts["SubmitOptions"]["properties"]["queue"]["anyOf"][0]["enum"] = known_queues()
-    for kind in known:
-        parts.update(_parts(kind))
+    for job_type in known:
+        parts.update(_parts(job_type))
     if known:
         parts["SubmitJob"] = _any_of(known)
     for path, operations in told["paths"].items():
@@ -163,34 +163,34 @@ def described(api: NinjaAPI, kinds: Iterable[JobType]) -> Schema:
     return told
 
 
-def _parts(kind: JobType) -> Schema:
+def _parts(job_type: JobType) -> Schema:
     """Return the schema of a request of this type, and the schemas that it refers to, under names of this type."""
     params = {
-        **kind.model.model_json_schema(ref_template=f"{REF}{kind.name}.{{model}}"),
-        "title": f"{kind.name} parameters",
+        **job_type.model.model_json_schema(ref_template=f"{REF}{job_type.name}.{{model}}"),
+        "title": f"{job_type.name} parameters",
     }
-    inner = {f"{kind.name}.{name}": part for name, part in params.pop("$defs", {}).items()}
+    inner = {f"{job_type.name}.{name}": part for name, part in params.pop("$defs", {}).items()}
     for one in (params, *inner.values()):
         _keep_out_nul(one)
     request: Schema = {
-        "title": kind.name,
-        "description": f"{kind.title}.\n\n{kind.help}".strip(),
+        "title": job_type.name,
+        "description": f"{job_type.title}.\n\n{job_type.help}".strip(),
         "type": "object",
         "properties": {
-            "type": {"const": kind.name, "type": "string"},
-            "params": {"$ref": f"{REF}{kind.name}.params"},
+            "type": {"const": job_type.name, "type": "string"},
+            "params": {"$ref": f"{REF}{job_type.name}.params"},
             "options": {"$ref": f"{REF}SubmitOptions"},
         },
         "required": ["type", "params"] if params.get("required") else ["type"],
         "additionalProperties": False,
     }
     if (example := _example(params)) is not None:
-        request["examples"] = [{"type": kind.name, "params": example}]
-    return {kind.name: request, f"{kind.name}.params": params, **inner}
+        request["examples"] = [{"type": job_type.name, "params": example}]
+    return {job_type.name: request, f"{job_type.name}.params": params, **inner}
 
 
 def _any_of(known: list[JobType]) -> Schema:
-    where = {kind.name: f"{REF}{kind.name}" for kind in known}
+    where = {job_type.name: f"{REF}{job_type.name}" for job_type in known}
     return {
         "title": "SubmitJob",
         "description": "A request to run a job type once.",

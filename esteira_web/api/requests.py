@@ -131,7 +131,7 @@ def with_options(base: type[R]) -> type[R]:
 
 @with_options
 class SubmitOptions(Request):
-    """How to run a job; what is left out, or null, is the job type's choice."""
+    """Options of a job; the job type decides every option that is left out or null."""
 
 
 class SubmitJob(Request):

@@ -169,7 +169,7 @@ def retry_job(request: HttpRequest, job_id: Path[UUID]) -> HttpResponse:
 @reads("/job-types", response={200: schemas.Types, **READ_ERRORS}, auth=need(Scope.OWN), tags=["job types"])
 def list_types(request: HttpRequest) -> HttpResponse:
     """List the job types with the JSON Schema of their parameters."""
-    return answer({"items": [type_body(kind) for kind in registry.all()]})
+    return answer({"items": [type_body(job_type) for job_type in registry.all()]})
 
 
 @reads(

@@ -1,4 +1,4 @@
-"""What the API answers, as OpenAPI shows it. Within a version fields are only added; clients ignore new ones."""
+"""The answers of the API, as OpenAPI shows them. Within a version fields are only added; clients ignore new ones."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Progress(Schema):
 
 class JobError(Schema):
     kind: str = Field(
-        description="exception, timeout, retry, given up, parameters, result, unwritable, lost, refused; broken if it "
-        "cannot be read"
+        description="exception, timeout, retry, given up, parameters, result, unwritable, lost, refused; broken if the "
+        "stored error cannot be read"
     )
     type: str
     message: str | None
@@ -78,10 +78,10 @@ class JobLine(Schema):
     queue: str
     priority: Literal["high", "normal", "low"]
     tries: int = Field(
-        description="How many tries it has used: the attempts that failed, and the one that runs or has succeeded."
+        description="How many tries the job has used: the attempts that failed, and one that runs or succeeded."
     )
-    max_tries: int = Field(description="How many tries it has in all.")
-    attempt: int = Field(description="Rises with every claim, also after a lost process.")
+    max_tries: int = Field(description="How many tries the job has in all.")
+    attempt: int = Field(description="Increased by every claim, also after a lost process.")
     progress: Progress | None
     error: JobError | None
     cancel_requested: bool
@@ -93,12 +93,12 @@ class JobLine(Schema):
     started_at: Time | None
     finished_at: Time | None
     broken: list[str] = Field(
-        description="Stored fields that cannot be shown as they are; empty unless somebody wrote the row by hand."
+        description="Stored fields that cannot be shown as they are; empty unless the row was written by hand."
     )
 
 
 class JobBody(JobLine):
-    """A job. What it was given and gave back is null for who may not read it; secrets are stars, and go at its end."""
+    """A job. `params` and `result` are null without the right to read them; secrets are stars until their removal."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [A_JOB]})
 
@@ -106,7 +106,8 @@ class JobBody(JobLine):
     result: Any
     unique: str | None
     deduplicated: bool | None = Field(
-        default=None, description="Whether an existing job stands in; only after a submit."
+        default=None,
+        description="Whether an existing job was returned instead of a new one; only after a submit.",
     )
 
 
@@ -117,8 +118,9 @@ class JobPage(Schema):
     next: str | None
     prev: str | None
     searched_to: str | None = Field(
-        description="Null if the page is whole. Else the search reached its bounds before it was: up to this moment "
-        "all that match are here, maybe none; what lies beyond was not looked at, and `next` (or `prev`) goes on there."
+        description="Null if the page is complete. Else the search reached its limits first: all matching jobs up to "
+        "this moment are here, maybe none; the jobs beyond it were not searched, and `next` (or `prev`) continues "
+        "there."
     )
 
 
@@ -134,7 +136,7 @@ class AcceptedJobs(Schema):
 
 
 class FileBody(Schema):
-    """A stored file; an upload's id is what a parameter of format esteira-file takes."""
+    """A stored file; the id of an upload is the value of a parameter with format esteira-file."""
 
     id: str
     name: str
@@ -142,7 +144,7 @@ class FileBody(Schema):
     size: int
     sha256: str
     created_at: str
-    url: str = Field(description="Where its bytes are read.")
+    url: str = Field(description="The address of its content.")
 
 
 class Files(Schema):
@@ -151,7 +153,7 @@ class Files(Schema):
 
 class UploadBody(FileBody):
     account: str = Field(
-        description="Whose upload it is, as user:1; empty for one from the command line or Python."
+        description="The account of the upload, such as user:1; empty for one from the command line or Python."
     )
 
 
@@ -182,21 +184,23 @@ class Types(Schema):
 
 
 class ScheduleBody(Schema):
-    """When to submit what. What it submits and why it fails is null without the right payloads:read."""
+    """A job to submit at certain times. `params` and `error` are null without the right payloads:read."""
 
     name: str
     type: str
-    when: str = Field(description="In words.")
+    when: str = Field(description="The times, in words.")
     overlap: Literal["allow", "skip", "queue"]
     missed: Literal["skip", "once", "all"]
     grace_s: float
     enabled: bool
     origin: Literal["code", "database", "gone"] = Field(
-        description="Declared in code, an operator's own, or declared by no code any more."
+        description="Declared in code, created by an operator, or no longer declared in code."
     )
     last_tick_at: Time
-    failing: bool = Field(description="Whether it makes no jobs although it is enabled; `error` says why.")
-    failures: int = Field(description="How often its ticks could not be written since they last could.")
+    failing: bool = Field(
+        description="Whether it makes no jobs although it is enabled; `error` is the reason."
+    )
+    failures: int = Field(description="How often its ticks could not be written since the last success.")
     error: str | None
     error_at: Time | None
     retry_at: Time | None = Field(description="When a schedule that fails is tried again.")
@@ -208,11 +212,11 @@ class Schedules(Schema):
 
 
 class FieldError(Schema):
-    """One mistake; `pointer` or `parameter` says where it is."""
+    """One mistake; `pointer` or `parameter` is its place."""
 
     pointer: str | None = Field(default=None, description="A JSON Pointer into the body (RFC 6901).")
-    parameter: str | None = Field(default=None, description="A parameter of the address.")
-    detail: str = Field(description="What is wrong, and what would be right.")
+    parameter: str | None = Field(default=None, description="The name of a query parameter.")
+    detail: str = Field(description="The mistake and its remedy.")
     type: str | None = Field(default=None, description="The kind of mistake, for programs.")
 
 
@@ -225,7 +229,7 @@ class ProblemBody(Schema):
     title: str
     status: int = Field(json_schema_extra={"minimum": 400, "maximum": 599})
     detail: str
-    errors: list[FieldError] | None = Field(
-        default=None, description="All mistakes, of a request that is wrong."
+    errors: list[FieldError] | None = Field(default=None, description="All mistakes in the request.")
+    request_id: str | None = Field(
+        default=None, description="As in X-Request-ID, to search the server's log."
     )
-    request_id: str | None = Field(default=None, description="As in X-Request-ID; the server's log has more.")

@@ -1,4 +1,4 @@
-"""From the body of a submit to accepted jobs: one statement for good ones, a closer look only when one is refused."""
+"""Turn the body of a submit into accepted jobs; mistakes are searched for only after the core has refused a job."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from esteira_web.api.requests import SubmitJob
 from esteira_web.read.as_json import job_body, job_url, jobs
 from esteira_web.server.problems import Told, invalid
 
-#: So many mistakes are told in one answer.
+#: The largest number of mistakes in one answer.
 MAX_ERRORS = 100
-#: Where a field stands in a body: its names and numbers from the outside in.
+#: The place of a field in a body: names and numbers, outermost first.
 Place = tuple[Any, ...]
 
 
 def submit_one(access: Access, body: SubmitJob) -> Answer:
-    """Accept one job; the answer is what the API says."""
+    """Accept one job; return the answer of the API."""
     access.need_type(body.type)
     try:
         accepted = submit([_request(body)], by=access.by, account=access.account, files=files_of(access))[0]
@@ -62,14 +62,14 @@ def submit_all(access: Access, bodies: Sequence[SubmitJob]) -> Answer:
 
 
 def files_of(access: Access) -> MayName:
-    """Return what says which files this caller's parameters may name: an operator's any, others their own."""
+    """Return the rule for the files that a caller's parameters may name: any for an operator, own ones for others."""
     if access.may(Scope.OPERATE):
         return may_name(None)
     return may_name(access.account)
 
 
 def _refuse_others(access: Access, bodies: Sequence[SubmitJob], accepted: Sequence[Submitted]) -> None:
-    """Refuse a batch in which another account's job stands in for one of its own: they may not know that job."""
+    """Refuse a batch if another account's job would replace one of its jobs: the caller may not see that job."""
     stand_ins = [one.id for one in accepted if one.deduplicated]
     if access.only_account is None or not stand_ins:
         return
@@ -80,7 +80,7 @@ def _refuse_others(access: Access, bodies: Sequence[SubmitJob], accepted: Sequen
 
 
 def _without_others(access: Access, error: EsteiraError) -> EsteiraError:
-    """Leave out of an error the id of a job that they may not see."""
+    """Remove the id of a job from an error if the caller may not see that job."""
     if not isinstance(error, UniqueConflict) or error.job_id is None or access.only_account is None:
         return error
     if Job.objects.filter(pk=str(error.job_id), account=access.account).exists():
@@ -107,7 +107,7 @@ def _said(accepted: Submitted) -> dict[str, Any]:
 def also_wrong(
     access: Access, body: Any, refused: Collection[Place], *, in_a_batch: bool
 ) -> Iterator[dict[str, Any]]:
-    """Find what else the core would refuse in a body whose fields at these places are refused already."""
+    """Find further mistakes that the core would refuse in a body; the fields at these places are refused already."""
     known = _known_to(access)
     if not in_a_batch:
         yield from _also_wrong(known, "#", body, refused)
@@ -137,7 +137,7 @@ def _also_wrong(known: Known, base: str, job: Any, refused: Collection[Place]) -
 
 
 def _told(access: Access, error: EsteiraError, bodies: Sequence[SubmitJob], *, in_a_batch: bool) -> Exception:
-    """Say an error about a request with all mistakes in it; other errors stay as they are."""
+    """Turn an error about a request into one with all its mistakes; return other errors unchanged."""
     if error.status not in (413, 422):
         return error
     known = _known_to(access)
@@ -153,13 +153,13 @@ def _told(access: Access, error: EsteiraError, bodies: Sequence[SubmitJob], *, i
 
 
 def _mistakes(base: str, errors: Iterable[EsteiraError]) -> Iterator[dict[str, Any]]:
-    """Let each mistake point into the body."""
+    """Yield mistakes whose pointers refer to the body."""
     for error in errors:
         for mistake in mistakes(error):
             yield {**mistake, "pointer": base + _place(str(mistake["pointer"]))}
 
 
 def _place(pointer: str) -> str:
-    """Say where a field of a SubmitRequest stands in the body: its options are in an object there."""
+    """Return the place of a SubmitRequest's field in the body, where options are in an object of their own."""
     path = pointer.removeprefix("#")
     return path if path.split("/")[1] in ("params", "type") else f"/options{path}"

@@ -29,8 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(out: Out, options: dict[str, Any]) -> int:
     chosen = registry.all() if options["type"] is None else [named(options["type"])]
     if out.as_json:
-        for kind in chosen:
-            out.data(type_body(kind))
+        for job_type in chosen:
+            out.data(type_body(job_type))
     elif options["type"]:
         _show_one(out, chosen[0])
     else:
@@ -56,11 +56,11 @@ class NoSuchType(UnknownJobType):
         self.args = (f"There is no job type {name!r}.{meant} `{typed('types')}` lists them all.",)
 
 
-def _show_all(out: Out, kinds: list[JobType]) -> None:
+def _show_all(out: Out, job_types: list[JobType]) -> None:
     table = display.grid("type", "title", "parameters", "queue")
-    for kind in kinds:
-        some = " ".join(_brief(p) for p in parameters(kind).values())
-        table.add_row(Text(kind.name, style="bold"), kind.title, some, kind.queue)
+    for job_type in job_types:
+        some = " ".join(_brief(p) for p in parameters(job_type).values())
+        table.add_row(Text(job_type.name, style="bold"), job_type.title, some, job_type.queue)
     out.show(table)
     out.say("")
     out.say(f"* means required. To see all about one type: {typed('types TYPE')}", "dim")
@@ -70,37 +70,42 @@ def _brief(parameter: Parameter) -> str:
     return parameter.name + ("*" if parameter.required else "")
 
 
-def _show_one(out: Out, kind: JobType) -> None:
-    out.show(Text.assemble((kind.name, "bold"), f"  {kind.title}"))
-    if kind.help:
-        out.show(Text(f"\n{kind.help}"))
-    known = parameters(kind)
+def _show_one(out: Out, job_type: JobType) -> None:
+    out.show(Text.assemble((job_type.name, "bold"), f"  {job_type.title}"))
+    if job_type.help:
+        out.show(Text(f"\n{job_type.help}"))
+    known = parameters(job_type)
     if known:
         table = display.grid("parameter", "takes", "default", "meaning")
         for one in known.values():
             table.add_row(one.name, one.words(), _default(one), one.help)
         out.show("", table)
-    out.show("", _how_it_runs(kind))
-    out.show("", Text(typed(f"submit {example(kind)} --wait"), style="dim"))
+    out.show("", _how_it_runs(job_type))
+    out.show("", Text(typed(f"submit {example(job_type)} --wait"), style="dim"))
 
 
 def _default(parameter: Parameter) -> str:
     return "required" if parameter.required else display.as_json(parameter.default)
 
 
-def _how_it_runs(kind: JobType) -> Text:
-    tries = f"{kind.max_tries} tries" if kind.max_tries != 1 else "1 try"
-    said = [f"queue {kind.queue}", f"priority {kind.priority}", tries, f"time limit {span(kind.timeout_s)}"]
-    if kind.schedule:
-        said.append(f"runs on a schedule: {kind.schedule.words()}")
+def _how_it_runs(job_type: JobType) -> Text:
+    tries = f"{job_type.max_tries} tries" if job_type.max_tries != 1 else "1 try"
+    said = [
+        f"queue {job_type.queue}",
+        f"priority {job_type.priority}",
+        tries,
+        f"time limit {span(job_type.timeout_s)}",
+    ]
+    if job_type.schedule:
+        said.append(f"runs on a schedule: {job_type.schedule.words()}")
     return Text(" · ".join(said))
 
 
-def example(kind: JobType) -> str:
+def example(job_type: JobType) -> str:
     """Return the arguments of a submit with the required parameters."""
-    required = [one for one in parameters(kind).values() if one.required]
+    required = [one for one in parameters(job_type).values() if one.required]
     said = [f"--file {p.name}=PATH" if p.takes_file else f"{p.name}={_sample(p)}" for p in required]
-    return " ".join([kind.name, *said])
+    return " ".join([job_type.name, *said])
 
 
 def _sample(parameter: Parameter) -> str:

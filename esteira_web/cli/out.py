@@ -40,7 +40,7 @@ class Out:
         self.page.file.write(json_line(as_json(value, default=DjangoJSONEncoder().default)) + "\n")
 
     def show(self, *what: RenderableType) -> None:
-        """Print something for people."""
+        """Print renderable objects for a reader."""
         for one in what:
             self.page.print(one)
 
@@ -97,7 +97,7 @@ def _are_of_a_submit(error: EsteiraError, errors: Sequence[Mapping[str, Any]]) -
 
 
 def _name(pointer: str) -> str:
-    """Turn "#/params/to/0" into "to 1" (people count from one), and "#/delay" into "--delay"."""
+    """Turn "#/params/to/0" into "to 1" (readers count from one), and "#/delay" into "--delay"."""
     option = pointer.removeprefix("#/")
     if option in TYPED:
         return TYPED[option]

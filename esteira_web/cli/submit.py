@@ -1,4 +1,4 @@
-"""`jobs submit TYPE name=value…`: one job, from what was typed; `--wait` stays until it has ended."""
+"""`jobs submit TYPE name=value…`: submit one job from typed values; `--wait` waits until it has ended."""
 
 from __future__ import annotations
 
@@ -32,9 +32,14 @@ READ_BYTES = 256 * 1024
 def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("type", metavar="TYPE", help="a job type, see `jobs types`")
-    add("params", nargs="*", metavar="NAME=VALUE", help="text; NAME:=JSON for a JSON value; again for a list")
+    add(
+        "params",
+        nargs="*",
+        metavar="NAME=VALUE",
+        help="text; NAME:=JSON for a JSON value; repeat it for a list",
+    )
     add("--file", action="append", default=[], metavar="NAME=PATH", help="upload a file as this parameter")
-    add("--wait", action="store_true", help="stay until it has ended; exit 1 unless it succeeded")
+    add("--wait", action="store_true", help="wait until the job has ended; exit 1 unless it succeeded")
     for option in OPTIONS:
         form = _form(option.allowed)
         add(TYPED[option.name], metavar=form.metavar, help=option.meaning + form.example)
@@ -42,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Form:
-    """How an option is typed; without a metavar its own name stands for its value."""
+    """The form in which an option is typed; without a metavar, argparse shows the option's own name."""
 
     read: Callable[[str], Any] = str
     metavar: str | None = None
@@ -76,7 +81,7 @@ def run(out: Out, options: dict[str, Any]) -> int:
 
 
 def _request(typed: dict[str, Any], wrong: list[EsteiraError]) -> SubmitRequest:
-    """Read the options that were typed, noting those that cannot be read."""
+    """Read the typed options, and add those that cannot be read to `wrong`."""
     chosen = {}
     for option in OPTIONS:
         if typed[option.name] is None:
@@ -89,7 +94,7 @@ def _request(typed: dict[str, Any], wrong: list[EsteiraError]) -> SubmitRequest:
 
 
 def _is_of(error: EsteiraError, *fields: str) -> bool:
-    """Whether an error is about one of these fields, which the command line checks in its own words."""
+    """Return whether an error is only about these fields, for which the command line has its own checks."""
     return all(str(one["pointer"]).removeprefix("#/").split("/")[0] in fields for one in mistakes(error))
 
 
@@ -106,18 +111,18 @@ def _tell(out: Out, answer: Submitted) -> int:
         out.data({"id": str(answer.id), "deduplicated": answer.deduplicated})
         return OK
     if answer.deduplicated:
-        out.say("A job with this key waits or runs already: this one.", "yellow")
+        out.say("A job with this key already waits or runs:", "yellow")
     out.page.print(str(answer.id), soft_wrap=True)
     out.say(f"Accepted. To see it: {typed(f'show {short_id(answer.id)}')}", "dim")
     return OK
 
 
 def wait_and_show(out: Out, answer: Submitted) -> int:
-    """Stay until a job has ended, print it, and return 0 if it succeeded."""
+    """Wait until a job has ended, print it, and return 0 if it succeeded."""
     try:
         until_ended([answer.id], console=out.aside)
     except KeyboardInterrupt:
-        out.say(f"The job goes on. To see it: {typed(f'show {short_id(answer.id)}')}", "yellow")
+        out.say(f"The job continues. To see it: {typed(f'show {short_id(answer.id)}')}", "yellow")
         raise
     return end_of(out, answer.id)
 

@@ -72,24 +72,24 @@ def _where(name: str, path: Path) -> str:
     )
 
 
-def read(kind: JobType, given: Sequence[Word], upload: Upload) -> dict[str, Any]:
+def read(job_type: JobType, given: Sequence[Word], upload: Upload) -> dict[str, Any]:
     """Return the parameters, with files uploaded by `upload(path, content_type)`; raises InvalidParameters."""
-    refuse(kind, given)
-    return _Reading(kind).values(given, upload)
+    refuse(job_type, given)
+    return _Reading(job_type).values(given, upload)
 
 
-def refuse(kind: JobType, given: Sequence[Word]) -> None:
+def refuse(job_type: JobType, given: Sequence[Word]) -> None:
     """Raise InvalidParameters with all mistakes, if there are any; nothing is uploaded."""
-    reading = _Reading(kind)
+    reading = _Reading(job_type)
     trial = reading.values(given, lambda path, _: NOT_YET)
-    mistakes = reading.mistakes + _refused(kind, trial, known=reading.wrong)
+    mistakes = reading.mistakes + _refused(job_type, trial, known=reading.wrong)
     if mistakes:
         raise InvalidParameters([reading.with_help(m, given) for m in mistakes])
 
 
-def _refused(kind: JobType, trial: dict[str, Any], *, known: set[str]) -> list[Mistake]:
+def _refused(job_type: JobType, trial: dict[str, Any], *, known: set[str]) -> list[Mistake]:
     try:
-        check(kind.model, trial)
+        check(job_type.model, trial)
     except InvalidParameters as error:
         return [e for e in error.errors if _top(e) not in known]
     return []
@@ -102,9 +102,9 @@ def _top(mistake: Mistake) -> str:
 class _Reading:
     """One pass over the arguments, which collects mistakes."""
 
-    def __init__(self, kind: JobType) -> None:
-        self.kind = kind
-        self.known = parameters(kind)
+    def __init__(self, job_type: JobType) -> None:
+        self.job_type = job_type
+        self.known = parameters(job_type)
         self.mistakes: list[Mistake] = []
         self.wrong: set[str] = set()
 
@@ -146,7 +146,7 @@ class _Reading:
         """Return whether the job type itself splits a text into a list, such as addresses with commas between them."""
         if parameter.items is None or text.lstrip().startswith("["):
             return False
-        field = self.kind.model.model_fields[parameter.name]
+        field = self.job_type.model.model_fields[parameter.name]
         if not field.metadata:
             return False
         try:

@@ -28,7 +28,7 @@ def jobs() -> QuerySet[Job]:
 
 
 def job_for(access: Access, job_id: UUID) -> Job:
-    """Return a job that the caller may see; raises NotFound, with the same text if the job belongs to somebody else."""
+    """Return a job that the caller may see; raises NotFound, with the same text if the job is another account's."""
     job = jobs().filter(pk=job_id).first()
     if job is None or not access.sees(job):
         raise NotFound("job", job_id)
@@ -103,17 +103,17 @@ def file_url(file: File) -> str:
     return f"{job_url(file.job_id)}/files/{quote(file.name, safe='')}"
 
 
-def type_body(kind: JobType) -> dict[str, Any]:
+def type_body(job_type: JobType) -> dict[str, Any]:
     return {
-        "name": kind.name,
-        "title": kind.title,
-        "help": kind.help,
-        "queue": kind.queue,
-        "priority": kind.priority,
-        "max_tries": kind.max_tries,
-        "timeout_s": kind.timeout_s,
-        "schedule": kind.schedule.words() if kind.schedule else None,
-        "schema": kind.schema(),
+        "name": job_type.name,
+        "title": job_type.title,
+        "help": job_type.help,
+        "queue": job_type.queue,
+        "priority": job_type.priority,
+        "max_tries": job_type.max_tries,
+        "timeout_s": job_type.timeout_s,
+        "schedule": job_type.schedule.words() if job_type.schedule else None,
+        "schema": job_type.schema(),
     }
 
 

@@ -76,9 +76,9 @@ class Parameter:
         return [c for shape in self._shapes for c in [*shape.get("enum", []), *_const(shape)]]
 
 
-def parameters(kind: JobType) -> dict[str, Parameter]:
+def parameters(job_type: JobType) -> dict[str, Parameter]:
     """Return a job type's parameters by name, in the order of its signature."""
-    schema = kind.schema()
+    schema = job_type.schema()
     required = set(schema.get("required", []))
     return {
         name: Parameter(name, one, schema.get("$defs", {}), required=name in required)

@@ -54,7 +54,7 @@ SELECT CASE WHEN state = 'up' AND last_seen <= clock_timestamp() - %s * interval
 FROM esteira_worker GROUP BY 1"""
 
 # PostgreSQL reserves connections for superusers, and since version 16 for one more role: they are not counted as
-# allowed. A role without rights cannot see the kind of other roles' processes, but only those of clients have a user
+# allowed. A role without rights cannot see the type of other roles' processes, but only those of clients have a user
 # and a database.
 _CONNECTIONS = """
 SELECT (SELECT count(*) FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datid IS NOT NULL
@@ -132,7 +132,7 @@ class Measures(Collector):
         )
 
     def _totals(self) -> Iterator[Metric]:
-        """Begin every series of a known type at 0: to Prometheus a series that first appears as 1 has not increased."""
+        """Begin every series of a known type at 0: Prometheus sees no increase if a series first appears as 1."""
         counts: dict[tuple[str, str, str], int] = {}
         times: dict[Pair, list[int]] = defaultdict(lambda: [0] * len(BUCKETS))
         sums: dict[Pair, float] = defaultdict(float)
@@ -140,7 +140,7 @@ class Measures(Collector):
             counts[type, queue, state] = n
             sums[type, queue] += sum_ms / 1000
             times[type, queue] = [a + b for a, b in zip(times[type, queue], buckets, strict=True)]
-        pairs = sorted({*times, *((kind.name, kind.queue) for kind in registry.all())})
+        pairs = sorted({*times, *((job_type.name, job_type.queue) for job_type in registry.all())})
         finished = CounterMetricFamily(
             "esteira_jobs_finished",
             "Jobs that ended, by their end state; without those that were cancelled while they waited.",
@@ -190,7 +190,7 @@ class Measures(Collector):
         yield steps
         yield GaugeMetricFamily(
             "esteira_schedules_failing",
-            "Enabled schedules whose ticks fail, or whose parameters are refused.",
+            "Schedules whose ticks cannot be written, or whose parameters are refused.",
             schedules,
         )
 
@@ -240,7 +240,7 @@ class _Files:
 
     def collect(self) -> Iterator[Metric]:
         if time.monotonic() - self._asked > FILES_KEPT_S:
-            # The only statement here that reads a whole table: its rows are small, and an index would be slower.
+            # Only this statement reads a whole table: its rows are small, and an index would be slower.
             rows = self._limited.fetch(
                 "files", "SELECT coalesce(sum(size), 0) FROM esteira_file", seqscan="on"
             )

@@ -1,10 +1,9 @@
 """`/metrics` for Prometheus, on a port of its own: read from the database, so every web process gives the same numbers.
 
 No process counts anything itself, so no number is lost with a process, and none has to be added up over processes. A
-page is kept for two seconds: each process queries the database that often at most, on one connection, however many
-scrapes come. One thread measures, for a second at most. If it takes longer, or the database is unavailable, the answer
-is 503, and Prometheus shows the target as down. Parts that may be slow have a shorter limit, and only they are left out
-then.
+page is kept for two seconds: each process queries the database at most that often, on one connection, for any number of
+scrapes. One thread measures, for at most a second. If it takes longer, or the database is unavailable, the answer is
+503, and Prometheus shows the target as down. Parts that may be slow have a shorter limit, and only they are left out.
 """
 
 from __future__ import annotations
@@ -58,14 +57,14 @@ class Page:
             # A server that is too slow does not answer a second try sooner.
             if self._core.connected() or isinstance(error, psycopg.errors.QueryCanceled):
                 raise
-        return generate_latest(self._registry).decode()  # the connection had been lost since the last page
+        return generate_latest(self._registry).decode()  # the connection was lost after the last page
 
 
 _page = health.Check("metrics", Page())
 
 
 async def answer() -> tuple[int, str]:
-    """Return status and text; a scrape that comes while another is answered gets the same."""
+    """Return status and text; a scrape that arrives while another is answered gets the same page."""
     running = _page.begin()
     await health.within(TIMEOUT_S, running)
     text = running.result() if running.done() else ""

@@ -1,7 +1,7 @@
 """Count the jobs in each queue, each part within a time limit of its own.
 
 Waiting jobs are counted up to 10,000 a queue. The view esteira_backlog names their lists (queue, priority, type): each
-is one range of the index from which due rows are published, in which what is due comes first.
+is one range of the index from which due rows are published, in which due jobs come first.
 
 While a transaction holds an old snapshot, these indexes keep the entries of all jobs that ran since, so reading them
 takes longer and longer. A part that takes too long is left out, and is not measured again for a while, so that the
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from esteira.db import Db, Row
 from esteira.db.walk import within
 
-#: At most so many waiting jobs are counted in one queue; if there are more, this number is reported.
+#: The largest number of waiting jobs that is counted in one queue; if there are more, this number is reported.
 MOST = 10_000
 #: The parts with a time limit each: all parts together, and the other queries, fit into the one second of a page.
 PARTS = ("waiting", "hinted", "running", "files")
@@ -101,7 +101,7 @@ class Limited:
 
 @dataclass(frozen=True, kw_only=True)
 class InQueues:
-    """The jobs in each queue now; a queue that is not named has none, and None was not measured."""
+    """The numbers of jobs in each queue now; a missing queue has no jobs, and None means not measured."""
 
     waiting: Mapping[str, int] | None
     later: Mapping[str, int] | None

@@ -201,7 +201,7 @@ def test_a_second_job_with_the_same_key_is_the_first_one() -> None:
     said = jobs("submit", "cli.greet", "--unique=k")
 
     assert said.out.strip() == str(first)
-    assert "waits or runs already" in said.err
+    assert "already waits or runs" in said.err
 
 
 def test_a_file_is_uploaded_first(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_interrupting_a_wait_leaves_the_job_alone() -> None:
 
     said = said_by(process)
     assert said.code == 130
-    assert "The job goes on." in said.err
+    assert "The job continues." in said.err
     assert Job.objects.get().state == "queued"
 
 

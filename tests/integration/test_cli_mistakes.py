@@ -212,8 +212,8 @@ def test_an_empty_word_is_never_taken_for_none(words: list[str], sentence: str) 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--queue=nobody"], "--queue  no worker would read 'nobody'"),
-        (["--queue="], "--queue  no worker would read ''"),
+        (["--queue=nobody"], "--queue  no worker reads 'nobody'"),
+        (["--queue="], "--queue  no worker reads ''"),
         (["--delay=1h", "--expires-in=0"], "--expires-in  must be a number of seconds"),
         (["--priority="], "--priority  must be one of high, normal, low"),
         (["--delay=1h", "--run-at=2030-01-01T00:00Z"], "--run-at  cannot be combined with a delay"),

@@ -90,7 +90,7 @@ def die(core: PrivateConnection, job: Claimed, times: int, *, how: str) -> list[
     seen = []
     for n in range(times):
         if how == "process":
-            seen += process_lost(core, job.delivery if hasattr(job, "delivery") else "d1").values()
+            seen += process_lost(core, "d1").values()
         else:
             elapse(core, job.id, "lease_until")
             seen += leases_ended(core).values()

@@ -114,7 +114,9 @@ def test_a_transaction_left_open_after_a_completion_is_undone_and_the_completion
     (row,) = run(runner, goes_on.submit().id)
 
     assert (row.state, row.result, effects()) == ("succeeded", 1, ["completed"])
-    assert "had completed, and then: The job returned with a transaction open" in caplog.text
+    assert (
+        "had already completed when this was found: The job returned with a transaction open" in caplog.text
+    )
 
 
 def raw_settings() -> None:

@@ -32,7 +32,7 @@ class Shade(enum.Enum):
     ],
 )
 def test_a_result_with_two_keys_that_are_one_in_json_is_refused(value: Any) -> None:
-    with pytest.raises(BadResult, match="two keys that are one in JSON.* make every key text"):
+    with pytest.raises(BadResult, match="two keys that are equal in JSON.* make every key text"):
         _result(value)
 
 
