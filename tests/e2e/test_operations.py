@@ -120,7 +120,7 @@ def backup(stack: Installation, api: ApiClient) -> tuple[str, dict[str, str], st
     stack.type(printed("docs/operations.md", "make backup\n"))
 
     refused = stack.tried_make("restore", "FILE=backups/none.dump")
-    assert "backups/none.dump is not there" in refused.stderr
+    assert "backups/none.dump does not exist" in refused.stderr
     stack.compose("stop", "beat")
     told = stack.make("backup")
     (file,) = re.findall(r"make restore FILE=(\S+)", told)
