@@ -44,6 +44,8 @@ hypothesis.settings.load_profile("esteira")
 def pytest_configure(config: pytest.Config) -> None:
     """Set Django up, and end a terminated run like an interrupted one: the servers are stopped too."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell lets what it starts in the background ignore SIGINT, and programs that tests start inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     django.setup()
     if config.getoption("numprocesses", 0):
         # The processes that run the tests start with this environment, and each chooses a database of its own.
