@@ -35,7 +35,7 @@ run: .venv/.synced ## The whole stack, no containers: PORT=8000 FLOWER_PORT=5555
 test: .venv/.synced ## Every test, on a real PostgreSQL and Valkey that the suite starts; ARGS="-k claim" for some
 	@$(PY) -m pytest -n $(PROCESSES) $(ARGS)
 
-quick: .venv/.synced ## Unit and integration tests without the slow ones, in under 4 minutes
+quick: .venv/.synced ## Unit and integration tests without the slow ones, in about 4 minutes
 	@$(PY) -m pytest -n $(PROCESSES) -q -m "not slow and not long" tests/unit tests/integration $(ARGS)
 
 check: lint ## What lint checks, and the documents and manifests against the code; needs no server
