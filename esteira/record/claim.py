@@ -85,7 +85,7 @@ def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Cl
     return [Claimed._make(row) for row in sorted(rows, key=lambda r: place[r[0]])]
 
 
-_SETTLE = f"""
+_UNPUBLISH_UNCLAIMED = f"""
 WITH locked AS MATERIALIZED (
   SELECT j.id, j.expires_at <= clock_timestamp() AS over
   FROM esteira_job j
@@ -111,7 +111,7 @@ def unpublish_unclaimed(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> in
 
     Also for a type that this worker does not know (`hold_s` delays the next hint).
     """
-    return len(db.fetch(_SETTLE, {"ids": list(ids), "hold": float(hold_s)}))
+    return len(db.fetch(_UNPUBLISH_UNCLAIMED, {"ids": list(ids), "hold": float(hold_s)}))
 
 
 _REFUSE = f"""

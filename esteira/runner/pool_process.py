@@ -59,11 +59,6 @@ def own(forget: Callable[[], None]) -> None:
     _forgets[:] = [forget]
 
 
-def is_forked() -> bool:
-    """Return whether this process is a child that a job has forked."""
-    return _forked
-
-
 def lead_group() -> None:
     """Make this process the leader of a new process group."""
     with suppress(OSError):  # the leader of a session already leads a group

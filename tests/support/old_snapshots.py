@@ -11,6 +11,7 @@ from django.conf import settings
 
 from esteira.db import PrivateConnection, Row
 from tests.support.jobs import TYPE
+from tests.support.plans import generic_plan
 
 _RAN = (
     """INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, expires_at,
@@ -74,7 +75,7 @@ class Counted(PrivateConnection):
 
     def _count(self, sql: str, params: Any) -> None:
         with self.transaction():
-            plan = super().fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", params)[0][0][0]["Plan"]
+            plan = generic_plan(self, sql, params)
             blocks = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
             self.blocks, self.most = self.blocks + blocks, max(self.most, blocks)
             raise psycopg.Rollback

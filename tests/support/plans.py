@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import psycopg
 
 from esteira.db import PrivateConnection
+
+#: A statement that was cancelled stays prepared: a failed transaction cannot remove it.
+_NAMES = map("explained_{}".format, itertools.count())
 
 
 def generic_plan(db: PrivateConnection, sql: str, params: Any = ()) -> dict[str, Any]:
@@ -19,8 +23,8 @@ def generic_plan(db: PrivateConnection, sql: str, params: Any = ()) -> dict[str,
     numbers: dict[str, int] = {}
 
     def number(match: re.Match[str]) -> str:
-        name = match[1] or str(len(numbers))
-        return f"${numbers.setdefault(name, len(numbers) + 1)}"
+        key = match[1] or str(len(numbers))
+        return f"${numbers.setdefault(key, len(numbers) + 1)}"
 
     numbered = re.sub(r"%(?:\((\w+)\))?s", number, sql).replace("%%", "%")
     values = (
@@ -30,13 +34,14 @@ def generic_plan(db: PrivateConnection, sql: str, params: Any = ()) -> dict[str,
     )
     connection = db._open()
     with psycopg.ClientCursor(connection) as cursor:
-        given = ", ".join(cursor.mogrify("%s", [values[name]]) for name in numbers)
-    connection.execute(f"PREPARE explained AS {numbered}", prepare=False)
+        given = ", ".join(cursor.mogrify("%s", [values[key]]) for key in numbers)
+    name = next(_NAMES)
+    connection.execute(f"PREPARE {name} AS {numbered}", prepare=False)
     try:
-        call = f"EXECUTE explained({given})" if numbers else "EXECUTE explained"
+        call = f"EXECUTE {name}({given})" if numbers else f"EXECUTE {name}"
         rows = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}", prepare=False).fetchall()
     finally:
         if connection.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
-            connection.execute("DEALLOCATE explained", prepare=False)
+            connection.execute(f"DEALLOCATE {name}", prepare=False)
     plan: dict[str, Any] = rows[0][0][0]["Plan"]
     return plan
