@@ -12,7 +12,6 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from uuid import UUID
 
 from django.conf import settings
 
@@ -85,9 +84,8 @@ class Runner:
 
     def _claim(self, ids: Sequence[str], delivery: str) -> bool:
         """Claim the jobs of a hint, as far as possible; False if the database was unavailable for too long."""
-        wanted = [UUID(one) for one in ids]
         claimed = until_answered(
-            lambda: claim(self.core, wanted, worker=self.worker, delivery=delivery),
+            lambda: claim(self.core, ids, worker=self.worker, delivery=delivery),
             waits="a hint waits",
             patience_s=CLAIM_PATIENCE_S,
         )
