@@ -52,7 +52,7 @@ class Claimed(NamedTuple):
 
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
-  SELECT j.ctid AS at FROM esteira_job j
+  SELECT j.ctid AS place FROM esteira_job j
   WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.run_at <= clock_timestamp()
     AND (j.expires_at IS NULL OR j.expires_at > clock_timestamp())
     AND (j.hold_until IS NULL OR j.hold_until <= clock_timestamp())
@@ -64,7 +64,7 @@ UPDATE esteira_job j SET state = 'running', attempt = j.attempt + 1, worker = %(
   batched = %(batched)s, claimed_at = clock_timestamp(), started_at = NULL,
   lease_until = clock_timestamp() + j.lease_s * interval '1 second', hold_until = NULL,
   interrupted = false, progress_done = NULL, progress_total = NULL, progress_text = ''
-FROM due WHERE j.ctid = due.at
+FROM due WHERE j.ctid = due.place
 RETURNING j.id, j.attempt, j.failures, j.max_failures, j.type, j.queue, j.params::text, j.timeout_s, j.lease_s,
   j.backoff_s, j.cancel_requested_at IS NOT NULL, {AT}
 """
@@ -89,7 +89,7 @@ def claim(db: Db, ids: Sequence[UUID | str], *, worker: str, delivery: str) -> l
 
 _UNPUBLISH_UNCLAIMED = f"""
 WITH locked AS MATERIALIZED (
-  SELECT j.id, j.expires_at <= clock_timestamp() AS over
+  SELECT j.ctid AS place, j.expires_at <= clock_timestamp() AS over
   FROM esteira_job j
   WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL
   ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
@@ -101,7 +101,7 @@ moved AS (
       WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp()
         + greatest(%(hold)s, CASE WHEN j.in_turn THEN 1 ELSE 0 END) * interval '1 second'
       ELSE j.hold_until END
-  FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
+  FROM locked WHERE j.ctid = locked.place
   RETURNING j.type, j.queue, j.state),
 {COUNTED}
 SELECT 1 FROM moved
