@@ -147,7 +147,7 @@ def _succeed(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
     if not with_files:
         return dict(db.fetch(sql, columns))
     with db.transaction():
-        done = dict(db.fetch(sql, columns))
+        done: dict[UUID, str] = dict(db.fetch(sql, columns))
         _attach(db, [o for o in with_files if o.id in done])
     return done
 
