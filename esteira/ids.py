@@ -7,16 +7,29 @@ They serve only this locality: an id never orders jobs and never decides anythin
 from __future__ import annotations
 
 import os
+import struct
 import time
 from uuid import UUID
 
+_RANDOM_BITS = (1 << 62) - 1
+
 
 def uuid7() -> UUID:
-    """Return a new UUIDv7: 48 bits of Unix milliseconds, then random bits."""
-    millis = time.time_ns() // 1_000_000
-    return _pack(millis, int.from_bytes(os.urandom(10), "big"))
+    """Return a new UUIDv7."""
+    return uuid7s(1)[0]
 
 
-def _pack(millis: int, noise: int) -> UUID:
-    rand_a, rand_b = noise >> 68, noise & ((1 << 62) - 1)
-    return UUID(int=(millis << 80) | (0x7 << 76) | ((rand_a & 0xFFF) << 64) | (0b10 << 62) | rand_b)
+def uuid7s(count: int) -> list[UUID]:
+    """Return new UUIDv7s in ascending order: 48 bits of Unix milliseconds, 12 bits of their fraction, 62 random bits.
+
+    Ascending ids of one list go to one place of an index, one behind the other, which costs the database less.
+    """
+    first = time.time_ns() * 4096 // 1_000_000
+    noise = struct.unpack(f"{count}Q", os.urandom(8 * count))
+    return [_pack(first + n, bits) for n, bits in enumerate(noise)]
+
+
+def _pack(moment: int, noise: int) -> UUID:
+    return UUID(
+        int=(moment >> 12 << 80) | 0x7 << 76 | (moment & 0xFFF) << 64 | 0b10 << 62 | noise & _RANDOM_BITS
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +29,29 @@ NOT_LASTING = "would not survive storage"
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Facts:
+    """What a model's schema says about all its values, so that no check looks for what cannot be there.
+
+    `may_merge` has the schemas of those parameters in which two given keys may become one.
+    """
+
+    may_merge: Mapping[str, Any]
+    always_lasts: bool
+
+
+@lru_cache(maxsize=1024)
+def _facts(model: type[Params]) -> _Facts:
+    schema = model.__pydantic_core_schema__
+    fields = schema.get("schema", {}).get("fields", {})
+    return _Facts(
+        may_merge={
+            name: field["schema"] for name, field in fields.items() if storable.may_merge(field["schema"])
+        },
+        always_lasts=lasting.always_lasts(schema, harmless=[file_id]),
+    )
+
+
 def check(model: type[Params], params: Any, *, may_name: MayName | None = None) -> tuple[Params, str]:
     """Check parameters; return the model and its canonical JSON text (at most 64 KiB).
 
@@ -36,12 +60,13 @@ def check(model: type[Params], params: Any, *, may_name: MayName | None = None) 
     """
     before = MAY_NAME.set(may_name)
     try:
-        checked = model.model_validate(params)
+        checked = model.__pydantic_validator__.validate_python(params)
     except ValidationError as error:
         raise InvalidParameters(_all_problems(model, params, error)) from None
     finally:
         MAY_NAME.reset(before)
-    _refuse_merged_keys(model, params, checked)
+    facts = _facts(model)
+    _refuse_merged_keys(facts.may_merge, params, checked)
     try:
         text = dump(checked)
     except Exception as error:  # a type's own serializer may raise anything
@@ -58,11 +83,11 @@ def check(model: type[Params], params: Any, *, may_name: MayName | None = None) 
         raise InvalidParameters(
             [{"pointer": "#/params", "detail": f"is nested more than {NESTED} levels deep; flatten it."}]
         )
-    if mistaken := list(misfits.taken_for_numbers(params, text)):
+    if mistaken := misfits.taken_for_numbers(params, text):
         raise InvalidParameters(mistaken)
     if misfits.STARS in text and (mistaken := list(misfits.starred(checked))):
         raise InvalidParameters(mistaken)
-    if not _always_lasts(model) or lasting.may_have_long_number(text):
+    if not facts.always_lasts or lasting.may_have_long_number(text):
         _refuse_what_does_not_last(checked, text)
     return checked, text
 
@@ -80,16 +105,13 @@ def _odd_fields(checked: Params) -> list[dict[str, Any]]:
     ]
 
 
-def _refuse_merged_keys(model: type[Params], params: Any, checked: Params) -> None:
-    if not isinstance(params, Mapping):
+def _refuse_merged_keys(schemas: Mapping[str, Any], params: Any, checked: Params) -> None:
+    if not schemas or not isinstance(params, Mapping):
         return
-    fields = model.__pydantic_core_schema__.get("schema", {}).get("fields", {})
     merged = [
         name
         for name, value in params.items()
-        if isinstance(value, Mapping | list | tuple)
-        and name in fields
-        and storable.merged_when_read(fields[name]["schema"], value, getattr(checked, name))
+        if name in schemas and storable.merged_when_read(schemas[name], value, getattr(checked, name))
     ]
     if merged:
         raise InvalidParameters(
@@ -108,11 +130,6 @@ def _all_problems(model: type[Params], params: Any, error: ValidationError) -> l
     except ValidationError as more:
         found += problems(more)
     return found
-
-
-@lru_cache(maxsize=1024)
-def _always_lasts(model: type[Params]) -> bool:
-    return lasting.always_lasts(model.__pydantic_core_schema__, harmless=[file_id])
 
 
 def _refuse_what_does_not_last(checked: Params, text: str) -> None:

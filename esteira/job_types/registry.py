@@ -19,7 +19,7 @@ from esteira.errors import DeclarationError, InvalidOption, UnknownJobType
 from esteira.job_types.checking import check
 from esteira.job_types.context import Context, LocalContext
 from esteira.job_types.parameters import FILE_FORMAT, Params
-from esteira.job_types.request import SubmitRequest, Submitted
+from esteira.job_types.request import Alike, SubmitRequest, Submitted
 from esteira.job_types.schedule import Cadence
 from esteira.job_types.secret import hidden_names
 from esteira.values.bounds import DELAY
@@ -137,7 +137,7 @@ class Options:
         return registry.submitter([self._request(params)])[0]
 
     def submit_many(self, many: Iterable[Mapping[str, Any]]) -> list[UUID]:
-        return [s.id for s in registry.submitter(self._request(params) for params in many)]
+        return [s.id for s in registry.submitter(Alike(one=self._request({}), many=many))]
 
     def _request(self, params: Mapping[str, Any]) -> SubmitRequest:
         return SubmitRequest(type=self.type.name, params=params, **self.chosen)

@@ -154,7 +154,7 @@ class DuePublisher:
     def _send(self, db: Db, rows: Sequence[insert.Published]) -> int:
         if rows:
             self._typical.refresh(db, rows)
-            self._publisher.send(hints(rows, self._typical))
+            self._publisher.send(hints(((row, [row.id]) for row in rows), self._typical))
         return len(rows)
 
 

@@ -7,9 +7,10 @@ finds that the row is published but its hint is missing, and publishes it again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -17,7 +18,7 @@ import psycopg
 
 from esteira.db import Db, Row
 from esteira.job_types.registry import registry
-from esteira.record import QUEUED, uses
+from esteira.record import QUEUED, array, texts, uses
 
 log = logging.getLogger("esteira.record")
 
@@ -27,12 +28,14 @@ VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
 
 
 @dataclass(kw_only=True, slots=True)
-class NewJob:
-    """A checked request, ready to store; `delay_s` and `expires_in_s` are added to the database's clock."""
+class Choices:
+    """What the type and the options of a submit decide. Jobs that were submitted together share it if it is the same.
 
-    id: UUID
+    `delay_s` and `expires_in_s` are added to the database's clock. If `publish`, the hints of due jobs are sent after
+    the commit. `on_conflict` is for the submitter, and not stored.
+    """
+
     type: str
-    params: str
     queue: str
     priority: int
     max_failures: int
@@ -42,13 +45,12 @@ class NewJob:
     delay_s: float | None = None
     run_at: datetime | None = None
     expires_in_s: float | None = None
-    unique_key: str | None = None
     schedule_id: int | None = None
-    tick_at: datetime | None = None
     in_turn: bool = False
     by: str = ""
     account: str | None = None
     publish: bool = False
+    on_conflict: str = "return"
     # For the hint: the process of a new job did not die in a batch, and the job was not interrupted.
     solo: ClassVar[bool] = False
     front: ClassVar[bool] = False
@@ -59,11 +61,25 @@ class NewJob:
         return ",".join(sorted(registry.secret_names(self.type))) or None
 
 
-# The stored fields of a NewJob, each with the type of its SQL parameter.
-_COLUMNS = {
-    "id": "uuid",
+@dataclass(slots=True)
+class NewJob:
+    """A checked request, ready to store."""
+
+    choices: Choices
+    id: UUID
+    params: str
+    unique_key: str | None = None
+    tick_at: datetime | None = None
+
+    @property
+    def type(self) -> str:
+        return self.choices.type
+
+
+# The stored fields of a NewJob and of its choices, each with the type of its SQL parameter.
+_OWN = {"id": "uuid", "params": "text", "unique_key": "text", "tick_at": "timestamptz"}
+_CHOSEN = {
     "type": "text",
-    "params": "text",
     "queue": "text",
     "priority": "smallint",
     "max_failures": "int",
@@ -73,15 +89,15 @@ _COLUMNS = {
     "delay_s": "float8",
     "run_at": "timestamptz",
     "expires_in_s": "float8",
-    "unique_key": "text",
     "schedule_id": "bigint",
-    "tick_at": "timestamptz",
     "in_turn": "boolean",
     "by": "text",
     "account": "text",
     "secret_names": "text",
     "publish": "boolean",
 }
+_COLUMNS = {**_OWN, **_CHOSEN}
+# Without a key or a tick, no row can meet another one: the database then has less to do for each row.
 _INSERT = """
 INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
     run_at, expires_at, unique_key, schedule_id, tick_at, in_turn, submitted_by, account, secret_names,
@@ -92,18 +108,10 @@ SELECT v.id, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures, v.bac
     v.unique_key, v.schedule_id, v.tick_at, v.in_turn, v.by, v.account, v.secret_names,
     CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= clock_timestamp(), true)
          THEN clock_timestamp() END
-FROM {rows} AS v({names})
-ON CONFLICT DO NOTHING
-RETURNING id, published_at IS NOT NULL
+FROM {rows}
 """
-_NAMES = ", ".join(_COLUMNS)
-_INSERT_MANY = _INSERT.format(
-    rows=f"unnest({', '.join(f'%({name})s::{t}[]' for name, t in _COLUMNS.items())})", names=_NAMES
-)
-# One row needs no arrays: a single submit waits for this statement, which is planned in half the time.
-_INSERT_ONE = _INSERT.format(
-    rows=f"(VALUES ({', '.join(f'%({name})s::{t}' for name, t in _COLUMNS.items())}))", names=_NAMES
-)
+_LEAVE_OUT = "ON CONFLICT DO NOTHING"
+_ANSWER = "RETURNING id, published_at IS NOT NULL"
 
 
 def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
@@ -122,11 +130,48 @@ def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
 
 
 def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
+    if not jobs:
+        return {}
+    differing = _differing(jobs)
+    values = {name: _list(jobs, name) if name in differing else _value(jobs[0], name) for name in _COLUMNS}
+    may_meet = any(job.unique_key is not None or job.tick_at is not None for job in jobs)
+    if may_meet or any(job.choices.run_at is not None for job in jobs):
+        return dict(db.fetch(_statement(differing, f"{_LEAVE_OUT if may_meet else ''} {_ANSWER}"), values))
+    db.fetch(_statement(differing), values)
+    return {job.id: job.choices.publish and not job.choices.delay_s for job in jobs}
+
+
+def _differing(jobs: Sequence[NewJob]) -> tuple[str, ...]:
+    """Name the columns that are sent as lists; what is the same for all jobs is sent and read once."""
     if len(jobs) == 1:
-        rows = db.fetch(_INSERT_ONE, {name: getattr(jobs[0], name) for name in _COLUMNS})
-    else:
-        rows = db.fetch(_INSERT_MANY, {name: [getattr(job, name) for job in jobs] for name in _COLUMNS})
-    return {row[0]: row[1] for row in rows}
+        return ()
+    first = jobs[0].choices
+    if any(job.choices is not first for job in jobs):
+        return tuple(_COLUMNS)
+    own = [name for name in _OWN if any(_value(job, name) is not None for job in jobs)]
+    return tuple(own)
+
+
+def _value(job: NewJob, name: str) -> Any:
+    return getattr(job if name in _OWN else job.choices, name)
+
+
+def _list(jobs: Sequence[NewJob], name: str) -> Any:
+    if name == "id":
+        return array(job.id.hex for job in jobs)
+    if name == "params":
+        return texts([job.params for job in jobs])
+    return [_value(job, name) for job in jobs]
+
+
+@lru_cache(maxsize=64)
+def _statement(differing: Collection[str], end: str = "") -> str:
+    """Write the statement for jobs that differ in these columns; a single job differs in none."""
+    one = [f"%({name})s::{kind} AS {name}" for name, kind in _COLUMNS.items() if name not in differing]
+    rows = ", ".join([*one, *(f"u.{name}" for name in differing)])
+    lists = ", ".join(f"%({name})s::{_COLUMNS[name]}[]" for name in differing)
+    source = f"FROM unnest({lists}) AS u({', '.join(differing)})" if differing else ""
+    return _INSERT.format(rows=f"(SELECT {rows} {source}) AS v") + end
 
 
 def holder(db: Db, unique_key: str) -> UUID | None:

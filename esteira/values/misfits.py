@@ -18,6 +18,8 @@ from esteira.values.storable import HALF, why_not
 Mistake = dict[str, Any]
 #: The text that is shown in the place of a secret.
 STARS = "**********"
+#: The usual types of values that are neither booleans nor hold any.
+_FLAT = frozenset({str, int, float, type(None)})
 
 
 def unstorable(value: Any, at: str = "#/params", levels: int = NESTED) -> Iterator[Mistake]:
@@ -42,10 +44,9 @@ def odd_names(params: Any) -> list[str]:
     )
 
 
-def taken_for_numbers(params: Any, text: str) -> Iterator[Mistake]:
+def taken_for_numbers(params: Any, text: str) -> list[Mistake]:
     """Find booleans that were stored as 1 or 0, because true and false are never meant as numbers."""
-    if _holds_bool(params):
-        yield from _taken(params, json.loads(text), "#/params")
+    return list(_taken(params, json.loads(text), "#/params")) if _holds_bool(params) else []
 
 
 def starred(value: Any, at: str = "#/params", levels: int = NESTED) -> Iterator[Mistake]:
@@ -75,6 +76,8 @@ def _holds_bool(value: Any) -> bool:
         value = value.values()
     elif not isinstance(value, list | tuple):
         return isinstance(value, bool)
+    if _FLAT.issuperset(map(type, value)):
+        return False  # nearly every list ends here, without the loop
     return any(
         one is True or one is False or (isinstance(one, Mapping | list | tuple) and _holds_bool(one))
         for one in value

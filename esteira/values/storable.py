@@ -66,6 +66,15 @@ def merged_when_read(schema: Mapping[str, Any], given: Any, checked: Any) -> boo
     return False
 
 
+def may_merge(schema: Mapping[str, Any]) -> bool:
+    """Return whether `merged_when_read` can be true of any value of this core schema."""
+    if schema["type"] in {"default", "nullable"}:
+        return may_merge(schema["schema"])
+    if schema["type"] == "list":
+        return may_merge(schema.get("items_schema", _ANY))
+    return bool(schema["type"] == "dict")
+
+
 def _any_merged(inner: Mapping[str, Any], given: Iterable[Any], checked: Iterable[Any]) -> bool:
     if inner["type"] in _FLAT:
         return False

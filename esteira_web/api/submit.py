@@ -8,7 +8,6 @@ from typing import Any
 
 from django.db import transaction
 
-from esteira.broker.batching import known_queues
 from esteira.errors import EsteiraError, UniqueConflict, mistakes
 from esteira.files.uploads import may_name
 from esteira.idempotency import Answer
@@ -118,7 +117,7 @@ def also_wrong(
 
 
 def _known_to(access: Access) -> Known:
-    return Known(queues=set(known_queues()), files=files_of(access))
+    return Known(files=files_of(access))
 
 
 def _also_wrong(known: Known, base: str, job: Any, refused: Collection[Place]) -> Iterator[dict[str, Any]]:

@@ -44,7 +44,7 @@ def sizes(core: PrivateConnection, name: str, waiting: int, typical: Typical) ->
     """Return how many jobs each hint of a list carries."""
     jobs = [new(type=name) for _ in range(waiting)]
     typical.refresh(core, jobs)
-    return [len(hint.ids) for hint in hints(jobs, typical)]
+    return [len(hint.ids) for hint in hints([(job.choices, [job.id]) for job in jobs], typical)]
 
 
 def test_a_type_that_is_not_measured_goes_alone(core: PrivateConnection, short: str) -> None:

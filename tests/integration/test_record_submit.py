@@ -127,7 +127,7 @@ def test_publishing_takes_what_is_most_urgent_first_and_then_what_waits_longest(
         for priority in (9, 3, 6)
     ]
     insert(core, jobs)
-    order = [j.id for j in sorted(jobs, key=lambda j: (j.priority, j.run_at))]
+    order = [j.id for j in sorted(jobs, key=lambda j: (j.choices.priority, j.choices.run_at))]
 
     assert published(core, limit=4) == order[:4]
     assert published(core, limit=100) == order[4:]
