@@ -15,6 +15,7 @@ from uuid import UUID
 
 import psycopg
 
+from esteira import ids
 from esteira.db import Db, Row
 from esteira.job_types.registry import registry
 from esteira.record import QUEUED, uses
@@ -83,32 +84,34 @@ _COLUMNS = {
     "publish": "boolean",
 }
 _INSERT = """
-INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
+INSERT INTO esteira_job (id, created_at, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
     run_at, expires_at, unique_key, schedule_id, tick_at, in_turn, submitted_by, account, secret_names,
     published_at)
-SELECT v.id, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures, v.backoff_s, v.lease_s, v.timeout_s,
+SELECT {id}, v.now, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures, v.backoff_s, v.lease_s, v.timeout_s,
     coalesce(v.run_at, clock_timestamp() + coalesce(v.delay_s, 0) * interval '1 second'),
     clock_timestamp() + v.expires_in_s * interval '1 second',
     v.unique_key, v.schedule_id, v.tick_at, v.in_turn, v.by, v.account, v.secret_names,
     CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= clock_timestamp(), true)
          THEN clock_timestamp() END
-FROM {rows} AS v({names})
+FROM (SELECT given.*, clock_timestamp() AS now FROM {rows} AS given({names})) AS v
 ON CONFLICT DO NOTHING
 RETURNING id, published_at IS NOT NULL
 """
 _NAMES = ", ".join(_COLUMNS)
+_ID = ids.of_job("v.now", "v.id")
 _INSERT_MANY = _INSERT.format(
-    rows=f"unnest({', '.join(f'%({name})s::{t}[]' for name, t in _COLUMNS.items())})", names=_NAMES
+    rows=f"unnest({', '.join(f'%({name})s::{t}[]' for name, t in _COLUMNS.items())})", names=_NAMES, id=_ID
 )
 # One row needs no arrays: a single submit waits for this statement, which is planned in half the time.
 _INSERT_ONE = _INSERT.format(
-    rows=f"(VALUES ({', '.join(f'%({name})s::{t}' for name, t in _COLUMNS.items())}))", names=_NAMES
+    rows=f"(VALUES ({', '.join(f'%({name})s::{t}' for name, t in _COLUMNS.items())}))", names=_NAMES, id=_ID
 )
 
 
 def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     """T1: store new jobs; return the stored ids, each with whether its hint is to be sent now.
 
+    The database completes the ids of the stored jobs by their time of creation, and they are set here (`esteira.ids`).
     Rows with a unique key that another job holds, or with an existing tick, are left out. With at most SLICE rows in a
     call, this is one quick statement; callers divide longer lists.
     """
@@ -126,6 +129,9 @@ def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
         rows = db.fetch(_INSERT_ONE, {name: getattr(jobs[0], name) for name in _COLUMNS})
     else:
         rows = db.fetch(_INSERT_MANY, {name: [getattr(job, name) for job in jobs] for name in _COLUMNS})
+    chosen = {job.id.int & ids.NOISE: job for job in jobs}
+    for row in rows:
+        chosen[row[0].int & ids.NOISE].id = row[0]
     return {row[0]: row[1] for row in rows}
 
 

@@ -114,6 +114,17 @@ def elapse(db: Db, job_id: UUID, column: str, seconds: float = 3600) -> None:
     )
 
 
+def accepted_earlier(db: Db, job_id: UUID, seconds: float) -> UUID:
+    """Move a job's acceptance into the past; return its id, which begins with that moment."""
+    ((new_id,),) = db.fetch(
+        f"""UPDATE esteira_job j SET created_at = v.at, id = {ids.of_job("v.at", "j.id")}
+            FROM (SELECT id, created_at - %s * interval '1 second' AS at FROM esteira_job WHERE id = %s) AS v
+            WHERE j.id = v.id RETURNING j.id""",
+        [seconds, job_id],
+    )
+    return UUID(str(new_id))
+
+
 def schedule(db: Db, name: str = "nightly") -> int:
     """Store a schedule of the type TYPE."""
     rows = db.fetch(
