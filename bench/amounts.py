@@ -17,7 +17,7 @@ class Amounts:
 
     short: int = 10_000
     short_ms: int = 3_000
-    fresh: int = 100_000
+    fresh: int = 200_000
     watched_ms: int = 10_000
     unseen: int = 10_000
     plain: int = 4_000

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice, repeat
-from operator import attrgetter, is_
+from operator import attrgetter, is_, itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +31,6 @@ from esteira.errors import (
     mistakes,
 )
 from esteira.files.uploads import may_name
-from esteira.ids import uuid7s
 from esteira.job_types.checking import check
 from esteira.job_types.parameters import MayName
 from esteira.job_types.registry import JobType, registry
@@ -74,15 +73,12 @@ def submit(
 
 def _store(part: list[_Checked]) -> list[Submitted]:
     db = DjangoConnection()
-    jobs = [
-        NewJob(choices, job_id, params, unique_key)
-        for (choices, params, unique_key), job_id in zip(part, uuid7s(len(part)), strict=True)
-    ]
+    jobs = [NewJob(*one) for one in part]
     _choose_hints(db, jobs)
     with _one_transaction(db, jobs):
         stored = insert(db, jobs)
-        answers = [Submitted(job.id) if job.id in stored else _in_place_of(db, job, stored) for job in jobs]
-        now = [job for job in jobs if stored.get(job.id)]
+        answers = [Submitted(job.id) if job.id else _in_place_of(db, job, stored) for job in jobs]
+        now = [(job.choices, job.id) for job in jobs if job.id and stored[job.id]]
         if now:
             transaction.on_commit(lambda: _publish(now), robust=True)
     return answers
@@ -110,9 +106,9 @@ def _choose_hints(db: Db, jobs: Sequence[NewJob]) -> None:
         job.choices.publish = job.choices.priority in open_to_new.get(job.choices.queue, ())
 
 
-def _publish(jobs: Iterable[NewJob]) -> None:
-    alike = groupby(jobs, key=attrgetter("choices"))
-    publisher.fast.send(hints(((one, [job.id for job in some]) for one, some in alike), typical))
+def _publish(stored: Iterable[tuple[Choices, UUID]]) -> None:
+    alike = groupby(stored, key=itemgetter(0))
+    publisher.fast.send(hints(((one, [job_id for _, job_id in some]) for one, some in alike), typical))
 
 
 def _in_place_of(db: Db, job: NewJob, stored: dict[UUID, bool]) -> Submitted:
@@ -125,7 +121,7 @@ def _in_place_of(db: Db, job: NewJob, stored: dict[UUID, bool]) -> Submitted:
                 raise UniqueConflict(_without_type(key), held_by)
             return Submitted(held_by, deduplicated=True)
         again = insert(db, [job])
-        if job.id in again:
+        if job.id:
             stored.update(again)
             return Submitted(job.id)
     raise UniqueConflict(_without_type(key))

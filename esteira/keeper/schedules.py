@@ -20,7 +20,6 @@ from typing import Any
 
 from esteira.db import BUSY, Db
 from esteira.errors import EsteiraError, UnknownJobType
-from esteira.ids import uuid7
 from esteira.job_types.checking import check
 from esteira.job_types.registry import JobType, registry
 from esteira.job_types.schedule import Cadence
@@ -257,7 +256,7 @@ def _store(db: Db, schedule: Scheduled, job_type: JobType, decided: dict[datetim
         schedule_id=schedule.id,
         in_turn=schedule.overlap == "queue",
     )
-    jobs = {tick: NewJob(choices, uuid7(), text, key, tick) for tick, reason in decided.items() if not reason}
+    jobs = {tick: NewJob(choices, text, key, tick) for tick, reason in decided.items() if not reason}
     stored = insert(db, list(jobs.values())) if jobs else {}
     left_out = {tick: "unique" for tick, job in jobs.items() if job.id not in stored}
     _skip(db, schedule, {tick: reason for tick, reason in {**decided, **left_out}.items() if reason})

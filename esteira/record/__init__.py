@@ -21,7 +21,8 @@ from collections.abc import Iterable, Sequence
 #: the bare column, keeps it from using the partial indexes on `state` instead, which on a freshly filled table costs 10
 #: times as much. Every list is given as `id = ANY(…)`: a join alone may begin with the whole table, if the planner's
 #: statistics show it empty, and that costs 1000 times as much. A row finds its values in the lists by `AT`, because a
-#: join with a list beside `= ANY` compares each row with each other one.
+#: join with a list beside `= ANY` compares each row with each other one. If the lock finds values for each row, the
+#: update joins them by the row's place (`ctid`); a row that has moved since the statement began is left to the next.
 QUEUED = "(j.state || '') = 'queued'"
 RUNNING = "(j.state || '') = 'running'"
 

@@ -87,7 +87,7 @@ def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Cl
 
 _UNPUBLISH_UNCLAIMED = f"""
 WITH locked AS MATERIALIZED (
-  SELECT j.id, j.expires_at <= clock_timestamp() AS over
+  SELECT j.ctid AS place, j.expires_at <= clock_timestamp() AS over
   FROM esteira_job j
   WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL
   ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
@@ -99,7 +99,7 @@ moved AS (
       WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp()
         + greatest(%(hold)s, CASE WHEN j.in_turn THEN 1 ELSE 0 END) * interval '1 second'
       ELSE j.hold_until END
-  FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
+  FROM locked WHERE j.ctid = locked.place
   RETURNING j.type, j.queue, j.state),
 {COUNTED}
 SELECT 1 FROM moved

@@ -11,11 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
 
+from esteira import ids
 from esteira.db import Db, Row
 from esteira.job_types.registry import registry
 from esteira.record import QUEUED, array, texts, uses
@@ -66,18 +68,20 @@ class NewJob:
     """A checked request, ready to store."""
 
     choices: Choices
-    id: UUID
     params: str
     unique_key: str | None = None
     tick_at: datetime | None = None
+    #: Set when it is stored.
+    id: UUID | None = None
 
     @property
     def type(self) -> str:
         return self.choices.type
 
 
-# The stored fields of a NewJob and of its choices, each with the type of its SQL parameter.
-_OWN = {"id": "uuid", "params": "text", "unique_key": "text", "tick_at": "timestamptz"}
+# The stored fields of a NewJob and of its choices, each with the type of its SQL parameter; the database completes the
+# id from its random half (see `esteira.ids`).
+_OWN = {"half": "text", "params": "text", "unique_key": "text", "tick_at": "timestamptz"}
 _CHOSEN = {
     "type": "text",
     "queue": "text",
@@ -97,26 +101,30 @@ _CHOSEN = {
     "publish": "boolean",
 }
 _COLUMNS = {**_OWN, **_CHOSEN}
-# Without a key or a tick, no row can meet another one: the database then has less to do for each row.
-_INSERT = """
-INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
+_ALL_CHOSEN = attrgetter(*_CHOSEN)
+# The clock is read once, so the jobs of a list are as old as each other, and in the order of their ids.
+_INSERT = f"""
+WITH m AS MATERIALIZED (
+  SELECT c.now, {ids.first_half("c.now")} AS half FROM (SELECT clock_timestamp() AS now) AS c)
+INSERT INTO esteira_job (id, created_at, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
     run_at, expires_at, unique_key, schedule_id, tick_at, in_turn, submitted_by, account, secret_names,
     published_at)
-SELECT v.id, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures, v.backoff_s, v.lease_s, v.timeout_s,
-    coalesce(v.run_at, clock_timestamp() + coalesce(v.delay_s, 0) * interval '1 second'),
-    clock_timestamp() + v.expires_in_s * interval '1 second',
+SELECT (m.half || v.half)::uuid, m.now, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures,
+    v.backoff_s, v.lease_s, v.timeout_s,
+    coalesce(v.run_at, m.now + coalesce(v.delay_s, 0) * interval '1 second'),
+    m.now + v.expires_in_s * interval '1 second',
     v.unique_key, v.schedule_id, v.tick_at, v.in_turn, v.by, v.account, v.secret_names,
-    CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= clock_timestamp(), true)
-         THEN clock_timestamp() END
-FROM {rows}
+    CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= m.now, true) THEN m.now END
+FROM m CROSS JOIN (SELECT {{rows}}) AS v
+{{meeting}}
+RETURNING id, published_at IS NOT NULL
 """
-_LEAVE_OUT = "ON CONFLICT DO NOTHING"
-_ANSWER = "RETURNING id, published_at IS NOT NULL"
 
 
 def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     """T1: store new jobs; return the stored ids, each with whether its hint is to be sent now.
 
+    The database completes the ids of the stored jobs by their time of creation, and they are set here (`esteira.ids`).
     Rows with a unique key that another job holds, or with an existing tick, are left out. With at most SLICE rows in a
     call, this is one quick statement; callers divide longer lists.
     """
@@ -132,46 +140,51 @@ def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
 def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     if not jobs:
         return {}
-    differing = _differing(jobs)
-    values = {name: _list(jobs, name) if name in differing else _value(jobs[0], name) for name in _COLUMNS}
-    may_meet = any(job.unique_key is not None or job.tick_at is not None for job in jobs)
-    if may_meet or any(job.choices.run_at is not None for job in jobs):
-        return dict(db.fetch(_statement(differing, f"{_LEAVE_OUT if may_meet else ''} {_ANSWER}"), values))
-    db.fetch(_statement(differing), values)
-    return {job.id: job.choices.publish and not job.choices.delay_s for job in jobs}
+    halves, lists = ids.noises(len(jobs)), _lists(jobs)
+    values = {**_values(jobs[0]), "half": f"{halves[0]:016x}", **lists}
+    if lists:
+        values["half"] = array(f"{half:016x}" for half in halves)
+    # Without a key or a tick, no row can meet another one: then the database has less to do for each.
+    may_meet = values["unique_key"] is not None or values["tick_at"] is not None
+    stored: dict[UUID, bool] = dict(db.fetch(_statement(tuple(lists), may_meet), values))  # type: ignore[arg-type]
+    by_half = {one.int & ids.NOISE: one for one in stored}
+    for job, half in zip(jobs, halves, strict=True):
+        job.id = by_half.get(half)
+    return stored
 
 
-def _differing(jobs: Sequence[NewJob]) -> tuple[str, ...]:
-    """Name the columns that are sent as lists; what is the same for all jobs is sent and read once."""
+def _values(job: NewJob) -> dict[str, Any]:
+    chosen = dict(zip(_CHOSEN, _ALL_CHOSEN(job.choices), strict=True))
+    return {"params": job.params, "unique_key": job.unique_key, "tick_at": job.tick_at, **chosen}
+
+
+def _lists(jobs: Sequence[NewJob]) -> dict[str, Any]:
+    """Return the columns in which jobs may differ; what is the same for all is sent, and read, once."""
     if len(jobs) == 1:
-        return ()
+        return {}
+    lists: dict[str, Any] = {"params": texts([job.params for job in jobs])}
+    keys, ticks = [job.unique_key for job in jobs], [job.tick_at for job in jobs]
+    if any(key is not None for key in keys):
+        lists["unique_key"] = keys
+    if any(tick is not None for tick in ticks):
+        lists["tick_at"] = ticks
     first = jobs[0].choices
     if any(job.choices is not first for job in jobs):
-        return tuple(_COLUMNS)
-    own = [name for name in _OWN if any(_value(job, name) is not None for job in jobs)]
-    return tuple(own)
-
-
-def _value(job: NewJob, name: str) -> Any:
-    return getattr(job if name in _OWN else job.choices, name)
-
-
-def _list(jobs: Sequence[NewJob], name: str) -> Any:
-    if name == "id":
-        return array(job.id.hex for job in jobs)
-    if name == "params":
-        return texts([job.params for job in jobs])
-    return [_value(job, name) for job in jobs]
+        columns = zip(*(_ALL_CHOSEN(job.choices) for job in jobs), strict=True)
+        lists |= {name: list(column) for name, column in zip(_CHOSEN, columns, strict=True)}
+    return lists
 
 
 @lru_cache(maxsize=64)
-def _statement(differing: Collection[str], end: str = "") -> str:
-    """Write the statement for jobs that differ in these columns; a single job differs in none."""
-    one = [f"%({name})s::{kind} AS {name}" for name, kind in _COLUMNS.items() if name not in differing]
-    rows = ", ".join([*one, *(f"u.{name}" for name in differing)])
-    lists = ", ".join(f"%({name})s::{_COLUMNS[name]}[]" for name in differing)
-    source = f"FROM unnest({lists}) AS u({', '.join(differing)})" if differing else ""
-    return _INSERT.format(rows=f"(SELECT {rows} {source}) AS v") + end
+def _statement(lists: Collection[str], may_meet: bool) -> str:
+    """Write the statement for jobs that may differ in these columns; for a single job there are none."""
+    listed = ("half", *lists) if lists else ()
+    same = [f"%({name})s::{kind} AS {name}" for name, kind in _COLUMNS.items() if name not in listed]
+    rows = ", ".join([*same, *(f"u.{name}" for name in listed)])
+    if listed:
+        arrays = ", ".join(f"%({name})s::{_COLUMNS[name]}[]" for name in listed)
+        rows += f" FROM unnest({arrays}) AS u({', '.join(listed)})"
+    return _INSERT.format(rows=rows, meeting="ON CONFLICT DO NOTHING" if may_meet else "")
 
 
 def holder(db: Db, unique_key: str) -> UUID | None:

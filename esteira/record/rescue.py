@@ -34,7 +34,7 @@ _CLAIMED = """j.state = 'running' AND j.claimed_at > to_timestamp(%(after)s::flo
 
 _RESCUE = f"""
 WITH locked AS MATERIALIZED (
-  SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
+  SELECT j.ctid AS place, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
     NOT j.batched AND %(count)s > 0 AND j.suspicion + %(count)s >= %(limit)s AS dead
   FROM esteira_job j WHERE {{which}}
   ORDER BY j.id LIMIT {MOST} FOR NO KEY UPDATE OF j SKIP LOCKED),
@@ -52,7 +52,7 @@ moved AS (
       'message', 'The process that ran this job ended unexpectedly; the job now has ' || (j.suspicion + %(count)s)
         || ' points of suspicion. It may use too much memory or crash. Retry it once the cause is found.')
       ELSE j.error END
-  FROM locked WHERE j.id = locked.id AND j.id = ANY(ARRAY(SELECT id FROM locked))
+  FROM locked WHERE j.ctid = locked.place
   RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
 noted AS (
   {NOTED}

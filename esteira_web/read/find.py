@@ -20,7 +20,7 @@ SHORTEST = 8
 #: Only the newest jobs are searched by the last digits: this search reads along an index, it is not a look-up by key.
 AMONG = 10_000
 _ENDING = """
-SELECT id FROM (SELECT id FROM {among} ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
+SELECT id FROM (SELECT id FROM {among} LIMIT %s) AS newest
 WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4"""
 
 
@@ -40,12 +40,12 @@ class Ambiguous(EsteiraError):
 
 def job_id(ref: str) -> UUID:
     """Return the id of the job for `ref`; raises NotAnId, NotFound or Ambiguous."""
-    return _id_of("job", ref, "esteira_job")
+    return _id_of("job", ref, "esteira_job ORDER BY id DESC")
 
 
 def upload_id(ref: str) -> UUID:
     """Return the id of the upload for `ref`; raises as `job_id` does."""
-    return _id_of("file", ref, "esteira_file WHERE job_id IS NULL")
+    return _id_of("file", ref, "esteira_file WHERE job_id IS NULL ORDER BY created_at DESC, id DESC")
 
 
 def _id_of(kind: str, ref: str, among: str) -> UUID:

@@ -37,6 +37,8 @@ FIGURES = {
         "idle, worker, MB",
         "keeper, no worker ms",
         "keeper, lists full ms",
+        "keeper, turn after what ran ms",
+        "keeper, turn after a snapshot ms",
         "publishing µs",
         "no-op, short backlog: worker",
         "no-op, short backlog: beat",
@@ -64,7 +66,7 @@ def test_the_benchmark_measures_both_sides_and_judges_its_goals(tmp_path: Path) 
 
     for side, figures in FIGURES.items():
         assert figures <= set(result["medians"][side])
-    assert len(result["goals"]) == 14
+    assert len(result["goals"]) == 17
     assert all(goal["value"] > 0 for goal in result["goals"] if goal["what"] not in MAY_BE_NOTHING)
     assert "bulk submit" in shown
     assert set(result["machine"]["PostgreSQL was started with"]) == ADDRESS

@@ -16,7 +16,7 @@ import openpyxl
 import pytest
 from pypdf import PdfReader
 
-from esteira import Cancelled, GiveUp, LocalContext
+from esteira import Cancelled, GiveUp, LocalContext, ids
 from esteira.db import PrivateConnection
 from esteira.errors import InvalidParameters
 from esteira.files import open_file, open_result
@@ -64,7 +64,7 @@ def made(n: int = 1, state: str = "succeeded", *, at: datetime = DAY, **fields) 
         created = at + timedelta(seconds=second)
         jobs.append(
             Job(
-                id=uuid4(),
+                id=UUID(int=ids.lowest(created).int | uuid4().int & ids.NOISE),
                 state=state,
                 created_at=created,
                 claimed_at=created if started else None,

@@ -30,7 +30,7 @@ def new(**given: Any) -> NewJob:
     """A job of an ordinary type: due at once, four tries, a lease of ten seconds."""
     choices = replace(ORDINARY, **{name: value for name, value in given.items() if name not in OWN})
     own = {name: value for name, value in given.items() if name in OWN}
-    return NewJob(**{"choices": choices, "id": ids.uuid7(), "params": "{}", **own})
+    return NewJob(**{"choices": choices, "params": "{}", **own})
 
 
 def stored(db: Db, n: int = 1, **fields: Any) -> list[UUID]:
@@ -110,6 +110,17 @@ def elapse(db: Db, job_id: UUID, column: str, seconds: float = 3600) -> None:
         f"UPDATE esteira_job SET {column} = {column} - %s * interval '1 second' WHERE id = %s",
         [seconds, job_id],
     )
+
+
+def accepted_earlier(db: Db, job_id: UUID, seconds: float) -> UUID:
+    """Move a job's acceptance into the past; return its id, which begins with that moment."""
+    ((new_id,),) = db.fetch(
+        f"""UPDATE esteira_job j SET created_at = v.at, id = {ids.of_job("v.at", "j.id")}
+            FROM (SELECT id, created_at - %s * interval '1 second' AS at FROM esteira_job WHERE id = %s) AS v
+            WHERE j.id = v.id RETURNING j.id""",
+        [seconds, job_id],
+    )
+    return UUID(str(new_id))
 
 
 def schedule(db: Db, name: str = "nightly") -> int:
