@@ -130,7 +130,7 @@ def test_an_old_process_does_not_change_what_the_newer_release_declares_otherwis
     @job(name="test.new", schedule=every(hours=1))
     def other(ctx: Context) -> None: ...
 
-    releases.say_alive(core)  # the newest of the three
+    releases.record_heartbeat(core)  # the newest of the three
     registry.remove("test.new")
     registry.add(kind)
     migrate()
