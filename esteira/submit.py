@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,6 @@ from esteira.errors import (
     UniqueConflict,
     UniqueInProgress,
     UnknownQueue,
-    mistakes,
 )
 from esteira.files.uploads import may_name
 from esteira.job_types.checking import check
@@ -182,7 +181,9 @@ def _all_checked(
             only.add_note(f"in request {n}, counted from 0")
         raise only
     if refused:
-        raise InvalidRequest([_of_request(n, mistake) for n, e in refused.items() for mistake in mistakes(e)])
+        raise InvalidRequest(
+            [replace(one, at=(n, *one.at)) for n, error in refused.items() for one in error.mistakes]
+        )
     return checked
 
 
@@ -190,11 +191,7 @@ def together(found: Sequence[EsteiraError]) -> EsteiraError:
     """Return the only error, or one error that contains all."""
     if len(found) == 1:
         return found[0]
-    return InvalidRequest([mistake for error in found for mistake in mistakes(error)])
-
-
-def _of_request(n: int, mistake: dict[str, Any]) -> dict[str, Any]:
-    return {**mistake, "pointer": f"#/{n}{mistake['pointer'].removeprefix('#')}"}
+    return InvalidRequest([mistake for error in found for mistake in error.mistakes])
 
 
 def _read(request: SubmitRequest, by: str, account: str | None, known: Known) -> _Checked:

@@ -66,7 +66,7 @@ def given(name: str, allowed: bounds.Text, options: dict[str, Any]) -> str:
     try:
         return allowed.check(name, options[name])
     except InvalidOption as error:
-        raise Usage(f"--{name}: {error.errors[0]['detail']}") from None
+        raise Usage("usage.option", option=name, mistake=error.mistakes[0]) from None
 
 
 def run(out: Out, options: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from esteira.errors import EsteiraError, TooLarge, mistakes
+from esteira.errors import EsteiraError, TooLarge
 from esteira.files import MAX_BYTES, save_upload
 from esteira.job_types.request import OPTIONS, Allowed, SubmitRequest, Submitted
 from esteira.submit import refusals, submit
@@ -95,12 +95,12 @@ def _request(typed: dict[str, Any], wrong: list[EsteiraError]) -> SubmitRequest:
 
 def _is_of(error: EsteiraError, *fields: str) -> bool:
     """Return whether an error is only about these fields, for which the command line has its own checks."""
-    return all(str(one["pointer"]).removeprefix("#/").split("/")[0] in fields for one in mistakes(error))
+    return all(one.at[0] in fields for one in error.mistakes)
 
 
 def _upload(path: Path, content_type: str) -> str:
     if path.stat().st_size > MAX_BYTES:
-        raise TooLarge(f"file {path}", f"{MAX_BYTES // 1024**2} MiB")
+        raise TooLarge(f"file {path}", MAX_BYTES)
     with path.open("rb") as stream:
         stored = save_upload(path.name, content_type, iter(lambda: stream.read(READ_BYTES), b""))
     return str(stored.pk)
