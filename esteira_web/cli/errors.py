@@ -25,12 +25,9 @@ class Usage(EsteiraError):
 
 
 class Unreadable(InvalidOption):
-    """An option whose value cannot be parsed, with the message of the parser."""
+    """An option whose value cannot be parsed."""
 
     code = "unreadable"
-
-    def __init__(self, option: str, reason: str) -> None:
-        super().__init__(option, self.code, reason=reason)
 
 
 class SeveralMistyped(Usage, InvalidRequest):

@@ -23,7 +23,7 @@ from esteira_web.cli.job_types import named
 from esteira_web.cli.out import TYPED, Out
 from esteira_web.cli.wait import until_ended
 from esteira_web.read import find
-from esteira_web.read.durations import duration, moment
+from esteira_web.read.durations import Untypable, duration, moment
 
 HELP = "submit a job"
 READ_BYTES = 256 * 1024
@@ -88,8 +88,8 @@ def _request(typed: dict[str, Any], wrong: list[EsteiraError]) -> SubmitRequest:
             continue
         try:
             chosen[option.name] = _form(option.allowed).read(typed[option.name])
-        except argparse.ArgumentTypeError as error:
-            wrong.append(Unreadable(option.name, str(error)))
+        except Untypable as error:
+            wrong.append(Unreadable(option.name, error.mistake.code, **error.mistake.values))
     return SubmitRequest(type=typed["type"], params={}, **chosen)
 
 

@@ -37,8 +37,8 @@ CLASSES = {one.__name__: one for one in classes_of(EsteiraError)}
 PLAIN = {name for name, one in CLASSES.items() if one.__init__ is EsteiraError.__init__}
 #: Calls that make an error or a mistake, and which of their arguments is the code of the sentence.
 CODE_AT = {
-    **dict.fromkeys([*PLAIN, "TooManyRequests"], 0),
-    **dict.fromkeys(["InvalidOption", "BadFilter", "Unanswerable"], 1),
+    **dict.fromkeys([*PLAIN, "TooManyRequests", "Untypable"], 0),
+    **dict.fromkeys(["InvalidOption", "Unreadable", "BadFilter", "Unanswerable"], 1),
     "NotFound": 2,
 }
 #: The same for functions that make one from what they are given, and the modules that have such a function.
@@ -56,7 +56,7 @@ def calls() -> Iterator[tuple[str, str, ast.Call]]:
                 name = (
                     node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 )
-                if name in {*CLASSES, "Mistake"} or (name in HELPERS and path.name in HAVE_HELPERS):
+                if name in {*CLASSES, *CODE_AT, "Mistake"} or (name in HELPERS and path.name in HAVE_HELPERS):
                     yield f"{path.relative_to(ROOT)}:{node.lineno}", name, node
 
 
