@@ -1,4 +1,4 @@
-"""Whose declarations of schedules stand: the newest living release's, whatever starts in which order."""
+"""Which release's declared schedules are stored: those of the newest running release, in any order of starts."""
 
 from __future__ import annotations
 

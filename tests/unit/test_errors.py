@@ -1,4 +1,4 @@
-"""Errors name the field and the way out, and carry what the API needs."""
+"""Errors name the field and the remedy, and carry the values that the API needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stored is what the signature allows, and hostile input gets a sentence, never a crash."""
+"""Parameters: only values that the signature allows are stored, and hostile input gets an error with a sentence."""
 
 from __future__ import annotations
 

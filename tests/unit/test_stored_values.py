@@ -1,4 +1,4 @@
-"""What is accepted is read back as the same value, or refused at the submit with the parameter's name and why."""
+"""An accepted value is read back as the same value, or is refused at the submit with the parameter's name and the reason."""
 
 from __future__ import annotations
 
