@@ -68,8 +68,11 @@ class EsteiraError(Exception):
         self.values = values
         #: All mistakes in the request, each with its place; an error about something else has none.
         self.mistakes: list[Mistake] = values.get("mistakes") or self._own()
-        detail = sentence(self.wording, values)
-        super().__init__(sentence("at-field", {"field": field, "detail": detail}) if field else detail)
+        super().__init__(self.wording)
+
+    def __str__(self) -> str:
+        detail = sentence(self.wording, self.values)
+        return sentence("at-field", {"field": self.field, "detail": detail}) if self.field else detail
 
     def _own(self) -> list[Mistake]:
         return [Mistake(code=self.wording, at=(self.field,), values=self.values)] if self.field else []

@@ -184,7 +184,7 @@ def _refuse_bad_unique(new: JobType) -> None:
     try:
         named = set(fields_of(bounds.UNIQUE.check("unique", new.unique)))
     except (ValueError, InvalidOption) as error:
-        raise DeclarationError("unique-unreadable", **blamed, reason=error) from None
+        raise DeclarationError("unique-unreadable", **blamed, reason=str(error)) from None
     if unknown := named - set(new.model.model_fields):
         names = [repr(name) for name in sorted(unknown)]
         raise DeclarationError("unique-unknown", **blamed, names=names, name=new.name)

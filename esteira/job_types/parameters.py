@@ -102,7 +102,9 @@ def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
     try:
         hints = typing.get_type_hints(fn, include_extras=True)
     except Exception as error:  # any name in an annotation may fail to resolve
-        raise DeclarationError("annotations-unreadable", where=where, function=name, reason=error) from None
+        raise DeclarationError(
+            "annotations-unreadable", where=where, function=name, reason=str(error)
+        ) from None
     parameters = list(signature.parameters.values())
     if not parameters:
         raise DeclarationError("no-context", where=where, function=name)
@@ -119,7 +121,9 @@ def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
     except DeclarationError:
         raise
     except Exception as error:  # pydantic raises several classes for a type that it cannot check
-        raise DeclarationError("parameters-uncheckable", where=where, function=name, reason=error) from None
+        raise DeclarationError(
+            "parameters-uncheckable", where=where, function=name, reason=str(error)
+        ) from None
 
 
 def _refuse_what_has_no_schema(model: type[Params], fields: dict[str, Any], *, where: str, name: str) -> None:

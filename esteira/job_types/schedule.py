@@ -55,7 +55,7 @@ class Cadence:
         try:
             times = CronSim(self.cron, after.astimezone(zone))
         except CronSimError as error:
-            raise DeclarationError("cron-unreadable", cron=self.cron, reason=error) from None
+            raise DeclarationError("cron-unreadable", cron=self.cron, reason=str(error)) from None
         _refuse_long_steps(self.cron)
         for local in times:
             tick = local.astimezone(UTC)
@@ -97,7 +97,7 @@ def cron(expression: str, *, tz: str = "UTC") -> Cadence:
     except StopIteration:
         raise DeclarationError("cron-never", cron=expression) from None
     except CronSimError as error:
-        raise DeclarationError("cron-unreadable", cron=expression, reason=error) from None
+        raise DeclarationError("cron-unreadable", cron=expression, reason=str(error)) from None
     _refuse_long_steps(expression)
     return Cadence(cron=expression, tz=tz)
 

@@ -91,7 +91,7 @@ class OnlyWhatIsOffered(admin.ModelAdmin):  # type: ignore[type-arg]
         try:
             return super().get_changelist_instance(request)
         except IncorrectLookupParameters as error:
-            raise Unanswerable("filter", "cannot-be-filtered", reason=error) from None
+            raise Unanswerable("filter", "cannot-be-filtered", reason=str(error)) from None
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Return None for an id that is not written in plain digits."""

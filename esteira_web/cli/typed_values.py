@@ -122,7 +122,7 @@ class _Reading:
                 return self._json(word)
             return word.value if self._splits(parameter, word.value) else parameter.read(word.value)
         except ValueError as error:
-            return self._mistake("not-json-text", word.name, reason=error)
+            return self._mistake("not-json-text", word.name, reason=str(error))
 
     def _json(self, word: Word) -> Any:
         document, twice = json_text.read(word.value)

@@ -1,4 +1,4 @@
-"""An accepted value is read back as the same value, or is refused at the submit with the parameter's name and the reason."""
+"""An accepted value is read back as the same value, or refused at the submit with parameter and reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More ways to end pods: with and without a grace period, by eviction, with a lost volume, all beats again and again."""
+"""More ways to end pods: with and without a grace period, by eviction, with a lost volume, and all beats."""
 
 from __future__ import annotations
 
