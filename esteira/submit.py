@@ -28,7 +28,6 @@ from esteira.errors import (
     UniqueConflict,
     UniqueInProgress,
     UnknownQueue,
-    mistakes,
 )
 from esteira.files.uploads import may_name
 from esteira.job_types.checking import check
@@ -181,7 +180,9 @@ def _all_checked(
             only.add_note(f"in request {n}, counted from 0")
         raise only
     if refused:
-        raise InvalidRequest([_of_request(n, mistake) for n, e in refused.items() for mistake in mistakes(e)])
+        raise InvalidRequest(
+            [replace(one, at=(n, *one.at)) for n, error in refused.items() for one in error.mistakes]
+        )
     return checked
 
 
@@ -227,11 +228,7 @@ def together(found: Sequence[EsteiraError]) -> EsteiraError:
     """Return the only error, or one error that contains all."""
     if len(found) == 1:
         return found[0]
-    return InvalidRequest([mistake for error in found for mistake in mistakes(error)])
-
-
-def _of_request(n: int, mistake: dict[str, Any]) -> dict[str, Any]:
-    return {**mistake, "pointer": f"#/{n}{mistake['pointer'].removeprefix('#')}"}
+    return InvalidRequest([mistake for error in found for mistake in error.mistakes])
 
 
 def choices_of(

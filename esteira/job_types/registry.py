@@ -91,7 +91,8 @@ class JobType:
         try:
             delay = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days).total_seconds()
         except (TypeError, ValueError, OverflowError):
-            raise InvalidOption("delay", f"must be a number of seconds {DELAY.words()}.") from None
+            allowed = {"least": DELAY.least, "most": DELAY.most}
+            raise InvalidOption("delay", "unreadable-duration", **allowed) from None
         return self.options(delay=DELAY.check("delay", delay))
 
     def at(self, when: datetime) -> Options:
@@ -159,9 +160,7 @@ class Registry:
             new.fn.__module__,
             new.fn.__qualname__,
         ):
-            raise DeclarationError(
-                f"{new.where}: the name {new.name!r} is taken by {old.where}; give one of them @job(name=…)."
-            )
+            raise DeclarationError("name-taken", where=new.where, name=new.name, other=old.where)
         self._types[new.name] = new
 
     def remove(self, name: str) -> None:

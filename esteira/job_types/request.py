@@ -67,7 +67,7 @@ class SubmitRequest:
 
     def refuse_two_starts(self) -> None:
         if self.run_at is not None and self.delay is not None:
-            raise InvalidOption("run_at", "cannot be combined with a delay; give one of them.")
+            raise InvalidOption("run_at", "two-starts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

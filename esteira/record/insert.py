@@ -216,10 +216,8 @@ DUE = """f.run_at <= (SELECT clock_timestamp())
       AND (f.hold_until IS NULL OR f.hold_until <= clock_timestamp())
       AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())"""
 
-#: Marks those rows of `{next}` that no other transaction locks.
-MARK = f"""
-WITH next AS ({{next}}),
-locked AS MATERIALIZED (
+#: Marks those rows of `next`, which precedes it, that no other transaction locks.
+MARKED = f"""locked AS MATERIALIZED (
   SELECT j.id FROM esteira_job j
   WHERE j.id = ANY(ARRAY(SELECT id FROM next)) AND {QUEUED} AND j.published_at IS NULL
   ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
@@ -283,9 +281,12 @@ def publish_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) ->
 
 def mark(db: Db, following: str, asked: Mapping[str, Any]) -> list[Published]:
     try:
-        return as_published(db.fetch(MARK.format(next=following), asked))
+        return as_published(db.fetch(f"WITH next AS ({following}),\n{MARKED}", asked))
     except VALUE_ERRORS:
         return mark_each(db, [row[0] for row in db.fetch(following, asked)])[0]
+
+
+_MARK_ONE = f"WITH next AS (SELECT %(id)s::uuid AS id),\n{MARKED}"
 
 
 def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Published], set[UUID]]:
@@ -293,7 +294,7 @@ def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Published], set[UUID]]:
     found, refused = list[Row](), set[UUID]()
     for one in ids:
         try:
-            found += db.fetch(MARK.format(next="SELECT %(id)s::uuid AS id"), {"id": one})
+            found += db.fetch(_MARK_ONE, {"id": one})
         except VALUE_ERRORS as error:
             refused.add(one)
             log.error("job %s cannot be published: %s", one, error)
@@ -301,7 +302,7 @@ def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Published], set[UUID]]:
 
 
 def as_published(found: Sequence[Row]) -> list[Published]:
-    """Return what `MARK` returned, most urgent first."""
+    """Return what `MARKED` returned, most urgent first."""
     rows = sorted(found, key=lambda row: (row[3], row[7]))
     return [
         Published(

@@ -1,4 +1,4 @@
-"""The benchmark runs from end to end; what it measures when it is quick means nothing."""
+"""The benchmark runs from end to end; the figures of a quick run mean nothing."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from esteira import Context, JobType, Secret, job
 from esteira.broker import publisher
 from esteira.db import PrivateConnection
-from esteira.errors import EsteiraError, InvalidRequest, mistakes
+from esteira.errors import EsteiraError, InvalidRequest, Mistake
 from esteira.job_types.request import Alike, SubmitRequest
 from esteira.models import Job
 from esteira.record import texts
@@ -126,14 +127,14 @@ def stored_text(job_id: UUID) -> str:
         return str(cursor.fetchone()[0])
 
 
-def one_by_one(job_type: JobType, many: Iterable[Any]) -> list[str | list[dict[str, Any]]]:
+def one_by_one(job_type: JobType, many: Iterable[Any]) -> list[str | list[Mistake]]:
     """Submit each request by itself; return the stored texts, and the mistakes of those that are refused."""
-    found: list[str | list[dict[str, Any]]] = []
+    found: list[str | list[Mistake]] = []
     for params in many:
         try:
             (answer,) = submit([SubmitRequest(type=job_type.name, params=params)])
         except EsteiraError as error:
-            found.append(mistakes(error))
+            found.append(error.mistakes)
         else:
             found.append(stored_text(answer.id))
     return found
@@ -161,18 +162,18 @@ def test_a_list_stores_what_its_requests_store_one_by_one(strange: JobType) -> N
 def test_a_list_is_refused_with_the_mistakes_of_its_requests(strange: JobType) -> None:
     mixed = [one for pair in zip(GOOD + GOOD, BAD, strict=False) for one in pair]
     expected = [
-        {**mistake, "pointer": f"#/{n}{mistake['pointer'].removeprefix('#')}"}
+        replace(mistake, at=(n, *mistake.at))
         for n, found in enumerate(one_by_one(strange, mixed))
         if not isinstance(found, str)
         for mistake in found
     ]
     Job.objects.all().delete()
 
-    assert len({mistake["pointer"].split("/")[1] for mistake in expected}) == len(BAD)
+    assert len({mistake.at[0] for mistake in expected}) == len(BAD)
     for requests in in_lists(strange, mixed):
         with pytest.raises(InvalidRequest) as refused:
             submit(requests)
-        assert refused.value.errors == expected
+        assert refused.value.mistakes == expected
     assert not Job.objects.exists()
 
 
@@ -183,7 +184,7 @@ def test_the_only_refused_request_of_a_list_is_refused_as_alone_and_named(strang
     for requests in in_lists(strange, [*GOOD, bad, *GOOD]):
         with pytest.raises(EsteiraError) as refused:
             submit(requests)
-        assert mistakes(refused.value) == expected
+        assert refused.value.mistakes == expected
         assert refused.value.__notes__ == [f"in request {len(GOOD)}, counted from 0"]
     assert not Job.objects.exists()
 
@@ -192,8 +193,8 @@ def test_bad_options_of_alike_requests_are_named_for_each(strange: JobType) -> N
     with pytest.raises(InvalidRequest) as refused:
         strange.options(priority="urgent", delay=-1).submit_many([{}, {"number": "x"}])
 
-    assert [mistake["pointer"] for mistake in refused.value.errors] == [
-        "#/0/priority", "#/0/delay", "#/1/params/number", "#/1/priority", "#/1/delay",
+    assert [mistake.at for mistake in refused.value.mistakes] == [
+        (0, "priority"), (0, "delay"), (1, "params", "number"), (1, "priority"), (1, "delay"),
     ]  # fmt: skip
 
 
@@ -201,7 +202,7 @@ def test_an_endless_list_of_mistakes_ends(strange: JobType) -> None:
     with pytest.raises(InvalidRequest) as refused:
         strange.submit_many(repeat({"number": "x"}))
 
-    assert len(refused.value.errors) == MOST_REFUSED
+    assert len(refused.value.mistakes) == MOST_REFUSED
 
 
 def test_a_generator_may_fill_one_object_again_and_again(strange: JobType) -> None:

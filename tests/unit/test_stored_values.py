@@ -1,4 +1,4 @@
-"""What is accepted is read back as the same value, or refused at the submit with the parameter's name and why."""
+"""An accepted value is read back as the same value, or refused at the submit with parameter and reason."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def of(kind: Any, default: Any = ...) -> type[Params]:
 def refusal(kind: Any, value: Any) -> dict[str, str]:
     with pytest.raises(InvalidParameters) as refused:
         check(of(kind), {"v": value})
-    return {e["pointer"]: e["detail"] for e in refused.value.errors}
+    return {one.pointer: one.detail for one in refused.value.mistakes}
 
 
 class Tone(Enum):
