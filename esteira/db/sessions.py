@@ -44,7 +44,7 @@ def left_open() -> LeftOpen | None:
     )
 
 
-def settle() -> None:
+def reset() -> None:
     """Take back every connection that the job used, and make it as good as new."""
     for wrapper in mine():
         if (

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from esteira.db import Db
 from esteira.record import AT, COUNTED, DUE_AGAIN, MINE, MINE_ALONE, NOTED, RUNNING, array
-from esteira.record.rescue import LONGEST_REST_S, MAX_SUSPICION, WORKER_LOST
+from esteira.record.rescue import MAX_SUSPICION, REST, WORKER_LOST
 
 #: The kind of an outcome without an error.
 SUCCEEDED = "succeeded"
@@ -275,7 +275,7 @@ moved AS (
     finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
     suspicion = j.suspicion + {WORKER_LOST},
     hold_until = CASE WHEN NOT (cancelled OR dead) THEN clock_timestamp()
-      + (0.5 + random() / 2) * least(power(2, j.suspicion), {LONGEST_REST_S}) * interval '1 second' END,
+      + (0.5 + random() / 2) * {REST} END,
     error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', %(type)s::text,
       'message', %(why)s::text || ' The job now has ' || (j.suspicion + {WORKER_LOST})
         || ' points of suspicion. Retry it once the cause is found.') ELSE j.error END

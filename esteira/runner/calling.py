@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from esteira.db import sessions
-from esteira.errors import UnknownJobType
+from esteira.errors import InvalidParameters, UnknownJobType
 from esteira.job_types.checking import problems
 from esteira.job_types.context import Context
 from esteira.job_types.parameters import Params
@@ -80,8 +80,7 @@ def _params(held: Held, job_type: JobType) -> Params:
         try:
             return job_type.model.model_validate(stored(held.job.params))
         except ValidationError as error:
-            why = "; ".join(f"{p['pointer']}: {p['detail']}" for p in problems(error)[:5])
-            raise Refused(clean(why)) from None
+            raise Refused(clean(str(InvalidParameters(problems(error))))) from None
     except SAID_ON_PURPOSE:
         raise
     except (
