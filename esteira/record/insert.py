@@ -146,7 +146,7 @@ def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
         values["half"] = array(f"{half:016x}" for half in halves)
     # Without a key or a tick, no row can meet another one: then the database has less to do for each.
     may_meet = values["unique_key"] is not None or values["tick_at"] is not None
-    stored: dict[UUID, bool] = dict(db.fetch(_statement(tuple(lists), may_meet), values))  # type: ignore[arg-type]
+    stored: dict[UUID, bool] = dict(db.fetch(_statement(tuple(lists), may_meet), values))
     by_half = {one.int & ids.NOISE: one for one in stored}
     for job, half in zip(jobs, halves, strict=True):
         job.id = by_half.get(half)
