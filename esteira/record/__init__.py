@@ -8,7 +8,7 @@ or after any statement here: each is one transaction, and the row contains every
 Each statement is one constant above the function that sends it, with named parameters. Parts that several statements
 share are in this module, and are inserted when the modules are imported.
 
-`insert` T1 T2 · `waiting` T2 · `claim` T3 T14 T15 · `finish` T4 T5 T6 T10 T12 · `rescue` T7 T8 T9 T10
+`insert` T1 T2 · `waiting` T2 · `claim` T3 T14 T15 · `lease` T4 T10 T12 · `finish` T5 T6 · `rescue` T7 T8 T9 T10
 `operate` T11 T12 T13
 `uses` notes which files a job names, `telling` stores a running attempt's start, progress and log; they change no state
 """
@@ -16,6 +16,7 @@ share are in this module, and are inserted when the modules are imported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from uuid import UUID
 
 #: Writes select rows by primary key, in a form that leaves the planner no other choice. Comparing an expression, not
 #: the bare column, keeps it from using the partial indexes on `state` instead, which on a freshly filled table costs 10
@@ -48,6 +49,13 @@ MINE = f"""locked AS MATERIALIZED (
   SELECT j.id FROM esteira_job j
   WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}] AND {RUNNING}
   ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)"""
+
+
+def named(mine: Iterable[tuple[UUID, int]]) -> dict[str, str]:
+    """Return the parameters of `MINE`."""
+    pairs = list(mine)
+    return {"ids": array(one for one, _ in pairs), "attempts": array(attempt for _, attempt in pairs)}
+
 
 #: The same for one attempt.
 MINE_ALONE = f"""locked AS MATERIALIZED (

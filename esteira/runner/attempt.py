@@ -16,7 +16,8 @@ from esteira.db import ConnectionLost, PrivateConnection, sessions
 from esteira.db.lost import is_connected, lost_connection
 from esteira.job_types.exceptions import Cancelled, LeaseLost, TimeLimitExceeded
 from esteira.record.claim import refuse
-from esteira.record.finish import Break, Outcome
+from esteira.record.finish import Outcome
+from esteira.record.lease import Break
 from esteira.record.telling import late_result
 from esteira.runner.between import Between
 from esteira.runner.calling import Refused, called

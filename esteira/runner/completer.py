@@ -16,8 +16,9 @@ from collections.abc import Collection
 from uuid import UUID
 
 from esteira.db import ConnectionLost, PrivateConnection
-from esteira.record import finish, telling
-from esteira.record.finish import Break, Outcome
+from esteira.record import finish, lease, telling
+from esteira.record.finish import Outcome
+from esteira.record.lease import Break
 from esteira.runner.held import HandBack, Held, HeldJobs, Pending
 from esteira.stats import Stats
 
@@ -94,8 +95,8 @@ class Completer:
     def _hand_back(self, over: list[Held]) -> None:
         mine = [held.mine for held in over]
         locked: Collection[UUID] = ()
-        if finish.hand_back(self._core, mine) < len(mine):
-            locked = finish.still_mine(self._core, mine)
+        if lease.hand_back(self._core, mine) < len(mine):
+            locked = lease.still_mine(self._core, mine)
         for held in over:
             if held.job.id not in locked:
                 held.outcome = None
@@ -123,7 +124,7 @@ class Completer:
         except Exception as worse:
             log.exception("job %s: its failure cannot be written either", outcome.id)
             cause = Break(reason="its outcome cannot be written", type="Unwritable", message=_plain(worse))
-            state = finish.break_off(self._core, outcome.id, outcome.attempt, cause)
+            state = lease.break_off(self._core, outcome.id, outcome.attempt, cause)
             return {outcome.id: state} if state else {}
 
     def _break_off(self, held: Held, cause: Break) -> bool:
@@ -131,7 +132,7 @@ class Completer:
 
         Its own last transaction may hold the lock, until the server notices that the connection is gone.
         """
-        state = finish.break_off(self._core, *held.mine, cause)
+        state = lease.break_off(self._core, *held.mine, cause)
         if state == RUNNING:
             return False
         if state is None and telling.state_of(self._core, *held.mine) == "succeeded":

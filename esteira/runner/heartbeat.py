@@ -20,7 +20,7 @@ from django.conf import settings
 from esteira.db import BUSY, ConnectionLost, PrivateConnection
 from esteira.job_types.exceptions import TimeLimitExceeded
 from esteira.job_types.registry import HARD_AFTER_S, registry
-from esteira.record import finish, telling
+from esteira.record import lease, telling
 from esteira.runner.completer import Completer
 from esteira.runner.held import HandBack, Held, HeldJobs, Phase
 from esteira.runner.interrupt import Interrupt
@@ -136,7 +136,7 @@ class Heartbeat(threading.Thread):
                 return
             if now - self._extended < min(one.job.lease_s for one in held) / EXTENSIONS_PER_LEASE:
                 return
-            still = finish.extend(self._core, [one.mine for one in held])
+            still = lease.extend(self._core, [one.mine for one in held])
             self._extended = now
         self._held_jobs.lose([one for one in held if one.job.id not in still])
         for one in held:
@@ -185,7 +185,7 @@ class Heartbeat(threading.Thread):
         self._completer.flush(running_too=True)
         if self._others_wait(now - (held.forced or now)):
             return
-        if finish.kill(self._core, *held.mine):
+        if lease.kill(self._core, *held.mine):
             log.warning("job %s (%s) is cancelled by force; its process is ended", held.job.id, held.job.type)
             self._leave()
 
@@ -210,7 +210,7 @@ class Heartbeat(threading.Thread):
         over = self._held_jobs.collect(running_too=False).over
         waiting = [one.mine for one in over if isinstance(one.outcome, HandBack)]
         with suppress(*ConnectionLost):  # without a database, their leases end
-            finish.hand_back(self._core, waiting, solo=True)
+            lease.hand_back(self._core, waiting, solo=True)
         end_by_force()
 
 

@@ -16,7 +16,8 @@ from typing import TypeVar
 from uuid import UUID
 
 from esteira.record.claim import Claimed
-from esteira.record.finish import Break, Outcome
+from esteira.record.finish import Outcome
+from esteira.record.lease import Break
 from esteira.runner.scrub import Scrub, scrubber
 
 T = TypeVar("T")

@@ -18,7 +18,8 @@ from pydantic_core import to_jsonable_python
 from esteira.errors import NotFound, TooLarge
 from esteira.job_types.checking import NUL
 from esteira.job_types.exceptions import GiveUp, Retry, TimeLimitExceeded, TransactionEnded
-from esteira.record.finish import Break, Outcome
+from esteira.record.finish import Outcome
+from esteira.record.lease import Break
 from esteira.runner.held import Held
 from esteira.runner.scrub import Scrub, scrubbed
 from esteira.values.bounds import clean, nests_too_deeply

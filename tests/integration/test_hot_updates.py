@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from esteira.db import PrivateConnection
-from esteira.record import finish, telling
+from esteira.record import lease, telling
 from tests.support.jobs import running
 
 _UPDATES = """SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'esteira_job'"""
@@ -16,7 +16,7 @@ def test_what_a_running_job_writes_adds_nothing_to_an_index(core: PrivateConnect
         ((before, hot_before),) = core.fetch(_UPDATES)
 
         for number in range(3):
-            assert finish.extend(core, [mine])
+            assert lease.extend(core, [mine])
             assert telling.start(core, *mine, 0.1)
             assert telling.progress(core, *mine, number, 3, "on it")
 

@@ -20,7 +20,7 @@ from django.db import connection
 from esteira import Context, TimeLimitExceeded, job
 from esteira.db import PrivateConnection
 from esteira.models import Job
-from esteira.record import finish, telling
+from esteira.record import finish, lease, telling
 from esteira.runner import heartbeat
 from esteira.runner.runner import Runner
 from tests.support.jobs import look, outcome, running
@@ -29,7 +29,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types")
 
-CAUSE = finish.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
+CAUSE = lease.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
 LEASE_S = 1.0
 
 
@@ -160,15 +160,15 @@ def test_no_write_of_an_attempt_waits_for_a_lock_and_each_says_so(
     assert not telling.progress(core, locked.id, 1, 1, 2, "half")
     assert telling.progress(core, free.id, 1, 1, 2, "half")
     assert telling.log_lines(core, [(*one, "a line") for one in mine]) == {locked.id}
-    assert finish.extend(core, mine) == {locked.id: (False, False), free.id: (False, False)}
-    assert not finish.kill(core, locked.id, 1)
-    assert finish.break_off(core, locked.id, 1, CAUSE) == "running"
+    assert lease.extend(core, mine) == {locked.id: (False, False), free.id: (False, False)}
+    assert not lease.kill(core, locked.id, 1)
+    assert lease.break_off(core, locked.id, 1, CAUSE) == "running"
     assert finish.finish(core, [outcome(locked), outcome(free)]) == {
         locked.id: "running",
         free.id: "succeeded",
     }
-    assert finish.hand_back(core, [(locked.id, 1)]) == 0
-    assert finish.still_mine(core, mine) == {locked.id: (False, False)}
+    assert lease.hand_back(core, [(locked.id, 1)]) == 0
+    assert lease.still_mine(core, mine) == {locked.id: (False, False)}
 
     holder.let_go()
     assert finish.finish(core, [outcome(locked)]) == {locked.id: "succeeded"}

@@ -14,7 +14,7 @@ import esteira
 from esteira import job, operate
 from esteira.db import PrivateConnection
 from esteira.keeper.retention import Retention
-from esteira.record import claim, finish, rescue
+from esteira.record import claim, lease, rescue
 from esteira.stats import Stats
 from esteira_web.server import queued
 from esteira_web.server.metrics import TIMEOUT_S, Page
@@ -281,8 +281,8 @@ def test_cancelled_jobs_are_counted_when_a_worker_had_them(page: Page, core: Pri
     for one in (killed, returned, rescued):
         operate.cancel(one.id, by="ana", force=one is killed)
 
-    assert finish.kill(core, killed.id, killed.attempt)
-    assert finish.hand_back(core, [(returned.id, returned.attempt)]) == 1
+    assert lease.kill(core, killed.id, killed.attempt)
+    assert lease.hand_back(core, [(returned.id, returned.attempt)]) == 1
     assert rescue.process_lost(core, "d2") == {rescued.id: "cancelled"}
 
     assert ends(page, "cancelled") == 3
@@ -301,7 +301,7 @@ def test_refused_parameters_are_a_failure_in_the_end(page: Page, core: PrivateCo
 def test_what_returns_to_the_queue_is_no_end(page: Page, core: PrivateConnection) -> None:
     (mine,) = running(core)
 
-    assert finish.hand_back(core, [(mine.id, mine.attempt)]) == 1
+    assert lease.hand_back(core, [(mine.id, mine.attempt)]) == 1
 
     assert core.fetch("SELECT count(*) FROM esteira_stat") == [(0,)]
 

@@ -19,7 +19,8 @@ from esteira.keeper.reconcile import Reconciler
 from esteira.keeper.scheduler import Keeper
 from esteira.record import insert, operate, rescue, waiting
 from esteira.record.claim import claim
-from esteira.record.finish import finish, hand_back
+from esteira.record.finish import finish
+from esteira.record.lease import hand_back
 from esteira.record.telling import start
 from tests.integration.test_keeper_steps import hints, serve
 from tests.integration.test_record_plans import FILL, Explained, published_blocks

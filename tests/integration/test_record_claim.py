@@ -9,8 +9,9 @@ import pytest
 
 from esteira.db import PrivateConnection
 from esteira.record.claim import claim, expire, refuse, unpublish_unclaimed
-from esteira.record.finish import extend, finish
+from esteira.record.finish import finish
 from esteira.record.insert import insert
+from esteira.record.lease import extend
 from esteira.record.operate import cancel
 from esteira.record.telling import start
 from esteira.record.waiting import publish_due

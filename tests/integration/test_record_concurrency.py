@@ -11,7 +11,8 @@ from uuid import UUID
 
 from esteira.db import PrivateConnection
 from esteira.record.claim import claim, expire, unpublish_unclaimed
-from esteira.record.finish import extend, finish, hand_back
+from esteira.record.finish import finish
+from esteira.record.lease import extend, hand_back
 from esteira.record.operate import cancel, retry
 from esteira.record.rescue import leases_ended, process_lost
 from esteira.record.waiting import publish_due

@@ -8,14 +8,8 @@ from django.db import transaction
 from esteira.db import DjangoConnection, PrivateConnection
 from esteira.ids import uuid7
 from esteira.record.claim import claim
-from esteira.record.finish import (
-    complete,
-    extend,
-    finish,
-    hand_back,
-    kill,
-    what_became,
-)
+from esteira.record.finish import complete, finish, what_became
+from esteira.record.lease import extend, hand_back, kill
 from esteira.record.operate import cancel, retry
 from esteira.record.telling import progress, start
 from tests.support.jobs import elapse, ended, kinds, look, outcome, running, states, stored, version

@@ -10,13 +10,13 @@ import psycopg
 import pytest
 
 from esteira.db import PrivateConnection
-from esteira.record import claim, finish, insert, rescue, telling, waiting
+from esteira.record import claim, finish, insert, lease, rescue, telling, waiting
 from tests.support.jobs import TYPE, outcome, running, stored
 from tests.support.old_snapshots import Counted
 from tests.support.plans import generic_plan
 
 BACKLOG = 100_000
-CAUSE = finish.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
+CAUSE = lease.Break(reason="connection lost", type="ConnectionLost", message="It was cut.")
 #: The primary key, or the place of a row that was found by it; what runs in turn stands in an index of its own, with one row for each such schedule at most.
 BY_KEY = ("esteira_job_pkey", "job_one_in_turn", "Tid Scan")
 
@@ -101,14 +101,14 @@ def test_on_a_freshly_filled_table_every_write_goes_by_the_primary_key(
         "refuse": lambda: claim.refuse(explained, [(i, a, "r") for i, a in pairs], worker="w"),
         "finish one": lambda: finish.finish(explained, [outcome(mine[0])]),
         "finish fifty": lambda: finish.finish(explained, [outcome(job) for job in mine]),
-        "extend": lambda: finish.extend(explained, pairs),
+        "extend": lambda: lease.extend(explained, pairs),
         "start": lambda: telling.start(explained, mine[0].id, 1, 0.0),
         "progress": lambda: telling.progress(explained, mine[0].id, 1, 1, 2, ""),
         "log lines": lambda: telling.log_lines(explained, [(*one, "a line") for one in pairs]),
-        "hand back": lambda: finish.hand_back(explained, pairs),
-        "break off": lambda: finish.break_off(explained, mine[0].id, 1, CAUSE),
+        "hand back": lambda: lease.hand_back(explained, pairs),
+        "break off": lambda: lease.break_off(explained, mine[0].id, 1, CAUSE),
         "complete": lambda: finish.complete(explained, outcome(mine[0])),
-        "kill": lambda: finish.kill(explained, mine[0].id, 1),
+        "kill": lambda: lease.kill(explained, mine[0].id, 1),
         "unpublish": lambda: insert.unpublish(explained, fresh_backlog, stamps),
     }
 
@@ -150,8 +150,8 @@ def test_a_planner_that_takes_a_full_table_for_empty_still_names_rows_by_key(
         "refuse": lambda: claim.refuse(explained, [(i, a, "r") for i, a in pairs], worker="w"),
         "expire": lambda: claim.expire(explained),
         "finish": lambda: finish.finish(explained, [outcome(job) for job in mine]),
-        "extend": lambda: finish.extend(explained, pairs),
-        "hand back": lambda: finish.hand_back(explained, pairs),
+        "extend": lambda: lease.extend(explained, pairs),
+        "hand back": lambda: lease.hand_back(explained, pairs),
         "unpublish": lambda: insert.unpublish(explained, ids, stamps),
         "publish": lambda: published_blocks(explained),
         "rescue": lambda: rescue.leases_ended(explained),
@@ -191,10 +191,10 @@ def test_a_list_costs_each_of_its_jobs_the_same_however_long_it_is(
         "claim": lambda: claim.claim(explained, ids, worker="w", delivery="d"),
         "unpublish_unclaimed": lambda: claim.unpublish_unclaimed(explained, ids),
         "finish": lambda: finish.finish(explained, [outcome(job) for job in mine]),
-        "extend": lambda: finish.extend(explained, pairs),
-        "hand back": lambda: finish.hand_back(explained, pairs),
+        "extend": lambda: lease.extend(explained, pairs),
+        "hand back": lambda: lease.hand_back(explained, pairs),
         "what became": lambda: finish.what_became(explained, [outcome(job) for job in mine]),
-        "still mine": lambda: finish.still_mine(explained, pairs),
+        "still mine": lambda: lease.still_mine(explained, pairs),
         "log lines": lambda: telling.log_lines(explained, [(*one, "a line") for one in pairs]),
         "unpublish": lambda: insert.unpublish(explained, ids, stamps),
         "publish": lambda: waiting.publish_these(explained, ids),

@@ -8,7 +8,8 @@ import pytest
 
 from esteira.db import PrivateConnection
 from esteira.record.claim import Claimed, claim, refuse
-from esteira.record.finish import Break, break_off, finish, hand_back
+from esteira.record.finish import finish
+from esteira.record.lease import Break, break_off, hand_back
 from esteira.record.operate import cancel
 from esteira.record.rescue import drained, leases_ended, process_ended, process_lost, worker_restarted
 from tests.support.jobs import elapse, kinds, look, outcome, running, states, stored

@@ -18,7 +18,7 @@ from esteira.db.walk import within
 from esteira.keeper.hold import Hold
 from esteira.keeper.scheduler import Keeper
 from esteira.keeper.turns import Turns
-from esteira.record.finish import extend
+from esteira.record.lease import extend
 from tests.conftest import SERVERS
 from tests.support.database_clock import movable
 from tests.support.jobs import elapse, look, running

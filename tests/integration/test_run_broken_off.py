@@ -18,8 +18,9 @@ from pydantic import AfterValidator
 from esteira import Context, GiveUp, Retry, job
 from esteira.db import ConnectionLost, PrivateConnection
 from esteira.models import File, Job, JobEvent, Stat
-from esteira.record import finish
-from esteira.record.finish import Break, complete
+from esteira.record import lease
+from esteira.record.finish import complete
+from esteira.record.lease import Break
 from esteira.record.operate import cancel
 from esteira.record.rescue import MAX_SUSPICION
 from esteira.runner.held import Held
@@ -382,7 +383,7 @@ def test_what_is_broken_off_is_counted_once_though_the_next_one_meets_a_lost_con
 ) -> None:
     done, cut_off = running(core, 2)
     assert complete(core, outcome(done))
-    break_off = finish.break_off
+    break_off = lease.break_off
 
     def break_off_and_cut(db: PrivateConnection, job_id: UUID, attempt: int, cause: Break) -> str | None:
         if job_id == cut_off.id and attempt == 1 and not cuts:
@@ -391,7 +392,7 @@ def test_what_is_broken_off_is_counted_once_though_the_next_one_meets_a_lost_con
         return break_off(db, job_id, attempt, cause)
 
     cuts: list[bool] = []
-    monkeypatch.setattr(finish, "break_off", break_off_and_cut)
+    monkeypatch.setattr(lease, "break_off", break_off_and_cut)
     with runner.core.lock:  # the heartbeat would write the second one
         for claimed in (done, cut_off):
             runner.held_jobs.end(Held(claimed, 0.0), CAUSE)

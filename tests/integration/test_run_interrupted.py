@@ -16,7 +16,7 @@ from django.db import connection
 from esteira import Context, TimeLimitExceeded, job, operate
 from esteira.db import PrivateConnection
 from esteira.models import Job
-from esteira.record import finish
+from esteira.record import lease
 from esteira.record.operate import retry
 from esteira.record.rescue import process_ended
 from esteira.runner import heartbeat
@@ -254,7 +254,7 @@ def test_a_forced_cancel_ends_the_process_whoever_wrote_it_and_whatever_it_heard
         while time.monotonic() < deadline:
             time.sleep(0.1)
 
-    kill = finish.kill
+    kill = lease.kill
 
     def kill_and_lose(db: PrivateConnection, job_id: UUID, attempt: int) -> bool:
         assert kill(db, job_id, attempt)
@@ -267,7 +267,7 @@ def test_a_forced_cancel_ends_the_process_whoever_wrote_it_and_whatever_it_heard
     core.close()
     connection.close()
     if (child := os.fork()) == 0:
-        monkeypatch.setattr(finish, "kill", (lambda *_: False) if by == "a keeper" else kill_and_lose)
+        monkeypatch.setattr(lease, "kill", (lambda *_: False) if by == "a keeper" else kill_and_lose)
         runner = Runner("w3/boot-3-3")
         runner.start()
         runner.run_hint([str(answer.id)], "d3")

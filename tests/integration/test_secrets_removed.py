@@ -13,13 +13,13 @@ from esteira.db import DjangoConnection, PrivateConnection
 from esteira.errors import SecretsRemoved, StateConflict
 from esteira.job_types.registry import registry
 from esteira.models import Job
-from esteira.record import claim, finish, rescue
+from esteira.record import claim, finish, lease, rescue
 from esteira.record import operate as operator
 from esteira.record.claim import Claimed
 from tests.support.jobs import elapse, outcome, version
 
 pytestmark = pytest.mark.usefixtures("types")
-BREAK = finish.Break(reason="broke off", type="ProcessLost", message="gone")
+BREAK = lease.Break(reason="broke off", type="ProcessLost", message="gone")
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def expired_at_claim(db: PrivateConnection) -> UUID:
 def suspected(db: PrivateConnection) -> UUID:
     claimed = taken(made(), db)
     db.fetch("UPDATE esteira_job SET suspicion = 5 WHERE id = %s", [claimed.id])
-    assert finish.break_off(db, claimed.id, claimed.attempt, BREAK) == "dead"
+    assert lease.break_off(db, claimed.id, claimed.attempt, BREAK) == "dead"
     return claimed.id
 
 
@@ -117,9 +117,9 @@ FORGETTING: dict[str, Callable[[PrivateConnection], UUID]] = {
     "complete": completed,
     "finish: cancelled": lambda db: ended_by(db, "cancelled"),
     "finish: failed, cancelled before": of_running(lambda db, c: finish.finish(db, [outcome(c, "failed")])),
-    "kill": of_running(lambda db, c: finish.kill(db, c.id, c.attempt)),
-    "hand_back": of_running(lambda db, c: finish.hand_back(db, [(c.id, c.attempt)])),
-    "break_off": of_running(lambda db, c: finish.break_off(db, c.id, c.attempt, BREAK)),
+    "kill": of_running(lambda db, c: lease.kill(db, c.id, c.attempt)),
+    "hand_back": of_running(lambda db, c: lease.hand_back(db, [(c.id, c.attempt)])),
+    "break_off": of_running(lambda db, c: lease.break_off(db, c.id, c.attempt, BREAK)),
     "leases_ended": of_running(lease_ended),
     "process_lost": of_running(lambda db, c: rescue.process_lost(db, "d1")),
     "process_ended": of_running(lambda db, c: rescue.process_ended(db, "d1")),

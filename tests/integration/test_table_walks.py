@@ -13,7 +13,7 @@ from esteira.keeper.hold import Hold
 from esteira.keeper.rescue import Expirer, Rescuer
 from esteira.keeper.turns import Turns
 from esteira.record.claim import claim
-from esteira.record.finish import extend
+from esteira.record.lease import extend
 from tests.support.jobs import elapse, look, running, stored
 from tests.support.waiting import until
 

@@ -19,7 +19,8 @@ from django.test import Client
 from esteira.db import Db, PrivateConnection
 from esteira.models import Job
 from esteira.record.claim import Claimed, claim, expire, refuse
-from esteira.record.finish import finish, hand_back
+from esteira.record.finish import finish
+from esteira.record.lease import hand_back
 from esteira.record.operate import cancel, retry
 from esteira.record.rescue import process_lost
 from esteira_web.cli.display import short_id

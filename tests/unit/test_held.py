@@ -12,7 +12,8 @@ import pytest
 
 from esteira.ids import uuid7
 from esteira.record.claim import Claimed
-from esteira.record.finish import Break, Outcome
+from esteira.record.finish import Outcome
+from esteira.record.lease import Break
 from esteira.runner.held import CUT, LOG_MAX, Ending, HandBack, Held, HeldJobs, Phase
 
 
