@@ -59,6 +59,10 @@ def _bulk(r: Round) -> float:
     return float(max(ours["bulk submit"] / BULK, beside))
 
 
+def _single_over_delay(r: Round) -> float:
+    return float(r["esteira"]["single submit"] / r["celery"]["delay"])
+
+
 def _p50_over_celery(r: Round) -> float:
     return statistics.median(r["esteira"]["latency ms"]) / statistics.median(r["celery"]["latency ms"])
 
@@ -66,6 +70,7 @@ def _p50_over_celery(r: Round) -> float:
 #: Goals for the ratio of each round. River's are judged if it was measured.
 GOALS = (
     Goal(what=f"bulk submit / {BULK:,} jobs/s, or / 0.9 of River's", of=_bulk, limit=1, unit="×"),
+    Goal(what="single submit / plain Celery's delay()", of=_single_over_delay, limit=1.2, unit="×"),
     *(
         Goal(what=f"no-op, {rows} / {name}", of=over(f"no-op, {rows}"), limit=limit, unit="×")
         for name, over, limit in (("plain Celery", _over_celery, 15), (RIVER, _over_river, 1))
@@ -212,7 +217,11 @@ def _goals(goals: Sequence[Mapping[str, Any]]) -> Table:
 
 def _figures(esteira: Mapping[str, float], celery: Mapping[str, float]) -> Table:
     table = Table("", "Esteira", "plain Celery", title="Figures (medians)")
-    theirs = {"no-op, short backlog": "no-op", "1 ms, short backlog": "1 ms"}
+    theirs = {
+        "no-op, short backlog": "no-op",
+        "1 ms, short backlog": "1 ms",
+        "single submit": "delay",
+    }
     for name, value in esteira.items():
         if ": " not in name:
             unit = "" if name.endswith(UNITS) or " / " in name else ", jobs/s"

@@ -10,6 +10,7 @@ it on 3.11 to 3.13.
 from __future__ import annotations
 
 import os
+import struct
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -45,8 +46,22 @@ def _time_bits(at: datetime) -> int:
     return micros // 1000 << 16 | 0x7000 | micros % 1000 * 4096 // 1000
 
 
-def of_job(created_at: str, noise: str) -> str:
-    """Return SQL for the id of a job, from SQL for its creation and for a UUID with its random bits."""
+def noises(count: int) -> list[int]:
+    """Return the second halves of the ids of jobs that are stored together, in ascending order.
+
+    So the ids of one list are in the order of the list, and go to one place of an index, one behind the other.
+    """
+    found = struct.unpack(f"{count}Q", os.urandom(8 * count))
+    return sorted(bits >> 2 | 0b10 << 62 for bits in found)
+
+
+def first_half(created_at: str) -> str:
+    """Return SQL for the first 16 hexadecimal digits of a job's id, from SQL for its creation."""
     micros = f"(date_part('epoch', {created_at}) * 1000000)::bigint"
     time_bits = f"({micros} / 1000 << 16) | 28672 | ({micros} %% 1000 * 4096 / 1000)"
-    return f"(lpad(to_hex({time_bits}), 16, '0') || substr({noise}::text, 20))::uuid"
+    return f"lpad(to_hex({time_bits}), 16, '0')"
+
+
+def of_job(created_at: str, noise: str) -> str:
+    """Return SQL for the id of a job, from SQL for its creation and for a UUID with its random bits."""
+    return f"({first_half(created_at)} || substr({noise}::text, 20))::uuid"

@@ -11,8 +11,8 @@ A type of which no run succeeds in that time goes alone afterwards.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import Protocol
 from uuid import UUID
 
@@ -35,11 +35,20 @@ IMPATIENT_CACHE_S = 0.25
 GUESS_MAX, GUESS_S = 50, 2.0
 
 
-class Published(Protocol):
-    """A stored job whose hint must be published."""
+#: The list, queue, type and `solo` that the jobs of a hint share.
+_Where = tuple[int, str, str, bool]
+
+
+class Typed(Protocol):
+    """A job that is to be published."""
 
     @property
-    def id(self) -> UUID: ...
+    def type(self) -> str: ...
+
+
+class Published(Protocol):
+    """A stored job whose hint must be published, or what several of them have in common."""
+
     @property
     def type(self) -> str: ...
     @property
@@ -77,9 +86,9 @@ class Typical:
         self._guessed: dict[str, float] = {}
         self._read = float("-inf")
 
-    def refresh(self, db: Db, published: Sequence[Published]) -> None:
+    def refresh(self, db: Db, published: Sequence[Typed]) -> None:
         """Read the run times again if they are old and these jobs may be batched."""
-        if _largest(published) <= 1:
+        if _largest(len(published)) <= 1:
             return
         now, names = time.monotonic(), {job.type for job in published}
         missed = [name for name in names if name not in self._seconds and not _alone(name)]
@@ -119,32 +128,23 @@ def _alone(name: str) -> bool:
         return True
 
 
-def hints(published: Sequence[Published], typical: Typical) -> Iterator[Hint]:
-    """Put stored jobs into hints, most urgent first."""
-
-    def where(job: Published) -> tuple[int, str, str, bool]:
-        return FRONT if job.front else job.priority, job.queue, job.type, job.solo
-
-    for (number, queue, name, solo), group in groupby(sorted(published, key=where), key=where):
-        jobs = list(group)
-        size = 1 if solo else min(typical.batch_size(name), _largest(jobs))
-        for part in _cut(jobs, size):
-            yield Hint(
-                type=name,
-                queue=queue,
-                list=number,
-                ids=[job.id for job in part],
-                hard_limit_s=max(job.timeout_s for job in part) + HARD_AFTER_S,
-            )
+def hints(groups: Iterable[tuple[Published, Sequence[UUID]]], typical: Typical) -> Iterator[Hint]:
+    """Put stored jobs into hints, most urgent first; a group is what its jobs have in common, and their ids."""
+    alike = defaultdict[_Where, list[tuple[float, Sequence[UUID]]]](list)
+    for job, ids in groups:
+        number = FRONT if job.front else job.priority
+        alike[number, job.queue, job.type, job.solo].append((job.timeout_s, ids))
+    for (number, queue, name, solo), parts in sorted(alike.items()):
+        jobs = [one for _, ids in parts for one in ids]
+        limit = max(timeout_s for timeout_s, _ in parts) + HARD_AFTER_S
+        size = 1 if solo else min(typical.batch_size(name), _largest(len(jobs)))
+        for at in range(0, len(jobs), size):
+            yield Hint(type=name, queue=queue, list=number, ids=jobs[at : at + size], hard_limit_s=limit)
 
 
-def _largest(jobs: Sequence[Published]) -> int:
+def _largest(jobs: int) -> int:
     """Return how many jobs of a list one hint may take at most."""
-    return max(1, len(jobs) // SHARE)
-
-
-def _cut(jobs: Sequence[Published], size: int) -> Iterable[Sequence[Published]]:
-    return (jobs[i : i + size] for i in range(0, len(jobs), size))
+    return max(1, jobs // SHARE)
 
 
 def known_queues() -> list[str]:

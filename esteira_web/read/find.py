@@ -51,9 +51,7 @@ def upload_id(ref: str) -> UUID:
 def _id_of(kind: str, ref: str, among: str) -> UUID:
     digits = ref.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{8,32}", digits):
-        raise NotAnId(
-            f"{shown(ref)} is not the id of a {kind}: give the whole id, or at least its last {SHORTEST} digits."
-        )
+        raise NotAnId(given=shown(ref), kind=kind, shortest=SHORTEST)
     return UUID(digits) if len(digits) == 32 else _ending_in(kind, ref, digits, among)
 
 
@@ -64,9 +62,9 @@ def _ending_in(kind: str, ref: str, digits: str, among: str) -> UUID:
     if rows is None:
         raise TooSlow
     if not rows:
-        raise NotFound(kind, f"that ends in {ref} among the newest {AMONG:,}; give the whole id")
+        raise NotFound(kind, ref, "not-found.ending", among=AMONG)
     if len(rows) > 1:
-        raise Ambiguous(f"Several ids end with {ref}: {', '.join(str(row[0]) for row in rows)}.")
+        raise Ambiguous(ref=ref, ids=[str(row[0]) for row in rows])
     found: UUID = rows[0][0]
     return found
 

@@ -464,9 +464,7 @@ def test_days_that_make_no_period_are_refused_at_the_submit(database, first, las
     with pytest.raises(InvalidParameters) as refused:
         job_history.submit(first_day=first, last_day=last)
 
-    assert [(one["pointer"], one["detail"]) for one in refused.value.errors] == [
-        ("#/params/last_day", detail)
-    ]
+    assert [(one.pointer, one.detail) for one in refused.value.mistakes] == [("#/params/last_day", detail)]
     assert not Job.objects.exists()
 
 
