@@ -42,7 +42,7 @@ class Amounts:
 
 USUAL = Amounts()
 QUICK = Amounts(
-    short=100, short_ms=40, fresh=600, watched_ms=100, unseen=20, plain=100, plain_ms=40, probes=5, calls=20, waiting=2_000,
-    ended=2_000, turns=2, bare_s=0.1, warm=0, paced=20, workers=(2,), http_s=0.3, settle_s=0.0, idle_s=0.5,
-    most_for_a_peer=100, hurry=True,
+    short=100, short_ms=40, fresh=600, watched_ms=100, unseen=20, plain=100, plain_ms=40, probes=5, calls=20,
+    waiting=2_000, ended=2_000, turns=2, bare_s=0.1, warm=0, paced=20, workers=(2,), http_s=0.3, settle_s=0.0,
+    idle_s=0.5, most_for_a_peer=100, hurry=True,
 )  # fmt: skip

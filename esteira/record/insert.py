@@ -102,6 +102,7 @@ _CHOSEN = {
 }
 _COLUMNS = {**_OWN, **_CHOSEN}
 _ALL_CHOSEN = attrgetter(*_CHOSEN)
+_FIXED = {None: "NULL", True: "true", False: "false"}
 # The clock is read once, so the jobs of a list are as old as each other, and in the order of their ids.
 _INSERT = f"""
 WITH m AS MATERIALIZED (
@@ -146,7 +147,8 @@ def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
         values["half"] = array(f"{half:016x}" for half in halves)
     # Without a key or a tick, no row can meet another one: then the database has less to do for each.
     may_meet = values["unique_key"] is not None or values["tick_at"] is not None
-    stored: dict[UUID, bool] = dict(db.fetch(_statement(tuple(lists), may_meet), values))  # type: ignore[arg-type]
+    fixed = tuple((name, value) for name, value in values.items() if isinstance(value, bool | None))
+    stored: dict[UUID, bool] = dict(db.fetch(_statement(tuple(lists), fixed, may_meet), values))  # type: ignore[arg-type]
     by_half = {one.int & ids.NOISE: one for one in stored}
     for job, half in zip(jobs, halves, strict=True):
         job.id = by_half.get(half)
@@ -175,11 +177,19 @@ def _lists(jobs: Sequence[NewJob]) -> dict[str, Any]:
     return lists
 
 
-@lru_cache(maxsize=64)
-def _statement(lists: Collection[str], may_meet: bool) -> str:
-    """Write the statement for jobs that may differ in these columns; for a single job there are none."""
+@lru_cache(maxsize=256)
+def _statement(lists: Collection[str], fixed: Collection[tuple[str, Any]], may_meet: bool) -> str:
+    """Write the statement for jobs that may differ in these columns; for a single job there are none.
+
+    The values of `fixed` are written into it: most are NULL, and the driver and the server handle each parameter.
+    """
     listed = ("half", *lists) if lists else ()
-    same = [f"%({name})s::{kind} AS {name}" for name, kind in _COLUMNS.items() if name not in listed]
+    written = {name: _FIXED[value] for name, value in fixed}
+    same = [
+        f"{written.get(name, f'%({name})s')}::{kind} AS {name}"
+        for name, kind in _COLUMNS.items()
+        if name not in listed
+    ]
     rows = ", ".join([*same, *(f"u.{name}" for name in listed)])
     if listed:
         arrays = ", ".join(f"%({name})s::{_COLUMNS[name]}[]" for name in listed)
