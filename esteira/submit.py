@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice, repeat
-from operator import attrgetter, is_, itemgetter
+from operator import attrgetter, is_
 from typing import Any
 from uuid import UUID
 
@@ -77,7 +77,7 @@ def _store(part: list[_Checked]) -> list[Submitted]:
     with _one_transaction(db, jobs):
         stored = insert(db, jobs)
         answers = [Submitted(job.id) if job.id else _in_place_of(db, job, stored) for job in jobs]
-        now = [(job.choices, job.id) for job in jobs if job.id and stored[job.id]]
+        now = [job for job in jobs if job.id and stored[job.id]]
         if now:
             transaction.on_commit(lambda: _publish(now), robust=True)
     return answers
@@ -101,13 +101,14 @@ def _choose_hints(db: Db, jobs: Sequence[NewJob]) -> None:
         typical.refresh(db, jobs)
         for queue in {job.choices.queue for job in jobs}:
             open_to_new[queue] = publisher.fast.open_to_new(queue)
-    for job in jobs:
-        job.choices.publish = job.choices.priority in open_to_new.get(job.choices.queue, ())
+    for one in {id(job.choices): job.choices for job in jobs}.values():
+        one.publish = one.priority in open_to_new.get(one.queue, ())
 
 
-def _publish(stored: Iterable[tuple[Choices, UUID]]) -> None:
-    alike = groupby(stored, key=itemgetter(0))
-    publisher.fast.send(hints(((one, [job_id for _, job_id in some]) for one, some in alike), typical))
+def _publish(jobs: Iterable[NewJob]) -> None:
+    alike = groupby(jobs, key=attrgetter("choices"))
+    groups = ((one, [job.id for job in some if job.id]) for one, some in alike)
+    publisher.fast.send(hints(groups, typical))
 
 
 def _in_place_of(db: Db, job: NewJob, stored: dict[UUID, bool]) -> Submitted:

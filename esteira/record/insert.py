@@ -148,7 +148,7 @@ def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     # Without a key or a tick, no row can meet another one: then the database has less to do for each.
     may_meet = values["unique_key"] is not None or values["tick_at"] is not None
     fixed = tuple((name, value) for name, value in values.items() if isinstance(value, bool | None))
-    stored: dict[UUID, bool] = dict(db.fetch(_statement(tuple(lists), fixed, may_meet), values))  # type: ignore[arg-type]
+    stored: dict[UUID, bool] = dict(db.fetch(_statement(tuple(lists), fixed, may_meet), values))
     by_half = {one.int & ids.NOISE: one for one in stored}
     for job, half in zip(jobs, halves, strict=True):
         job.id = by_half.get(half)
@@ -166,15 +166,17 @@ def _lists(jobs: Sequence[NewJob]) -> dict[str, Any]:
         return {}
     lists: dict[str, Any] = {"params": texts([job.params for job in jobs])}
     keys, ticks = [job.unique_key for job in jobs], [job.tick_at for job in jobs]
-    if any(key is not None for key in keys):
-        lists["unique_key"] = keys
-    if any(tick is not None for tick in ticks):
-        lists["tick_at"] = ticks
-    first = jobs[0].choices
-    if any(job.choices is not first for job in jobs):
-        columns = zip(*(_ALL_CHOSEN(job.choices) for job in jobs), strict=True)
+    lists |= {} if _agree(keys, None) else {"unique_key": keys}
+    lists |= {} if _agree(ticks, None) else {"tick_at": ticks}
+    choices = [job.choices for job in jobs]
+    if not _agree(choices, choices[0]):
+        columns = zip(*map(_ALL_CHOSEN, choices), strict=True)
         lists |= {name: list(column) for name, column in zip(_CHOSEN, columns, strict=True)}
     return lists
+
+
+def _agree(values: list[Any], value: object) -> bool:
+    return values.count(value) == len(values)
 
 
 @lru_cache(maxsize=256)
