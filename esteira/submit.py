@@ -85,7 +85,7 @@ def _store(part: list[_Checked]) -> list[Submitted]:
     with _one_transaction(db, jobs):
         stored = insert(db, jobs)
         answers = [
-            Submitted(id=one.job.id) if one.job.id in stored else _in_place_of(db, one, stored)
+            Submitted(id=one.job.id, job=one.job) if one.job.id in stored else _in_place_of(db, one, stored)
             for one in part
         ]
         now = [job for job in jobs if stored.get(job.id)]
@@ -133,7 +133,7 @@ def _in_place_of(db: Db, one: _Checked, stored: dict[UUID, bool]) -> Submitted:
         again = insert(db, [one.job])
         if one.job.id in again:
             stored.update(again)
-            return Submitted(id=one.job.id)
+            return Submitted(id=one.job.id, job=one.job)
     raise UniqueConflict(_without_type(key or ""))
 
 

@@ -100,7 +100,11 @@ OPTIONS = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """The answer to a submit; `deduplicated` when a job with the same unique key stands in for this one."""
+    """The answer to a submit; `deduplicated` when a job with the same unique key stands in for this one.
+
+    `job` is the new job as it was stored (`esteira.record.insert.NewJob`), for a caller that shows it.
+    """
 
     id: UUID
     deduplicated: bool = False
+    job: Any = field(default=None, repr=False, compare=False)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -24,6 +24,16 @@ log = logging.getLogger("esteira.record")
 SLICE = 1000
 #: Errors that a row causes, not the server.
 VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
+
+
+class Stored(NamedTuple):
+    """The columns of a new row that the database has made, and its clock when the row was stored."""
+
+    created_at: datetime
+    run_at: datetime
+    expires_at: datetime | None
+    params: str
+    now: datetime
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,6 +59,8 @@ class NewJob:
     by: str = ""
     account: str | None = None
     publish: bool = False
+    #: Set by `insert` if it stores this job alone: a caller that shows the job need not read it.
+    stored: Stored | None = None
     # For the hint: the process of a new job did not die in a batch, and the job was not interrupted.
     solo: ClassVar[bool] = False
     front: ClassVar[bool] = False
@@ -94,15 +106,17 @@ SELECT v.id, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures, v.bac
          THEN clock_timestamp() END
 FROM {rows} AS v({names})
 ON CONFLICT DO NOTHING
-RETURNING id, published_at IS NOT NULL
+RETURNING id, published_at IS NOT NULL{more}
 """
 _NAMES = ", ".join(_COLUMNS)
 _INSERT_MANY = _INSERT.format(
-    rows=f"unnest({', '.join(f'%({name})s::{t}[]' for name, t in _COLUMNS.items())})", names=_NAMES
+    rows=f"unnest({', '.join(f'%({name})s::{t}[]' for name, t in _COLUMNS.items())})", names=_NAMES, more=""
 )
 # One row needs no arrays: a single submit waits for this statement, which is planned in half the time.
 _INSERT_ONE = _INSERT.format(
-    rows=f"(VALUES ({', '.join(f'%({name})s::{t}' for name, t in _COLUMNS.items())}))", names=_NAMES
+    rows=f"(VALUES ({', '.join(f'%({name})s::{t}' for name, t in _COLUMNS.items())}))",
+    names=_NAMES,
+    more=", created_at, run_at, expires_at, params::text, clock_timestamp()",
 )
 
 
@@ -124,6 +138,7 @@ def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
 def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     if len(jobs) == 1:
         rows = db.fetch(_INSERT_ONE, {name: getattr(jobs[0], name) for name in _COLUMNS})
+        jobs[0].stored = Stored(*rows[0][2:]) if rows else None
     else:
         rows = db.fetch(_INSERT_MANY, {name: [getattr(job, name) for job in jobs] for name in _COLUMNS})
     return {row[0]: row[1] for row in rows}
