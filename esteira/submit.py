@@ -60,7 +60,8 @@ def submit(
     requests are checked before the first slice is stored. `by` names the submitter in a text, `account` is the account
     that owns the jobs, if any. `files` decides which files parameters may name; without it, any stored file. If
     `shown`, each answer has the new job as it is stored. Raises UnknownJobType, InvalidParameters, InvalidOption,
-    UnknownQueue or TooLarge, InvalidRequest for mistakes of more than one kind, or UniqueConflict (`on_conflict="error"`, or another transaction is submitting the key now).
+    UnknownQueue or TooLarge, InvalidRequest for mistakes of more than one kind, or UniqueConflict
+    (`on_conflict="error"`, or another transaction is submitting the key now).
     """
     bounds.BY.check("by", by)
     known = Known(files=files or may_name(None))
