@@ -13,7 +13,9 @@ under a prepared statement. All of those are `ConnectionLost`, and a new private
 
 from __future__ import annotations
 
+import select
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -25,7 +27,6 @@ from django.db import InternalError as DjangoInternalError
 from django.db import NotSupportedError as DjangoNotSupportedError
 from django.db import OperationalError as DjangoOperationalError
 from django.db import connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from esteira.db.readback import read_any_moment
 
@@ -52,6 +53,8 @@ DEADLOCK_TRIES = 5
 PARENT_TIMEOUT_S = 1.0
 #: The server's own limits come first; this much later a client stops waiting for a server that does not respond.
 SERVER_FIRST_S = 1.0
+#: A connection that answered this recently is checked by its socket alone; TCP notices a lost peer about as fast.
+LATELY_S = 5.0
 #: A statement is prepared on Django's connection after this many runs; Django itself never prepares one.
 PREPARE_AFTER = 5
 
@@ -89,7 +92,9 @@ class DjangoConnection:
                 if _class_of(error) == "54":
                     raise LimitExceeded(str(error)) from error
                 raise
-            return cursor.fetchall() if cursor.description else []
+            rows = cursor.fetchall() if cursor.description else []
+        raw.answered_at = time.monotonic()
+        return rows
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -98,17 +103,28 @@ class DjangoConnection:
             yield
 
 
-def _live() -> BaseDatabaseWrapper:
+def _live() -> Any:
     """Return Django's connection, reopened if it is broken: known before, or found by the first check of a request.
 
     Django's own cursor does only the second check; a program without requests would get a broken connection forever.
     Inside a transaction it is kept: a new connection would store only half of the transaction's changes.
     """
-    django = connections["default"]
+    django: Any = connections["default"]
     if django.connection is not None and django.connection.closed and not django.in_atomic_block:
         django.close()
+    if not django.health_check_done and _answered_lately(django.connection):
+        django.health_check_done = True  # it would ask the server, which takes as long as a short statement
     django.close_if_health_check_failed()
     return django
+
+
+def _answered_lately(raw: Any) -> bool:
+    """Return whether a connection has answered a moment ago and is silent since: a server that closes it says so."""
+    if raw is None or raw.closed or time.monotonic() - getattr(raw, "answered_at", float("-inf")) > LATELY_S:
+        return False
+    poll = select.poll()
+    poll.register(raw.fileno(), select.POLLIN)
+    return not poll.poll(0)
 
 
 class PrivateConnection:

@@ -113,7 +113,11 @@ class Alike:
 
 
 class Submitted(NamedTuple):
-    """The answer to a submit; `deduplicated` when a job with the same unique key stands in for this one."""
+    """The answer to a submit; `deduplicated` when a job with the same unique key stands in for this one.
+
+    `job` is a new job as it was stored (`esteira.record.insert.NewJob`), if the caller wants to show it.
+    """
 
     id: UUID
     deduplicated: bool = False
+    job: Any = None

@@ -11,6 +11,7 @@ import logging
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any, NamedTuple
@@ -65,6 +66,13 @@ class ApiToken(models.Model):
         return f"{self.name} ({self.prefix}…)"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenAccess(Access):
+    """The rights of a token at the moment of the look-up, and how long it lives from then on."""
+
+    life_s: float
+
+
 def create_token(
     user: Any,
     name: str,
@@ -93,7 +101,7 @@ def create_token(
         user=user,
         name=name.strip(),
         prefix=secret[:SHOWN],
-        sha256=_checksum(secret),
+        sha256=checksum(secret),
         role=role,
         sees_payloads=bool(sees_payloads),
         sees_all=sees_all,
@@ -108,22 +116,23 @@ def create_token(
     return token, secret
 
 
-def access_by(secret: str, *, source: str = "") -> Access | None:
+def access_by(secret: str, *, source: str = "") -> TokenAccess | None:
     """Return the current rights of a token; None if the token is unknown or expired, or its account is closed.
 
     This makes one query; at most once a minute, a second one stores the time of the last use. `source` is for the log.
+    Requests ask `esteira_web.accounts.accepted`, which keeps the answer for two seconds.
     """
     if not _SECRET.fullmatch(secret):
         rarely.warning("a token from %s was refused: it does not have the form of a token", source)
         return None
     db = DjangoConnection()
-    rows = db.fetch(_look_up(), [_checksum(secret)])
+    rows = db.fetch(_look_up(), [checksum(secret)])
     if not rows:
         rarely.warning("token %s… from %s was refused: it is unknown, or was revoked", secret[:SHOWN], source)
         return None
     token = _Found(*rows[0])
-    if token.expired or not token.active:
-        why = "it has expired" if token.expired else "its account is closed"
+    if token.life_s <= 0 or not token.active:
+        why = "it has expired" if token.life_s <= 0 else "its account is closed"
         rarely.warning("token %s (%s…) from %s was refused: %s", token.id, secret[:SHOWN], source, why)
         return None
     if token.long_ago:
@@ -137,12 +146,13 @@ def access_by(secret: str, *, source: str = "") -> Access | None:
     granted |= {Scope.PAYLOADS} if token.sees_payloads else set()
     granted |= {Scope.READ} if token.sees_all else set()
     own_limit = (frozenset(token.types),) if token.types else ()
-    return Access(
+    return TokenAccess(
         by=f"{token.username} / {token.name}",
         key=f"token:{token.id}",
         account=account_key(token.user_id),
         scopes=frozenset(granted & scopes_of(token.superuser, token.groups)),
         limits=(*own_limit, *limits_of(token.superuser, token.groups)),
+        life_s=token.life_s,
     )
 
 
@@ -155,7 +165,7 @@ class _Found(NamedTuple):
     sees_payloads: bool
     sees_all: bool
     types: list[str]
-    expired: bool
+    life_s: float
     user_id: object
     username: str
     active: bool
@@ -166,12 +176,12 @@ class _Found(NamedTuple):
 
 @cache
 def _look_up() -> str:
-    """Return the query as SQL: every API request runs it, and the ORM would take four times as long."""
+    """Return the query as SQL: the ORM would take four times as long."""
     user: Any = get_user_model()._meta
     member = user.get_field("groups")
     return f"""
         SELECT t.id, t.name, t.role, t.sees_payloads, t.sees_all, ARRAY(SELECT jsonb_array_elements_text(t.types)),
-          coalesce(t.expires_at <= clock_timestamp(), false),
+          coalesce(extract(epoch FROM t.expires_at - clock_timestamp())::float8, 'infinity'),
           t.user_id, u.{user.get_field(user.model.USERNAME_FIELD).column}, u.is_active, u.is_superuser, ARRAY(
             SELECT g.name FROM {Group._meta.db_table} g
             JOIN {member.m2m_db_table()} m ON m.{member.m2m_reverse_name()} = g.id
@@ -190,7 +200,7 @@ def _check_types(types: Sequence[str], role: str) -> None:
         raise InvalidOption("types", "not-a-pattern", given=bounds.shown(odd[0]))
 
 
-def _checksum(secret: str) -> str:
+def checksum(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -11,9 +12,9 @@ from ninja.errors import AuthenticationError
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
+from esteira_web.accounts.accepted import accepted
 from esteira_web.accounts.addresses import address_of
 from esteira_web.accounts.roles import Access, Scope, of_session
-from esteira_web.accounts.tokens import access_by
 from esteira_web.server.problems import Problem, Told
 
 
@@ -30,7 +31,7 @@ class BearerToken(HttpBearer):
         self.scope = scope
 
     def authenticate(self, request: HttpRequest, token: str) -> Access:
-        access = access_by(token.strip(), source=address_of(request))
+        access = accepted.access_by(token.strip(), partial(address_of, request))
         if access is None:
             raise AuthenticationError
         return access.need(self.scope)

@@ -22,6 +22,7 @@ from esteira.submit import Known, refusals, submit
 from esteira_web.accounts.roles import Access, Scope
 from esteira_web.api.requests import SubmitJob
 from esteira_web.read.as_json import job_body, job_url, jobs
+from esteira_web.read.new_job import NewJob
 from esteira_web.server.problems import Told, invalid
 
 #: The largest number of mistakes in one answer.
@@ -34,10 +35,12 @@ def submit_one(access: Access, body: SubmitJob) -> Answer:
     """Accept one job; return the answer of the API."""
     access.need_type(body.type)
     try:
-        accepted = submit([_request(body)], by=access.by, account=access.account, files=files_of(access))[0]
+        [accepted] = submit(
+            [_request(body)], by=access.by, account=access.account, files=files_of(access), shown=True
+        )
     except EsteiraError as error:
         raise _as_answer(access, _without_others(access, error), [body], in_a_batch=False) from None
-    job = jobs().get(pk=accepted.id)
+    job = NewJob(accepted.job) if accepted.job else jobs().get(pk=accepted.id)
     if not access.sees(job):
         raise _held_by_another(body)
     return {

@@ -16,10 +16,13 @@ from esteira.models import ClockTimestamp, File, Job, Schedule
 from esteira.redact import shown_params
 from esteira.values import readable
 from esteira_web.accounts.roles import Access, Scope
+from esteira_web.read.new_job import NewJob
 
 JOBS = "/api/v1/jobs"
 BATCH = f"{JOBS}/batch"
 UPLOADS = "/api/v1/files"
+#: A job with the fields that showing it needs.
+Shown = Job | NewJob
 
 
 def jobs() -> QuerySet[Job]:
@@ -39,7 +42,7 @@ def job_url(job_id: UUID) -> str:
     return f"{JOBS}/{job_id}"
 
 
-def job_line(job: Job, access: Access) -> dict[str, Any]:
+def job_line(job: Shown, access: Access) -> dict[str, Any]:
     """Return a job without the fields that may be large."""
     sees = access.reads(job)
     return {
@@ -65,7 +68,7 @@ def job_line(job: Job, access: Access) -> dict[str, Any]:
     }
 
 
-def job_body(job: Job, access: Access) -> dict[str, Any]:
+def job_body(job: Shown, access: Access) -> dict[str, Any]:
     """Return all fields of a job that this caller may see."""
     sees = access.reads(job)
     line = job_line(job, access)
@@ -149,7 +152,7 @@ def moment(at: datetime | None) -> str | None:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
 
 
-def _progress(job: Job, sees: bool) -> dict[str, Any] | None:
+def _progress(job: Shown, sees: bool) -> dict[str, Any] | None:
     done = readable.number(job.progress_done)
     if done is None:
         return None
@@ -160,7 +163,7 @@ def _progress(job: Job, sees: bool) -> dict[str, Any] | None:
     }
 
 
-def _error(job: Job, sees: bool) -> dict[str, Any] | None:
+def _error(job: Shown, sees: bool) -> dict[str, Any] | None:
     error = readable.error(job.error)
     if error is None:
         return None

@@ -1,24 +1,24 @@
-"""Django under ASGI with a fixed set of threads. This changes only the thread in which synchronous code runs.
+"""Django under ASGI with a fixed set of threads: each request is one piece of work on one of them.
 
-Django gives each ASGI request a new thread, and so a new database connection, which costs more than most requests do.
-Here a fixed number of threads serve requests, and each keeps its connection (CONN_MAX_AGE). A request borrows a thread
-from the moment its body has arrived until its answer is ready, so slow senders and readers hold no thread; a streamed
-answer borrows one for each piece. If a body does not arrive with its head, Django first handles the request without it,
-and the server waits for the body only if Django has to read it: so a caller without rights is refused at once
-(`esteira_web.server.bodies`). Health checks are answered before Django, by path alone: they need no thread for
-requests, no host name and no account. METRICS_PORT serves metrics only, and no other port serves them.
+Django's own handler gives each ASGI request a new thread, and so a new database connection, and changes between thread
+and event loop several times for each request; both cost more than most requests do. Here a fixed number of threads
+serve requests, and each keeps its connection (CONN_MAX_AGE). A request borrows a thread from the moment its body has
+arrived until its answer is ready, so slow senders and readers hold no thread; a streamed answer borrows one for each
+piece. If a body does not arrive with its head, Django first handles the request without it, and the server waits for
+the body only if Django has to read it: so a caller without rights is refused at once (`esteira_web.server.bodies`).
+Health checks are answered before Django, by path alone: they need no thread for requests, no host name and no account.
+METRICS_PORT serves metrics only, and no other port serves them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, suppress
-from contextvars import ContextVar
+from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from typing import IO, Any, cast
 
-from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
 from django.core import signals
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
@@ -45,8 +45,17 @@ from esteira_web.server.bodies import (
     limit_for,
 )
 from esteira_web.server.problems import RETRY_AFTER_S, Problem
-from esteira_web.server.sending import Receive, Scope, Send, refuse, send_bytes, send_json, with_request_id
-from esteira_web.server.threads import Busy, Few, Lane, Threads
+from esteira_web.server.sending import (
+    Receive,
+    Scope,
+    Send,
+    refuse,
+    send_bytes,
+    send_json,
+    until_left,
+    with_request_id,
+)
+from esteira_web.server.threads import Busy, Few, Threads
 
 LIVEZ, READYZ = "/livez", "/readyz"
 SIGN_INS = ("/login/", "/admin/login/")
@@ -58,8 +67,6 @@ STRANGERS = 4
 STATEMENT_S, LOCK_S = 5.0, 2.0
 BUSY = Problem(code="busy", status=503, headers={"Retry-After": str(RETRY_AFTER_S)})
 NO_UPGRADE = problems.worded("no-websocket", code="bad-request", status=400, headers={"Connection": "close"})
-
-_lane: ContextVar[Lane] = ContextVar("esteira_web.server.asgi.lane")
 
 
 class Handler(ASGIHandler):
@@ -110,56 +117,63 @@ class Handler(ASGIHandler):
 
     async def _answer(self, scope: Scope, body: Body, send: Send) -> None:
         """Let Django answer a request; after the answer, a refused body is read for a while."""
-        async with AsyncExitStack() as afterwards:
-            try:
-                if await body.came_at_once():
-                    return await self._serve(scope, body, send)
-                needed = await self._ask_first(scope, send)
-                if needed is not None:
-                    afterwards.push_async_callback(self._close, needed.sink)
-                    return await self._serve_later(scope, body, send, needed)
-            except Left:
-                return None
-            except Refused as refused:
-                await refuse(scope, send, refused.problem)
-            except Busy:
-                await refuse(scope, send, BUSY)
-            return await body.drain()
+        needed: NeedsBody | None = None
+        try:
+            if await body.came_at_once():
+                return await self._serve(scope, body, send)
+            needed = await self._ask_first(scope, send)
+            if needed is not None:
+                return await self._serve_later(scope, body, send, needed)
+        except Left:
+            return None
+        except Refused as refused:
+            await refuse(scope, send, refused.problem)
+        except Busy:
+            await refuse(scope, send, BUSY)
+        finally:
+            if needed is not None:
+                await self._close(needed.sink)
+        return await body.drain()
 
     async def _serve(self, scope: Scope, body: Body, send: Send) -> None:
         """Let Django answer a request whose body has arrived."""
-        async with ThreadSensitiveContext(executor=self._new_lane(scope)):
-            try:
-                await self.handle(scope, body.receive, send)
-            finally:
-                _lane.get().give_back()
+        work = partial(self._respond, scope, BytesIO(body.content()))
+        response = await self._threads_for(scope).run(work, patience_s=PATIENCE_S)
+        await self._send(response, send, body.receive)
+
+    def _respond(self, scope: Scope, content: IO[bytes]) -> HttpResponseBase:
+        """Let Django answer, in a thread; an answer that is complete is closed in the same turn."""
+        set_script_prefix(get_script_prefix(scope))
+        signals.request_started.send(sender=self.__class__, scope=scope)
+        request, refusal = self.create_request(scope, content)
+        response: HttpResponseBase = refusal or self.get_response(cast(HttpRequest, request))
+        if not response.streaming:
+            response.close()
+        return response
 
     async def _ask_first(self, scope: Scope, send: Send) -> NeedsBody | None:
         """Let Django answer without the body; return its NeedsBody if it has to read the body, None if it answered."""
-        lane = self._new_lane(scope)
-        async with ThreadSensitiveContext(executor=lane):
-            try:
-                await lane.take(patience_s=PATIENCE_S)
-                set_script_prefix(get_script_prefix(scope))
-                await signals.request_started.asend(sender=self.__class__, scope=scope)
-                request, refusal = self.create_request(scope, cast(IO[bytes], NotYet()))
-                said = refusal or await sync_to_async(self._look)(cast(HttpRequest, request))
-                if isinstance(said, NeedsBody):
-                    return said
-                said["Connection"] = "close"
-                await self.send_response(said, send)
-                await sync_to_async(said.close)()
-                return None
-            finally:
-                lane.give_back()
+        said = await self._threads_for(scope).run(partial(self._look, scope), patience_s=PATIENCE_S)
+        if isinstance(said, NeedsBody):
+            return said
+        said["Connection"] = "close"
+        await self._send(said, send)
+        return None
 
-    def _look(self, request: HttpRequest) -> HttpResponseBase | NeedsBody:
+    def _look(self, scope: Scope) -> HttpResponseBase | NeedsBody:
         try:
-            return self.get_response(request)
+            return self._respond(scope, cast(IO[bytes], NotYet()))
+        except NeedsBody as needed:
+            return needed
+
+    def get_response(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            response: HttpResponseBase = super().get_response(request)
         except NeedsBody as needed:
             with suppress(*ConnectionLost):  # the next statement will fail again
                 needed.caller = _caller(request)
-            return needed
+            raise
+        return response
 
     async def _serve_later(self, scope: Scope, body: Body, send: Send, needed: NeedsBody) -> None:
         """Read the body that Django needs, then let Django answer."""
@@ -181,36 +195,29 @@ class Handler(ASGIHandler):
     async def _pour(self, body: Body, sink: Sink) -> None:
         async for piece in body.pieces(CHUNK_BYTES):
             try:
-                await self._threads.run(lambda: sink.feed(piece), patience_s=PATIENCE_S)  # noqa: B023
+                await self._threads.run(partial(sink.feed, piece), patience_s=PATIENCE_S)
             except Exception as error:  # as in the middleware: errors with a problem document are answered
                 problem = problems.of(error)
                 if problem is None:
                     raise
                 raise Refused(problem) from None
 
-    def _new_lane(self, scope: Scope) -> Lane:
-        lane = Lane(self._for_strangers if _is_of_a_stranger(scope) else self._threads)
-        _lane.set(lane)
-        return lane
+    def _threads_for(self, scope: Scope) -> Threads:
+        return self._for_strangers if _is_of_a_stranger(scope) else self._threads
 
-    async def read_body(self, receive: Receive) -> Any:
-        body = await receive()
-        await _lane.get().take(patience_s=PATIENCE_S)
-        return BytesIO(body["body"])
-
-    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        return await sync_to_async(self.get_response)(request)
-
-    async def send_response(self, response: HttpResponseBase, send: Send) -> None:
-        lane = _lane.get()
-        lane.give_back()
+    async def _send(self, response: HttpResponseBase, send: Send, receive: Receive | None = None) -> None:
+        """Send an answer; a streamed one ends when `receive` reports that the client has closed the connection."""
+        if pause_s := getattr(response, "pause_s", 0):
+            await asyncio.sleep(pause_s)
+        if not isinstance(response, StreamingHttpResponse):
+            return await self.send_response(response, send)
+        if not response.is_async:
+            response.streaming_content = self._pieces(cast(Iterator[bytes], response.streaming_content))
         try:
-            await asyncio.sleep(getattr(response, "pause_s", 0))
-            if isinstance(response, StreamingHttpResponse) and not response.is_async:
-                response.streaming_content = self._pieces(cast(Iterator[bytes], response.streaming_content))
-            await super().send_response(response, send)
-        finally:
-            await lane.take_again()
+            sending = self.send_response(response, send)
+            await (sending if receive is None else until_left(sending, receive))
+        finally:  # if the client has left, the answer is closed nevertheless
+            await asyncio.shield(self._threads.run(response.close))
 
     async def _pieces(self, content: Iterator[bytes]) -> AsyncIterator[bytes]:
         while (piece := await self._threads.run(lambda: next(content, None))) is not None:

@@ -95,7 +95,6 @@ class Body:
         self._asks_first = headers.get(b"expect", b"").lower() == b"100-continue"
         self._receive, self._began = receive, time.monotonic()
         self._held: list[bytes] = []
-        self._given = False
         self.got = 0
 
     async def came_at_once(self) -> bool:
@@ -123,15 +122,16 @@ class Body:
             piece, self._held = b"".join(self._held), []
             yield piece
 
-    async def receive(self) -> Message:
-        """Return the body to Django, then the events of the connection."""
-        if self._given:
-            while (message := await self._receive())["type"] == "http.request":
-                pass  # the empty body of a request without a body
-            return message
-        self._given = True
+    def content(self) -> bytes:
+        """Return what has arrived, once."""
         held, self._held = b"".join(self._held), []
-        return {"type": "http.request", "body": held, "more_body": False}
+        return held
+
+    async def receive(self) -> Message:
+        """Return the next event of the connection after the body: it was closed."""
+        while (message := await self._receive())["type"] == "http.request":
+            pass  # the empty body of a request without a body
+        return message
 
     async def drain(self) -> None:
         """Read and drop the bytes that the client still sends, within limits."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from esteira_web.server import request_id
@@ -26,6 +27,19 @@ def with_request_id(send: Send) -> Send:
         await send(message)
 
     return send_with_id
+
+
+async def until_left(sending: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Send an answer, and stop as soon as the client has closed the connection."""
+    left, sent = asyncio.ensure_future(receive()), asyncio.ensure_future(sending)
+    try:
+        await asyncio.wait((left, sent), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        left.cancel()
+        sent.cancel()
+        await asyncio.wait((left, sent))
+    if not sent.cancelled():
+        sent.result()
 
 
 async def refuse(scope: Scope, send: Send, problem: Problem) -> None:

@@ -6,11 +6,12 @@ A request borrows a thread while Django works on it, and has none while bytes ar
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -23,16 +24,25 @@ class Threads:
     """A fixed number of threads for one event loop; the thread that was used last is used next."""
 
     def __init__(self, count: int) -> None:
-        self._free: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
-        for _ in range(count):
-            self._free.put_nowait(ThreadPoolExecutor(1, thread_name_prefix="request"))
+        self._free = [ThreadPoolExecutor(1, thread_name_prefix="request") for _ in range(count)]
+        #: The requests that wait for a thread, in order; while a thread is free, none waits.
+        self._waiting: deque[asyncio.Future[ThreadPoolExecutor]] = deque()
 
     async def take(self, *, patience_s: float | None = None) -> ThreadPoolExecutor:
+        """Borrow a thread; raises Busy if none becomes free in time."""
+        if self._free:
+            return self._free.pop()
+        turn: asyncio.Future[ThreadPoolExecutor] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
             async with asyncio.timeout(patience_s):
-                return await self._free.get()
-        except TimeoutError:
-            raise Busy from None
+                return await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # the thread came at the same moment
+                self._is_idle(turn.result())
+            if isinstance(error, TimeoutError):
+                raise Busy from None
+            raise
 
     def give_back(self, thread: ThreadPoolExecutor) -> None:
         """Return a thread to the others once it is idle: a view may still run after its request was cancelled."""
@@ -41,15 +51,24 @@ class Threads:
         idle.add_done_callback(lambda _: _call_soon(loop, self._is_idle, thread))
 
     def _is_idle(self, thread: ThreadPoolExecutor) -> None:
-        self._free.put_nowait(thread)
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # a cancelled one stays in the list
+                turn.set_result(thread)
+                return
+        self._free.append(thread)
 
     async def run(self, work: Callable[[], T], *, patience_s: float | None = None) -> T:
-        """Run a piece of work on a borrowed thread."""
+        """Run a piece of work on a borrowed thread; raises Busy if none becomes free in time."""
         thread = await self.take(patience_s=patience_s)
+        running = thread.submit(copy_context().run, work)
         try:
-            return await asyncio.get_running_loop().run_in_executor(thread, copy_context().run, work)
+            return await asyncio.wrap_future(running)
         finally:
-            self.give_back(thread)
+            if running.done():
+                self._is_idle(thread)
+            else:
+                self.give_back(thread)
 
 
 class Few(Threads):
@@ -74,36 +93,6 @@ class Few(Threads):
     def _is_idle(self, thread: ThreadPoolExecutor) -> None:
         self._places.release()
         self._threads._is_idle(thread)
-
-
-class Lane(Executor):
-    """The executor for the synchronous code of one request: a borrowed thread, or none while bytes are sent."""
-
-    def __init__(self, threads: Threads) -> None:
-        self._threads = threads
-        self._thread: ThreadPoolExecutor | None = None
-
-    async def take(self, *, patience_s: float | None = None) -> None:
-        if self._thread is None:
-            self._thread = await self._threads.take(patience_s=patience_s)
-
-    async def take_again(self) -> None:
-        """Take a thread to close the answer; if the client disconnects meanwhile, both steps still finish."""
-        taking = asyncio.ensure_future(self.take())
-        try:
-            await asyncio.shield(taking)
-        except asyncio.CancelledError:
-            await taking
-            raise
-
-    def give_back(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._threads.give_back(thread)
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        assert self._thread is not None, "synchronous code runs before the body or after the answer"
-        return self._thread.submit(fn, *args, **kwargs)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, work: Callable[[T], None], what: T) -> None:

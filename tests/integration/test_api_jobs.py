@@ -98,7 +98,7 @@ def test_what_breaks_on_our_side_is_a_problem_document(operator: Client, setting
     operator.raise_request_exception = False
     settings.JOB_QUEUES = 5
 
-    response = post(operator, "/jobs", KNOWN)
+    response = post(operator, "/jobs", {**KNOWN, "options": {"queue": "default"}})
 
     assert (response.status_code, problem(response)["type"]) == (500, "/problems/internal")
 

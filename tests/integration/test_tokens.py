@@ -175,9 +175,11 @@ def test_what_becomes_of_a_token_is_logged_without_its_secret(told: pytest.LogCa
     client = Client(headers={"Authorization": f"Bearer {secret}"})
     post = {"data": "{}", "content_type": "application/json"}
     assert client.post("/api/v1/jobs", **post).status_code == 403
-    ApiToken.objects.update(expires_at=token.created_at)
+    token.expires_at = token.created_at
+    token.save()
     assert client.get("/api/v1/jobs").status_code == 401
-    ApiToken.objects.update(expires_at=None)
+    token.expires_at = None
+    token.save()
     user.is_active = False
     user.save()
     assert client.get("/api/v1/jobs").status_code == 401

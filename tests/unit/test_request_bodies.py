@@ -73,7 +73,7 @@ def test_a_small_body_that_is_there_is_taken_at_once() -> None:
     small = body([{**PIECE, "more_body": False}], said=1024)
 
     assert asyncio.run(small.came_at_once())
-    assert asyncio.run(small.receive())["body"] == PIECE["body"]
+    assert small.content() == PIECE["body"]
 
 
 def test_a_large_body_is_not_taken_before_its_sender_is_known() -> None:

@@ -1,12 +1,13 @@
-"""The threads of web: few for strangers, and one again for what closes an answer."""
+"""The threads of web: each goes to one request at a time, in order, and none is lost."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
-from esteira_web.server.threads import Busy, Few, Lane, Threads
+from esteira_web.server.threads import Busy, Few, Threads
 
 
 def test_few_leave_the_others_free() -> None:
@@ -41,20 +42,77 @@ def test_who_gets_none_of_few_keeps_no_place() -> None:
     asyncio.run(run())
 
 
-def test_a_client_who_leaves_breaks_off_no_closing_of_its_answer() -> None:
+def test_those_who_wait_are_served_in_order() -> None:
     async def run() -> None:
         threads = Threads(1)
-        lane, other = Lane(threads), Lane(threads)
-        await other.take()
+        thread = await threads.take()
+        served: list[int] = []
 
-        closing = asyncio.create_task(lane.take_again())
-        await asyncio.wait({closing}, timeout=0.01)
-        closing.cancel()
-        await asyncio.wait({closing}, timeout=0.01)
-        other.give_back()
+        async def wait(number: int) -> None:
+            one = await threads.take()
+            served.append(number)
+            threads.give_back(one)
+
+        waiting = [asyncio.create_task(wait(number)) for number in range(5)]
+        await asyncio.wait(waiting, timeout=0.01)
+        waiting[1].cancel()
+        threads.give_back(thread)
+        await asyncio.wait(waiting)
+
+        assert served == [0, 2, 3, 4]
+        assert await threads.take(patience_s=10) is thread
+
+    asyncio.run(run())
+
+
+def test_who_leaves_as_a_thread_comes_keeps_no_thread() -> None:
+    async def run() -> None:
+        threads = Threads(1)
+        thread = await threads.take()
+        waiting = asyncio.create_task(threads.take())
+        await asyncio.wait({waiting}, timeout=0.01)
+
+        threads._is_idle(thread)
+        waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await closing
+            await waiting
 
-        assert await asyncio.wrap_future(lane.submit(lambda: 1)) == 1
+        assert await threads.take(patience_s=10) is thread
+
+    asyncio.run(run())
+
+
+def test_a_thread_is_given_to_nobody_while_it_still_works() -> None:
+    async def run() -> None:
+        threads, may_end = Threads(1), threading.Event()
+        began, ended = threading.Event(), threading.Event()
+
+        def work() -> None:
+            began.set()
+            may_end.wait(30)
+            ended.set()
+
+        running = asyncio.create_task(threads.run(work))
+        await asyncio.to_thread(began.wait, 30)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        with pytest.raises(Busy):
+            await threads.run(may_end.set, patience_s=0.01)
+        may_end.set()
+
+        assert await threads.run(ended.is_set, patience_s=30)
+
+    asyncio.run(run())
+
+
+def test_work_that_fails_gives_its_thread_back() -> None:
+    async def run() -> None:
+        threads = Threads(1)
+
+        with pytest.raises(ZeroDivisionError):
+            await threads.run(lambda: 1 // 0)
+
+        assert await threads.run(lambda: 1, patience_s=10) == 1
 
     asyncio.run(run())
