@@ -35,7 +35,7 @@ class Thread:
         def do() -> None:
             try:
                 answer = context.run(work)
-            except BaseException as error:
+            except BaseException as error:  # whoever waits for the work gets it
                 _call_soon(loop, _end, future.set_exception, future, error)
             else:
                 _call_soon(loop, _end, future.set_result, future, answer)
@@ -68,7 +68,7 @@ class Threads:
         try:
             async with asyncio.timeout(patience_s):
                 return await turn
-        except BaseException as error:
+        except BaseException as error:  # a request that is cancelled keeps no thread
             if turn.done() and not turn.cancelled():  # the thread came at the same moment
                 self._is_idle(turn.result())
             if isinstance(error, TimeoutError):
