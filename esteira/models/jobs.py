@@ -181,7 +181,6 @@ class Job(models.Model):
                 name="job_expiry",
             ),
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_finished"),
-            models.Index(fields=["created_at", "id"], name="job_created"),
             models.Index(
                 fields=["account", "created_at", "id"],
                 condition=Q(account__isnull=False),
