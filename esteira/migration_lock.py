@@ -109,7 +109,8 @@ def _patiently(migrate: Callable[[], object], say: Say) -> None:
             if waited > PATIENCE_S:
                 raise NotMigrated(
                     f"A table stayed in use for {PATIENCE_S:g} s ({str(error.__cause__).splitlines()[0]}). "
-                    f"Find the session that locks it in pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
+                    "Find the session that locks it in pg_stat_activity, then run "
+                    f"`{settings.ESTEIRA_MIGRATE_COMMAND}` again."
                 ) from error
             say(f"\nA table is in use for more than {LOCK_TIMEOUT_S:g} s; stepping back, then trying again.")
             time.sleep(STEP_BACK_S)
@@ -170,7 +171,7 @@ def _missing(db: Db) -> str:
     except ConnectionLost as error:
         return away(error)
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Migrations are pending: {listed}. Run `{settings.MIGRATE_COMMAND}`." if names else ""
+    return f"Migrations are pending: {listed}. Run `{settings.ESTEIRA_MIGRATE_COMMAND}`." if names else ""
 
 
 def pending(db: Db) -> list[str]:
@@ -200,7 +201,7 @@ def away(error: BaseException, *, alias: str = "default") -> str:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     what_to_do = (
         "Start `make run`, or check DATABASE_URL."
-        if settings.MANAGE_COMMAND.endswith("manage.py")
+        if settings.ESTEIRA_MANAGE_COMMAND.endswith("manage.py")
         else "Check that it runs, and that DATABASE_URL names it."
     )
     return f"The database at {where} does not answer. {what_to_do} ({reason})"

@@ -228,7 +228,7 @@ def _batch(connection: BaseDatabaseWrapper, table: str, sql: str, span: Mapping[
             if time.monotonic() > deadline:
                 raise NotMigrated(
                     f"Rows of {table} stayed in use for {PATIENCE_S:g} s. Find the session that locks them in "
-                    f"pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
+                    f"pg_stat_activity, then run `{settings.ESTEIRA_MIGRATE_COMMAND}` again."
                 ) from error
             time.sleep(ROW_PAUSE_S)
 

@@ -8,3 +8,6 @@ from django.apps import AppConfig
 class WebConfig(AppConfig):
     name = "esteira_web"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from esteira_web import checks  # noqa: F401  (registers them)

@@ -120,4 +120,4 @@ def _cut(jobs: Sequence[Published], size: int) -> Iterable[Sequence[Published]]:
 
 def known_queues() -> list[str]:
     """Return the queues that workers of this release read."""
-    return sorted({*registry.queues(), *settings.JOB_QUEUES})
+    return sorted({*registry.queues(), *settings.ESTEIRA_JOB_QUEUES})

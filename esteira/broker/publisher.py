@@ -66,7 +66,7 @@ class Publisher:
     def room(self, queue: str, window: int | None = None) -> dict[int, int]:
         """Return how many more messages each list of a queue takes; nothing while Redis is unavailable."""
         lists = self._lists(queue)
-        most = settings.WINDOW if window is None else window
+        most = settings.ESTEIRA_WINDOW if window is None else window
         return {
             number: max(0, most - min(length, self._ours.get((queue, number), length)))
             for number, length in (lists.lengths if lists else {}).items()
@@ -80,7 +80,7 @@ class Publisher:
 
     def say_behind(self, queue: str, lists: Iterable[int]) -> None:
         """Set a short-lived flag for all submitters: due jobs wait for these lists; without any, remove it."""
-        key, said = behind_key(settings.REDIS_PREFIX, queue), ",".join(map(str, lists))
+        key, said = behind_key(settings.ESTEIRA_REDIS_PREFIX, queue), ",".join(map(str, lists))
         self.read(lambda client: client.set(key, said, ex=BEHIND_S) if said else client.delete(key))
 
     def say_ours(self, queue: str, ours: dict[int, int]) -> None:
@@ -95,7 +95,7 @@ class Publisher:
             if ready:
                 pipe = self._redis().pipeline(transaction=False)
                 for hint in hints:
-                    pipe.lpush(list_key(settings.REDIS_PREFIX, hint.queue, hint.list), hint.message())
+                    pipe.lpush(list_key(settings.ESTEIRA_REDIS_PREFIX, hint.queue, hint.list), hint.message())
                     self._count(hint)
                 sent = not raise_errors(pipe.execute(raise_on_error=False))
                 if not sent:
@@ -122,7 +122,7 @@ class Publisher:
     def _redis(self) -> redis.Redis:
         if self._client is None:
             self._client = redis.Redis.from_url(
-                settings.REDIS_URL,
+                settings.ESTEIRA_REDIS_URL,
                 socket_timeout=self._timeout_s,
                 socket_connect_timeout=self._timeout_s,
                 retry=None,
@@ -168,7 +168,7 @@ class Publisher:
 
     def _read_lists(self, queue: str) -> _Lists:
         """Read them in one round trip; a list of a wrong type is left out, so it takes no hints."""
-        prefix = settings.REDIS_PREFIX
+        prefix = settings.ESTEIRA_REDIS_PREFIX
         pipe = self._redis().pipeline(transaction=False)
         for number in LISTS:
             pipe.llen(list_key(prefix, queue, number))

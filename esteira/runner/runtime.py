@@ -189,7 +189,7 @@ class _ShieldedDb:
                 try:
                     return self._core.fetch(sql, params)
                 except LockNotAvailable:
-                    if self._in_transaction or time.monotonic() - started > settings.LEASE_SECONDS:
+                    if self._in_transaction or time.monotonic() - started > settings.ESTEIRA_LEASE_SECONDS:
                         raise
             time.sleep(LOCKED_PAUSE_S)
 

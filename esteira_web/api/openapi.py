@@ -159,7 +159,7 @@ def described(api: NinjaAPI, job_types: Iterable[JobType]) -> Schema:
         told["paths"][path] = {method: _told(one) for method, one in operations.items() if method != "head"}
     told["components"]["headers"] = HEADERS
     told["components"]["securitySchemes"] = SECURITY
-    told["servers"] = [{"url": settings.WEB_URL or "/"}]
+    told["servers"] = [{"url": settings.ESTEIRA_WEB_URL or "/"}]
     return told
 
 

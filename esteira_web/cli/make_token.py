@@ -101,7 +101,7 @@ def _the_superuser() -> AbstractBaseUser:
     if not found:
         raise InvalidOption(
             "user",
-            f"there is no superuser yet; give --user NAME, or run `{settings.MANAGE_COMMAND} createsuperuser`.",
+            f"there is no superuser yet; give --user NAME, or run `{settings.ESTEIRA_MANAGE_COMMAND} createsuperuser`.",
         )
     if len(found) > 1:
         raise InvalidOption("user", "there are several superusers; name the owner of the token: --user NAME.")

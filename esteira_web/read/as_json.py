@@ -16,10 +16,15 @@ from esteira.models import ClockTimestamp, File, Job, Schedule
 from esteira.redact import shown_params
 from esteira.values import readable
 from esteira_web.accounts.roles import Access, Scope
+from esteira_web.server import mount
 
-JOBS = "/api/v1/jobs"
-BATCH = f"{JOBS}/batch"
-UPLOADS = "/api/v1/files"
+
+def jobs_url() -> str:
+    return f"{mount.root()}api/v1/jobs"
+
+
+def uploads_url() -> str:
+    return f"{mount.root()}api/v1/files"
 
 
 def jobs() -> QuerySet[Job]:
@@ -36,7 +41,7 @@ def job_for(access: Access, job_id: UUID) -> Job:
 
 
 def job_url(job_id: UUID) -> str:
-    return f"{JOBS}/{job_id}"
+    return f"{jobs_url()}/{job_id}"
 
 
 def job_line(job: Job, access: Access) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def upload_body(file: File) -> dict[str, Any]:
 
 def file_url(file: File) -> str:
     if file.job_id is None:
-        return f"{UPLOADS}/{file.pk}/content"
+        return f"{uploads_url()}/{file.pk}/content"
     return f"{job_url(file.job_id)}/files/{quote(file.name, safe='')}"
 
 

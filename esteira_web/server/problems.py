@@ -26,6 +26,7 @@ from esteira.errors import (
     UniqueInProgress,
 )
 from esteira.values.readable import as_json
+from esteira_web.server import mount
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -106,7 +107,7 @@ class Problem:
 
     def body(self, request_id: str) -> dict[str, Any]:
         told: dict[str, Any] = {
-            "type": f"/problems/{self.code}",
+            "type": f"{mount.root()}problems/{self.code}",
             "title": TITLES.get(self.code, self.code.replace("-", " ").capitalize() + "."),
             "status": self.status,
             "detail": self.shown,
@@ -174,7 +175,8 @@ def not_migrated() -> Problem:
     return Problem(
         code="not-migrated",
         status=503,
-        detail=f"The database lacks migrations of this release: run `{settings.MIGRATE_COMMAND}`. Nothing was stored.",
+        detail="The database lacks migrations of this release: run "
+        f"`{settings.ESTEIRA_MIGRATE_COMMAND}`. Nothing was stored.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 
