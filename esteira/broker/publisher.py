@@ -7,6 +7,7 @@ keeper publishes the stored jobs. The keeper finds every hint that is lost here,
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -113,6 +114,15 @@ class Publisher:
             if ready:
                 answer = ask(self._redis())
         return answer
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Send nothing during the block, as while Redis is unavailable; for tests."""
+        before, self._closed_until = self._closed_until, math.inf
+        try:
+            yield
+        finally:
+            self._closed_until = before
 
     def take_full(self) -> bool:
         """Return whether Redis refused a command since the last call because its memory is full."""
