@@ -199,10 +199,11 @@ def away(error: BaseException, *, alias: str = "default") -> str:
     at = settings.DATABASES[alias]
     where = f"{at.get('HOST') or 'this machine'}:{at.get('PORT') or 5432}"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    ours = hasattr(settings, "DATABASE_URL")  # not another project's
     what_to_do = (
         "Start `make run`, or check DATABASE_URL."
-        if settings.ESTEIRA_MANAGE_COMMAND.endswith("manage.py")
-        else "Check that it runs, and that DATABASE_URL names it."
+        if ours and settings.ESTEIRA_MANAGE_COMMAND.endswith("manage.py")
+        else f"Check that it runs, and that {'DATABASE_URL' if ours else 'DATABASES'} names it."
     )
     return f"The database at {where} does not answer. {what_to_do} ({reason})"
 

@@ -209,6 +209,12 @@ class KeeperScheduler(Scheduler):
     def setup_schedule(self) -> None:
         touch("beat")
         migration_lock.wait_until_migrated(turn=lambda: touch("beat"))
+        if entries := self.app.conf.beat_schedule:
+            log.warning(
+                "this keeper runs the schedules of jobs, and not the %s entries of beat_schedule; a beat of the "
+                "project's own runs those: `celery beat` without -S",
+                len(entries),
+            )
         self._keeper = Keeper()
 
     def tick(self, *args: Any, **kwargs: Any) -> float:

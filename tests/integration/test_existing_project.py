@@ -160,7 +160,7 @@ def test_its_celery_runs_its_tasks_and_a_job_of_its_own(shop: AnotherProject) ->
     with (
         shop.running(worker, "worker") as log,
         shop.running(OF_MAIL, "mail"),
-        shop.running(keeper, "keeper"),
+        shop.running(keeper, "keeper") as keeper_log,
         shop.running("celery -A shop beat -l info", "beat"),
     ):
         until(lambda: "ready." in log.read_text(), "the worker is ready", timeout=60)
@@ -168,6 +168,7 @@ def test_its_celery_runs_its_tasks_and_a_job_of_its_own(shop: AnotherProject) ->
         assert placed_and_announced(shop)
         until(lambda: shop.rows("SELECT 1 FROM orders_count"), "its own beat counts open orders", timeout=60)
         until(lambda: alive(shop, "beat.ready"), "the keeper is ready", timeout=60)
+        assert "not the 2 entries of beat_schedule" in keeper_log.read_text()
 
     assert "000001" in said
     assert shop.rows("SELECT state FROM orders_order WHERE id = 1") == [("invoiced",)]
@@ -189,6 +190,12 @@ def test_its_pages_stay_its_own_and_esteira_s_are_below_theirs(shop: AnotherProj
         "404 application/problem+json /esteira/problems/not-found",
         "404 200",
     ]
+
+
+def test_advice_names_what_this_project_has(shop: AnotherProject) -> None:
+    said = shop.type("SHOP_DATABASE_PORT=1 python manage.py migrate 2>&1 || true")
+
+    assert "Check that it runs, and that DATABASES names it." in said
 
 
 def test_a_user_of_its_own_model_gets_a_token(shop: AnotherProject) -> None:
