@@ -105,7 +105,7 @@ def test_a_job_that_fails_keeps_its_error_and_is_due_after_its_pause(jobs: TestJ
     submitted = fails.submit()
 
     [ran] = jobs.run_due()
-    assert (ran.state, ran.failures, ran.error["type"]) == ("queued", 1, "LookupError")
+    assert (ran.state, ran.failures, (ran.error or {})["type"]) == ("queued", 1, "LookupError")
     assert jobs.run_due() == []
 
     assert {one.pk for one in jobs.run_all()} == {submitted.id}
