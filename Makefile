@@ -3,7 +3,7 @@
 # or jobs/requirements.txt changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test quick check lint fuzz openapi chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup backups restore upgrade rollback rotate lock clean
+.PHONY: help run test quick check lint fuzz openapi chaos kills chaos-compose chaos-k8s bench sizes fmt up down logs scale password backup backups restore upgrade rollback rotate lock wheel clean
 MAKEFLAGS += --no-print-directory
 
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -131,11 +131,14 @@ rotate: ## A new password: make rotate WHAT=postgres, redis, flower, admin or se
 	@bin/rotate $(WHAT)
 
 ##@ Ship
+wheel: $(UV) ## The package for other projects, in dist/; docs/adding-esteira-to-a-project.md uses it
+	@$(UV) build --quiet --clear --out-dir dist && ls dist/*.whl
+
 lock: $(UV) ## Move the locked dependencies to the newest that pyproject.toml allows
 	$(UV) lock --upgrade
 
 clean: ## Remove the environment and the caches; the data of `make run` stays in .esteira/
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- The environment ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,14 +18,11 @@ from django.core.checks import CheckMessage, register
 from django.core.management import get_commands
 
 from esteira.broker.hint import MARKER, UNACKED, UNACKED_INDEX, UNACKED_MUTEX
+from esteira.defaults import DEFAULTS, PREFIX
 from esteira.files import MAX_BYTES
 from esteira.job_types.registry import registry
 from esteira.values.bounds import LEASE
 
-REQUIRED = (
-    "JOB_PACKAGES JOB_QUEUES LEASE_SECONDS DRAIN_SECONDS KEEPER_SECONDS WINDOW RETENTION_DAYS FILES_MAX_TOTAL "
-    "FILES_MAX_PER_ACCOUNT REDIS_URL REDIS_PREFIX RUN_DIR MANAGE_COMMAND MIGRATE_COMMAND CELERY_CONTROL"
-).split()
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 #: The heartbeats of beat and of releases, and the flags of publishing, need turns at least this often.
 KEEPER_MOST_S = 0.5
@@ -38,10 +36,11 @@ Findings = Iterator[CheckMessage]
 @register("esteira")
 def check_settings(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
     """Check everything that a process needs to start and to keep its promises."""
-    missing = list(_missing())
-    if missing:
-        return missing
+    unclear = list(_names())
+    if any(finding.is_serious() for finding in unclear):
+        return unclear
     groups = (
+        unclear,
         _database(),
         _redis(),
         _celery(),
@@ -69,12 +68,21 @@ def _warning(number: int, message: str, fix: str) -> CheckMessage:
     return checks.Warning(message, hint=fix, id=f"esteira.W{number:03}")
 
 
-def _missing() -> Findings:
-    for name in REQUIRED:
-        if not hasattr(settings, name):
-            yield _error(
-                1, f"The setting {name} is missing.", f"Copy {name} from Esteira's project/settings.py."
-            )
+def _names() -> Findings:
+    """Find settings that are missing, that Esteira does not know, or that are a text in the place of a list."""
+    if not settings.ESTEIRA_REDIS_URL:
+        fix = (
+            "Write the address of the Redis that Celery uses: ESTEIRA_REDIS_URL = 'redis://127.0.0.1:6379/0'."
+        )
+        yield _error(1, "ESTEIRA_REDIS_URL is not set.", fix)
+    for name in ("ESTEIRA_JOB_PACKAGES", "ESTEIRA_JOB_QUEUES"):
+        if isinstance(getattr(settings, name), str):
+            yield _error(17, f"{name} is a text.", "Write a list of texts, also for one name.")
+    known = {PREFIX + name for name in DEFAULTS}
+    for name in sorted({one for one in dir(settings) if one.startswith(PREFIX)} - known):
+        near = get_close_matches(name, known, n=1)
+        fix = f"Write {near[0]}, or remove it." if near else "Remove it; esteira.defaults has all settings."
+        yield _warning(12, f"{name} is no setting of Esteira.", fix)
 
 
 def _database() -> Findings:
@@ -91,67 +99,81 @@ def _database() -> Findings:
 
 
 def _redis() -> Findings:
-    scheme = urlsplit(settings.REDIS_URL).scheme
+    scheme = urlsplit(settings.ESTEIRA_REDIS_URL).scheme
     if scheme not in ("redis", "rediss"):
         fix = "Begin it with redis:// or, for TLS, rediss://; Sentinel and Cluster are not used."
-        yield _error(5, f"REDIS_URL begins with {scheme or 'no scheme'}.", fix)
+        yield _error(5, f"ESTEIRA_REDIS_URL begins with {scheme or 'no scheme'}.", fix)
+    broker = getattr(settings, "CELERY_BROKER_URL", None)  # the usual name in a project that has Celery
+    if broker and broker != settings.ESTEIRA_REDIS_URL:
+        fix = "Write the same address for both: workers read hints from Celery's broker."
+        yield _error(18, "CELERY_BROKER_URL and ESTEIRA_REDIS_URL differ.", fix)
 
 
 def _celery() -> Findings:
-    wanted = str(getattr(settings, "CONCURRENCY", "auto"))
+    wanted = str(settings.ESTEIRA_CONCURRENCY)
     if wanted != "auto" and not (wanted.isascii() and wanted.isdigit() and int(wanted) > 0):
         yield _error(
-            6, f"CONCURRENCY is {wanted!r}.", "Write auto, or how many jobs a worker runs at a time."
+            6, f"ESTEIRA_CONCURRENCY is {wanted!r}.", "Write auto, or how many jobs a worker runs at a time."
         )
-    for name, least in (("MAX_JOBS_PER_CHILD", 1), ("MAX_MEMORY_PER_CHILD_MB", 100)):
-        value = getattr(settings, name, least)
+    for name, least in (("ESTEIRA_MAX_JOBS_PER_CHILD", 1), ("ESTEIRA_MAX_MEMORY_PER_CHILD_MB", 100)):
+        value = getattr(settings, name)
         if value < least:
             fix = f"Write {least} or more: a pool process that is replaced after every job is slow."
             yield _error(7, f"{name} is {value}.", fix)
 
 
 def _durations() -> Findings:
-    lease, drain, keeper = settings.LEASE_SECONDS, settings.DRAIN_SECONDS, settings.KEEPER_SECONDS
+    lease, drain, keeper = (
+        settings.ESTEIRA_LEASE_SECONDS,
+        settings.ESTEIRA_DRAIN_SECONDS,
+        settings.ESTEIRA_KEEPER_SECONDS,
+    )
     if not LEASE.least <= lease <= LEASE.most:
         fix = f"Write {LEASE.least:g} to {LEASE.most:g}: shorter leases end during ordinary pauses."
-        yield _error(8, f"LEASE_SECONDS is {lease:g}.", fix)
+        yield _error(8, f"ESTEIRA_LEASE_SECONDS is {lease:g}.", fix)
     if not 0 < keeper <= KEEPER_MOST_S:
         fix = f"Write {KEEPER_MOST_S:g} or less: the keeper looks for lost jobs and due schedules this often."
-        yield _error(9, f"KEEPER_SECONDS is {keeper:g}.", fix)
+        yield _error(9, f"ESTEIRA_KEEPER_SECONDS is {keeper:g}.", fix)
     if drain <= 0:
         yield _error(
-            10, f"DRAIN_SECONDS is {drain:g}.", "Write how long a stopping worker waits for its jobs: 25."
+            10,
+            f"ESTEIRA_DRAIN_SECONDS is {drain:g}.",
+            "Write how long a stopping worker waits for its jobs: 25.",
         )
     elif drain <= lease:
         fix = (
             f"Write {lease * 2.5:g} or more: a stopping worker can then wait until a short outage of the "
             "database is over, and still hand its jobs back."
         )
-        yield _warning(1, f"DRAIN_SECONDS ({drain:g}) is not longer than LEASE_SECONDS ({lease:g}).", fix)
+        yield _warning(
+            1, f"ESTEIRA_DRAIN_SECONDS ({drain:g}) is not longer than ESTEIRA_LEASE_SECONDS ({lease:g}).", fix
+        )
 
 
 def _limits() -> Findings:
-    if settings.RETENTION_DAYS <= 0:
+    if settings.ESTEIRA_RETENTION_DAYS <= 0:
         fix = "Write how many days ended jobs are kept; 0.1 is short, 30 the default."
-        yield _error(12, f"RETENTION_DAYS is {settings.RETENTION_DAYS:g}.", fix)
-    if settings.WINDOW < 1:
+        yield _error(12, f"ESTEIRA_RETENTION_DAYS is {settings.ESTEIRA_RETENTION_DAYS:g}.", fix)
+    if settings.ESTEIRA_WINDOW < 1:
         yield _error(
-            13, f"WINDOW is {settings.WINDOW}.", "Write how many hints wait in Redis for each queue: 1000."
+            13,
+            f"ESTEIRA_WINDOW is {settings.ESTEIRA_WINDOW}.",
+            "Write how many hints wait in Redis for each queue: 1000.",
         )
-    if settings.FILES_MAX_TOTAL < MAX_BYTES:
+    if settings.ESTEIRA_FILES_MAX_TOTAL < MAX_BYTES:
         fix = f"Write {MAX_BYTES} bytes or more: one file may be as large."
-        yield _warning(2, f"FILES_MAX_TOTAL is {settings.FILES_MAX_TOTAL}.", fix)
-    if settings.FILES_MAX_PER_ACCOUNT < MAX_BYTES:
+        yield _warning(2, f"ESTEIRA_FILES_MAX_TOTAL is {settings.ESTEIRA_FILES_MAX_TOTAL}.", fix)
+    if settings.ESTEIRA_FILES_MAX_PER_ACCOUNT < MAX_BYTES:
         fix = f"Write {MAX_BYTES} bytes or more: one upload may be as large."
-        yield _warning(2, f"FILES_MAX_PER_ACCOUNT is {settings.FILES_MAX_PER_ACCOUNT}.", fix)
+        yield _warning(2, f"ESTEIRA_FILES_MAX_PER_ACCOUNT is {settings.ESTEIRA_FILES_MAX_PER_ACCOUNT}.", fix)
 
 
 def _queues() -> Findings:
-    for name in settings.JOB_QUEUES:
+    for name in settings.ESTEIRA_JOB_QUEUES:
         if not QUEUE_NAME.fullmatch(name):
             fix = "Use letters, digits, '-' and '_', at most 60, and commas between the names."
-            yield _error(14, f"JOB_QUEUES holds {name!r}.", fix)
-    places = [(name, "JOB_QUEUES") for name in settings.JOB_QUEUES]
+            yield _error(14, f"ESTEIRA_JOB_QUEUES holds {name!r}.", fix)
+    places = [(name, "ESTEIRA_JOB_QUEUES") for name in settings.ESTEIRA_JOB_QUEUES]
     places += [(job_type.queue, f"{job_type.name}, {job_type.where}") for job_type in registry.all()]
     for name, where in places:
         if name in TAKEN_QUEUE_NAMES:
@@ -161,16 +183,20 @@ def _queues() -> Findings:
 
 def _job_types() -> Findings:
     modules = [job_type.fn.__module__ for job_type in registry.all()]
-    for package in settings.JOB_PACKAGES:
+    for package in settings.ESTEIRA_JOB_PACKAGES:
         if not any(name == package or name.startswith(f"{package}.") for name in modules):
             fix = "Declare a job type in it with @job, or remove it."
-            yield _warning(3, f"JOB_PACKAGES names {package!r}, which declares no job type.", fix)
-    if not settings.JOB_PACKAGES:
-        fix = "Name the packages that hold your job types, with commas between them."
-        yield _warning(4, "JOB_PACKAGES is empty: workers have nothing to run.", fix)
+            yield _warning(3, f"ESTEIRA_JOB_PACKAGES names {package!r}, which declares no job type.", fix)
+    if not modules:
+        fix = "Declare one with @job in the module jobs.py of an installed app."
+        yield _warning(4, "There is no job type: workers have nothing to run.", fix)
 
 
 def _mail() -> Findings:
+    if not hasattr(
+        settings, "EMAIL_URL"
+    ):  # the project's own settings of mail, about which Django has its checks
+        return
     tls, ssl = settings.EMAIL_USE_TLS, settings.EMAIL_USE_SSL
     if tls and ssl:
         yield _error(
@@ -197,12 +223,14 @@ def _migrate() -> Findings:
 
 
 def _mail_arrives() -> Findings:
+    if not hasattr(settings, "EMAIL_URL"):
+        return
     backend = settings.EMAIL_BACKEND
     if any(f".{name}." in backend for name in NOWHERE):
         yield _warning(
             9, f"EMAIL_URL delivers no mail ({backend}).", "Write smtp+tls://user:password@host:587."
         )
-    elif getattr(settings, "EMAIL_URL", None) == "":
+    elif settings.EMAIL_URL == "":
         fix = "Write smtp+tls://user:password@host:587 into EMAIL_URL."
         yield _warning(10, "EMAIL_URL is not set: jobs that send mail fail at once.", fix)
     if _domain(settings.DEFAULT_FROM_EMAIL) in ("", "localhost"):

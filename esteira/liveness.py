@@ -13,7 +13,7 @@ SILENT_S = 3 * ANNOUNCE_S
 
 def touch(name: str, sign: str = "alive") -> None:
     """Show that a loop runs (alive) or does its work (ready): health checks read the age of these files in RUN_DIR."""
-    file = Path(settings.RUN_DIR) / f"{name}.{sign}"
+    file = Path(settings.ESTEIRA_RUN_DIR) / f"{name}.{sign}"
     try:
         file.touch()
     except FileNotFoundError:
@@ -23,4 +23,4 @@ def touch(name: str, sign: str = "alive") -> None:
 
 def untouch(name: str, sign: str) -> None:
     """Remove a file at once, instead of letting it become old."""
-    (Path(settings.RUN_DIR) / f"{name}.{sign}").unlink(missing_ok=True)
+    (Path(settings.ESTEIRA_RUN_DIR) / f"{name}.{sign}").unlink(missing_ok=True)

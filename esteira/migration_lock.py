@@ -109,7 +109,10 @@ def _patiently(migrate: Callable[[], object], say: Say) -> None:
             if waited > PATIENCE_S:
                 reason = str(error.__cause__).splitlines()[0]
                 raise NotMigrated(
-                    "table-in-use", seconds=PATIENCE_S, reason=reason, command=settings.MIGRATE_COMMAND
+                    "table-in-use",
+                    seconds=PATIENCE_S,
+                    reason=reason,
+                    command=settings.ESTEIRA_MIGRATE_COMMAND,
                 ) from error
             say(f"\nA table is in use for more than {LOCK_TIMEOUT_S:g} s; stepping back, then trying again.")
             time.sleep(STEP_BACK_S)
@@ -170,7 +173,7 @@ def _missing(db: Db) -> str:
     except ConnectionLost as error:
         return away(error)
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Migrations are pending: {listed}. Run `{settings.MIGRATE_COMMAND}`." if names else ""
+    return f"Migrations are pending: {listed}. Run `{settings.ESTEIRA_MIGRATE_COMMAND}`." if names else ""
 
 
 def pending(db: Db) -> list[str]:
@@ -198,10 +201,11 @@ def away(error: BaseException, *, alias: str = "default") -> str:
     at = settings.DATABASES[alias]
     where = f"{at.get('HOST') or 'this machine'}:{at.get('PORT') or 5432}"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    ours = hasattr(settings, "DATABASE_URL")  # not another project's
     what_to_do = (
         "Start `make run`, or check DATABASE_URL."
-        if settings.MANAGE_COMMAND.endswith("manage.py")
-        else "Check that it runs, and that DATABASE_URL names it."
+        if ours and settings.ESTEIRA_MANAGE_COMMAND.endswith("manage.py")
+        else f"Check that it runs, and that {'DATABASE_URL' if ours else 'DATABASES'} names it."
     )
     return f"The database at {where} does not answer. {what_to_do} ({reason})"
 

@@ -227,7 +227,7 @@ def _batch(connection: BaseDatabaseWrapper, table: str, sql: str, span: Mapping[
                 raise
             if time.monotonic() > deadline:
                 raise NotMigrated(
-                    "rows-in-use", table=table, seconds=PATIENCE_S, command=settings.MIGRATE_COMMAND
+                    "rows-in-use", table=table, seconds=PATIENCE_S, command=settings.ESTEIRA_MIGRATE_COMMAND
                 ) from error
             time.sleep(ROW_PAUSE_S)
 

@@ -107,6 +107,10 @@ def _refuse_unknown(db: Db, queue: str) -> None:
         """SELECT name FROM esteira_queue
            UNION SELECT jsonb_array_elements_text(queues) FROM esteira_worker WHERE jsonb_typeof(queues) = 'array'"""
     )
-    known = {*registry.queues(), *settings.JOB_QUEUES, *(row[0] for row in rows if row[0] is not None)}
+    known = {
+        *registry.queues(),
+        *settings.ESTEIRA_JOB_QUEUES,
+        *(row[0] for row in rows if row[0] is not None),
+    }
     if not isinstance(queue, str) or queue not in known:
         raise UnknownQueue(queue, sorted(known))

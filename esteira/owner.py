@@ -1,6 +1,6 @@
 """Two PostgreSQL roles: one owns the tables and migrates, the other works with their rows and cannot change a table.
 
-The setting DATABASE_OWNER, a dictionary like one of DATABASES, names the owner; DATABASES names the working role.
+The setting ESTEIRA_DATABASE_OWNER, a dictionary like one of DATABASES, names the owner; DATABASES the working role.
 Without that setting, or if both are one role, this module does nothing. The working role is created if it is missing,
 and its password is set to that of DATABASES if it cannot connect with it. So the next `migrate` corrects a new
 installation, a restored one and one whose password was changed. Nothing is written if nothing is missing. The working
@@ -69,7 +69,7 @@ class OwnerMayNot(EsteiraError):
 @contextmanager
 def as_owner(alias: str = "default") -> Iterator[Address | None]:
     """Connect this thread as the owner during the block; yields the address of the working role, or None."""
-    owner: Address = getattr(settings, "DATABASE_OWNER", None) or {}
+    owner: Address = settings.ESTEIRA_DATABASE_OWNER
     connection = connections[alias]
     working = {name: connection.settings_dict[name] for name in ADDRESS}
     if alias != "default" or not owner or owner["USER"] == working["USER"]:

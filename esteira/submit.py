@@ -251,7 +251,7 @@ def choices_of(
         priority=PRIORITIES[option("priority") or job_type.priority],
         max_failures=job_type.max_tries,
         backoff_s=job_type.backoff_s,
-        lease_s=job_type.lease_s or settings.LEASE_SECONDS,
+        lease_s=job_type.lease_s or settings.ESTEIRA_LEASE_SECONDS,
         timeout_s=job_type.timeout_s,
         delay_s=option("delay"),
         run_at=option("run_at"),

@@ -21,6 +21,8 @@ from click.core import ParameterSource
 from django.conf import settings
 
 KEEPER = "esteira.keeper.scheduler:KeeperScheduler"
+#: The names of the keeper on a command line; an installed package adds the short one.
+KEEPERS = (KEEPER, "esteira")
 
 #: Celery's options that are refused with any value, and why.
 WORKER_REFUSES = {
@@ -47,8 +49,12 @@ BROKER_VARIABLES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKE
 ONLY_DETACHED = {"umask": "only with --detach.", "executable": "only with --detach."}
 
 
-def check(app: Celery, *, log_level: str) -> None:
-    """Make the app's worker and beat check their switches; `log_level` is used unless the command line sets another."""
+def check(app: Celery, *, log_level: str = "") -> None:
+    """Make the app's worker and beat check their switches; `log_level` is used unless the command line sets another.
+
+    A beat with another scheduler than the keeper is checked only if the keeper is the app's beat: a project may run its
+    own beat beside the keeper.
+    """
     for command, rules in (("worker", _worker), ("beat", _beat)):
         app.user_options[command].add(_Last(f"--{command}-check", rules, log_level))
 
@@ -68,9 +74,10 @@ class _Last(click.Option):
     ) -> tuple[Any, list[str]]:
         if not ctx.resilient_parsing:
             asked = _Asked(ctx, args)
-            self._rules(asked)
-            _everywhere(asked)
-            if not asked.given("loglevel"):
+            if not _is_own_beat(asked):
+                self._rules(asked)
+                _everywhere(asked)
+            if self._log_level and not asked.given("loglevel"):
                 ctx.params["loglevel"] = logging.getLevelNamesMapping()[self._log_level]
         return None, args
 
@@ -100,6 +107,14 @@ class _Asked:
                 self.refuse(name, why)
 
 
+def _is_own_beat(asked: _Asked) -> bool:
+    """Return whether this is a project's own beat, which runs beside the keeper."""
+    app = asked.ctx.obj.app
+    return "scheduler" in asked.params and not {asked.params["scheduler"], app.conf.beat_scheduler} & set(
+        KEEPERS
+    )
+
+
 def _everywhere(asked: _Asked) -> None:
     """Check the options that worker and beat have in common."""
     if asked.rest:
@@ -110,7 +125,7 @@ def _everywhere(asked: _Asked) -> None:
     if asked.ctx.parent is not None:
         asked.refuse_given(ELSEWHERE_REFUSES, asked.ctx.parent)
     for name in BROKER_VARIABLES:
-        if os.environ.get(name) not in (None, "", settings.REDIS_URL):
+        if os.environ.get(name) not in (None, "", settings.ESTEIRA_REDIS_URL):
             asked.refuse(
                 "broker", f"set REDIS_URL: web and beat need the same Redis ({name} names another one)."
             )
@@ -166,8 +181,10 @@ def _queues(asked: _Asked) -> None:
         return
     django.setup()  # the job types name the queues
     from esteira.broker.batching import known_queues  # noqa: PLC0415  (only after Django's setup)
+    from esteira.broker.own_queues import own_queues, routed_queues  # noqa: PLC0415  (the same)
 
-    known = known_queues()
+    app = asked.ctx.obj.app
+    known = sorted({*known_queues(), *(one.name for one in own_queues(app)), *routed_queues(app)})
     wanted = {name: _names(asked, name) for name in ("queues", "exclude_queues") if asked.given(name)}
     for name, queues in wanted.items():
         if strange := sorted(set(queues) - set(known)):
@@ -192,7 +209,7 @@ def _names(asked: _Asked, name: str) -> list[str]:
 
 def _beat(asked: _Asked) -> None:
     asked.refuse_given(BEAT_REFUSES)
-    if asked.params["scheduler"] != KEEPER:
+    if asked.params["scheduler"] not in KEEPERS:
         asked.refuse(
             "scheduler", f"only {KEEPER}: without the keeper no job is rescued, scheduled or sent to Redis."
         )

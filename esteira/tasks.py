@@ -1,7 +1,8 @@
 """Register one Celery task per job type, under the type's own name, so that Flower shows jobs by their types.
 
 Celery imports this module in workers when Django is ready. The queues come from the declared job types and JOB_QUEUES,
-and have no exchange of their own, so after Redis was wiped nothing has to be declared again.
+and have no exchange of their own, so after Redis was wiped nothing has to be declared again. The queues of the app's
+own tasks stay beside them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from kombu import Queue
 
 from esteira.broker import next_hint
 from esteira.broker.batching import known_queues
+from esteira.broker.own_queues import own_queues
 from esteira.job_types.registry import registry
 from esteira.worker import lifecycle, pool_runner, remote_control, request
 
@@ -37,6 +39,8 @@ _register: Any = shared_task  # its published types do not include `Request`
 for _kind in registry.all():
     _register(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=request.REQUEST)
 
-current_app.conf.task_queues = [Queue(name, routing_key=name) for name in known_queues()]
+_queues = {queue.name: queue for queue in own_queues(current_app)}
+_queues |= {name: Queue(name, routing_key=name) for name in known_queues()}
+current_app.conf.task_queues = list(_queues.values())
 current_app.steps["worker"].add(lifecycle.Name)
 remote_control.guard()

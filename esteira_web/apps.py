@@ -10,6 +10,7 @@ class WebConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from esteira_web import checks  # noqa: F401  (registers them)
         from esteira_web.accounts.accepted import watch_changes  # it needs the models
 
         watch_changes()

@@ -2,7 +2,7 @@
 
 Any variable may come from a file instead: `SECRET_KEY_FILE=/run/secrets/key`. While `make run` runs, the addresses of
 its embedded servers are read from `.esteira/env`, so that `manage.py` needs no settings. Durations have their unit in
-the name.
+the name. Settings that begin with `ESTEIRA_` are those of the apps; `esteira.defaults` has them all.
 The variables in `jobs.env` are for the jobs: they never change a setting.
 """
 
@@ -46,13 +46,13 @@ def _read(file: Path) -> None:
 
 # --- Core -------------------------------------------------------------------------------------------------------------
 _read(BASE_DIR / ".env")
-DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".esteira")))
-RUN_DIR = Path(env.str("RUN_DIR", default=str(DATA_DIR / "run")))
-_read(DATA_DIR / "env")
+ESTEIRA_DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".esteira")))
+ESTEIRA_RUN_DIR = Path(env.str("RUN_DIR", default=str(ESTEIRA_DATA_DIR / "run")))
+_read(ESTEIRA_DATA_DIR / "env")
 
 DEBUG = env.bool("DEBUG", default=False)
-MANAGE_COMMAND = env.str("MANAGE_COMMAND", default="manage.py")
-MIGRATE_COMMAND = env.str("MIGRATE_COMMAND", default="") or f"{MANAGE_COMMAND} migrate"
+ESTEIRA_MANAGE_COMMAND = env.str("MANAGE_COMMAND", default="manage.py")
+ESTEIRA_MIGRATE_COMMAND = env.str("MIGRATE_COMMAND", default="") or f"{ESTEIRA_MANAGE_COMMAND} migrate"
 SECRET_KEY = env.str("SECRET_KEY", default="")
 if not SECRET_KEY:
     raise ImproperlyConfigured(not_set("SECRET_KEY"))
@@ -128,46 +128,46 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
     }
 }
-DATABASE_OWNER = _database("DATABASE_OWNER_URL", DATABASE_OWNER_URL) if DATABASE_OWNER_URL else {}
+ESTEIRA_DATABASE_OWNER = _database("DATABASE_OWNER_URL", DATABASE_OWNER_URL) if DATABASE_OWNER_URL else {}
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
-REDIS_URL = checked("REDIS_URL", env.str("REDIS_URL", default="redis://127.0.0.1:6379/0"))
-REDIS_PREFIX = env.str("REDIS_PREFIX", default="esteira:")
+ESTEIRA_REDIS_URL = checked("REDIS_URL", env.str("REDIS_URL", default="redis://127.0.0.1:6379/0"))
+ESTEIRA_REDIS_PREFIX = env.str("REDIS_PREFIX", default="esteira:")
 
 # --- Celery -----------------------------------------------------------------------------------------------------------
-CONCURRENCY = env.str("CONCURRENCY", default="auto")
-CELERY_EVENTS = env.bool("CELERY_EVENTS", default=True)
-CELERY_CONTROL = env.str("CELERY_CONTROL", default="read")
-MAX_JOBS_PER_CHILD = env.int("MAX_JOBS_PER_CHILD", default=20_000)
-MAX_MEMORY_PER_CHILD_MB = env.int("MAX_MEMORY_PER_CHILD_MB", default=300)
-if CELERY_CONTROL not in {"read", "all", "off"}:
+ESTEIRA_CONCURRENCY = env.str("CONCURRENCY", default="auto")
+ESTEIRA_CELERY_EVENTS = env.bool("CELERY_EVENTS", default=True)
+ESTEIRA_CELERY_CONTROL = env.str("CELERY_CONTROL", default="read")
+ESTEIRA_MAX_JOBS_PER_CHILD = env.int("MAX_JOBS_PER_CHILD", default=20_000)
+ESTEIRA_MAX_MEMORY_PER_CHILD_MB = env.int("MAX_MEMORY_PER_CHILD_MB", default=300)
+if ESTEIRA_CELERY_CONTROL not in {"read", "all", "off"}:
     raise ImproperlyConfigured("CELERY_CONTROL must be read, all or off: the rights of remote control.")
 
 # --- Jobs -------------------------------------------------------------------------------------------------------------
-JOB_PACKAGES = env.list("JOB_PACKAGES", default=["jobs"])
-JOB_QUEUES = env.list("JOB_QUEUES", default=[])
-LEASE_SECONDS = env.float("LEASE_SECONDS", default=10.0)
-DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=25.0)
-KEEPER_SECONDS = env.float("KEEPER_SECONDS", default=0.5)
-WINDOW = env.int("WINDOW", default=1000)
-RETENTION_DAYS = env.float("RETENTION_DAYS", default=30.0)
-FILES_MAX_TOTAL = env.int("FILES_MAX_TOTAL", default=10 * 1024**3)
-FILES_MAX_PER_ACCOUNT = env.int("FILES_MAX_PER_ACCOUNT", default=2 * 1024**3)
-if not 1 <= LEASE_SECONDS <= 86_400:
+ESTEIRA_JOB_PACKAGES = env.list("JOB_PACKAGES", default=["jobs"])
+ESTEIRA_JOB_QUEUES = env.list("JOB_QUEUES", default=[])
+ESTEIRA_LEASE_SECONDS = env.float("LEASE_SECONDS", default=10.0)
+ESTEIRA_DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=25.0)
+ESTEIRA_KEEPER_SECONDS = env.float("KEEPER_SECONDS", default=0.5)
+ESTEIRA_WINDOW = env.int("WINDOW", default=1000)
+ESTEIRA_RETENTION_DAYS = env.float("RETENTION_DAYS", default=30.0)
+ESTEIRA_FILES_MAX_TOTAL = env.int("FILES_MAX_TOTAL", default=10 * 1024**3)
+ESTEIRA_FILES_MAX_PER_ACCOUNT = env.int("FILES_MAX_PER_ACCOUNT", default=2 * 1024**3)
+if not 1 <= ESTEIRA_LEASE_SECONDS <= 86_400:
     raise ImproperlyConfigured(
         "LEASE_SECONDS must be 1 to 86400: shorter leases end in ordinary pauses, and lost jobs wait for a whole lease."
     )
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
 # Compose may give a range of ports: use the first one.
-WEB_URL = re.sub(r"(:\d+)-\d+$", r"\1", env.str("WEB_URL", default=""))
-FOUND = public(WEB_URL)
+ESTEIRA_WEB_URL = re.sub(r"(:\d+)-\d+$", r"\1", env.str("WEB_URL", default=""))
+FOUND = public(ESTEIRA_WEB_URL)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"]) + FOUND.hosts
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[]) + FOUND.origins
-BEHIND_TLS = yes(env.str("BEHIND_TLS", default=""), otherwise=FOUND.tls)
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_TLS
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
-SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
+ESTEIRA_BEHIND_TLS = yes(env.str("BEHIND_TLS", default=""), otherwise=FOUND.tls)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ESTEIRA_BEHIND_TLS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ESTEIRA_BEHIND_TLS else None
+SECURE_HSTS_SECONDS = 31_536_000 if ESTEIRA_BEHIND_TLS else 0
 CSRF_FAILURE_VIEW = "esteira_web.server.middleware.csrf_failure"
 X_FRAME_OPTIONS = "DENY"
 LOGIN_URL = "/login/"
@@ -178,14 +178,14 @@ if SESSION_COOKIE_AGE < 60:
     raise ImproperlyConfigured(
         "SESSION_IDLE_SECONDS must be at least 60: people read a page for longer than that."
     )
-WEB_THREADS = env.int("WEB_THREADS", default=8)
-METRICS_PORT = env.int("METRICS_PORT", default=9090)
-FLOWER_URL = env.str("FLOWER_URL", default="")
+ESTEIRA_WEB_THREADS = env.int("WEB_THREADS", default=8)
+ESTEIRA_METRICS_PORT = env.int("METRICS_PORT", default=9090)
+ESTEIRA_FLOWER_URL = env.str("FLOWER_URL", default="")
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024**2
 
 # --- Static -----------------------------------------------------------------------------------------------------------
 STATIC_URL = "/static/"
-STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(DATA_DIR / "static")))
+STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(ESTEIRA_DATA_DIR / "static")))
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = DEBUG
 SERVESTATIC_ALLOW_ALL_ORIGINS = False  # static files are for the pages of this site only

@@ -53,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 TESTS = Path(__file__).parent
+#: Another project, with tests of its own; tests/integration/test_existing_project.py runs them.
+collect_ignore = ["existing"]
 LEFT_OUT = pytest.StashKey[list[str]]()
 LACKS = pytest.StashKey[str]()
 

@@ -150,4 +150,4 @@ def _largest(jobs: int) -> int:
 
 def known_queues() -> list[str]:
     """Return the queues that workers of this release read."""
-    return sorted({*registry.queues(), *settings.JOB_QUEUES})
+    return sorted({*registry.queues(), *settings.ESTEIRA_JOB_QUEUES})

@@ -38,7 +38,7 @@ return false
 
 def of(type: str, queue: str) -> NextHint:
     """Return a function that takes the next hint of this type from this queue."""
-    keys = [list_key(settings.REDIS_PREFIX, queue, number) for number in LISTS]
+    keys = [list_key(settings.ESTEIRA_REDIS_PREFIX, queue, number) for number in LISTS]
     return partial(_take, keys, marks_of_a_batch(type))
 
 

@@ -7,6 +7,7 @@ keeper publishes the stored jobs. The keeper finds every hint that is lost here,
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -69,13 +70,13 @@ class Publisher:
     def room(self, queue: str, window: int | None = None) -> dict[int, int]:
         """Return how many more messages each list of a queue takes; nothing while Redis is unavailable."""
         lists = self._lists(queue)
-        most = settings.WINDOW if window is None else window
+        most = settings.ESTEIRA_WINDOW if window is None else window
         return self._room(queue, lists, most) if lists else {}
 
     def open_to_new(self, queue: str) -> set[int]:
         """Return the lists that take hints of new jobs: those with room and without waiting jobs."""
         lists = self._lists(queue)
-        room = self._room(queue, lists, settings.WINDOW) if lists else {}
+        room = self._room(queue, lists, settings.ESTEIRA_WINDOW) if lists else {}
         return {number for number, free in room.items() if free > 0 and lists and number not in lists.behind}
 
     def _room(self, queue: str, lists: _Lists, most: int) -> dict[int, int]:
@@ -86,7 +87,7 @@ class Publisher:
 
     def say_behind(self, queue: str, lists: Iterable[int]) -> None:
         """Set a short-lived flag for all submitters: due jobs wait for these lists; without any, remove it."""
-        key, said = behind_key(settings.REDIS_PREFIX, queue), ",".join(map(str, lists))
+        key, said = behind_key(settings.ESTEIRA_REDIS_PREFIX, queue), ",".join(map(str, lists))
         self.read(lambda client: client.set(key, said, ex=BEHIND_S) if said else client.delete(key))
 
     def say_ours(self, queue: str, ours: dict[int, int]) -> None:
@@ -101,7 +102,7 @@ class Publisher:
             if ready:
                 messages = defaultdict[str, list[str]](list)
                 for hint in hints:
-                    key = list_key(settings.REDIS_PREFIX, hint.queue, hint.list)
+                    key = list_key(settings.ESTEIRA_REDIS_PREFIX, hint.queue, hint.list)
                     messages[key].append(hint.message())
                     self._count(hint)
                 answers = self._ask([("LPUSH", key, *some) for key, some in messages.items()])
@@ -122,6 +123,15 @@ class Publisher:
                 answer = ask(self._redis())
         return answer
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Send nothing during the block, as while Redis is unavailable; for tests."""
+        before, self._closed_until = self._closed_until, math.inf
+        try:
+            yield
+        finally:
+            self._closed_until = before
+
     def take_full(self) -> bool:
         """Return whether Redis refused a command since the last call because its memory is full."""
         full, self._full = self._full, False
@@ -130,7 +140,7 @@ class Publisher:
     def _redis(self) -> redis.Redis:
         if self._client is None:
             self._client = redis.Redis.from_url(
-                settings.REDIS_URL,
+                settings.ESTEIRA_REDIS_URL,
                 socket_timeout=self._timeout_s,
                 socket_connect_timeout=self._timeout_s,
                 retry=None,
@@ -202,7 +212,7 @@ class Publisher:
 
     def _read_lists(self, queue: str) -> _Lists:
         """Read them in one round trip; a list of a wrong type is left out, so it takes no hints."""
-        prefix = settings.REDIS_PREFIX
+        prefix = settings.ESTEIRA_REDIS_PREFIX
         answers = self._ask(
             [
                 *(("LLEN", list_key(prefix, queue, number)) for number in LISTS),

@@ -135,7 +135,7 @@ class PrivateConnection:
     ) -> None:
         self.name = name
         self.lock = threading.RLock()
-        self._timeout_s = timeout_s or settings.LEASE_SECONDS
+        self._timeout_s = timeout_s or settings.ESTEIRA_LEASE_SECONDS
         self._lock_timeout_s = lock_timeout_s or self._timeout_s
         self._connection: psycopg.Connection[Row] | None = None
 

@@ -61,7 +61,7 @@ def park(wrapper: Any, raw: psycopg.Connection[Any]) -> Parked | None:
         return None
     pgconn, raw.pgconn = raw.pgconn, _ended()  # other references to the job's connection find it closed
     try:
-        pgconn.send_query(RESET_SQL.encode() + session_settings(wrapper, settings.LEASE_SECONDS))
+        pgconn.send_query(RESET_SQL.encode() + session_settings(wrapper, settings.ESTEIRA_LEASE_SECONDS))
         if pgconn.flush():
             return None
     except psycopg.Error:
@@ -106,7 +106,7 @@ class Parked:
             return False
         fine = False
         try:
-            fine = _answers(pgconn, time.monotonic() + settings.LEASE_SECONDS)
+            fine = _answers(pgconn, time.monotonic() + settings.ESTEIRA_LEASE_SECONDS)
         except psycopg.Error:
             pass
         finally:  # a time limit may hit here: a half-read connection must not be used

@@ -12,9 +12,9 @@ threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -23,6 +23,23 @@ from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from esteira.db.parked import CALM_S, Parked, is_open, park
+
+#: The connections with a transaction that encloses the job: a test's own.
+_enclosing: set[str] = set()
+
+
+@contextmanager
+def enclosed() -> Iterator[None]:
+    """Leave the connections alone during the block whose transactions are open now: somebody else's; for tests."""
+    _enclosing.update(one.alias for one in connections.all(initialized_only=True) if one.in_atomic_block)
+    try:
+        yield
+    finally:
+        _enclosing.clear()
+
+
+def is_enclosed(alias: str) -> bool:
+    return alias in _enclosing
 
 
 class LeftOpen(Exception):
@@ -128,8 +145,10 @@ def mine() -> list[BaseDatabaseWrapper]:
     try:
         found = vars(kept._storage)
     except AttributeError:  # another release of asgiref keeps them elsewhere
-        return list(connections.all(initialized_only=True))
-    return [one for one in found.values() if isinstance(one, BaseDatabaseWrapper)]
+        return [one for one in connections.all(initialized_only=True) if one.alias not in _enclosing]
+    return [
+        one for one in found.values() if isinstance(one, BaseDatabaseWrapper) and one.alias not in _enclosing
+    ]
 
 
 def _renew(wrapper: BaseDatabaseWrapper) -> None:

@@ -58,7 +58,7 @@ class Used:
         if time.monotonic() - self._asked > USED_CACHE_S:
             self._ask(db, space)
         with self._lock:
-            if self._bytes + length > settings.FILES_MAX_TOTAL:
+            if self._bytes + length > settings.ESTEIRA_FILES_MAX_TOTAL:
                 raise FilesFull
             self._bytes += length
             if space is not None:
@@ -87,5 +87,5 @@ def refuse_over_quota(db: Db, account: str, more: int = 0) -> None:
         "SELECT coalesce(sum(size), 0) FROM esteira_file WHERE job_id IS NULL AND account = %s", [account]
     )
     taken = int(rows[0][0])
-    if taken + more > settings.FILES_MAX_PER_ACCOUNT:
-        raise QuotaFull(taken, settings.FILES_MAX_PER_ACCOUNT)
+    if taken + more > settings.ESTEIRA_FILES_MAX_PER_ACCOUNT:
+        raise QuotaFull(taken, settings.ESTEIRA_FILES_MAX_PER_ACCOUNT)

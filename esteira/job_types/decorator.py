@@ -111,8 +111,11 @@ def job(
 
 
 def _default_name(fn: Callable[..., Any]) -> str:
-    """Return a default name `module.function`, without the package."""
-    return f"{fn.__module__.rsplit('.', 1)[-1]}.{fn.__name__}"
+    """Return a default name `module.function`, without the package; for a module `jobs` of an app, `app.function`."""
+    parts = fn.__module__.split(".")
+    if parts[-1] == "jobs" and len(parts) > 1:
+        parts.pop()
+    return f"{parts[-1]}.{fn.__name__}"
 
 
 def _uses(code: types.CodeType, attribute: str) -> bool:

@@ -78,7 +78,7 @@ class Hold:
         `was_away`: this keeper could not reach the database since its last check. Leases are to be judged at the
         returned moment: after a pause between this statement and the next one, a later moment would be wrong.
         """
-        looked, lease_s = time.monotonic(), float(settings.LEASE_SECONDS)
+        looked, lease_s = time.monotonic(), float(settings.ESTEIRA_LEASE_SECONDS)
         asked: dict[str, object] = {
             "expected": self.now + timedelta(seconds=looked - self._looked) if self.now else None,
             "lease": lease_s,
@@ -107,7 +107,7 @@ class Hold:
         began, longest = now - calm_s, _longest_lease_s()
         if self._began is None or not 0 <= began - self._began <= 2 * longest:
             self._began = began
-        if calm_s < settings.LEASE_SECONDS / 2:
+        if calm_s < settings.ESTEIRA_LEASE_SECONDS / 2:
             return 2 * calm_s
         return math.inf if now - self._began >= longest else 2 * (now - self._began)
 
@@ -118,4 +118,6 @@ class Hold:
 
 
 def _longest_lease_s() -> float:
-    return max([float(settings.LEASE_SECONDS), *(job_type.lease_s or 0.0 for job_type in registry.all())])
+    return max(
+        [float(settings.ESTEIRA_LEASE_SECONDS), *(job_type.lease_s or 0.0 for job_type in registry.all())]
+    )

@@ -64,7 +64,7 @@ class DuePublisher:
         self._clock, self._now = clock or Clock(), 0.0
         self._offered = self._turns_rest_until = float("-inf")
         self._slow_look = False
-        self.window = settings.WINDOW
+        self.window = settings.ESTEIRA_WINDOW
         self.went = 0, False
 
     def start_over(self) -> None:

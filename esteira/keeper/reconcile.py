@@ -105,7 +105,7 @@ class Reconciler:
         if went_back:
             self._rows.start_over()
         wrong = self._publisher.read(
-            lambda client: lists.replace_wrong_types(client, settings.REDIS_PREFIX, queues)
+            lambda client: lists.replace_wrong_types(client, settings.ESTEIRA_REDIS_PREFIX, queues)
         )
         for key, kind in (wrong or {}).items():
             log.warning(
@@ -113,7 +113,9 @@ class Reconciler:
                 key,
                 kind,
             )
-        marker = self._publisher.read(lambda client: client.exists(f"{settings.REDIS_PREFIX}{MARKER}"))
+        marker = self._publisher.read(
+            lambda client: client.exists(f"{settings.ESTEIRA_REDIS_PREFIX}{MARKER}")
+        )
         if marker is None:
             return False
         if not marker:
@@ -137,9 +139,11 @@ class Reconciler:
         The hints are published again in steps.
         """
         keys = [
-            list_key(settings.REDIS_PREFIX, queue, number) for queue in known_queues() for number in LISTS
+            list_key(settings.ESTEIRA_REDIS_PREFIX, queue, number)
+            for queue in known_queues()
+            for number in LISTS
         ]
-        keys += [f"{settings.REDIS_PREFIX}{name}" for name in (UNACKED, UNACKED_INDEX, MARKER)]
+        keys += [f"{settings.ESTEIRA_REDIS_PREFIX}{name}" for name in (UNACKED, UNACKED_INDEX, MARKER)]
         self._publisher.read(lambda client: client.delete(*keys), even_if_away=True)
         log.warning("Redis is full; its lists of hints were deleted and will be refilled with fewer hints")
         if self._publisher.read(_hang_up, even_if_away=True):
@@ -160,12 +164,12 @@ class Reconciler:
         if self._missing or not refill.been_through:
             return True
         self._refill = None
-        self._publisher.read(lambda client: client.set(f"{settings.REDIS_PREFIX}{MARKER}", "1"))
+        self._publisher.read(lambda client: client.set(f"{settings.ESTEIRA_REDIS_PREFIX}{MARKER}", "1"))
         return found > 0
 
     def _read_on(self, client: Any) -> bool:
         """Continue reading every queue: the rest of its lists, up to a limit."""
-        prefix = settings.REDIS_PREFIX
+        prefix = settings.ESTEIRA_REDIS_PREFIX
         keys = {(q, n): list_key(prefix, q, n) for q, reading in self._readings.items() for n in reading.at}
         lengths = lists.lengths(client, list(keys.values()))
         wanted, left = {}, dict.fromkeys(self._readings, READ_MAX)

@@ -67,7 +67,7 @@ class Retention:
 
     def __init__(self) -> None:
         self._next = 0.0
-        keep_s = settings.RETENTION_DAYS * DAY_S
+        keep_s = settings.ESTEIRA_RETENTION_DAYS * DAY_S
         self._disposals = [
             Disposal("jobs", find=_OLD_JOBS, remove=_remove_jobs, keep_s=keep_s),
             _files("uploads", _UPLOAD, keep_s),

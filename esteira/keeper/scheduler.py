@@ -74,10 +74,10 @@ class Keeper:
     """One keeper's turns; it holds no state that another keeper needs."""
 
     def __init__(self) -> None:
-        limit_s = min(DATABASE_TIMEOUT_S, max(1.0, settings.LEASE_SECONDS / 3))
+        limit_s = min(DATABASE_TIMEOUT_S, max(1.0, settings.ESTEIRA_LEASE_SECONDS / 3))
         self._db = Timed("keeper", timeout_s=limit_s)
         # One slow statement must end by its own limit before the server counts as having stood still.
-        self._still_s = max(settings.LEASE_SECONDS / 2, 1.25 * limit_s)
+        self._still_s = max(settings.ESTEIRA_LEASE_SECONDS / 2, 1.25 * limit_s)
         self._publisher = Publisher(timeout_s=REDIS_TIMEOUT_S, breaker_s=REDIS_PAUSE_S)
         self._moment = moment = Recent()
         self._reconciler = Reconciler(self._publisher, Clock(moment))
@@ -104,7 +104,7 @@ class Keeper:
                 log.warning("the database is unavailable: %s", said(error))
             self._was_away = self._was_away or is_absence(error)
             self._db.close()
-        return float(settings.KEEPER_SECONDS)
+        return float(settings.ESTEIRA_KEEPER_SECONDS)
 
     def _turn(self) -> float:
         now, more = time.monotonic(), False
@@ -129,7 +129,7 @@ class Keeper:
             touch("beat", "ready")
         if published or more:
             return 0.0
-        return FULL_S if full else float(settings.KEEPER_SECONDS)
+        return FULL_S if full else float(settings.ESTEIRA_KEEPER_SECONDS)
 
     def _step(self, name: str, do: Callable[[Db], T], otherwise: T) -> T:
         """Run one step; if it fails, log that and go on, unless the database is unavailable."""
@@ -192,7 +192,9 @@ class Keeper:
             self._reconciler.relieve()
             self._relieved, self._checked = now, float("-inf")
         eased = now - self._relieved < RELIEVED_S
-        self._due_publisher.window = max(1, settings.WINDOW // RELIEVED_SHARE) if eased else settings.WINDOW
+        self._due_publisher.window = (
+            max(1, settings.ESTEIRA_WINDOW // RELIEVED_SHARE) if eased else settings.ESTEIRA_WINDOW
+        )
 
 
 class KeeperScheduler(Scheduler):
@@ -207,6 +209,12 @@ class KeeperScheduler(Scheduler):
     def setup_schedule(self) -> None:
         touch("beat")
         migration_lock.wait_until_migrated(turn=lambda: touch("beat"))
+        if entries := self.app.conf.beat_schedule:
+            log.warning(
+                "this keeper runs the schedules of jobs, and not the %s entries of beat_schedule; a beat of the "
+                "project's own runs those: `celery beat` without -S",
+                len(entries),
+            )
         self._keeper = Keeper()
 
     def tick(self, *args: Any, **kwargs: Any) -> float:

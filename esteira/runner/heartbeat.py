@@ -45,7 +45,10 @@ LOCKED_PATIENCE_S = 30.0
 
 def lock_timeout_s() -> float:
     """Return how long a statement of a pool process may wait for a lock; the shortest lease of any type decides."""
-    leases = [settings.LEASE_SECONDS, *(job_type.lease_s for job_type in registry.all() if job_type.lease_s)]
+    leases = [
+        settings.ESTEIRA_LEASE_SECONDS,
+        *(job_type.lease_s for job_type in registry.all() if job_type.lease_s),
+    ]
     return float(min(leases)) / LOCK_WAITS_PER_LEASE
 
 

@@ -57,7 +57,7 @@ class Runner:
 
     def start(self) -> None:
         """Set up this process: watch its connections, start its heartbeat, record the state that jobs may change."""
-        watch_orm_connections(settings.LEASE_SECONDS)
+        watch_orm_connections(settings.ESTEIRA_LEASE_SECONDS)
         watch_connections()
         sessions.keep_thread()
         pool_process.own(self._forget)

@@ -21,7 +21,7 @@ from django.db import DatabaseError, connections, transaction
 from psycopg.errors import LockNotAvailable
 
 from esteira import files
-from esteira.db import ConnectionLost, DjangoConnection, Params, PrivateConnection, Row
+from esteira.db import ConnectionLost, DjangoConnection, Params, PrivateConnection, Row, sessions
 from esteira.db.lost import blames_the_writer, is_closed
 from esteira.job_types.context import Done
 from esteira.job_types.exceptions import Cancelled, LeaseLost, TransactionEnded
@@ -104,6 +104,8 @@ class WorkerHost:
                     self._complete(outcome)
                     way.stage = "committing"
                     held.begin_commit()
+                if sessions.is_enclosed("default"):
+                    way.note_commit()  # Django calls it after the commit of the enclosing transaction
             except BaseException as error:
                 if way.is_unsure(error):
                     held.unsure = error
@@ -161,6 +163,8 @@ class _Way:
 
 def _refuse_open_transaction() -> None:
     django = connections["default"]
+    if sessions.is_enclosed("default"):
+        return
     if django.in_atomic_block:
         raise RuntimeError(
             "completing: it must be the outermost transaction; leave transaction.atomic() first"
@@ -189,7 +193,7 @@ class _ShieldedDb:
                 try:
                     return self._core.fetch(sql, params)
                 except LockNotAvailable:
-                    if self._in_transaction or time.monotonic() - started > settings.LEASE_SECONDS:
+                    if self._in_transaction or time.monotonic() - started > settings.ESTEIRA_LEASE_SECONDS:
                         raise
             time.sleep(LOCKED_PAUSE_S)
 

@@ -233,4 +233,4 @@ def _goodbye(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _limit_remote_control(**_: Any) -> None:
-    limit_remote_control(settings.CELERY_CONTROL)
+    limit_remote_control(settings.ESTEIRA_CELERY_CONTROL)

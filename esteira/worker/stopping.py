@@ -103,7 +103,7 @@ class Stop:
 
     def warm(self, why: str) -> None:
         """Take no more work, and give running jobs their time; if they finish earlier, Celery ends the process."""
-        self._begin(why, settings.DRAIN_SECONDS)
+        self._begin(why, settings.ESTEIRA_DRAIN_SECONDS)
         _let_celery_stop()
 
     def cold(self, why: str) -> None:
@@ -113,7 +113,7 @@ class Stop:
 
     def begin(self) -> None:
         """Enforce the limit on a stop that Celery has begun itself."""
-        self._begin("Celery", settings.DRAIN_SECONDS)
+        self._begin("Celery", settings.ESTEIRA_DRAIN_SECONDS)
 
     def at_once(self) -> NoReturn:
         """Hand back and end the process, from the main thread, because Celery gives up."""

@@ -19,7 +19,7 @@ NOWHERE = "unknown"
 def address_of(request: HttpRequest) -> str:
     """Return a network or address in its canonical form; "unknown" if there is none (a socket file)."""
     seen = _read(str(request.META.get("REMOTE_ADDR", "")))
-    if settings.BEHIND_TLS:
+    if settings.ESTEIRA_BEHIND_TLS:
         told = str(request.META.get("HTTP_X_FORWARDED_FOR", ""))
         seen = _read(told.rpartition(",")[2]) or seen
     return seen or NOWHERE

@@ -60,7 +60,7 @@ def _beside(work: partial[str]) -> str:
 
 @cache
 def _places() -> threading.Semaphore:
-    return threading.Semaphore(max(1, min(MOST, settings.WEB_THREADS // 2)))
+    return threading.Semaphore(max(1, min(MOST, settings.ESTEIRA_WEB_THREADS // 2)))
 
 
 @cache

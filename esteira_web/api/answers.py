@@ -22,7 +22,7 @@ from esteira_web.accounts.roles import Access
 from esteira_web.api.reading import JsonParser, known_only, noted, read_json, refuse_mistakes
 from esteira_web.api.repeats import with_key
 from esteira_web.api.submit import MAX_ERRORS, also_wrong
-from esteira_web.read.as_json import BATCH, JOBS
+from esteira_web.read.as_json import jobs_url
 from esteira_web.server import problems
 from esteira_web.server.problems import Problem, Told
 
@@ -34,7 +34,7 @@ api = NinjaAPI(
     "effect once.",
     openapi_url=None,
     docs_url=None,
-    urls_namespace="api",
+    urls_namespace="esteira-api",
     parser=JsonParser(),
 )
 api.add_decorator(known_only, mode="view")
@@ -145,10 +145,13 @@ def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     errors = [*noted(request)]
     said = {one.parameter for one in errors}
     errors += [one for one in map(_field_error, error.errors) if one.parameter not in said]
-    if request.path in (JOBS, BATCH) and request.body:
+    if request.path in (jobs_url(), f"{jobs_url()}/batch") and request.body:
         refused = {tuple(one["loc"][2:]) for one in error.errors if one["loc"][0] == "body"}
         also = also_wrong(
-            caller(request), read_json(request.body)[0], refused, in_a_batch=request.path == BATCH
+            caller(request),
+            read_json(request.body)[0],
+            refused,
+            in_a_batch=request.path == f"{jobs_url()}/batch",
         )
         errors += islice(also, MAX_ERRORS)
     return problems.invalid(errors).response(request)

@@ -22,7 +22,7 @@ from esteira_web.api.openapi import FILE_ANSWER, UPLOAD_BODY
 from esteira_web.api.repeats import with_key
 from esteira_web.api.statuses import LOOK_ERRORS, OF_A_FILE, READ_ERRORS, REPEATABLE, UPLOAD_ERRORS
 from esteira_web.api.uploads import received
-from esteira_web.read.as_json import UPLOADS, file_body, job_for, upload_body
+from esteira_web.read.as_json import file_body, job_for, upload_body, uploads_url
 from esteira_web.read.listing import cut
 
 
@@ -68,9 +68,9 @@ def upload_file(request: HttpRequest, name: str = "") -> HttpResponse:
 
         def work() -> Answer:
             file = arriving.finish()
-            return {"body": file_body(file), "location": f"{UPLOADS}/{file.pk}"}
+            return {"body": file_body(file), "location": f"{uploads_url()}/{file.pk}"}
 
-        asked = f"POST {UPLOADS}\n{arriving.described}".encode()
+        asked = f"POST {uploads_url()}\n{arriving.described}".encode()
         said, replayed = with_key(access, request.headers.get("Idempotency-Key"), asked, work)
         return told(said, replayed, status=201)
 

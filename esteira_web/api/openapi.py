@@ -161,7 +161,7 @@ def described(api: NinjaAPI, job_types: Iterable[JobType]) -> Schema:
         }
     told["components"]["headers"] = HEADERS
     told["components"]["securitySchemes"] = SECURITY
-    told["servers"] = [{"url": settings.WEB_URL or "/"}]
+    told["servers"] = [{"url": settings.ESTEIRA_WEB_URL or "/"}]
     return told
 
 

@@ -60,8 +60,11 @@ def run(out: Out, options: dict[str, Any]) -> int:
     photo = demo_parts.photo("images.thumbnails")
     scenes, reports = _scenes(demo_parts.upload(photo)), _reports()
     demo_parts.refuse_unknown({scene.type for scene in [*scenes, *reports]})
-    skipped = [scene for scene in scenes if scene.mail and not settings.EMAIL_URL]
-    scenes = [scene for scene in scenes if not scene.mail or settings.EMAIL_URL]
+    sends_mail = bool(
+        getattr(settings, "EMAIL_URL", "")
+    )  # a setting of the project that has the demonstration's jobs
+    skipped = [scene for scene in scenes if scene.mail and not sends_mail]
+    scenes = [scene for scene in scenes if not scene.mail or sends_mail]
     out.say(f"Submitting {len(scenes)} jobs, then reports about them when they have ended.", "dim")
     _submit(scenes)
     _cancel_when_running(out, scenes)
@@ -153,7 +156,7 @@ def _ending(scene: Scene, job: Job) -> Ending:
     if scene.failures and job.failures != scene.failures:
         wrong.append(f"it should have failed {scene.failures} times first, but failed {job.failures} times")
     if job.state == "succeeded" and scene.files:
-        ending.files = save_files(job, Path(settings.DATA_DIR) / "demo")
+        ending.files = save_files(job, Path(settings.ESTEIRA_DATA_DIR) / "demo")
         if len(ending.files) != scene.files:
             wrong.append(f"it should have made {scene.files} files")
     if job.state == "succeeded" and scene.mail:
@@ -197,10 +200,10 @@ def _say_where(out: Out, endings: Sequence[Ending]) -> None:
     places += [("fetch", line) for folder in folders if (line := fetched(folder))]
     for name, place in places:
         out.page.print(f"{name}  {place}", soft_wrap=True)
-    folder = "DIR" if here() else f"{settings.DATA_DIR}/DIR"
+    folder = "DIR" if here() else f"{settings.ESTEIRA_DATA_DIR}/DIR"
     out.say(f"more   {typed('show ID')}, with --save {folder} for its files")
-    if settings.WEB_URL:
-        out.say(f"pages  {settings.WEB_URL}")
+    if settings.ESTEIRA_WEB_URL:
+        out.say(f"pages  {settings.ESTEIRA_WEB_URL}")
 
 
 def _words(job: Job) -> list[str]:

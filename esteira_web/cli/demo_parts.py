@@ -40,7 +40,7 @@ def upload(path: Path) -> str:
 
 def where_mail_lies(job_id: str) -> str:
     """Return where the mail of a job is, found by its Message-ID; raises Unmet if there is no such mail."""
-    box = Path(settings.DATA_DIR) / "mail"
+    box = Path(settings.ESTEIRA_DATA_DIR) / "mail"
     if settings.EMAIL_HOST not in LOCAL or not box.is_dir():
         return f"sent to {settings.EMAIL_HOST}:{settings.EMAIL_PORT}"
     mails = sorted(

@@ -10,12 +10,12 @@ from django.conf import settings
 
 def typed(words: str) -> str:
     """Return the command line that runs `jobs …` in this installation."""
-    return f"{settings.MANAGE_COMMAND} jobs {words}"
+    return f"{settings.ESTEIRA_MANAGE_COMMAND} jobs {words}"
 
 
 def here() -> bool:
     """Return whether this process runs on the machine of the terminal, so that its files are there."""
-    return str(settings.MANAGE_COMMAND).endswith("manage.py")
+    return str(settings.ESTEIRA_MANAGE_COMMAND).endswith("manage.py")
 
 
 def fetched(path: Path) -> str:
@@ -35,7 +35,7 @@ def brought(path: Path) -> str:
     before = _before_manage()
     match before.split():
         case ["docker", "compose", "exec", *_, service]:
-            return f"docker compose cp {shlex.quote(str(path))} {service}:{settings.DATA_DIR}/"
+            return f"docker compose cp {shlex.quote(str(path))} {service}:{settings.ESTEIRA_DATA_DIR}/"
         case ["kubectl", "exec", *_]:
             put = shlex.quote(f"cat > {shlex.quote(str(inside(path)))}")
             return f"{before.replace('exec', 'exec -i', 1)} sh -c {put} < {shlex.quote(str(path))}"
@@ -44,9 +44,9 @@ def brought(path: Path) -> str:
 
 def inside(path: Path) -> Path:
     """Return the path of a file after it was copied into the container."""
-    return Path(settings.DATA_DIR) / path.name
+    return Path(settings.ESTEIRA_DATA_DIR) / path.name
 
 
 def _before_manage() -> str:
     """Return the prefix that runs a command in the same container."""
-    return str(settings.MANAGE_COMMAND).removesuffix(" manage")
+    return str(settings.ESTEIRA_MANAGE_COMMAND).removesuffix(" manage")

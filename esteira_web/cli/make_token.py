@@ -99,7 +99,7 @@ def _the_superuser() -> AbstractBaseUser:
     """Return the one superuser of a small installation; raises InvalidOption if there is none, or more than one."""
     found = list(get_user_model()._default_manager.filter(is_superuser=True, is_active=True)[:2])
     if not found:
-        raise InvalidOption("user", "no-superuser", command=settings.MANAGE_COMMAND)
+        raise InvalidOption("user", "no-superuser", command=settings.ESTEIRA_MANAGE_COMMAND)
     if len(found) > 1:
         raise InvalidOption("user", "several-superusers")
     return found[0]

@@ -97,7 +97,7 @@ def show(out: Out, job: Job, *, all_logs: bool = False) -> None:
 def _how_to_have_them(job: Job) -> str:
     if here():
         return f"to save them here: {typed(f'show {display.short_id(job.pk)} --save .')}"
-    return f"to download them: the page {settings.WEB_URL}/jobs/{job.pk}/"
+    return f"to download them: the page {settings.ESTEIRA_WEB_URL}/jobs/{job.pk}/"
 
 
 def facts(job: Job) -> dict[str, Any]:

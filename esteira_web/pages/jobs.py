@@ -25,6 +25,7 @@ from esteira.values.readable import as_json
 from esteira_web.accounts.roles import Access, Forbidden, Scope, of_session
 from esteira_web.read.as_json import file_url, job_for
 from esteira_web.read.listing import BadFilter, Filters, page
+from esteira_web.server import mount
 from esteira_web.server.problems import TITLES
 
 PAGE = 50
@@ -137,7 +138,7 @@ def _act(request: HttpRequest, job_id: UUID, work: Callable[[], str]) -> HttpRes
         messages.success(request, work())
     except (StateConflict, UniqueConflict, Held) as conflict:
         messages.error(request, f"Nothing was changed: {_sentence(conflict)}")
-    return redirect("job", job_id=job_id)
+    return redirect("esteira-job", job_id=job_id)
 
 
 def _asked(request: HttpRequest, name: str) -> str:
@@ -160,8 +161,8 @@ def _access(request: HttpRequest) -> Access:
 def _render(request: HttpRequest, access: Access, template: str, **context: Any) -> HttpResponse:
     common = {
         "access": access,
-        "flower_url": settings.FLOWER_URL,
-        "manage": settings.MANAGE_COMMAND,
+        "flower_url": settings.ESTEIRA_FLOWER_URL,
+        "manage": settings.ESTEIRA_MANAGE_COMMAND,
         "staff": getattr(request.user, "is_staff", False),
     }
     return render(request, template, {**common, **context})
@@ -169,7 +170,7 @@ def _render(request: HttpRequest, access: Access, template: str, **context: Any)
 
 def _address(asked: dict[str, str], **changed: str) -> str:
     query = {name: value for name, value in {**asked, **changed}.items() if value}
-    return f"/?{urlencode(query)}" if query else "/"
+    return f"{mount.root()}?{urlencode(query)}" if query else mount.root()
 
 
 def _pretty(value: Any) -> str:

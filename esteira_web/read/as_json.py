@@ -17,12 +17,18 @@ from esteira.redact import shown_params
 from esteira.values import readable
 from esteira_web.accounts.roles import Access, Scope
 from esteira_web.read.new_job import NewJob
+from esteira_web.server import mount
 
-JOBS = "/api/v1/jobs"
-BATCH = f"{JOBS}/batch"
-UPLOADS = "/api/v1/files"
 #: A job with the fields that showing it needs.
 Shown = Job | NewJob
+
+
+def jobs_url() -> str:
+    return f"{mount.root()}api/v1/jobs"
+
+
+def uploads_url() -> str:
+    return f"{mount.root()}api/v1/files"
 
 
 def jobs() -> QuerySet[Job]:
@@ -39,7 +45,7 @@ def job_for(access: Access, job_id: UUID) -> Job:
 
 
 def job_url(job_id: UUID) -> str:
-    return f"{JOBS}/{job_id}"
+    return f"{jobs_url()}/{job_id}"
 
 
 def job_line(job: Shown, access: Access) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def upload_body(file: File) -> dict[str, Any]:
 
 def file_url(file: File) -> str:
     if file.job_id is None:
-        return f"{UPLOADS}/{file.pk}/content"
+        return f"{uploads_url()}/{file.pk}/content"
     return f"{job_url(file.job_id)}/files/{quote(file.name, safe='')}"
 
 

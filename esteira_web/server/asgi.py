@@ -75,8 +75,8 @@ class Handler(ASGIHandler):
     def __init__(self) -> None:
         super().__init__()
         answer_within(STATEMENT_S, LOCK_S)
-        self._threads = Threads(settings.WEB_THREADS)
-        self._for_strangers = Few(self._threads, max(1, settings.WEB_THREADS // STRANGERS))
+        self._threads = Threads(settings.ESTEIRA_WEB_THREADS)
+        self._for_strangers = Few(self._threads, max(1, settings.ESTEIRA_WEB_THREADS // STRANGERS))
         self._under_way = UnderWay()
         self._ready = health.Readiness()
         # Used for its table of files only; as middleware it would take two threads.
@@ -94,7 +94,7 @@ class Handler(ASGIHandler):
         send = with_request_id(send)
         if found := framing.fault(scope["headers"], scope["http_version"]):
             return await refuse(scope, send, problems.of_status(*found))
-        if _port(scope) == settings.METRICS_PORT:
+        if _port(scope) == settings.ESTEIRA_METRICS_PORT:
             return await _measured(scope, send)
         if scope["path"] in (LIVEZ, READYZ):
             health_of = self._ready if scope["path"] == READYZ else _alive

@@ -116,7 +116,7 @@ class Database:
 def _redis() -> str:
     try:
         with redis.Redis.from_url(
-            settings.REDIS_URL,
+            settings.ESTEIRA_REDIS_URL,
             socket_timeout=REDIS_TIMEOUT_S,
             socket_connect_timeout=REDIS_TIMEOUT_S,
             retry=None,

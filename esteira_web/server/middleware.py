@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.core.exceptions import DisallowedHost, RequestDataTooBig, ValidationError
 from django.db.models import Field, IntegerField
@@ -19,13 +20,11 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
 from esteira.values.bounds import clean, is_digits
-from esteira_web.server import problems
+from esteira_web.server import mount, problems
 from esteira_web.server.problems import BY_STATUS, CONTENT_TYPE, Problem
 from esteira_web.server.query_strings import not_text
 from esteira_web.server.request_id import HEADER, current, request_id_of
 
-API = "/api/"
-STATIC = "/static/"
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -59,6 +58,7 @@ class EdgeMiddleware:
 
     def _answer(self, request: HttpRequest, request_id: str) -> HttpResponseBase:
         request.id = request_id  # type: ignore[attr-defined]
+        request.esteira_edge = True  # type: ignore[attr-defined]
         _drop_odd_cookies(request)
         head = request.method == "HEAD"
         if head:
@@ -68,7 +68,7 @@ class EdgeMiddleware:
             response = _as_problem(request, response)
         response[HEADER] = request_id
         response.headers.setdefault("Content-Security-Policy", POLICY)
-        if not request.path.startswith(STATIC):
+        if not request.path.startswith(str(settings.STATIC_URL)):
             response.headers.setdefault("Cache-Control", "private, no-store")
         return _without_body(request, response) if head else response
 
@@ -102,8 +102,8 @@ class ClosedByDefaultMiddleware(LoginRequiredMiddleware):
 
 
 def is_api(request: HttpRequest) -> bool:
-    """Return whether the caller is a program: every address below /api, also a wrong one."""
-    return f"/{request.path.lstrip('/')}/".startswith(API)
+    """Return whether the caller is a program: every address below that of the API, also a wrong one."""
+    return f"/{request.path.lstrip('/')}/".startswith(f"{mount.root()}api/")
 
 
 def _refused_query(request: HttpRequest) -> HttpResponse | None:
@@ -127,6 +127,11 @@ def _drop_odd_cookies(request: HttpRequest) -> None:
     """Drop cookies with a NUL (a quoted cookie can hold one): Django's query for such a session would fail."""
     for name in [name for name, value in request.COOKIES.items() if clean(value) != value]:
         del request.COOKIES[name]
+
+
+def has_edge(request: HttpRequest) -> bool:
+    """Return whether EdgeMiddleware handles this request."""
+    return hasattr(request, "esteira_edge")
 
 
 def is_head(request: HttpRequest) -> bool:

@@ -30,6 +30,7 @@ from esteira.errors import (
 )
 from esteira.values.readable import as_json
 from esteira.wording import sentence
+from esteira_web.server import mount
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -110,7 +111,7 @@ class Problem:
 
     def body(self, request_id: str) -> dict[str, Any]:
         told: dict[str, Any] = {
-            "type": f"/problems/{self.code}",
+            "type": f"{mount.root()}problems/{self.code}",
             "title": TITLES.get(self.code, self.code.replace("-", " ").capitalize() + "."),
             "status": self.status,
             "detail": self.shown,
@@ -195,7 +196,7 @@ def not_migrated() -> Problem:
         code="not-migrated",
         status=503,
         headers={"Retry-After": str(RETRY_AFTER_S)},
-        command=settings.MIGRATE_COMMAND,
+        command=settings.ESTEIRA_MIGRATE_COMMAND,
     )
 
 

@@ -51,7 +51,7 @@ def _back_address() -> str:
 
 def _address_towards_redis() -> str:
     """Return this container's address for connections to Redis; nothing is sent."""
-    broker = urlsplit(django.REDIS_URL)
+    broker = urlsplit(django.ESTEIRA_REDIS_URL)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((broker.hostname or "127.0.0.1", broker.port or 6379))
         return str(probe.getsockname()[0])

@@ -219,7 +219,7 @@ def test_a_process_that_is_killed_in_a_hint_that_it_took_itself_has_its_jobs_res
     stack.redis.flushall()
     for ids in (quick, (slow, waits)):
         hint = Hint(type=name, queue="default", list=6, ids=[UUID(one) for one in ids], hard_limit_s=600)
-        stack.redis.lpush(list_key(settings.REDIS_PREFIX, "default", 6), hint.message())
+        stack.redis.lpush(list_key(settings.ESTEIRA_REDIS_PREFIX, "default", 6), hint.message())
 
     worker = stack.worker("w1")
     running(stack, slow)

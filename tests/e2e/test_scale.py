@@ -80,7 +80,7 @@ def test_two_webs_and_two_beats_at_once(stack: Wide) -> None:
 
     assert urls[0] != urls[1]
     named = stack.manage(
-        "shell", "-v", "0", "-c", "from django.conf import settings; print(settings.WEB_URL)"
+        "shell", "-v", "0", "-c", "from django.conf import settings; print(settings.ESTEIRA_WEB_URL)"
     )
     assert named.strip() == f"http://127.0.0.1:{stack.settings['PORT'].partition('-')[0]}"
     assert [Browser(url).get("/readyz").status for url in urls] == [200, 200]

@@ -80,7 +80,7 @@ def test_an_upload_over_the_limit_is_refused(operator: Client, monkeypatch: pyte
 
 
 def test_an_upload_without_space_is_refused(operator: Client, settings) -> None:
-    settings.FILES_MAX_TOTAL = 100
+    settings.ESTEIRA_FILES_MAX_TOTAL = 100
 
     response = operator.post("/api/v1/files?name=a", b"x" * 101, content_type="text/plain")
 

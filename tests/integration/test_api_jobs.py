@@ -96,7 +96,7 @@ def test_a_wrong_method_is_a_problem_document(operator: Client) -> None:
 
 def test_what_breaks_on_our_side_is_a_problem_document(operator: Client, settings) -> None:
     operator.raise_request_exception = False
-    settings.JOB_QUEUES = 5
+    settings.ESTEIRA_JOB_QUEUES = 5
 
     response = post(operator, "/jobs", {**KNOWN, "options": {"queue": "default"}})
 

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage
+from django.core.checks.registry import registry as registry_of_checks
 
 from esteira import Context, job
 from esteira.checks import check_deployment, check_settings
+from esteira.job_types.registry import registry
 
 
 def numbers(findings: list[CheckMessage]) -> list[str]:
@@ -24,25 +26,27 @@ def test_the_shipped_settings_have_no_findings() -> None:
     ("name", "value", "number"),
     [
         ("USE_TZ", False, "E004"),
-        ("REDIS_URL", "sentinel://127.0.0.1", "E005"),
-        ("REDIS_URL", "localhost", "E005"),
-        ("CONCURRENCY", "many", "E006"),
-        ("CONCURRENCY", "0", "E006"),
-        ("MAX_JOBS_PER_CHILD", 0, "E007"),
-        ("MAX_MEMORY_PER_CHILD_MB", 10, "E007"),
-        ("KEEPER_SECONDS", 0, "E009"),
-        ("KEEPER_SECONDS", 0.6, "E009"),
-        ("KEEPER_SECONDS", 9, "E009"),
-        ("DRAIN_SECONDS", 0, "E010"),
-        ("DRAIN_SECONDS", 10, "W001"),
-        ("RETENTION_DAYS", 0, "E012"),
-        ("WINDOW", 0, "E013"),
-        ("FILES_MAX_TOTAL", 1024, "W002"),
-        ("JOB_QUEUES", ["mail", "wei rd"], "E014"),
-        ("JOB_QUEUES", ["unacked"], "E015"),
-        ("JOB_QUEUES", ["filled"], "E015"),
-        ("JOB_PACKAGES", [], "W004"),
-        ("JOB_PACKAGES", ["jobs", "json"], "W003"),
+        ("ESTEIRA_REDIS_URL", "sentinel://127.0.0.1", "E005"),
+        ("ESTEIRA_REDIS_URL", "localhost", "E005"),
+        ("ESTEIRA_CONCURRENCY", "many", "E006"),
+        ("ESTEIRA_CONCURRENCY", "0", "E006"),
+        ("ESTEIRA_MAX_JOBS_PER_CHILD", 0, "E007"),
+        ("ESTEIRA_MAX_MEMORY_PER_CHILD_MB", 10, "E007"),
+        ("ESTEIRA_KEEPER_SECONDS", 0, "E009"),
+        ("ESTEIRA_KEEPER_SECONDS", 0.6, "E009"),
+        ("ESTEIRA_KEEPER_SECONDS", 9, "E009"),
+        ("ESTEIRA_DRAIN_SECONDS", 0, "E010"),
+        ("ESTEIRA_DRAIN_SECONDS", 10, "W001"),
+        ("ESTEIRA_RETENTION_DAYS", 0, "E012"),
+        ("ESTEIRA_WINDOW", 0, "E013"),
+        ("ESTEIRA_FILES_MAX_TOTAL", 1024, "W002"),
+        ("ESTEIRA_JOB_QUEUES", ["mail", "wei rd"], "E014"),
+        ("ESTEIRA_JOB_QUEUES", ["unacked"], "E015"),
+        ("ESTEIRA_JOB_QUEUES", ["filled"], "E015"),
+        ("CELERY_BROKER_URL", "redis://other:6379/0", "E018"),
+        ("ESTEIRA_JOB_QUEUES", "mail", "E017"),
+        ("ESTEIRA_LEASE_SECOND", 3, "W012"),
+        ("ESTEIRA_JOB_PACKAGES", ["jobs", "json"], "W003"),
         ("EMAIL_TIMEOUT", None, "W007"),
     ],
 )
@@ -57,19 +61,31 @@ def test_a_wrong_setting_is_named(settings: Any, name: str, value: Any, number: 
 
 
 def test_a_short_lease_is_refused(settings: Any) -> None:
-    settings.LEASE_SECONDS, settings.KEEPER_SECONDS = 0.5, 0.2
+    settings.ESTEIRA_LEASE_SECONDS, settings.ESTEIRA_KEEPER_SECONDS = 0.5, 0.2
 
     assert numbers(check_settings()) == ["E008"]
 
 
-def test_a_missing_setting_is_the_only_finding(settings: Any) -> None:
-    del settings.LEASE_SECONDS
-    settings.WINDOW = 0
+def test_a_missing_redis_is_the_only_finding(settings: Any) -> None:
+    settings.ESTEIRA_REDIS_URL, settings.ESTEIRA_WINDOW = "", 0
 
     [finding] = check_settings()
 
     assert finding.id == "esteira.E001"
-    assert "LEASE_SECONDS" in finding.msg
+    assert "ESTEIRA_REDIS_URL" in finding.msg
+
+
+def test_a_project_without_a_job_type_is_told(job_types: None, settings: Any) -> None:
+    registry._types.clear()
+    settings.ESTEIRA_JOB_PACKAGES = []
+
+    assert numbers(check_settings()) == ["W004"]
+
+
+def test_the_command_check_makes_these_checks() -> None:
+    assert {check_settings, check_deployment} <= {
+        *registry_of_checks.get_checks(include_deployment_checks=True)
+    }
 
 
 @pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")

@@ -330,7 +330,7 @@ def test_a_dead_peer_is_noticed_within_about_a_lease(lease_s: float) -> None:
 
 
 def test_a_lease_is_the_usual_patience(core: PrivateConnection) -> None:
-    assert core.fetch("SHOW statement_timeout")[0][0] == f"{settings.LEASE_SECONDS:g}s"
+    assert core.fetch("SHOW statement_timeout")[0][0] == f"{settings.ESTEIRA_LEASE_SECONDS:g}s"
 
 
 def test_a_database_that_is_away_is_gone_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

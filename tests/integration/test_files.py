@@ -123,7 +123,7 @@ def test_a_file_over_the_limit_is_refused_and_leaves_nothing(monkeypatch: pytest
 
 
 def test_the_space_for_all_files_is_limited(settings) -> None:
-    settings.FILES_MAX_TOTAL = 1000
+    settings.ESTEIRA_FILES_MAX_TOTAL = 1000
     save_upload("first.bin", None, [b"x" * 600])
 
     with pytest.raises(FilesFull):
@@ -331,7 +331,7 @@ def test_an_upload_belongs_to_no_job() -> None:
 
 
 def test_the_space_of_writers_that_died_counts(job: Job, core: PrivateConnection, settings) -> None:
-    settings.FILES_MAX_TOTAL = 5 * CHUNK_BYTES
+    settings.ESTEIRA_FILES_MAX_TOTAL = 5 * CHUNK_BYTES
     for n in range(2):
         used.forget()  # as in a process of its own
         row = files.new_row(core, None, "text/plain", job.pk, n)
@@ -345,7 +345,7 @@ def test_the_space_of_writers_that_died_counts(job: Job, core: PrivateConnection
 
 
 def test_the_space_of_uploads_under_way_counts(settings) -> None:
-    settings.FILES_MAX_TOTAL = 5 * CHUNK_BYTES
+    settings.ESTEIRA_FILES_MAX_TOTAL = 5 * CHUNK_BYTES
     refused: list[str] = []
 
     def meanwhile() -> Iterator[bytes]:

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.usefixtures("database")
 
 
 def broker() -> Connection:
-    return Connection(settings.REDIS_URL, transport_options={"global_keyprefix": settings.REDIS_PREFIX})
+    return Connection(
+        settings.ESTEIRA_REDIS_URL, transport_options={"global_keyprefix": settings.ESTEIRA_REDIS_PREFIX}
+    )
 
 
 def test_keys_are_kombus() -> None:
@@ -34,8 +36,8 @@ def test_keys_are_kombus() -> None:
         assert tuple(channel.priority_steps) == LISTS
         assert (channel.unacked_key, channel.unacked_index_key) == (UNACKED, UNACKED_INDEX)
         for number in LISTS:
-            assert settings.REDIS_PREFIX + channel._q_for_pri("mail", number) == list_key(
-                settings.REDIS_PREFIX, "mail", number
+            assert settings.ESTEIRA_REDIS_PREFIX + channel._q_for_pri("mail", number) == list_key(
+                settings.ESTEIRA_REDIS_PREFIX, "mail", number
             )
 
 
@@ -50,7 +52,7 @@ def test_a_hint_is_read_back_from_its_list_and_by_kombu(redis: Any) -> None:
     hint = Hint(type="test.greet", queue="default", list=3, ids=ids, hard_limit_s=60)
     assert Publisher().send([hint])
 
-    (message,) = redis.lrange(list_key(settings.REDIS_PREFIX, "default", 3), 0, -1)
+    (message,) = redis.lrange(list_key(settings.ESTEIRA_REDIS_PREFIX, "default", 3), 0, -1)
     assert ids_in(message) == [str(one) for one in ids]
 
     got: list[Any] = []
@@ -104,7 +106,7 @@ def test_kombu_and_celery_still_have_what_we_close_and_call_by_its_own_name() ->
 
 
 def unacked() -> str:
-    return f"{settings.REDIS_PREFIX}{UNACKED}"
+    return f"{settings.ESTEIRA_REDIS_PREFIX}{UNACKED}"
 
 
 def test_a_hint_is_written_as_kombu_writes_it(redis: Any) -> None:
@@ -123,7 +125,7 @@ def test_a_hint_is_written_as_kombu_writes_it(redis: Any) -> None:
     assert Publisher().send([hint])
 
     ours, kombus = (
-        json.loads(one) for one in redis.lrange(list_key(settings.REDIS_PREFIX, "default", 3), 0, -1)
+        json.loads(one) for one in redis.lrange(list_key(settings.ESTEIRA_REDIS_PREFIX, "default", 3), 0, -1)
     )
 
     assert ours["properties"].pop("delivery_tag") != kombus["properties"].pop("delivery_tag")
@@ -149,9 +151,9 @@ def test_a_task_with_a_long_countdown_or_run_is_not_given_to_two_workers(redis: 
             Producer(connection, routing_key=name).publish({}, declare=[Queue(name, routing_key=name)])
             assert Queue(name, routing_key=name)(channel).get() is not None
 
-        for tag, entry in redis.hgetall(settings.REDIS_PREFIX + UNACKED).items():
+        for tag, entry in redis.hgetall(settings.ESTEIRA_REDIS_PREFIX + UNACKED).items():
             name = json.loads(entry)[2]
-            redis.zincrby(settings.REDIS_PREFIX + UNACKED_INDEX, -waited[name], tag)
+            redis.zincrby(settings.ESTEIRA_REDIS_PREFIX + UNACKED_INDEX, -waited[name], tag)
         channel.qos.restore_visible()
 
         assert {name: channel._size(name) for name in waited} == {"a minute": 0, "an hour": 1}

@@ -70,7 +70,7 @@ def typical(type: str, seconds: float, runs: int = 100) -> None:
 def held(core: PrivateConnection, *, was_away: bool, hold: Hold | None = None) -> bool:
     """Look as a keeper does; return whether no ordinary lease is judged now."""
     calm = (hold or Hold()).look(core, Turns(), was_away=was_away)
-    return calm.longest_lease_s < django_settings.LEASE_SECONDS
+    return calm.longest_lease_s < django_settings.ESTEIRA_LEASE_SECONDS
 
 
 def sweep(core: PrivateConnection, *, was_away: bool, hold: Hold | None = None) -> int:
@@ -103,7 +103,7 @@ def test_after_the_database_was_away_the_living_get_half_a_lease(core: PrivateCo
     until_s = core.fetch(
         "SELECT extract(epoch FROM hold_until - clock_timestamp())::float FROM esteira_keeper"
     )[0][0]
-    assert 0 < until_s <= django_settings.LEASE_SECONDS / 2
+    assert 0 < until_s <= django_settings.ESTEIRA_LEASE_SECONDS / 2
     core.fetch("UPDATE esteira_keeper SET hold_until = clock_timestamp()")
     assert sweep(core, was_away=False) == 1
 
@@ -361,7 +361,7 @@ def test_a_job_claimed_meanwhile_is_not_fed_again(
 def small_redis(tmp_path: Any, settings: Any) -> Iterator[redis_client.Redis]:
     server = Valkey(tmp_path / "small", options={"maxmemory": "3mb"})
     server.start()
-    settings.REDIS_URL = server.url
+    settings.ESTEIRA_REDIS_URL = server.url
     with redis_client.Redis.from_url(server.url) as client:
         yield client
     server.stop()
@@ -471,7 +471,7 @@ def test_the_plain_beat_command_runs_the_keeper_and_survives_its_errors(
 ) -> None:
     from project.celery import app
 
-    settings.RUN_DIR = tmp_path
+    settings.ESTEIRA_RUN_DIR = tmp_path
     scheduler = KeeperScheduler(app)
     assert app.conf.beat_scheduler == "esteira.keeper.scheduler:KeeperScheduler"
     assert 0 <= scheduler.tick() <= 0.5
@@ -493,7 +493,7 @@ def test_a_stop_that_a_type_s_own_code_swallowed_ends_beat_at_the_next_turn(
     """The signal's handler closes the scheduler and raises SystemExit, wherever beat is at that moment."""
     from project.celery import app
 
-    settings.RUN_DIR = tmp_path
+    settings.ESTEIRA_RUN_DIR = tmp_path
     scheduler = KeeperScheduler(app)
     scheduler.tick()
 

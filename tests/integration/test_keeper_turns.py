@@ -35,7 +35,7 @@ def keeper(
     core: PrivateConnection, monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
 ) -> Iterator[Keeper]:
     """A keeper whose every turn does everything."""
-    settings.RUN_DIR = tmp_path
+    settings.ESTEIRA_RUN_DIR = tmp_path
     for pace in ("SWEEP_S", "DECLARE_S", "CHECK_S"):
         monkeypatch.setattr(f"esteira.keeper.scheduler.{pace}", 0.0)
     keeper = Keeper()

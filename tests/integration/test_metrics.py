@@ -240,7 +240,8 @@ def test_no_counter_falls_when_retention_deletes_what_it_was_made_of(
     flushed(core, ("succeeded", 0.02), ("dead", 0))
     before = scraped(page).counters()
     core.fetch(
-        "UPDATE esteira_stat SET minute = minute - %s * interval '1 day'", [settings.RETENTION_DAYS + 1]
+        "UPDATE esteira_stat SET minute = minute - %s * interval '1 day'",
+        [settings.ESTEIRA_RETENTION_DAYS + 1],
     )
 
     assert not Retention().step(core)

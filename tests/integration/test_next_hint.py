@@ -48,7 +48,7 @@ def taken() -> list[str]:
 
 
 def in_redis(redis: Any) -> int:
-    return sum(redis.llen(list_key(settings.REDIS_PREFIX, QUEUE, number)) for number in LISTS)
+    return sum(redis.llen(list_key(settings.ESTEIRA_REDIS_PREFIX, QUEUE, number)) for number in LISTS)
 
 
 def test_hints_come_in_the_order_in_which_a_worker_reads_them(redis: Any) -> None:
@@ -82,7 +82,7 @@ def test_any_other_hint_stays_and_no_later_one_is_taken(redis: Any, other: Any) 
     "message", [b"", b"\xff\x00", b'{"task": "tests.short"}', b"x" * (LONGEST_BYTES + 1)], ids=len
 )
 def test_a_message_of_another_program_stays(redis: Any, message: bytes) -> None:
-    redis.lpush(list_key(settings.REDIS_PREFIX, QUEUE, 3), message)
+    redis.lpush(list_key(settings.ESTEIRA_REDIS_PREFIX, QUEUE, 3), message)
     put(hint())
 
     assert taken() == []
@@ -91,7 +91,7 @@ def test_a_message_of_another_program_stays(redis: Any, message: bytes) -> None:
 
 def test_a_message_that_only_looks_like_a_hint_is_dropped_as_a_worker_drops_it(redis: Any) -> None:
     message = hint().message().replace('"body": "', '"body": "x')
-    redis.lpush(list_key(settings.REDIS_PREFIX, QUEUE, 6), message)
+    redis.lpush(list_key(settings.ESTEIRA_REDIS_PREFIX, QUEUE, 6), message)
 
     assert taken() == []
     assert in_redis(redis) == 0
@@ -104,7 +104,7 @@ def test_a_hint_of_another_queue_stays(redis: Any) -> None:
 
 
 def test_a_key_of_a_wrong_type_is_no_hint(redis: Any) -> None:
-    redis.set(list_key(settings.REDIS_PREFIX, QUEUE, 0), "text")
+    redis.set(list_key(settings.ESTEIRA_REDIS_PREFIX, QUEUE, 0), "text")
     put(hint())
 
     assert taken() == []

@@ -308,6 +308,6 @@ def test_every_answer_is_strict_about_scripts_and_caches(operator: Client, path:
 def test_flower_is_linked_only_where_there_is_one(operator: Client, settings) -> None:
     assert "Flower" not in text_of(operator.get("/"))
 
-    settings.FLOWER_URL = "http://localhost:5555/"
+    settings.ESTEIRA_FLOWER_URL = "http://localhost:5555/"
 
     assert 'href="http://localhost:5555/"' in text_of(operator.get("/"))

@@ -285,7 +285,7 @@ def run_next(core: PrivateConnection, redis: redis_client.Redis, n: int, order: 
 def test_a_steady_stream_of_new_jobs_overtakes_by_a_window_and_a_turn_at_most(
     core: PrivateConnection, redis: redis_client.Redis, settings: Any, plain: JobType
 ) -> None:
-    settings.WINDOW = window = 100
+    settings.ESTEIRA_WINDOW = window = 100
     a_turn = 5
     serve(core, plain.name)
     burst = plain.submit_many({} for _ in range(150)) + plain.submit_many({} for _ in range(150))

@@ -123,7 +123,7 @@ def test_a_hold_that_was_in_force_when_the_clock_stepped_back_ends_all_the_same(
     rest_s = core.fetch(
         "SELECT extract(epoch FROM hold_until - clock_timestamp())::float FROM esteira_keeper"
     )
-    assert 0 < rest_s[0][0] <= django_settings.LEASE_SECONDS / 2
+    assert 0 < rest_s[0][0] <= django_settings.ESTEIRA_LEASE_SECONDS / 2
 
 
 def test_a_long_lease_waits_longer_for_its_process(core: PrivateConnection) -> None:
@@ -132,7 +132,11 @@ def test_a_long_lease_waits_longer_for_its_process(core: PrivateConnection) -> N
     core.fetch("UPDATE esteira_keeper SET hold_until = clock_timestamp()")
 
     calm = Hold().look(core, Turns(), was_away=False)
-    assert django_settings.LEASE_SECONDS <= calm.longest_lease_s < 1.5 * django_settings.LEASE_SECONDS
+    assert (
+        django_settings.ESTEIRA_LEASE_SECONDS
+        <= calm.longest_lease_s
+        < 1.5 * django_settings.ESTEIRA_LEASE_SECONDS
+    )
 
     core.fetch("UPDATE esteira_keeper SET hold_until = hold_until - interval '1 minute'")
     assert Hold().look(core, Turns(), was_away=False).longest_lease_s == float("inf")
@@ -154,7 +158,7 @@ def test_leases_are_judged_at_the_moment_of_the_look(core: PrivateConnection, mo
 @pytest.fixture
 def quick(settings: Any, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     """A keeper of leases of three seconds, and of statements of one."""
-    settings.LEASE_SECONDS = 3.0
+    settings.ESTEIRA_LEASE_SECONDS = 3.0
     monkeypatch.setattr("esteira.keeper.scheduler.SWEEP_S", 0.0)
     quick = Keeper()
     yield quick
@@ -235,7 +239,7 @@ def test_a_statement_within_its_limit_is_no_server_that_stands_still(
     core: PrivateConnection, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Leases of one second: a slow batch of the retention's takes longer than half of one."""
-    settings.LEASE_SECONDS = 1.0
+    settings.ESTEIRA_LEASE_SECONDS = 1.0
     monkeypatch.setattr("esteira.keeper.scheduler.SWEEP_S", 0.0)
     keeper = Keeper()
     keeper.turn()

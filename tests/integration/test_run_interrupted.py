@@ -70,7 +70,7 @@ def test_a_limit_never_hits_the_next_job(runner: Runner) -> None:
 
 
 def test_a_cancelled_job_stops_at_its_next_check(runner: Runner, settings: Any) -> None:
-    settings.LEASE_SECONDS = 1
+    settings.ESTEIRA_LEASE_SECONDS = 1
 
     @job(name="test.long", lease=1)
     def long(ctx: Context) -> None:

@@ -336,7 +336,7 @@ def test_a_pod_that_ended_since_it_was_listed_is_no_trouble(
 def test_each_turn_shows_that_the_loop_lives_whatever_is_away(
     scaling: ScaleIn, kubernetes: KubernetesApi
 ) -> None:
-    sign = Path(settings.RUN_DIR) / "scale-in.alive"
+    sign = Path(settings.ESTEIRA_RUN_DIR) / "scale-in.alive"
     sign.unlink(missing_ok=True)
     kubernetes.instead = lambda method, path: refusal(500, "no")
 

@@ -94,7 +94,7 @@ def listed(*words: str) -> tuple[str, str]:
 def test_the_command_line_gives_the_line_that_searches_on(
     rare: list[UUID], monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
-    monkeypatch.setattr(settings, "MANAGE_COMMAND", "docker compose exec web manage")
+    monkeypatch.setattr(settings, "ESTEIRA_MANAGE_COMMAND", "docker compose exec web manage")
     words, out, said = ["--type", RARE, *(["--json"] if as_json else [])], "", []
     while True:
         more, err = listed(*words)

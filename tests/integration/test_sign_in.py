@@ -262,7 +262,7 @@ def test_failures_are_logged_without_names_and_not_without_end(
 
 @pytest.fixture
 def behind_proxy(settings: Any) -> Iterator[None]:
-    settings.BEHIND_TLS = True
+    settings.ESTEIRA_BEHIND_TLS = True
     yield
 
 

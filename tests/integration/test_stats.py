@@ -93,7 +93,8 @@ def test_retention_leaves_the_totals_as_they_are(core: PrivateConnection) -> Non
     counted(NAMES, RUN_TIMES).flush(core)
     before = rows(core, "esteira_stattotal")
     core.fetch(
-        "UPDATE esteira_stat SET minute = minute - %s * interval '1 day'", [settings.RETENTION_DAYS + 1]
+        "UPDATE esteira_stat SET minute = minute - %s * interval '1 day'",
+        [settings.ESTEIRA_RETENTION_DAYS + 1],
     )
 
     assert not Retention().step(core)

@@ -110,7 +110,7 @@ def test_later_jobs_are_stored_without_a_hint(greet: JobType, redis: Any) -> Non
 def test_many_jobs_are_stored_in_slices_and_hinted_as_far_as_the_window_goes(
     greet: JobType, redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.WINDOW = 50
+    settings.ESTEIRA_WINDOW = 50
     monkeypatch.setattr("esteira.broker.batching.GUESS_S", 0.0)  # each job has a hint of its own
     ids = greet.submit_many({"name": str(n)} for n in range(2500))
 
@@ -279,7 +279,7 @@ def test_unique_keys_within_one_call_and_of_other_types_do_not_meet_by_accident(
 
 
 def test_while_redis_is_away_jobs_are_accepted_without_delay(greet: JobType, settings: Any) -> None:
-    settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
+    settings.ESTEIRA_REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
     publisher.fast.forget()
     watch = Stopwatch()
 
@@ -290,12 +290,12 @@ def test_while_redis_is_away_jobs_are_accepted_without_delay(greet: JobType, set
 
 
 def test_the_breaker_asks_again_after_its_time(greet: JobType, settings: Any, servers: Any) -> None:
-    settings.REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
+    settings.ESTEIRA_REDIS_URL = f"redis://127.0.0.1:{free_port()}/0"
     publisher = Publisher(breaker_s=0.2)
     hint = Hint(type="test.greet", queue="default", list=6, ids=[UUID(int=1)], hard_limit_s=60)
     assert publisher.send([hint]) is False
     assert publisher.available() is False
-    settings.REDIS_URL = servers.valkey.url
+    settings.ESTEIRA_REDIS_URL = servers.valkey.url
 
     deadline = time.monotonic() + 10
     while not publisher.available():

@@ -60,7 +60,7 @@ each_option = pytest.mark.parametrize("option", OPTIONS, ids=lambda option: opti
 
 @pytest.fixture
 def types(job_types: None, settings: Any) -> None:
-    settings.JOB_QUEUES = ["default", "other"]
+    settings.ESTEIRA_JOB_QUEUES = ["default", "other"]
     declare_types()
 
 

@@ -181,7 +181,7 @@ def test_a_result_may_be_named_by_whose_job_made_it(
 
 
 def test_an_account_has_room_for_so_many_bytes(ana: Client, rui: Client, settings: Any) -> None:
-    settings.FILES_MAX_PER_ACCOUNT = 1000
+    settings.ESTEIRA_FILES_MAX_PER_ACCOUNT = 1000
     first = id_of(ana, b"x" * 600)
 
     refused = problem(upload(ana, b"x" * 500))
@@ -209,7 +209,7 @@ def test_a_repeated_upload_whose_file_was_deleted_is_told_so(ana: Client) -> Non
 
 
 def test_a_repeated_upload_is_answered_with_the_same_file(ana: Client, settings: Any) -> None:
-    settings.FILES_MAX_PER_ACCOUNT = 10_000
+    settings.ESTEIRA_FILES_MAX_PER_ACCOUNT = 10_000
     first = upload(ana, b"x" * 9000, Idempotency_Key="k")
     again = upload(ana, b"x" * 9000, Idempotency_Key="k")
     other = upload(ana, b"y" * 9000, Idempotency_Key="k")

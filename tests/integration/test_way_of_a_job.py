@@ -59,7 +59,7 @@ def test_a_job_goes_the_way_that_is_listed(
     (message,) = [
         message
         for number in LISTS
-        for message in redis.lrange(list_key(settings.REDIS_PREFIX, "default", number), 0, -1)
+        for message in redis.lrange(list_key(settings.ESTEIRA_REDIS_PREFIX, "default", number), 0, -1)
     ]
     with runner.core.lock, noted(went):  # the heartbeat would write the outcome in a thread of its own
         request = SimpleNamespace(id="d1", delivery_info={"routing_key": "default"})

@@ -42,7 +42,7 @@ def test_the_limit_of_a_stop_holds_although_no_sign_of_life_can_be_given(tmp_pat
     file.touch()
     if (child := os.fork()) == 0:
         with suppress(BaseException):  # no second pytest may go on from here
-            settings.RUN_DIR = str(file / "run")
+            settings.ESTEIRA_RUN_DIR = str(file / "run")
             stop = a_stop()
             stop._begin("a test", 0.3)
             threading.Event().wait(20)  # the stop ends this process long before
@@ -113,7 +113,7 @@ def _a_worker_that_gets(
     """Fork a process that gets the second signal at this line of the first one's handler, or after it."""
     if (child := os.fork()) == 0:
         with suppress(BaseException):  # no second pytest may go on from here
-            settings.RUN_DIR, settings.DRAIN_SECONDS = str(run_dir), 0.3
+            settings.ESTEIRA_RUN_DIR, settings.ESTEIRA_DRAIN_SECONDS = str(run_dir), 0.3
             sys.orig_argv = [sys.executable, "-c", f"import os; os._exit({AGAIN})"]
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # no terminal
             a_stop().handle_signals()

@@ -7,9 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from django.conf import global_settings
-
-from esteira.checks import REQUIRED
 from esteira.states import TRANSITIONS
 from tests.repo.tree import dotted, functions, modules, strings, text, tree_of
 
@@ -142,21 +139,6 @@ def test_no_statement_uses_a_clock_that_stands_still() -> None:
     ]
 
     assert not found, "use clock_timestamp():\n" + "\n".join(found)
-
-
-def test_a_project_without_a_setting_that_the_core_reads_is_told_by_the_checks() -> None:
-    read = {
-        node.attr: f"{path}:{node.lineno}: {dotted(node)}"
-        for path in modules("esteira")
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Attribute) and dotted(node.value) == "settings" and node.attr.isupper()
-    }
-    assert set(REQUIRED) <= set(read), "required, but no longer read"
-
-    found = [
-        where for name, where in read.items() if name not in REQUIRED and not hasattr(global_settings, name)
-    ]
-    assert not found, "name it in REQUIRED of esteira/checks.py:\n" + "\n".join(found)
 
 
 def test_whoever_catches_everything_says_why() -> None:

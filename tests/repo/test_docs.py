@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from django.apps import apps
+from django.conf import global_settings
 
-from esteira import states
+from esteira import celery_settings, states
 from esteira.broker import publisher
+from esteira.defaults import DEFAULTS, PREFIX
 from esteira.job_types import decorator
 from esteira.job_types.registry import DEFAULT_TIMEOUT_S, registry
 from esteira.runner import heartbeat
@@ -31,6 +33,7 @@ MADE_BY_RUNNING = (
     ".venv",
     ".env",
     "backups",
+    "dist/",
     "compose.override.yaml",
     "deploy/prod/secrets.env",
     "jobs.env",
@@ -143,8 +146,13 @@ def test_variables_are_shown_in_env_example(doc: Path) -> None:
     assert not named - known - {f"{name}_FILE" for name in known}
 
 
-#: Django's, and those that only tests read.
-OTHER_NAMES = {"DJANGO_SETTINGS_MODULE", *read_by_tests()}
+#: Settings of Django and of Esteira in another project, and what only tests read.
+OTHER_NAMES = {
+    "DJANGO_SETTINGS_MODULE",
+    *dir(global_settings),
+    *(PREFIX + name for name in DEFAULTS),
+    *read_by_tests(),
+}
 
 LIFECYCLE = Path("docs/lifecycle.md")
 ARCHITECTURE = Path("docs/architecture.md")
@@ -157,9 +165,11 @@ def test_the_architecture_says_why_of_each_celery_setting() -> None:
         for node in ast.walk(tree_of(Path("project/celery.py")))
         if isinstance(node, ast.Call) and dotted(node.func) == "app.conf.update"
     ]
+    shared = [*celery_settings.needed(), *celery_settings.usual(), "broker_transport_options"]
+    own = [str(keyword.arg) for keyword in update.keywords]
     told = re.findall(r"^\| (`.+`) \| .+ \|$", _section(ARCHITECTURE, "Celery's settings"), re.MULTILINE)
 
-    assert sorted(CODE.findall(" ".join(told))) == sorted(str(keyword.arg) for keyword in update.keywords)
+    assert sorted(CODE.findall(" ".join(told))) == sorted([*shared, *own])
 
 
 def test_the_architecture_knows_every_table() -> None:

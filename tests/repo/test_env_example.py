@@ -85,7 +85,7 @@ def _default(call: ast.Call) -> Any:
     given = [k.value for k in call.keywords if k.arg == "default"]
     assert given, f"{SETTINGS}:{call.lineno}: every variable has a default, if only an empty one"
     (expression,) = given
-    names = {"str": str, "BASE_DIR": Path(), "DATA_DIR": Path(".esteira")}
+    names = {"str": str, "BASE_DIR": Path(), "ESTEIRA_DATA_DIR": Path(".esteira")}
     return eval(compile(ast.Expression(expression), str(SETTINGS), "eval"), {"__builtins__": {}}, names)
 
 

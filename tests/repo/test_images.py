@@ -125,13 +125,14 @@ def test_only_flower_has_flower_only_web_copies_backups_and_no_image_has_what_te
     }
 
     assert {name: groups for name, groups in synced.items() if groups} == {
-        "build": [""],
-        "flower": [" --group flower"],
-        "web": [" --group bucket"],
-        "dev": [" --group local --group bucket"],
+        "build": [" --group project"],
+        "flower": [" --group project --group flower"],
+        "web": [" --group project --group bucket"],
+        "dev": [" --group project --group local --group bucket"],
     }
+    groups = PROJECT["dependency-groups"]
     assert "pytest" not in " ".join(
-        [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["flower"]]
+        [*PROJECT["project"]["dependencies"], *groups["project"], *groups["flower"]]
     )
 
 

@@ -90,7 +90,7 @@ def test_under_make_run_no_setting_is_taken_from_jobs_env(file: Path) -> None:
         "read = jobs_env.load_jobs_env\n"
         f"jobs_env.load_jobs_env = lambda path, ours: read(pathlib.Path({str(file)!r}), ours)\n"
         "from project import settings\n"
-        "print(settings.LEASE_SECONDS, settings.DEBUG, settings.NOT_FOR_JOBS)\n"
+        "print(settings.ESTEIRA_LEASE_SECONDS, settings.DEBUG, settings.NOT_FOR_JOBS)\n"
         "print(os.environ['SHOP_API_KEY'], 'LEASE_SECONDS' in os.environ)\n"
     )
     env = {

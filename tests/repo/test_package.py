@@ -60,7 +60,10 @@ def test_uv_agrees_that_the_lock_is_current() -> None:
 def test_each_import_has_its_dependency() -> None:
     """A module of the local stack must not live on a tool of the developers."""
     groups = PROJECT["dependency-groups"]
-    run = {Requirement(r).name for r in [*PROJECT["project"]["dependencies"], *groups["local"]]}
+    run = {
+        Requirement(r).name
+        for r in [*PROJECT["project"]["dependencies"], *groups["project"], *groups["local"]]
+    }
     imported = {
         name
         for path in (ROOT / "project").rglob("*.py")

@@ -21,6 +21,10 @@ NOT_RUN = {
         "docs/kubernetes.md",
         "docker compose build\nkind create cluster",
     ): "kind is not here; the tests have a cluster, into which TEST_CLUSTER_LOAD loads the same images",
+    (
+        "docs/adding-esteira-to-a-project.md",
+        "make wheel",
+    ): "the tests build the same wheel in a temporary folder",
     ("docs/kubernetes.md", "export IMAGE_PREFIX=registry.example.com"): "the registry is an example",
     ("docs/your-own.md", "export IMAGE_PREFIX=registry.example.com"): "the registry is an example",
     ("docs/images.md", "IMAGE_PREFIX=ghcr.io/example/"): "the registry is an example",
@@ -62,6 +66,7 @@ MAY_DIFFER = {
     "svc/web 8000": "somebody may have the port",
     "svc/flower 5555": "somebody may have the port",
     "shop_jobs": "the package is an example",
+    "pip install": "uv installs the same, from its cache and at the versions of uv.lock",
     "jobs.example.com": "the tests' certificate is for a name of this machine",
 }
 

@@ -196,7 +196,7 @@ def test_mistakes_about_files_say_what_to_type(everything: JobType, tmp_path: Pa
 def test_in_a_container_a_missing_file_comes_with_the_line_that_brings_it(
     everything: JobType, settings: Any, command: str, line: str
 ) -> None:
-    settings.MANAGE_COMMAND, settings.DATA_DIR = command, Path("/data")
+    settings.ESTEIRA_MANAGE_COMMAND, settings.ESTEIRA_DATA_DIR = command, Path("/data")
 
     found = mistakes(everything, "name=x", files=("picture=my picture.jpg",))
 
@@ -222,7 +222,7 @@ def test_in_a_container_a_missing_file_comes_with_the_line_that_brings_it(
 def test_what_was_saved_in_a_container_comes_with_the_line_that_fetches_it(
     settings: Any, command: str, line: str
 ) -> None:
-    settings.MANAGE_COMMAND = command
+    settings.ESTEIRA_MANAGE_COMMAND = command
 
     assert hints.fetched(Path("/data/demo")) == line
 

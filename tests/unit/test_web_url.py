@@ -68,9 +68,7 @@ def test_what_is_no_address_of_pages_is_refused_with_the_setting_s_name(url: str
 def test_settings_follow_from_the_address_unless_they_are_said(
     given: dict[str, str], tls: bool, hosts: list[str]
 ) -> None:
-    asked = (
-        "import json; from project import settings as s; print(json.dumps([s.BEHIND_TLS, s.ALLOWED_HOSTS]))"
-    )
+    asked = "import json; from project import settings as s; print(json.dumps([s.ESTEIRA_BEHIND_TLS, s.ALLOWED_HOSTS]))"
     needed = {
         "SECRET_KEY": "x" * 50,
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",

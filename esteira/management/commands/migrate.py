@@ -50,6 +50,8 @@ class Command(Migrate):
 
 def _may_not(alias: str) -> str:
     role = connections[alias].settings_dict["USER"]
-    elsewhere = not settings.MIGRATE_COMMAND.startswith(settings.MANAGE_COMMAND)
-    what_to_do = f"run `{settings.MIGRATE_COMMAND}`" if elsewhere else "name that role in DATABASE_OWNER_URL"
+    elsewhere = not settings.ESTEIRA_MIGRATE_COMMAND.startswith(settings.ESTEIRA_MANAGE_COMMAND)
+    what_to_do = (
+        f"run `{settings.ESTEIRA_MIGRATE_COMMAND}`" if elsewhere else "name that role in DATABASE_OWNER_URL"
+    )
     return f"The role {role} may not change tables. Migrations run as the role that owns them: {what_to_do}."

@@ -125,5 +125,5 @@ def run(action: Action, out: Out, options: dict[str, Any]) -> int:
     except ProgrammingError as error:
         if options["traceback"] or getattr(error.__cause__, "sqlstate", "") != "42P01":
             raise
-        out.say(NOT_MIGRATED.format(settings.MANAGE_COMMAND), "red")
+        out.say(NOT_MIGRATED.format(settings.ESTEIRA_MANAGE_COMMAND), "red")
     return UNAVAILABLE

@@ -1,0 +1,1 @@
+"""Customers, who are the users of this project."""

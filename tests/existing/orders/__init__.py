@@ -1,0 +1,1 @@
+"""Orders, their payment and their parcels."""
