@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -120,6 +121,11 @@ class JobType:
     def secret_names(self) -> frozenset[str]:
         """The parameters that hold a secret, or may."""
         return hidden_names(self.model)
+
+    @cached_property
+    def logger(self) -> logging.Logger:
+        """The logger of its jobs."""
+        return logging.getLogger(f"jobs.{self.name}")
 
     @property
     def goes_alone(self) -> bool:

@@ -52,8 +52,11 @@ class Attempts:
         held.connected = is_connected()
         host = WorkerHost(held, self._core, self._interrupt, self._recorded)
         try:
-            with self._interrupt.inside(held):
+            self._interrupt.enter(held)
+            try:
                 return self._between.call(called, held, host)
+            finally:
+                self._interrupt.leave()
         except Refused as refusal:
             return self._refused(held, refusal)
         except OutcomeUnknown as error:

@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic_core import from_json
+
 from esteira.values.misfits import Place
 
 #: The code of the mistake.
@@ -34,6 +36,14 @@ def read(text: str) -> tuple[Any, list[Place]]:
         return document, list(_places(document)) if doubled else []
     except RecursionError:
         raise TooDeep("it is nested too deeply") from None
+
+
+def stored(text: str) -> Any:
+    """Return a document that the database stores; quicker than Python's reader, and with the same values."""
+    try:
+        return from_json(text)
+    except ValueError:  # Python's reader allows more levels, and names what it refuses in its own words
+        return json.loads(text)
 
 
 class TooDeep(ValueError):
