@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from ninja import Schema
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -32,8 +32,8 @@ STORABLE: dict[str, Any] = {"type": "string", "pattern": "^[^\\u0000]*$"}
 NULL: dict[str, Any] = {"type": "null"}
 
 
-class Request(Schema):
-    """The base class of request bodies."""
+class Request(BaseModel):
+    """The base class of request bodies: they are made from JSON, so they need nothing of ninja's own base class."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -142,7 +142,10 @@ class SubmitJob(Request):
     params: dict[str, Any] = Field(
         default_factory=dict, description="The parameters, as the job type's schema defines them."
     )
-    options: SubmitOptions = SubmitOptions()
+    # A default value would be copied for each request, which takes as long as the rest of the check.
+    options: SubmitOptions = Field(
+        default_factory=SubmitOptions, json_schema_extra={"default": SubmitOptions().model_dump()}
+    )
 
 
 class SubmitJobs(Request):

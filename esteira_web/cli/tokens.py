@@ -24,7 +24,11 @@ REVOKE = "revoke"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=[REVOKE], metavar=REVOKE, help="revoke a token now and permanently"
+        "what",
+        nargs="?",
+        choices=[REVOKE],
+        metavar=REVOKE,
+        help="revoke a token permanently; web refuses it within 2 seconds",
     )
     parser.add_argument(
         "token", nargs="?", metavar="TOKEN", help="its number, or its first characters, as in the list"

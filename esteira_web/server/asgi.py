@@ -88,7 +88,8 @@ class Handler(ASGIHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin1")
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin1")
         request_id.current.set(request_id.request_id_of(given))
         send = with_request_id(send)
         if found := framing.fault(scope["headers"], scope["http_version"]):
@@ -98,7 +99,7 @@ class Handler(ASGIHandler):
         if scope["path"] in (LIVEZ, READYZ):
             health_of = self._ready if scope["path"] == READYZ else _alive
             return await send_json(scope, send, *await health_of())
-        if b"websocket" in dict(scope["headers"]).get(b"upgrade", b"").lower():
+        if b"websocket" in headers.get(b"upgrade", b"").lower():
             return await refuse(scope, send, NO_UPGRADE)
         return await self._find(scope, receive, send)
 

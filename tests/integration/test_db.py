@@ -19,6 +19,7 @@ from django.db import close_old_connections, connection, transaction
 from esteira.db import ConnectionLost, DjangoConnection, PrivateConnection, connect, liveness
 from esteira.models import Job, Keeper
 from project.local.embedded import free_port
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -80,7 +81,10 @@ def test_the_call_that_meets_a_broken_connection_says_so_and_the_next_one_works(
 
 
 def end_djangos_backend(core: PrivateConnection) -> None:
-    core.fetch("SELECT pg_terminate_backend(%s)", [DjangoConnection().fetch(MY_PID)[0][0]])
+    """Return once it has ended: a statement that reaches it before is lost with it."""
+    (pid,) = DjangoConnection().fetch(MY_PID)[0]
+    core.fetch("SELECT pg_terminate_backend(%s)", [pid])
+    until(lambda: not psutil.pid_exists(pid), "the server's process has ended")
 
 
 def test_a_request_after_a_restart_of_the_database_meets_no_broken_connection(
