@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice, repeat
-from operator import attrgetter, is_, itemgetter
+from operator import attrgetter, is_
 from typing import Any
 from uuid import UUID
 
@@ -52,39 +52,39 @@ def submit(
     by: str = "",
     account: str | None = None,
     files: MayName | None = None,
+    shown: bool = False,
 ) -> list[Submitted]:
     """Store jobs, and send their hints after the commit; the answers are in the order of the requests.
 
     Inside a caller's transaction the jobs belong to it. Without one, each slice of 1,000 commits by itself; all
     requests are checked before the first slice is stored. `by` names the submitter in a text, `account` is the account
-    that owns the jobs, if any. `files` decides which files parameters may name; without it, any stored file. Raises
-    UnknownJobType, InvalidParameters, InvalidOption, UnknownQueue or TooLarge, InvalidRequest for mistakes of more than
-    one kind, or UniqueConflict (`on_conflict="error"`, or another transaction is submitting the key now).
+    that owns the jobs, if any. `files` decides which files parameters may name; without it, any stored file. If
+    `shown`, each answer has the new job as it is stored. Raises UnknownJobType, InvalidParameters, InvalidOption,
+    UnknownQueue or TooLarge, InvalidRequest for mistakes of more than one kind, or UniqueConflict
+    (`on_conflict="error"`, or another transaction is submitting the key now).
     """
     bounds.BY.check("by", by)
     known = Known(files=files or may_name(None))
     slices = iter(_all_checked(requests, by, account, known))
     answers: list[Submitted] = []
     while part := list(islice(slices, SLICE)):
-        answers += _store(part)
+        answers += _store(part, shown)
     return answers
 
 
-def _store(part: list[_Checked]) -> list[Submitted]:
+def _store(part: list[_Checked], shown: bool) -> list[Submitted]:
     db = DjangoConnection()
     jobs = [NewJob(*one) for one in part]
     _choose_hints(db, jobs)
     with _one_transaction(db, jobs):
-        stored = insert(db, jobs)
-        answers = [_answer(job.id, job) if job.id else _in_place_of(db, job, stored) for job in jobs]
-        now = [(job.choices, job.id) for job in jobs if job.id and stored[job.id]]
+        stored = insert(db, jobs, shown=shown)
+        answers = [
+            _accepted(job.id, job, shown) if job.id else _in_place_of(db, job, stored, shown) for job in jobs
+        ]
+        now = [job for job in jobs if job.id and stored[job.id]]
         if now:
             transaction.on_commit(lambda: _publish(now), robust=True)
     return answers
-
-
-def _answer(job_id: UUID, job: NewJob) -> Submitted:
-    return Submitted(job_id, job=job) if job.stored else Submitted(job_id)
 
 
 def _one_transaction(db: Db, jobs: Sequence[NewJob]) -> AbstractContextManager[object]:
@@ -105,16 +105,21 @@ def _choose_hints(db: Db, jobs: Sequence[NewJob]) -> None:
         typical.refresh(db, jobs)
         for queue in {job.choices.queue for job in jobs}:
             open_to_new[queue] = publisher.fast.open_to_new(queue)
-    for job in jobs:
-        job.choices.publish = job.choices.priority in open_to_new.get(job.choices.queue, ())
+    for one in {id(job.choices): job.choices for job in jobs}.values():
+        one.publish = one.priority in open_to_new.get(one.queue, ())
 
 
-def _publish(stored: Iterable[tuple[Choices, UUID]]) -> None:
-    alike = groupby(stored, key=itemgetter(0))
-    publisher.fast.send(hints(((one, [job_id for _, job_id in some]) for one, some in alike), typical))
+def _publish(jobs: Iterable[NewJob]) -> None:
+    alike = groupby(jobs, key=attrgetter("choices"))
+    groups = ((one, [job.id for job in some if job.id]) for one, some in alike)
+    publisher.fast.send(hints(groups, typical))
 
 
-def _in_place_of(db: Db, job: NewJob, stored: dict[UUID, bool]) -> Submitted:
+def _accepted(job_id: UUID, job: NewJob, shown: bool) -> Submitted:
+    return Submitted(job_id, job=job) if shown else Submitted(job_id)
+
+
+def _in_place_of(db: Db, job: NewJob, stored: dict[UUID, bool], shown: bool) -> Submitted:
     """Return the job that holds the unique key instead of the new one, or raise an error."""
     key = job.unique_key or ""
     for _ in range(UNIQUE_TRIES):
@@ -123,10 +128,10 @@ def _in_place_of(db: Db, job: NewJob, stored: dict[UUID, bool]) -> Submitted:
             if job.choices.on_conflict == "error":
                 raise UniqueConflict(_without_type(key), held_by)
             return Submitted(held_by, deduplicated=True)
-        again = insert(db, [job])
+        again = insert(db, [job], shown=shown)
         if job.id:
             stored.update(again)
-            return _answer(job.id, job)
+            return _accepted(job.id, job, shown)
     raise UniqueConflict(_without_type(key))
 
 

@@ -33,6 +33,36 @@ wording.add(
         "no-file-name": "is required: POST /api/v1/files?name=photo.jpg, or send multipart/form-data.",
         "other-file-field": "send the file in the field `file`, not in another field.",
         "not-one-file": "send exactly one file per request.",
+        # --- Problem documents ---
+        "body-not-utf-8": "The body is not UTF-8: byte {position} does not begin a character.",
+        "body-too-deep": "The body is nested too deeply to be read.",
+        "body-not-json": "The body is not JSON: {reason}.",
+        "body-not-multipart": "The multipart body cannot be read: {reason}. Names are in UTF-8.",
+        "body-too-large": "The body is larger than the limit of {limit:size}.",
+        "body-too-large.stranger": "The body is larger than the limit of {limit:size} without an account.",
+        "body-silent": "The body did not arrive in time: no byte for {seconds:g} s.",
+        "body-slow": "The body did not arrive in time: it took more than {seconds:g} s.",
+        "other-coding": "Content-Encoding: {coding} is not supported; send the body without encoding.",
+        "other-type": "Content-Type: {kind} is not supported; send application/json.",
+        "other-charset": "The charset {charset} is not supported; send JSON in UTF-8.",
+        "range-beyond-end": "The file has {size} bytes; the range {range} is beyond its end.",
+        "not-a-row": "_selected_action: is not the id of a row. Load the list again, and choose from it.",
+        "old-form": "This form is too old, or came from another site. Go back, load the page again and repeat.",
+        "name-not-served": "This installation does not have the requested name or address. Its operator can set "
+        "WEB_URL to the address that people use, or add the name to ALLOWED_HOSTS.",
+        "no-host": "Host: is missing; HTTP/1.1 requires this header with the name of the server.",
+        "several-hosts": "Host: is given {count} times; send it once.",
+        "not-a-host": "Host: must be a name or an address, with or without a port.",
+        "other-transfer-coding": "Transfer-Encoding: {coding} is not supported; send the body chunked or with "
+        "Content-Length.",
+        "no-websocket": "This server supports plain HTTP, not WebSocket: send the request without the header Upgrade.",
+        "metrics-only": "This port serves {path} and {other} only.",
+        "migrations-pending": "The database lacks migrations of this release: run `{command}`. Nothing was stored.",
+        "row-locked": "Another transaction has locked a row that this request needs. Nothing was changed; try again.",
+        "database-away.perhaps-stored": "The database does not answer; try again in a few seconds. If the connection "
+        "broke at the very last moment, a submit may have been stored: if you send it again with the same "
+        "Idempotency-Key, it counts once.",
+        "database-full": "The disk of the database is full, so nothing was stored. Try again when it has free space.",
         # --- Filters of lists ---
         "not-a-cursor": "is not a cursor of this server; start from the first page.",
         "only-spaces-in-filter": "contains only spaces; remove them.",

@@ -137,7 +137,8 @@ def hints(groups: Iterable[tuple[Published, Sequence[UUID]]], typical: Typical) 
     for (number, queue, name, solo), parts in sorted(alike.items()):
         jobs = [one for _, ids in parts for one in ids]
         limit = max(timeout_s for timeout_s, _ in parts) + HARD_AFTER_S
-        size = 1 if solo else min(typical.batch_size(name), _largest(len(jobs)))
+        most = _largest(len(jobs))
+        size = 1 if solo or most == 1 else min(typical.batch_size(name), most)
         for at in range(0, len(jobs), size):
             yield Hint(type=name, queue=queue, list=number, ids=jobs[at : at + size], hard_limit_s=limit)
 

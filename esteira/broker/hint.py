@@ -12,8 +12,9 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 #: Redis' lists in the order in which workers read them. Users see high, normal and low; 0 is for interrupted jobs.
 FRONT = 0
@@ -47,7 +48,7 @@ class Hint:
     list: int
     ids: Sequence[UUID]
     hard_limit_s: float
-    delivery: str = field(default_factory=lambda: str(uuid4()))
+    delivery: str = field(default_factory=lambda: os.urandom(16).hex())
 
     def body(self) -> tuple[Sequence[str], dict[str, Any], dict[str, Any]]:
         return (
@@ -58,7 +59,19 @@ class Hint:
 
     def headers(self) -> dict[str, Any]:
         """Return the headers of Celery's message protocol 2."""
-        said = str(self.ids[0]) if len(self.ids) == 1 else f"{self.ids[0]} and {len(self.ids) - 1} more"
+        return self._headers(self._said())
+
+    def message(self) -> str:
+        """Return the message as kombu would put it into a list; building it here takes a tenth of the time."""
+        frame = _frame(self.type, self.queue, self.list, self.hard_limit_s, os.getpid())
+        body = base64.b64encode(json.dumps(self.body()).encode()).decode()
+        return frame % {"body": body, "delivery": self.delivery, "said": self._said()}
+
+    def _said(self) -> str:
+        first, more = self.ids[0], len(self.ids) - 1
+        return f"({first} and {more} more)" if more else f"({first})"
+
+    def _headers(self, said: str) -> dict[str, Any]:
         return {
             "lang": "py",
             "task": self.type,
@@ -70,35 +83,44 @@ class Hint:
             "eta": None,
             "expires": None,
             "timelimit": [self.hard_limit_s + BACKSTOP_S, None],
-            "argsrepr": f"({said})",
+            "argsrepr": said,
             "kwargsrepr": "{}",
-            "origin": _origin(),
+            "origin": f"{os.getpid()}@{socket.gethostname()}",
             "ignore_result": True,
         }
 
-    def message(self) -> str:
-        """Return the message as kombu would put it into a list; building it here takes a third of the time."""
-        properties = {
-            "correlation_id": self.delivery,
-            "delivery_mode": 1,
-            "delivery_info": {"exchange": "", "routing_key": self.queue},
-            "priority": self.list,
-            "body_encoding": "base64",
-            "delivery_tag": str(uuid4()),
+    def _frame(self) -> str:
+        """Return what messages that are alike have in common, with places for their bodies, ids and deliveries."""
+        message = {
+            "body": _PLACES["body"],
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": self._headers(_PLACES["said"]),
+            "properties": {
+                "correlation_id": self.delivery,
+                "delivery_mode": 1,
+                "delivery_info": {"exchange": "", "routing_key": self.queue},
+                "priority": self.list,
+                "body_encoding": "base64",
+                "delivery_tag": self.delivery,
+            },
         }
-        return json.dumps(
-            {
-                "body": base64.b64encode(json.dumps(self.body()).encode()).decode(),
-                "content-encoding": "utf-8",
-                "content-type": "application/json",
-                "headers": self.headers(),
-                "properties": properties,
-            }
-        )
+        frame = json.dumps(message).replace("%", "%%")
+        for name, mark in _PLACES.items():
+            frame = frame.replace(json.dumps(mark), f'"%({name})s"')
+        return frame
 
 
-def _origin() -> str:
-    return f"{os.getpid()}@{socket.gethostname()}"
+#: Control characters, which no other part of a message holds; what takes their places needs no escapes in JSON.
+_PLACES = {"body": "\x01", "delivery": "\x02", "said": "\x03"}
+
+
+@lru_cache(maxsize=1024)
+def _frame(name: str, queue: str, number: int, hard_limit_s: float, pid: int) -> str:
+    like = Hint(
+        type=name, queue=queue, list=number, ids=(), hard_limit_s=hard_limit_s, delivery=_PLACES["delivery"]
+    )
+    return like._frame()
 
 
 def marks_of_a_batch(type: str) -> tuple[str, str]:

@@ -71,6 +71,23 @@ def check(model: type[Params], params: Any, *, may_name: MayName | None = None) 
     except Exception as error:  # a type's own serializer may raise anything
         whole = [Mistake(code="not-json", at=PARAMS, values={"reason": said(error)})]
         raise InvalidParameters(_odd_texts(params, checked) or whole) from None
+    if not _is_plain(text):
+        _refuse_what_cannot_be_stored(params, checked, text)
+    if mistaken := misfits.taken_for_numbers(params, text):
+        raise InvalidParameters(mistaken)
+    if misfits.STARS in text and (mistaken := list(misfits.starred(checked))):
+        raise InvalidParameters(mistaken)
+    if not facts.always_lasts or lasting.may_have_long_number(text):
+        _refuse_what_does_not_last(checked, text)
+    return checked, text
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether a text is too short and too simple for the next check to find anything; most texts are."""
+    return len(text) <= NESTED and text.isascii() and "\\" not in text
+
+
+def _refuse_what_cannot_be_stored(params: Any, checked: Params, text: str) -> None:
     if len(text) > MAX_PARAMS_BYTES or (not text.isascii() and len(text.encode()) > MAX_PARAMS_BYTES):
         raise TooLarge("params", MAX_PARAMS_BYTES)
     if "\\u0000" in text and NUL.search(text):
@@ -80,13 +97,6 @@ def check(model: type[Params], params: Any, *, may_name: MayName | None = None) 
         raise InvalidParameters(_odd_texts(params, checked))
     if nests_too_deeply(text):
         raise InvalidParameters([Mistake(code="too-deep", at=PARAMS, values={"most": NESTED})])
-    if mistaken := misfits.taken_for_numbers(params, text):
-        raise InvalidParameters(mistaken)
-    if misfits.STARS in text and (mistaken := list(misfits.starred(checked))):
-        raise InvalidParameters(mistaken)
-    if not facts.always_lasts or lasting.may_have_long_number(text):
-        _refuse_what_does_not_last(checked, text)
-    return checked, text
 
 
 def _odd_texts(params: Any, checked: Params) -> list[Mistake]:

@@ -115,7 +115,7 @@ class Alike:
 class Submitted(NamedTuple):
     """The answer to a submit; `deduplicated` when a job with the same unique key stands in for this one.
 
-    `job` is a new job that was submitted alone, as it was stored (`esteira.record.insert.NewJob`), to be shown.
+    `job` is a new job as it was stored (`esteira.record.insert.NewJob`), if the caller wants to show it.
     """
 
     id: UUID

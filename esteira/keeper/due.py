@@ -29,8 +29,9 @@ from esteira.record import waiting
 from esteira.record.insert import SLICE, Published
 from esteira.record.waiting import Picked
 
-#: Reading takes less time than this where the index has few dead entries, and this much more for each marked job.
-SLOW_S, MARKING_S = 0.05, 0.0002
+#: Reading takes less time than this where the index has few dead entries, and this much more for each marked job. A
+#: million dead entries take longer, also those that PostgreSQL has found to be dead before.
+SLOW_S, MARKING_S = 0.01, 0.0002
 #: A list with no more jobs to publish may still get jobs that became due this long ago, because their transactions
 #: commit late. Where many jobs ran in that time the margin is smaller.
 MARGIN_S, LEAST_MARGIN_S = 60.0, 1.0
@@ -96,7 +97,8 @@ class Due:
         except psycopg.errors.QueryCanceled:
             self._crowd()
             return []
-        if time.monotonic() - began > SLOW_S:
+        slow = time.monotonic() - began > SLOW_S
+        if slow and not self.crowded and self._reads_slowly(db, {**asked, "priorities": list(priorities)}):
             self._crowd()
         return behind
 

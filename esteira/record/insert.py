@@ -29,6 +29,15 @@ SLICE = 1000
 VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
 
 
+class Stored(NamedTuple):
+    """The columns of a new row that the database has made."""
+
+    created_at: datetime
+    run_at: datetime
+    expires_at: datetime | None
+    params: str
+
+
 @dataclass(kw_only=True, slots=True)
 class Choices:
     """What the type and the options of a submit decide. Jobs that were submitted together share it if it is the same.
@@ -63,15 +72,6 @@ class Choices:
         return ",".join(sorted(registry.secret_names(self.type))) or None
 
 
-class Stored(NamedTuple):
-    """The columns of a new row that the database has made."""
-
-    created_at: datetime
-    run_at: datetime
-    expires_at: datetime | None
-    params: str
-
-
 @dataclass(slots=True)
 class NewJob:
     """A checked request, ready to store."""
@@ -82,7 +82,7 @@ class NewJob:
     tick_at: datetime | None = None
     #: Set when it is stored.
     id: UUID | None = None
-    #: Set when it is stored alone: a caller that shows the job need not read it.
+    #: Set if the caller asks for it: a caller that shows the job need not read it.
     stored: Stored | None = None
 
     @property
@@ -113,6 +113,7 @@ _CHOSEN = {
 }
 _COLUMNS = {**_OWN, **_CHOSEN}
 _ALL_CHOSEN = attrgetter(*_CHOSEN)
+_FIXED = {None: "NULL", True: "true", False: "false"}
 # The clock is read once, so the jobs of a list are as old as each other, and in the order of their ids.
 _INSERT = f"""
 WITH m AS MATERIALIZED (
@@ -127,29 +128,29 @@ SELECT (m.half || v.half)::uuid, m.now, v.type, v.params::jsonb, v.queue, v.prio
     v.unique_key, v.schedule_id, v.tick_at, v.in_turn, v.by, v.account, v.secret_names,
     CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= m.now, true) THEN m.now END
 FROM m CROSS JOIN (SELECT {{rows}}) AS v
-{{meeting}}
-RETURNING id, published_at IS NOT NULL{{more}}
 """
-_MORE = "".join(f", {column}" for column in ("created_at", "run_at", "expires_at", "params::text"))
+_LEAVE_OUT = "ON CONFLICT DO NOTHING"
+_ANSWER = "RETURNING id, published_at IS NOT NULL"
+_SHOWN = ", created_at, run_at, expires_at, params::text"
 
 
-def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
+def insert(db: Db, jobs: Sequence[NewJob], *, shown: bool = False) -> dict[UUID, bool]:
     """T1: store new jobs; return the stored ids, each with whether its hint is to be sent now.
 
     The database completes the ids of the stored jobs by their time of creation, and they are set here (`esteira.ids`).
     Rows with a unique key that another job holds, or with an existing tick, are left out. With at most SLICE rows in a
-    call, this is one quick statement; callers divide longer lists.
+    call, this is one quick statement; callers divide longer lists. If `shown`, the jobs get their stored columns.
     """
     with_files = uses.naming_files(jobs)
     if not with_files:
-        return _insert(db, jobs)
+        return _insert(db, jobs, shown)
     with db.transaction():
-        stored = _insert(db, jobs)
+        stored = _insert(db, jobs, shown)
         uses.note(db, [job for job in with_files if job.id in stored])
     return stored
 
 
-def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
+def _insert(db: Db, jobs: Sequence[NewJob], shown: bool) -> dict[UUID, bool]:
     if not jobs:
         return {}
     halves, lists = ids.noises(len(jobs)), _lists(jobs)
@@ -158,14 +159,15 @@ def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
         values["half"] = array(f"{half:016x}" for half in halves)
     # Without a key or a tick, no row can meet another one: then the database has less to do for each.
     may_meet = values["unique_key"] is not None or values["tick_at"] is not None
-    rows = db.fetch(_statement(tuple(lists), may_meet), values)
-    if not lists and rows:
-        jobs[0].stored = Stored(*rows[0][2:])
-    stored: dict[UUID, bool] = {row[0]: row[1] for row in rows}
-    by_half = {one.int & ids.NOISE: one for one in stored}
+    fixed = tuple((name, value) for name, value in values.items() if isinstance(value, bool | None))
+    end = f"{_LEAVE_OUT if may_meet else ''} {_ANSWER}{_SHOWN if shown else ''}"
+    rows = db.fetch(_statement(tuple(lists), fixed, end), values)
+    by_half = {row[0].int & ids.NOISE: row for row in rows}
     for job, half in zip(jobs, halves, strict=True):
-        job.id = by_half.get(half)
-    return stored
+        if row := by_half.get(half):
+            job.id = row[0]
+            job.stored = Stored(*row[2:]) if shown else None
+    return {row[0]: row[1] for row in rows}
 
 
 def _values(job: NewJob) -> dict[str, Any]:
@@ -179,28 +181,37 @@ def _lists(jobs: Sequence[NewJob]) -> dict[str, Any]:
         return {}
     lists: dict[str, Any] = {"params": texts([job.params for job in jobs])}
     keys, ticks = [job.unique_key for job in jobs], [job.tick_at for job in jobs]
-    if any(key is not None for key in keys):
-        lists["unique_key"] = keys
-    if any(tick is not None for tick in ticks):
-        lists["tick_at"] = ticks
-    first = jobs[0].choices
-    if any(job.choices is not first for job in jobs):
-        columns = zip(*(_ALL_CHOSEN(job.choices) for job in jobs), strict=True)
+    lists |= {} if _agree(keys, None) else {"unique_key": keys}
+    lists |= {} if _agree(ticks, None) else {"tick_at": ticks}
+    choices = [job.choices for job in jobs]
+    if not _agree(choices, choices[0]):
+        columns = zip(*map(_ALL_CHOSEN, choices), strict=True)
         lists |= {name: list(column) for name, column in zip(_CHOSEN, columns, strict=True)}
     return lists
 
 
-@lru_cache(maxsize=64)
-def _statement(lists: Collection[str], may_meet: bool) -> str:
-    """Write the statement for jobs that may differ in these columns; for a single job there are none."""
+def _agree(values: list[Any], value: object) -> bool:
+    return values.count(value) == len(values)
+
+
+@lru_cache(maxsize=256)
+def _statement(lists: Collection[str], fixed: Collection[tuple[str, Any]], end: str) -> str:
+    """Write the statement for jobs that may differ in these columns; for a single job there are none.
+
+    The values of `fixed` are written into it: most are NULL, and the driver and the server handle each parameter.
+    """
     listed = ("half", *lists) if lists else ()
-    same = [f"%({name})s::{kind} AS {name}" for name, kind in _COLUMNS.items() if name not in listed]
+    written = {name: _FIXED[value] for name, value in fixed}
+    same = [
+        f"{written.get(name, f'%({name})s')}::{kind} AS {name}"
+        for name, kind in _COLUMNS.items()
+        if name not in listed
+    ]
     rows = ", ".join([*same, *(f"u.{name}" for name in listed)])
     if listed:
         arrays = ", ".join(f"%({name})s::{_COLUMNS[name]}[]" for name in listed)
         rows += f" FROM unnest({arrays}) AS u({', '.join(listed)})"
-    meeting = "ON CONFLICT DO NOTHING" if may_meet else ""
-    return _INSERT.format(rows=rows, meeting=meeting, more="" if listed else _MORE)
+    return _INSERT.format(rows=rows) + end
 
 
 def holder(db: Db, unique_key: str) -> UUID | None:

@@ -49,6 +49,8 @@ def odd_names(params: Any) -> list[str]:
 
 def taken_for_numbers(params: Any, text: str) -> list[Mistake]:
     """Find booleans that were stored as 1 or 0, because true and false are never meant as numbers."""
+    if type(params) is dict and _FLAT.issuperset(map(type, params.values())):
+        return []  # nearly all parameters end here
     return list(_taken(params, json.loads(text), PARAMS)) if _holds_bool(params) else []
 
 

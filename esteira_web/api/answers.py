@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
-from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse, RawPostDataException
 from django.views.decorators.csrf import csrf_exempt
@@ -118,8 +117,7 @@ def _unauthenticated(request: HttpRequest, error: AuthenticationError) -> HttpRe
 
 @api.exception_handler(RequestDataTooBig)
 def _too_large(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
-    limit = f"The body is larger than the limit of {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024**2} MiB."
-    return Problem(code="too-large", status=413, detail=limit).response(request)
+    return problems.body_too_large().response(request)
 
 
 @api.exception_handler(Http404)

@@ -12,7 +12,7 @@ from django.utils.http import content_disposition_header
 from esteira.files import chunks_of
 from esteira.models import File
 from esteira_web.server.middleware import is_head
-from esteira_web.server.problems import Problem, Told
+from esteira_web.server.problems import Told, worded
 
 _ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -56,6 +56,6 @@ def _part(request: HttpRequest, size: int, etag: str) -> tuple[int, int] | None:
     stop = min(size, int(last) + 1) if first and last else size
     if start >= stop:
         headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
-        detail = f"The file has {size} bytes; the range {asked.group()} is beyond its end."
-        raise Told(Problem(code="range", status=416, detail=detail, headers=headers))
+        said = {"size": size, "range": asked.group()}
+        raise Told(worded("range-beyond-end", code="range", status=416, headers=headers, **said))
     return start, stop

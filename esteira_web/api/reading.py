@@ -15,7 +15,7 @@ from ninja.parser import Parser
 from esteira.errors import Mistake
 from esteira.values import json_text
 from esteira.values.misfits import Place
-from esteira_web.server.problems import Problem, Told, invalid
+from esteira_web.server.problems import Told, invalid, worded
 from esteira_web.server.query_strings import not_text
 
 
@@ -35,11 +35,11 @@ def read_json(content: bytes) -> tuple[Any, list[Place]]:
     try:
         return json_text.read(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise _unreadable(f"The body is not UTF-8: byte {error.start} does not begin a character.") from None
+        raise _unreadable("body-not-utf-8", position=error.start) from None
     except json_text.TooDeep:
-        raise _unreadable("The body is nested too deeply to be read.") from None
+        raise _unreadable("body-too-deep") from None
     except ValueError as error:
-        raise _unreadable(f"The body is not JSON: {error}.") from None
+        raise _unreadable("body-not-json", reason=str(error)) from None
 
 
 class AnyId:
@@ -57,8 +57,8 @@ class AnyId:
 register_converter(AnyId, "id")
 
 
-def _unreadable(detail: str) -> Told:
-    return Told(Problem(code="bad-request", status=400, detail=detail))
+def _unreadable(wording: str, **values: Any) -> Told:
+    return Told(worded(wording, code="bad-request", status=400, **values))
 
 
 def _refuse_other_content(request: HttpRequest) -> None:
@@ -66,19 +66,16 @@ def _refuse_other_content(request: HttpRequest) -> None:
     kind, charset = (request.content_type or "").lower(), request.content_params or {}
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
-        raise _other(
-            f"Content-Encoding: {coding} is not supported; send the body without encoding.",
-            {"Accept-Encoding": "identity"},
-        )
+        raise _other("other-coding", {"Accept-Encoding": "identity"}, coding=coding)
     is_json = kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json"))
     if not is_json:
-        raise _other(f"Content-Type: {kind} is not supported; send application/json.")
+        raise _other("other-type", kind=kind)
     if (said := charset.get("charset", "utf-8").lower()) not in ("utf-8", "utf8"):
-        raise _other(f"The charset {said} is not supported; send JSON in UTF-8.")
+        raise _other("other-charset", charset=said)
 
 
-def _other(detail: str, headers: Mapping[str, str] | None = None) -> Told:
-    return Told(Problem(code="unsupported-media-type", status=415, detail=detail, headers=headers or {}))
+def _other(wording: str, headers: Mapping[str, str] | None = None, **values: Any) -> Told:
+    return Told(worded(wording, code="unsupported-media-type", status=415, headers=headers, **values))
 
 
 # --- Query strings ----------------------------------------------------------------------------------------------------

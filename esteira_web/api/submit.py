@@ -35,7 +35,9 @@ def submit_one(access: Access, body: SubmitJob) -> Answer:
     """Accept one job; return the answer of the API."""
     access.need_type(body.type)
     try:
-        accepted = submit([_request(body)], by=access.by, account=access.account, files=files_of(access))[0]
+        [accepted] = submit(
+            [_request(body)], by=access.by, account=access.account, files=files_of(access), shown=True
+        )
     except EsteiraError as error:
         raise _as_answer(access, _without_others(access, error), [body], in_a_batch=False) from None
     job = NewJob(accepted.job) if accepted.job else jobs().get(pk=accepted.id)

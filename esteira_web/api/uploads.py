@@ -24,7 +24,7 @@ from esteira.models import File
 from esteira_web.accounts.roles import Access
 from esteira_web.api.repeats import key_of
 from esteira_web.server.bodies import SINK, NeedsBody, NotYet
-from esteira_web.server.problems import Problem, Told, invalid
+from esteira_web.server.problems import Problem, Told, invalid, worded
 
 #: The limits of the bytes that multipart adds around a file, and of the other fields, which are read and ignored.
 MULTIPART_BYTES, MULTIPART_PARTS = 64 * 1024, 20
@@ -156,8 +156,7 @@ def _multipart_errors() -> Iterator[None]:
         yield
     except MultipartError as error:
         why = str(error.args[0] if error.args else "it is incomplete").rstrip(".")
-        detail = f"The multipart body cannot be read: {why}. Names are in UTF-8."
-        raise Told(Problem(code="bad-request", status=400, detail=detail)) from None
+        raise Told(worded("body-not-multipart", code="bad-request", status=400, reason=why)) from None
 
 
 def _too_large() -> TooLarge:

@@ -24,15 +24,15 @@ class NewJob:
     finished_at: datetime | None = None
 
     def __init__(self, job: Any) -> None:
-        """Take the job of a `Submitted`, which was submitted alone."""
-        chosen, stored = job.choices, job.stored
+        """Take the job of a `Submitted` that is shown."""
+        chosen = job.choices
         self.pk: UUID = job.id
         self.type, self.queue = chosen.type, chosen.queue
         self.priority_name = PRIORITY_NAMES[chosen.priority]
         self.max_tries = chosen.max_failures
         self.submitted_by, self.account = chosen.by, chosen.account
         self.unique_key = job.unique_key
-        self.created_at, self.run_at, self.expires_at = stored.created_at, stored.run_at, stored.expires_at
-        self.params: Any = json.loads(stored.params)
+        self.created_at, self.run_at, self.expires_at, params = job.stored
+        self.params: Any = json.loads(params)
         self.shown_state = shown_state(State.QUEUED, failures=0, run_at=self.run_at, now=self.created_at)
         self.broken: list[str] = []

@@ -66,12 +66,7 @@ STRANGERS = 4
 #: The time limit of a request for one statement, and for a lock within it.
 STATEMENT_S, LOCK_S = 5.0, 2.0
 BUSY = Problem(code="busy", status=503, headers={"Retry-After": str(RETRY_AFTER_S)})
-NO_UPGRADE = Problem(
-    code="bad-request",
-    status=400,
-    detail="This server supports plain HTTP, not WebSocket: send the request without the header Upgrade.",
-    headers={"Connection": "close"},
-)
+NO_UPGRADE = problems.worded("no-websocket", code="bad-request", status=400, headers={"Connection": "close"})
 
 
 class Handler(ASGIHandler):
@@ -264,8 +259,8 @@ async def _measured(scope: Scope, send: Send) -> None:
         return await send_bytes(scope, send, status, text.encode(), content_type)
     if scope["path"] == LIVEZ:
         return await send_json(scope, send, *health.livez())
-    there = f"This port serves {metrics.PATH} and {LIVEZ} only."
-    return await refuse(scope, send, Problem(code="not-found", status=404, detail=there))
+    there = problems.worded("metrics-only", code="not-found", status=404, path=metrics.PATH, other=LIVEZ)
+    return await refuse(scope, send, there)
 
 
 async def _unused(request: HttpRequest) -> HttpResponseBase:

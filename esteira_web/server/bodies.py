@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Protocol
 
 from django.conf import settings
 
-from esteira_web.server.problems import RETRY_AFTER_S, Problem
+from esteira_web.server.problems import RETRY_AFTER_S, Problem, worded
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -152,9 +152,8 @@ class Body:
             async with asyncio.timeout(min(SILENCE_S, max(left, 0))):
                 return await self._piece()
         except TimeoutError:
-            said = f"no byte for {SILENCE_S:g} s" if left > SILENCE_S else f"it took more than {within_s:g} s"
-            detail = f"The body did not arrive in time: {said}."
-            raise Refused(Problem(code="too-slow", status=408, detail=detail)) from None
+            wording, seconds = ("body-silent", SILENCE_S) if left > SILENCE_S else ("body-slow", within_s)
+            raise Refused(worded(wording, code="too-slow", status=408, seconds=seconds)) from None
 
     async def _piece(self) -> bytes:
         message = await self._receive()
@@ -167,11 +166,8 @@ class Body:
 
     def _refuse_over(self, limit: int) -> None:
         if max(self.said, self.got) > limit:
-            size = (
-                f"{limit // 1024**2} MiB" if limit >= 1024**2 else f"{limit // 1024} KiB without an account"
-            )
-            detail = f"The body is larger than the limit of {size}."
-            raise Refused(Problem(code="too-large", status=413, detail=detail))
+            wording = "body-too-large" if limit >= 1024**2 else "body-too-large.stranger"
+            raise Refused(worded(wording, code="too-large", status=413, limit=limit))
 
 
 class UnderWay:

@@ -14,20 +14,20 @@ from collections.abc import Sequence
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
 
 
-def fault(headers: Sequence[tuple[bytes, bytes]], version: str) -> tuple[int, str] | None:
-    """Return status and detail for a head that is refused, else None. The names of headers are in lower case."""
+#: The status of an answer, and the code and the values of its sentence.
+Fault = tuple[int, str, dict[str, object]]
+
+
+def fault(headers: Sequence[tuple[bytes, bytes]], version: str) -> Fault | None:
+    """Return the reason why a head is refused, else None. The names of headers are in lower case."""
     hosts = [value for name, value in headers if name == b"host"]
     codings = b",".join(value for name, value in headers if name == b"transfer-encoding")
     if not hosts and version == "1.1":
-        return 400, "Host: is missing; HTTP/1.1 requires this header with the name of the server."
+        return 400, "no-host", {}
     if len(hosts) > 1:
-        return 400, f"Host: is given {len(hosts)} times; send it once."
+        return 400, "several-hosts", {"count": len(hosts)}
     if hosts and not _HOST.fullmatch(hosts[0]):
-        return 400, "Host: must be a name or an address, with or without a port."
+        return 400, "not-a-host", {}
     if codings.strip().lower() not in (b"", b"chunked"):
-        said = codings.decode("latin1")[:80]
-        return (
-            501,
-            f"Transfer-Encoding: {said} is not supported; send the body chunked or with Content-Length.",
-        )
+        return 501, "other-transfer-coding", {"coding": codings.decode("latin1")[:80]}
     return None

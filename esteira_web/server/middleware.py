@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.core.exceptions import DisallowedHost, RequestDataTooBig, ValidationError
 from django.db.models import Field, IntegerField
@@ -39,11 +38,6 @@ POLICY = "; ".join(
         "base-uri 'none'",
         "frame-ancestors 'none'",
     )
-)
-
-_UNKNOWN_NAME = (
-    "This installation does not have the requested name or address. Its operator can set WEB_URL to"
-    " the address that people use, or add the name to ALLOWED_HOSTS."
 )
 
 Next = Callable[[HttpRequest], HttpResponseBase]
@@ -88,8 +82,7 @@ class EdgeMiddleware:
         key = model_admin.model._meta.pk
         if all(_could_be(key, chosen) for chosen in request.POST.getlist("_selected_action")):
             return None
-        detail = "_selected_action: is not the id of a row. Load the list again, and choose from it."
-        return tell(request, Problem(code="bad-request", status=400, detail=detail))
+        return tell(request, problems.worded("not-a-row", code="bad-request", status=400))
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Answer an exception of a view; exceptions of middleware reach `server_error`."""
@@ -192,10 +185,9 @@ def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpRespons
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     if isinstance(exception, DisallowedHost):
-        return tell(request, Problem(code="unknown-host", status=400, detail=_UNKNOWN_NAME))
+        return tell(request, problems.worded("name-not-served", code="unknown-host", status=400))
     if isinstance(exception, RequestDataTooBig):
-        limit = f"The body is larger than the limit of {settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024**2} MiB."
-        return tell(request, Problem(code="too-large", status=413, detail=limit))
+        return tell(request, problems.body_too_large())
     return tell(request, Problem(code="bad-request", status=400))
 
 
@@ -204,8 +196,7 @@ def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    detail = "This form is too old, or came from another site. Go back, load the page again and repeat."
-    return tell(request, Problem(code="csrf", status=403, detail=detail))
+    return tell(request, problems.worded("old-form", code="csrf", status=403))
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

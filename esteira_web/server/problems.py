@@ -170,40 +170,42 @@ def invalid(errors: Sequence[Mistake], *, code: str = "invalid-request", status:
     return Problem(code=code, status=status, detail=detail, errors=errors)
 
 
-def of_status(status: int, detail: str) -> Problem:
+def worded(
+    wording: str, /, *, code: str, status: int, headers: Mapping[str, str] | None = None, **values: Any
+) -> Problem:
+    """Return a problem with the sentence of a code of `esteira_web.wording`."""
+    return Problem(code=code, status=status, detail=sentence(wording, values), headers=headers or {})
+
+
+def of_status(status: int, wording: str, values: Mapping[str, Any]) -> Problem:
     """Return the problem for a request that the server refuses before it reaches Django."""
-    return Problem(code=BY_STATUS[status], status=status, detail=detail)
+    return worded(wording, code=BY_STATUS[status], status=status, **values)
+
+
+def body_too_large() -> Problem:
+    """Return the problem for a form or a JSON body that is larger than Django reads."""
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    return worded("body-too-large", code="too-large", status=413, limit=limit)
 
 
 def not_migrated() -> Problem:
     """Return the problem for pending migrations; `/readyz` fails meanwhile, so that balancers send no requests."""
-    return Problem(
+    return worded(
+        "migrations-pending",
         code="not-migrated",
         status=503,
-        detail=f"The database lacks migrations of this release: run `{settings.MIGRATE_COMMAND}`. Nothing was stored.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
+        command=settings.MIGRATE_COMMAND,
     )
 
 
 def locked() -> Problem:
     """Return the problem for a request that waited too long for a row lock of another transaction."""
-    return Problem(
-        code=Held.code,
-        status=503,
-        detail="Another transaction has locked a row that this request needs. Nothing was changed; try again.",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
-    )
+    again = {"Retry-After": str(RETRY_AFTER_S)}
+    return worded("row-locked", code=Held.code, status=503, headers=again)
 
 
 def database_away(*, full: bool = False) -> Problem:
-    away = (
-        "The database does not answer; try again in a few seconds. If the connection broke at the very last "
-        "moment, a submit may have been stored: if you send it again with the same Idempotency-Key, it counts once."
-    )
-    no_room = "The disk of the database is full, so nothing was stored. Try again when it has free space."
-    return Problem(
-        code=DatabaseAway.code,
-        status=DatabaseAway.status,
-        detail=no_room if full else away,
-        headers={"Retry-After": str(RETRY_AFTER_S)},
-    )
+    wording = "database-full" if full else "database-away.perhaps-stored"
+    again = {"Retry-After": str(RETRY_AFTER_S)}
+    return worded(wording, code=DatabaseAway.code, status=DatabaseAway.status, headers=again)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
 from esteira import job
 from esteira.broker.batching import BATCH_MAX, GUESS_MAX, Typical, hints
 from esteira.db import PrivateConnection
+from esteira.ids import uuid7
 from esteira.job_types.context import Context
 from esteira.stats import MEASURED, Stats
 from tests.support.jobs import new
@@ -45,7 +45,7 @@ def sizes(core: PrivateConnection, name: str, waiting: int, typical: Typical) ->
     """Return how many jobs each hint of a list carries."""
     jobs = [new(type=name) for _ in range(waiting)]
     typical.refresh(core, jobs)
-    return [len(hint.ids) for hint in hints([(job.choices, [uuid4()]) for job in jobs], typical)]
+    return [len(hint.ids) for hint in hints([(job.choices, [uuid7()]) for job in jobs], typical)]
 
 
 def test_a_type_without_a_run_shares_hints_for_its_first_seconds_and_then_goes_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import RFC_4122, UUID
 
 import pytest
@@ -13,7 +14,7 @@ from esteira.db import DjangoConnection, PrivateConnection
 from esteira.record import rescue
 from esteira.record.claim import claim
 from esteira.record.finish import finish
-from esteira.record.insert import holder, insert, unpublish
+from esteira.record.insert import NewJob, holder, insert, unpublish
 from esteira.record.operate import cancel
 from esteira.record.waiting import publish_due
 from tests.support.jobs import TYPE, elapse, ended, look, new, outcome, running, schedule, stored
@@ -84,6 +85,46 @@ def test_the_database_and_python_agree_on_the_time_in_an_id(core: PrivateConnect
     for at, job_id in rows:
         assert ids.lowest(at) < job_id < ids.highest(at)
         assert ids.highest(at) < ids.lowest(at + timedelta(microseconds=1))
+
+
+FULL = {
+    "queue": "mail", "priority": 3, "max_failures": 1, "backoff_s": 1.0, "lease_s": 1.0, "timeout_s": 1.0,
+    "run_at": datetime(2026, 1, 2, 3, tzinfo=UTC), "in_turn": True, "by": "ana", "account": "7",
+    "publish": True,
+}  # fmt: skip
+OWN_VALUES = ["id", "created_at", "unique_key", "tick_at", "published_at", "hold_until", "expires_at"]
+
+
+@pytest.mark.parametrize("given", [{}, FULL, {"delay_s": 60.0, "expires_in_s": 90.0, "publish": True}])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_job_is_stored_alone_as_in_lists_of_alike_and_of_different_jobs(
+    core: PrivateConnection, given: dict[str, Any], keyed: bool
+) -> None:
+    nightly = schedule(core) if keyed else None
+    ticks = [datetime(2026, 1, n, 3, tzinfo=UTC) for n in range(1, 6)]
+
+    def jobs(n: int) -> list[NewJob]:
+        choices = new(**given, schedule_id=nightly).choices
+        made = [NewJob(choices, '{"a": "\\\\\\""}') for _ in range(n)]
+        for job in made if keyed else ():
+            job.unique_key, job.tick_at = f'"{len(ticks)}\\,', ticks.pop()
+        return made
+
+    (alone,), alike, different = jobs(1), jobs(2), [*jobs(1), *jobs(1)]
+    asked = [insert(core, some) for some in ([alone], alike, different)]
+
+    rows = [vars(look(core, one)) for some in asked for one in some]
+    shapes = [{name: value for name, value in row.items() if name not in OWN_VALUES} for row in rows]
+    moments = ("run_at", "run_in", "hold_in", "lease_in")
+    assert len(rows) == 5
+    assert len({str([v for n, v in shape.items() if n not in moments]) for shape in shapes}) == 1
+    assert len({round(row["run_in"]) for row in rows}) == 1
+    assert (
+        len({row["published_at"] is None for row in rows} | {not due for s in asked for due in s.values()})
+        == 1
+    )
+    assert len({row["expires_at"] is None for row in rows}) == 1
+    assert [job.id for job in [alone, *alike, *different]] == [one for some in asked for one in some]
 
 
 def test_a_thousand_jobs_are_stored_by_one_statement(core: PrivateConnection) -> None:

@@ -29,7 +29,7 @@ from esteira.job_types.request import SubmitRequest
 from esteira.models import Job
 from esteira.submit import submit
 from project.local.embedded import free_port
-from tests.support.waiting import Stopwatch
+from tests.support.waiting import Stopwatch, until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types", "fresh_publisher")
 
@@ -303,3 +303,25 @@ def test_the_breaker_asks_again_after_its_time(greet: JobType, settings: Any, se
     publisher.forget()
 
     assert publisher.send([hint]) is True
+
+
+def test_a_connection_that_redis_has_closed_is_opened_again(greet: JobType, redis: Any) -> None:
+    first = greet.submit(name="a")
+    redis.client_kill_filter(_type="normal", skipme=True)
+
+    second = greet.submit(name="b")
+
+    assert hinted(redis) == [str(second.id), str(first.id)]
+
+
+def test_a_late_answer_is_not_taken_for_the_next_one(greet: JobType, redis: Any) -> None:
+    publisher = Publisher(breaker_s=0.1)
+    assert publisher.open_to_new("default") == {0, 3, 6, 9}
+    hint = Hint(type="test.greet", queue="default", list=6, ids=[UUID(int=1)], hard_limit_s=60)
+    redis.client_pause(500)
+    assert publisher.send([hint]) is False
+
+    until(lambda: publisher.open_to_new("default"), "Redis answers again")
+    redis.set("esteira:behind.default", "3,9")
+
+    until(lambda: publisher.open_to_new("default") == {0, 6}, "the flag is read")

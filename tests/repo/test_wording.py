@@ -37,7 +37,7 @@ CLASSES = {one.__name__: one for one in classes_of(EsteiraError)}
 PLAIN = {name for name, one in CLASSES.items() if one.__init__ is EsteiraError.__init__}
 #: Calls that make an error or a mistake, and which of their arguments is the code of the sentence.
 CODE_AT = {
-    **dict.fromkeys([*PLAIN, "TooManyRequests", "Untypable"], 0),
+    **dict.fromkeys([*PLAIN, "TooManyRequests", "Untypable", "worded"], 0),
     **dict.fromkeys(["InvalidOption", "Unreadable", "BadFilter", "Unanswerable"], 1),
     "NotFound": 2,
 }
