@@ -63,15 +63,6 @@ class Choices:
         return ",".join(sorted(registry.secret_names(self.type))) or None
 
 
-class Stored(NamedTuple):
-    """The columns of a new row that the database has made."""
-
-    created_at: datetime
-    run_at: datetime
-    expires_at: datetime | None
-    params: str
-
-
 @dataclass(slots=True)
 class NewJob:
     """A checked request, ready to store."""
