@@ -29,6 +29,15 @@ SLICE = 1000
 VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
 
 
+class Stored(NamedTuple):
+    """The columns of a new row that the database has made."""
+
+    created_at: datetime
+    run_at: datetime
+    expires_at: datetime | None
+    params: str
+
+
 @dataclass(kw_only=True, slots=True)
 class Choices:
     """What the type and the options of a submit decide. Jobs that were submitted together share it if it is the same.
