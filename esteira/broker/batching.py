@@ -1,7 +1,7 @@
 """Decide how many jobs go into one hint, and how many into Redis: by measured run times, not by settings.
 
 A message costs a worker about a millisecond, so short jobs share a hint when many wait: as many as fit into 200 ms, at
-most 125. A job goes alone if it needs its own transaction, or if its process died while it ran in a batch.
+most 250. A job goes alone if it needs its own transaction, or if its process died while it ran in a batch.
 
 Jobs of a type that never ran share hints for its first seconds, because their first runs tell how long it takes. If
 that guess is wrong, the process hands back all jobs of a hint but the first after 0.25 s (`esteira.runner.heartbeat`).
@@ -25,9 +25,11 @@ from esteira.job_types.registry import HARD_AFTER_S, registry
 from esteira.stats import MEASURED
 
 BATCH_S = 0.2
-BATCH_MAX = 125
+BATCH_MAX = 250
 #: A queue is short while one hint would take more than this share of it: then latency matters, and each job goes alone.
 SHARE = 8
+#: A hint may take a larger share while its jobs take less than this together.
+QUICK_S, QUICK_SHARE = 0.025, 4
 CACHE_S = 10.0
 #: The shorter lifetime of the cache while a long list contains a type without enough measurements.
 IMPATIENT_CACHE_S = 0.25
@@ -116,6 +118,11 @@ class Typical:
             return _fit(self._few[name], GUESS_MAX)
         return GUESS_MAX if time.monotonic() - self._guessed.get(name, float("-inf")) < GUESS_S else 1
 
+    def quick_share(self, name: str, jobs: int) -> int:
+        """Return how many of so many jobs one hint may take because they are over so soon; 0 if that is not known."""
+        seconds = self._seconds.get(name)
+        return 0 if seconds is None else min(jobs // QUICK_SHARE, int(QUICK_S / max(seconds, 1e-6)))
+
 
 def _fit(seconds: float, most: int) -> int:
     return int(min(most, max(1.0, BATCH_S / max(seconds, 1e-6))))
@@ -138,6 +145,8 @@ def hints(groups: Iterable[tuple[Published, Sequence[UUID]]], typical: Typical) 
         jobs = [one for _, ids in parts for one in ids]
         limit = max(timeout_s for timeout_s, _ in parts) + HARD_AFTER_S
         most = _largest(len(jobs))
+        if most > 1:
+            most = max(most, typical.quick_share(name, len(jobs)))
         size = 1 if solo or most == 1 else min(typical.batch_size(name), most)
         for at in range(0, len(jobs), size):
             yield Hint(type=name, queue=queue, list=number, ids=jobs[at : at + size], hard_limit_s=limit)

@@ -15,8 +15,8 @@ import redis
 
 from esteira.broker.hint import BINDINGS, LISTS, UNACKED, UNACKED_INDEX, UNACKED_MUTEX, behind_key, list_key
 
-#: Longer than any hint: one of 125 jobs with the longest names has half of this.
-LONGEST_BYTES = 16 * 1024
+#: Longer than any hint: one of 250 jobs with the longest names has half of this.
+LONGEST_BYTES = 32 * 1024
 #: How many messages Redis collects in memory at once, however long they are.
 CHUNK = 50
 

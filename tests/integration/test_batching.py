@@ -34,7 +34,7 @@ def short() -> str:
     return short.name
 
 
-def ran(name: str, times: int, seconds: float = 0.001) -> Stats:
+def ran(name: str, times: int, seconds: float = 0.00005) -> Stats:
     stats = Stats()
     for _ in range(times):
         stats.add(name, "default", "succeeded", seconds)
@@ -93,6 +93,15 @@ def test_short_jobs_travel_together_when_many_wait_and_alone_when_few_do(
 
     assert max(sizes(core, short, 1000, typical)) == BATCH_MAX
     assert sizes(core, short, 10, typical) == [1] * 10
+
+
+@pytest.mark.parametrize(("seconds", "share"), [(0.00005, 4), (0.001, 8), (0.0004, 8)])
+def test_a_hint_takes_a_larger_share_of_a_list_if_it_is_over_soon(
+    core: PrivateConnection, short: str, seconds: float, share: int
+) -> None:
+    ran(short, MEASURED, seconds).flush(core)
+
+    assert max(sizes(core, short, 800, Typical())) == 800 // share
 
 
 def test_a_batch_takes_a_fifth_of_a_second_at_most(core: PrivateConnection, short: str) -> None:
