@@ -78,9 +78,7 @@ def _store(part: list[_Checked], shown: bool) -> list[Submitted]:
     _choose_hints(db, jobs)
     with _one_transaction(db, jobs):
         stored = insert(db, jobs, shown=shown)
-        answers = [
-            _accepted(job.id, job, shown) if job.id else _in_place_of(db, job, stored, shown) for job in jobs
-        ]
+        answers = [_accepted(job.id, job) if job.id else _in_place_of(db, job, stored, shown) for job in jobs]
         now = [job for job in jobs if job.id and stored[job.id]]
         if now:
             transaction.on_commit(lambda: _publish(now), robust=True)
@@ -115,8 +113,8 @@ def _publish(jobs: Iterable[NewJob]) -> None:
     publisher.fast.send(hints(groups, typical))
 
 
-def _accepted(job_id: UUID, job: NewJob, shown: bool) -> Submitted:
-    return Submitted(job_id, job=job) if shown else Submitted(job_id)
+def _accepted(job_id: UUID, job: NewJob) -> Submitted:
+    return Submitted(job_id, job=job) if job.stored else Submitted(job_id)
 
 
 def _in_place_of(db: Db, job: NewJob, stored: dict[UUID, bool], shown: bool) -> Submitted:
@@ -131,7 +129,7 @@ def _in_place_of(db: Db, job: NewJob, stored: dict[UUID, bool], shown: bool) -> 
         again = insert(db, [job], shown=shown)
         if job.id:
             stored.update(again)
-            return _accepted(job.id, job, shown)
+            return _accepted(job.id, job)
     raise UniqueConflict(_without_type(key))
 
 

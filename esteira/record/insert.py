@@ -29,15 +29,6 @@ SLICE = 1000
 VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
 
 
-class Stored(NamedTuple):
-    """The columns of a new row that the database has made."""
-
-    created_at: datetime
-    run_at: datetime
-    expires_at: datetime | None
-    params: str
-
-
 @dataclass(kw_only=True, slots=True)
 class Choices:
     """What the type and the options of a submit decide. Jobs that were submitted together share it if it is the same.
@@ -70,6 +61,15 @@ class Choices:
     def secret_names(self) -> str | None:
         """The parameters that are removed when the job ends (by a trigger of migration 0002); most types have none."""
         return ",".join(sorted(registry.secret_names(self.type))) or None
+
+
+class Stored(NamedTuple):
+    """The columns of a new row that the database has made."""
+
+    created_at: datetime
+    run_at: datetime
+    expires_at: datetime | None
+    params: str
 
 
 @dataclass(slots=True)
