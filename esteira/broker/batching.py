@@ -8,7 +8,7 @@ while it ran in a batch.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 from uuid import UUID
@@ -47,6 +47,8 @@ class Published(Protocol):
     def front(self) -> bool: ...
     @property
     def timeout_s(self) -> float: ...
+    @property
+    def task(self) -> Mapping[str, str] | None: ...
 
 
 class Typical:
@@ -106,6 +108,7 @@ def hints(published: Sequence[Published], typical: Typical) -> Iterator[Hint]:
                 list=number,
                 ids=[job.id for job in part],
                 hard_limit_s=max(job.timeout_s for job in part) + HARD_AFTER_S,
+                task=part[0].task,
             )
 
 

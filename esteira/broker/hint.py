@@ -10,7 +10,7 @@ import base64
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +18,11 @@ from uuid import UUID, uuid4
 #: Redis' lists in the order in which workers read them. Users see high, normal and low; 0 is for interrupted jobs.
 FRONT = 0
 LISTS = (FRONT, 3, 6, 9)
+#: The Celery task whose messages are the hints of adopted tasks. Under a task's own name, a worker that has not adopted
+#: would run the real task with the id of a job as its argument.
+DOOR = "esteira.door"
+#: How much of a task's arguments a hint shows; the row has more.
+ARGUMENTS_SHOWN = 500
 _SEPARATOR = "\x06\x16"
 UNACKED = "unacked"
 UNACKED_INDEX = "unacked_index"
@@ -40,13 +45,17 @@ BACKSTOP_S = 3600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hint:
-    """A message that names waiting jobs of one type in one queue. `list` is one of LISTS."""
+    """A message that names waiting jobs of one type in one queue. `list` is one of LISTS.
+
+    `task` describes an adopted Celery task: its `id`, and its `args` and `kwargs` as texts. Such a hint names one job.
+    """
 
     type: str
     queue: str
     list: int
     ids: Sequence[UUID]
     hard_limit_s: float
+    task: Mapping[str, str] | None = None
     delivery: str = field(default_factory=lambda: str(uuid4()))
 
     def body(self) -> tuple[Sequence[str], dict[str, Any], dict[str, Any]]:
@@ -58,22 +67,33 @@ class Hint:
 
     def headers(self) -> dict[str, Any]:
         """Return the headers of Celery's message protocol 2."""
-        said = str(self.ids[0]) if len(self.ids) == 1 else f"{self.ids[0]} and {len(self.ids) - 1} more"
+        named = self._named()
         return {
             "lang": "py",
-            "task": self.type,
-            "id": self.delivery,
-            "root_id": self.delivery,
+            **named,
+            "root_id": named["id"],
             "parent_id": None,
             "group": None,
             "retries": 0,
             "eta": None,
             "expires": None,
             "timelimit": [self.hard_limit_s + BACKSTOP_S, None],
-            "argsrepr": f"({said})",
-            "kwargsrepr": "{}",
             "origin": _origin(),
             "ignore_result": True,
+        }
+
+    def _named(self) -> dict[str, str]:
+        """Return the headers by which Celery's events, Flower and `celery inspect` name this message."""
+        if self.task is None:
+            said = str(self.ids[0]) if len(self.ids) == 1 else f"{self.ids[0]} and {len(self.ids) - 1} more"
+            return {"task": self.type, "id": self.delivery, "argsrepr": f"({said})", "kwargsrepr": "{}"}
+        shown = {f"{name}repr": str(self.task.get(name, ""))[:ARGUMENTS_SHOWN] for name in ("args", "kwargs")}
+        return {
+            "task": DOOR,
+            "id": self.task["id"],
+            "shadow": self.type,
+            "delivery": self.delivery,
+            **shown,
         }
 
     def message(self) -> str:

@@ -40,6 +40,9 @@ class Claimed(NamedTuple):
     lease_s: float
     backoff_s: float
     cancelled: bool
+    #: The message of an adopted Celery task, and its id for its caller; None for a job of a `@job` type.
+    message: bytes | None = None
+    task_id: str | None = None
 
     @property
     def tries(self) -> int:
@@ -63,7 +66,8 @@ UPDATE esteira_job j SET state = 'running', attempt = j.attempt + 1, worker = %(
   interrupted = false, progress_done = NULL, progress_total = NULL, progress_text = ''
 WHERE j.id = ANY(ARRAY(SELECT id FROM due))
 RETURNING j.id, j.attempt, j.failures, j.max_failures, j.type, j.queue, j.params::text, j.timeout_s, j.lease_s,
-  j.backoff_s, j.cancel_requested_at IS NOT NULL
+  j.backoff_s, j.cancel_requested_at IS NOT NULL,
+  j.message, CASE WHEN j.message IS NOT NULL THEN coalesce(j.task_id, j.id::text) END
 """
 
 

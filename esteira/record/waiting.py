@@ -31,7 +31,7 @@ _NEXT = f"""
 # Rows that could not be locked are returned as well: another keeper may be marking them, and may not finish.
 _PUBLISH_DUE = f"""{MARK.format(next=_NEXT)}
 UNION ALL
-SELECT n.id, NULL, NULL, n.priority, NULL, NULL, NULL, n.due_at FROM next n
+SELECT n.id, NULL, NULL, n.priority, NULL, NULL, NULL, n.due_at, NULL FROM next n
 WHERE n.id NOT IN (SELECT id FROM locked)
 """
 
