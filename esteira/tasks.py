@@ -13,6 +13,8 @@ from celery import current_app, shared_task
 from kombu import Queue
 
 from esteira.broker.batching import known_queues
+from esteira.celery import door as task_door
+from esteira.celery.adopt import is_adopted
 from esteira.job_types.registry import registry
 from esteira.worker import lifecycle, pool_runner, remote_control, request
 
@@ -35,6 +37,11 @@ _register: Any = shared_task  # its published types do not include `Request`
 for _kind in registry.all():
     _register(door, name=_kind.name, bind=True, ignore_result=True, acks_late=False, Request=request.REQUEST)
 
-current_app.conf.task_queues = [Queue(name, routing_key=name) for name in known_queues()]
+_configured = list(current_app.conf.task_queues or [])
+_missing = sorted(set(known_queues()) - {queue.name for queue in _configured})
+current_app.conf.task_queues = [*_configured, *(Queue(name, routing_key=name) for name in _missing)]
+_app: Any = current_app
+if is_adopted(_app):
+    task_door.install(_app._get_current_object())
 current_app.steps["worker"].add(lifecycle.Name)
 remote_control.guard()

@@ -16,6 +16,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 from django.conf import settings
 
 from esteira import switches
+from esteira.celery import adopt
 from project import logging as project_logging
 
 app = Celery("esteira")
@@ -37,7 +38,6 @@ app.conf.update(
     },
     accept_content=["json"],
     task_serializer="json",
-    task_ignore_result=True,
     task_acks_late=False,
     task_default_queue="default",
     task_default_priority=6,
@@ -64,5 +64,6 @@ def _log_as_every_process_does(loglevel: int, logfile: str | None, **_: Any) -> 
     project_logging.configure(loglevel, settings.LOG_FORMAT, logfile)
 
 
+adopt(app)
 switches.check(app, log_level=settings.LOG_LEVEL)
 app.autodiscover_tasks()

@@ -24,6 +24,11 @@ REQUEST = "esteira.worker.request:JobRequest"
 class JobRequest(Request):
     """Celery's request, changed to handle a lost pool process correctly."""
 
+    @property
+    def delivery(self) -> str:
+        """Return the id of this hint: a hint of a Celery task has the task's id, and its own in a header."""
+        return str(self.request_dict.get("delivery") or self.id)
+
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Handle the remote control command *terminate*: only SIGKILL is certain to end the process.
 
@@ -59,7 +64,7 @@ class JobRequest(Request):
         end = rescue.process_ended if on_purpose or stopping.begun() else rescue.process_lost
         try:
             with briefly("worker lost") as db:
-                rescued = end(db, self.id, _ids(self.args))
+                rescued = end(db, self.delivery, _ids(self.args))
         except ConnectionLost as error:
             log.warning(
                 "a pool process was lost and the database is unavailable (%s); the leases of its jobs will end",
