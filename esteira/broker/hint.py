@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
+from esteira.record.tasks import ARGS, KWARGS
+
 #: Redis' lists in the order in which workers read them. Users see high, normal and low; 0 is for interrupted jobs.
 FRONT = 0
 LISTS = (FRONT, 3, 6, 9)
@@ -47,7 +49,7 @@ BACKSTOP_S = 3600.0
 class Hint:
     """A message that names waiting jobs of one type in one queue. `list` is one of LISTS.
 
-    `task` describes an adopted Celery task: its `id`, and its `args` and `kwargs` as texts. Such a hint names one job.
+    `task` describes an adopted Celery task: its `id`, and its arguments as texts. Such a hint names one job.
     """
 
     type: str
@@ -87,7 +89,10 @@ class Hint:
         if self.task is None:
             said = str(self.ids[0]) if len(self.ids) == 1 else f"{self.ids[0]} and {len(self.ids) - 1} more"
             return {"task": self.type, "id": self.delivery, "argsrepr": f"({said})", "kwargsrepr": "{}"}
-        shown = {f"{name}repr": str(self.task.get(name, ""))[:ARGUMENTS_SHOWN] for name in ("args", "kwargs")}
+        shown = {
+            name: str(self.task.get(said, ""))[:ARGUMENTS_SHOWN]
+            for name, said in (("argsrepr", ARGS), ("kwargsrepr", KWARGS))
+        }
         return {
             "task": DOOR,
             "id": self.task["id"],

@@ -13,6 +13,8 @@ from typing import Any
 from celery import Celery, signals
 
 from esteira.celery.send import Batch, batch_for
+from esteira.celery.settle import Settler
+from esteira.keeper.added_steps import ADDED
 
 log = logging.getLogger("esteira.celery")
 
@@ -37,13 +39,16 @@ def adopt(app: Celery) -> Celery:
         return batch_for(app, producer)
 
     changed.producer_or_acquire = changed.default_producer = producer_or_acquire
-    signals.beat_init.connect(_name_ignored_entries, dispatch_uid="esteira.celery.beat")
+    signals.beat_init.connect(_prepare_beat, dispatch_uid="esteira.celery.beat")
     return app
 
 
-def _name_ignored_entries(sender: Any = None, **_: Any) -> None:
-    """Log the periodic tasks of an app that do not run, because beat is the keeper."""
-    if is_adopted(sender.app) and (entries := sorted(sender.app.conf.beat_schedule)):
+def _prepare_beat(sender: Any = None, **_: Any) -> None:
+    """Let the keeper settle tasks; log the periodic tasks of the app that do not run, because beat is the keeper."""
+    if not is_adopted(sender.app):
+        return
+    ADDED["settle"] = Settler(sender.app).step
+    if entries := sorted(sender.app.conf.beat_schedule):
         log.error(
             "beat_schedule: these entries do not run, declare schedules instead: %s", ", ".join(entries)
         )

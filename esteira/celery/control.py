@@ -13,7 +13,7 @@ from celery.utils.functional import maybe_list
 
 from esteira.celery.database import database
 from esteira.record import operate, results
-from esteira.record.tasks import rows_of
+from esteira.record.task_rows import rows_of
 
 BY = "revoke"
 #: How long a revoked id is remembered, in seconds.

@@ -27,12 +27,12 @@ class Unit:
         task: Any,
         task_id: str,
         retries: int,
-        held: Held,
+        held: Held | None,
         core: PrivateConnection,
         interrupt: Interrupt,
         count: Callable[[Held, Outcome, str], None],
     ) -> None:
-        self.task, self.task_id, self.retries, self.held = task, task_id, retries, held
+        self.task, self.task_id, self.retries, self._held = task, task_id, retries, held
         self.core, self.interrupt, self._count = core, interrupt, count
         #: Messages that are sent while this is above 0 are stored with the end of the task.
         self.collecting = 0
@@ -44,6 +44,12 @@ class Unit:
         #: How the attempt ended, if the runner has to record that.
         self.outcome: Ending | None = None
         self.in_run = self.in_end = self.has_ended = False
+
+    @property
+    def held(self) -> Held:
+        """The job of the attempt, in a worker's process."""
+        assert self._held is not None, "only an attempt has a held job"
+        return self._held
 
     def count(self, outcome: Outcome, state: str) -> None:
         """Count the end of this attempt for the statistics."""

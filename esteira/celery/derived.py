@@ -9,7 +9,7 @@ from billiard.exceptions import TimeLimitExceeded
 from celery import states
 from celery.exceptions import NotRegistered, TaskRevokedError, WorkerLostError
 
-from esteira.record.tasks import Row
+from esteira.record.task_rows import Row
 from esteira.states import State
 
 

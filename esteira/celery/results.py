@@ -29,7 +29,7 @@ from esteira.celery.derived import end_of
 from esteira.celery.send import unsent
 from esteira.celery.wake import Waiter, wake
 from esteira.record import results
-from esteira.record.tasks import rows_of
+from esteira.record.task_rows import rows_of
 from esteira.values.bounds import MESSAGE_BYTES
 
 log = logging.getLogger("esteira.celery")

@@ -19,7 +19,7 @@ from esteira.celery.message import envelope, read
 from esteira.celery.routes import queues_for
 from esteira.errors import InvalidOption, TooLarge
 from esteira.job_types.registry import registry
-from esteira.record.tasks import NewTask
+from esteira.record.tasks import ARGS, KWARGS, NewTask
 from esteira.values import bounds
 
 #: How much of a task's arguments people see; the message has all.
@@ -135,7 +135,8 @@ def _message(
 def _said(headers: Mapping[str, Any]) -> dict[str, str]:
     """Return the arguments as they may be shown: what a caller hid by `argsrepr` stays hidden."""
     return {
-        name: bounds.clean(str(headers.get(f"{name}repr") or ""))[:SAID_MOST] for name in ("args", "kwargs")
+        shown: bounds.clean(str(headers.get(name) or ""))[:SAID_MOST]
+        for shown, name in ((ARGS, "argsrepr"), (KWARGS, "kwargsrepr"))
     }
 
 

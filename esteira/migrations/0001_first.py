@@ -301,6 +301,11 @@ JOB_INDEXES = [
     Index(fields=["created_at", "id"], name="job_created"),
     Index(fields=["account", "created_at", "id"], condition=Q(account__isnull=False), name="job_account"),
     Index(fields=["task_id"], condition=Q(task_id__isnull=False), name="job_task_id"),
+    Index(
+        fields=["finished_at"],
+        condition=Q(state__in=ENDED_BADLY, message__isnull=False, settled=False),
+        name="job_unsettled",
+    ),
     Index(fields=["schedule"], condition=Q(state__in=OPEN, schedule__isnull=False), name="job_schedule_open"),
     Index(
         fields=["queue", "type"],

@@ -39,10 +39,17 @@ _DELAY = F("run_at") - F("created_at")
 PROMPT_S = 1
 
 
+class Jobs(ClockManager["Job"]):
+    """Leaves out the messages of tasks, which may be long, and which only `esteira.record` reads."""
+
+    def get_queryset(self) -> models.QuerySet[Job]:
+        return super().get_queryset().defer("message")
+
+
 class Job(models.Model):
     """One request to run a job type."""
 
-    objects: ClassVar[ClockManager[Job]] = ClockManager()
+    objects: ClassVar[Jobs] = Jobs()
     #: The database's clock when this row was read; missing in a job that was never read.
     db_now: datetime
 
@@ -202,6 +209,11 @@ class Job(models.Model):
                 name="job_account",
             ),
             models.Index(fields=["task_id"], condition=Q(task_id__isnull=False), name="job_task_id"),
+            models.Index(
+                fields=["finished_at"],
+                condition=Q(state__in=sorted(RETRYABLE), message__isnull=False, settled=False),
+                name="job_unsettled",
+            ),
             models.Index(
                 fields=["schedule"],
                 condition=Q(state__in=["queued", "running"], schedule__isnull=False),

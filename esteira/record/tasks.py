@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -19,6 +19,8 @@ from esteira.db import Db
 from esteira.record import DUE_AGAIN, MINE_ALONE, NOTED, RUNNING
 from esteira.record.insert import SLICE
 
+#: The names under which a row shows a task's arguments: no parameter of a job type can have one of them.
+ARGS, KWARGS = "*args", "**kwargs"
 #: Tasks have no number of tries here, because Celery counts their retries; the row allows the most.
 MOST_TRIES = 1001
 #: The longest pause before a rejected message is handed out again.
@@ -213,6 +215,24 @@ def settle_mine(db: Db, job_id: UUID, attempt: int) -> None:
     db.fetch(_SETTLE_MINE, {"id": job_id, "attempt": attempt})
 
 
+_SETTLE = """
+WITH locked AS MATERIALIZED (
+  SELECT j.id FROM esteira_job j
+  WHERE j.id = %(id)s AND j.state IN ('cancelled', 'dead', 'expired', 'failed') AND NOT j.settled
+  FOR NO KEY UPDATE OF j SKIP LOCKED)
+UPDATE esteira_job j SET settled = true FROM locked WHERE j.id = locked.id AND j.id = %(id)s RETURNING j.message
+"""
+
+
+def settle(db: Db, job_id: UUID) -> bytes | None:
+    """Mark a task settled in the transaction that records what follows from its end; return its message.
+
+    None: it was retried by an operator, or another keeper settles it.
+    """
+    rows = db.fetch(_SETTLE, {"id": job_id})
+    return bytes(rows[0][0]) if rows else None
+
+
 _REJECT = f"""
 WITH {MINE_ALONE.replace(" SKIP LOCKED", "")},
 moved AS (
@@ -234,50 +254,3 @@ SELECT 1 FROM moved
 def reject(db: Db, job_id: UUID, attempt: int) -> bool:
     """T10 for a task that rejected its message and wants it again: after half a second, and longer each time."""
     return bool(db.fetch(_REJECT, {"id": job_id, "attempt": attempt}))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """The newest row of a task, for the states that no result is stored for."""
-
-    id: UUID
-    state: str
-    kind: str
-    error: str
-    message: str
-    forced: bool
-    started: bool
-    settled: bool
-    type: str
-    timeout_s: float
-
-
-_FIELDS = "state, error, cancel_force, started_at, created_at, settled, type, timeout_s"
-_ROWS = f"""
-SELECT DISTINCT ON (t.named) t.named, t.id, t.state, coalesce(t.error ->> 'kind', ''),
-  coalesce(t.error ->> 'type', ''), coalesce(t.error ->> 'message', ''), t.cancel_force, t.started_at IS NOT NULL,
-  t.settled, t.type, t.timeout_s
-FROM (
-  SELECT id::text AS named, id, {_FIELDS} FROM esteira_job
-    WHERE id = ANY(%(ids)s::uuid[]) AND message IS NOT NULL AND task_id IS NULL
-  UNION ALL
-  SELECT task_id, id, {_FIELDS} FROM esteira_job WHERE task_id = ANY(%(task_ids)s::text[]) AND task_id IS NOT NULL) t
-ORDER BY t.named, t.state IN ('queued', 'running') DESC, t.created_at DESC
-"""
-
-
-def rows_of(db: Db, task_ids: Sequence[str]) -> dict[str, Row]:
-    """Return for each task its row, preferably one that has not ended."""
-    found = db.fetch(_ROWS, {"ids": _uuids(task_ids), "task_ids": list(task_ids)})
-    names = [field.name for field in fields(Row)]
-    return {row[0]: Row(**dict(zip(names, row[1:], strict=True))) for row in found}
-
-
-def _uuids(task_ids: Sequence[str]) -> list[UUID]:
-    found = []
-    for one in task_ids:
-        try:
-            found.append(UUID(one))
-        except ValueError:
-            continue
-    return found

@@ -158,7 +158,7 @@ class Heartbeat(threading.Thread):
     def _limit(self, now: float) -> None:
         """End a process whose job ignores its limit; if its commit may be in progress, wait twice as long before."""
         held = self._held_jobs.running
-        if held and _ran(held, now) >= held.end_s + (HARD_AFTER_S if held.has_completed else 0):
+        if held and _ran(held, now) >= _end_s(held) + (HARD_AFTER_S if held.has_completed else 0):
             self._end_by_force(held, now)
 
     def _end_by_force(self, held: Held, now: float) -> None:
@@ -167,7 +167,7 @@ class Heartbeat(threading.Thread):
         A job that has completed or lost its lease has no outcome to write; its process is ended nevertheless.
         """
         self._completer.flush(running_too=True)
-        if self._others_wait(_ran(held, now) - held.end_s):
+        if self._others_wait(_ran(held, now) - _end_s(held)):
             return
         state = None
         if not held.has_completed:
@@ -214,3 +214,8 @@ class Heartbeat(threading.Thread):
 def _ran(held: Held, now: float) -> float:
     """Return for how many seconds a job has run."""
     return now - held.started if held.started is not None else -math.inf
+
+
+def _end_s(held: Held) -> float:
+    """Return after how many seconds a job's process is ended."""
+    return held.warn_s + HARD_AFTER_S if held.end_s is None else held.end_s

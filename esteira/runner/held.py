@@ -17,7 +17,6 @@ from typing import TypeVar
 from uuid import UUID
 
 from esteira.job_types.exceptions import TimeLimitExceeded
-from esteira.job_types.registry import HARD_AFTER_S
 from esteira.record.claim import Claimed
 from esteira.record.finish import Break, Outcome
 from esteira.runner.scrub import Scrub, scrubber
@@ -81,20 +80,21 @@ class Held:
     log_bytes: int = 0
     #: Removes the job's secrets from its texts; None if it has no secrets.
     scrub: Scrub | None = field(init=False)
-    #: After how long an error is raised inside the function, and after how long its process is ended, in seconds.
+    #: After how long an error is raised inside the function, in seconds.
     warn_s: float = field(init=False)
-    end_s: float = field(init=False)
+    #: After how long its process is ended; None: some time after the error was raised.
+    end_s: float | None = field(init=False)
     #: Makes the error that is raised inside the function.
     too_late: Callable[[], BaseException] = field(init=False)
 
     def __post_init__(self) -> None:
         self.scrub = scrubber(self.job.type, self.job.params)
         if self.job.message is None:
-            self.limit(self.job.timeout_s, self.job.timeout_s + HARD_AFTER_S, self._late)
+            self.limit(self.job.timeout_s, None, self._late)
         else:  # a task's limits are in its message
             self.limit(math.inf, math.inf, self._late)
 
-    def limit(self, warn_s: float, end_s: float, too_late: Callable[[], BaseException]) -> None:
+    def limit(self, warn_s: float, end_s: float | None, too_late: Callable[[], BaseException]) -> None:
         """Set the time limits of this attempt."""
         self.warn_s, self.end_s, self.too_late = warn_s, end_s, too_late
 

@@ -16,7 +16,9 @@ from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostErr
 from celery.result import AsyncResult, GroupResult, ResultSet
 
 from esteira import operate
+from esteira.db import DjangoConnection
 from esteira.models import Job
+from esteira.redact import shown_params
 from project.celery import app
 from tests.support import plain_tasks as shop
 from tests.support.observer import Observer
@@ -67,7 +69,7 @@ def test_a_task_returns_its_result_and_is_a_job(opened: Shop) -> None:
     assert (result.state, result.successful(), result.ready()) == ("SUCCESS", True, True)
     job = row(result.id)
     assert (job.type, job.state, job.attempt, job.params) == (
-        "shop.price", "succeeded", 1, {"args": "(7, 6)", "kwargs": "{}"},
+        "shop.price", "succeeded", 1, {"*args": "(7, 6)", "**kwargs": "{}"},
     )  # fmt: skip
 
 
@@ -416,15 +418,15 @@ def test_forget_removes_a_result() -> None:
 def test_a_chord_survives_the_kill_of_the_whole_worker(opened: Shop) -> None:
     """Killed while the header runs, and started again: every part once in the sum, and one body."""
     run = a_run()
-    header = [chain(shop.add.s(n), shop.crash_once.si(f"{run}-{n}"), shop.add.si(n)) for n in range(6)]
+    header = [chain(shop.add.s(n), shop.short.si(run, n), shop.add.s(100)) for n in range(6)]
     result = chord(header)(shop.total.s() | shop.add.s(0))
-    until(lambda: noted(f"{run}-0"), "the first step has begun")
+    until(lambda: noted(run), "a second step has begun")
 
     os.killpg(opened.worker.pid, signal.SIGKILL)
     opened.worker.kill()
     opened.worker.start()
 
-    assert result.get(timeout=WAIT) == 15
+    assert result.get(timeout=3 * WAIT) == 615
 
 
 def test_a_dead_task_is_a_lost_worker_for_its_caller(opened: Shop) -> None:
@@ -447,3 +449,48 @@ def test_the_folder_of_the_shop_has_no_errors_of_the_core(opened: Shop) -> None:
     logs = [path.read_text() for path in Path(opened.worker.log).parent.glob("*.log")]
 
     assert not [line for log in logs for line in log.splitlines() if "running a hint failed" in line]
+
+
+def test_people_see_a_task_with_the_arguments_that_its_sender_shows() -> None:
+    result = sent(shop.same, "secret", argsrepr="('***',)")
+    result.get(timeout=WAIT)
+
+    job = row(result.id)
+
+    assert shown_params(job.type, job.params) == {"*args": "('***',)", "**kwargs": "{}"}
+    assert "message" in job.get_deferred_fields()
+
+
+def test_what_follows_from_an_end_outside_the_attempt_is_recorded() -> None:
+    """A part of a chord is killed at its hard limit: the chord ends, and so do the rest of its chain and its errbacks."""
+    run = a_run()
+    body = shop.pack.si(run, "body").on_error(shop.tell.s(run=run))
+    header = [shop.add.s(1), chain(shop.endless.si(a_run()), shop.pack.si(run, "never"))]
+
+    result = chord(header)(body)
+
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=WAIT)
+    assert effects(run, 1) == ["told"]
+    until(lambda: result.state == "FAILURE", "the body has failed")
+    assert not core_rows(
+        "SELECT 1 FROM esteira_job WHERE message IS NOT NULL AND state = 'failed' AND NOT settled"
+    )
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_a_part_that_never_runs_ends_its_chord(how: str) -> None:
+    run = a_run()
+    options: dict[str, Any] = {"expires": 0.1, "countdown": 1} if how == "expired" else {"countdown": 3600}
+    part = shop.add.s(1).set(**options)
+    result: Any = chord([shop.add.s(1), part])(shop.pack.si(run))
+
+    if how == "revoked":
+        app.control.revoke(result.parent.results[1].id)
+
+    until(lambda: result.state == "FAILURE", "the body has failed")
+    assert noted(run) == []
+
+
+def core_rows(sql: str) -> list[tuple[Any, ...]]:
+    return DjangoConnection().fetch(sql)

@@ -15,7 +15,8 @@ from esteira.keeper.retention import Retention
 from esteira.record import finish, operate, rescue, results, tasks
 from esteira.record.claim import claim
 from esteira.record.insert import mark
-from esteira.record.tasks import insert, rows_of
+from esteira.record.task_rows import rows_of
+from esteira.record.tasks import insert
 from esteira.values.bounds import MESSAGE_BYTES
 from tests.support.jobs import look, outcome
 from tests.support.tasks import TASK, new_task, sent, started
@@ -204,9 +205,9 @@ def test_rows_show_how_a_task_ended_without_a_result(core: PrivateConnection) ->
 
 
 def test_people_see_the_arguments_as_the_sender_shows_them(core: PrivateConnection) -> None:
-    job_id = sent(core, said={"args": "('***',)", "kwargs": "{}"})
+    job_id = sent(core, said={"*args": "('***',)", "**kwargs": "{}"})
 
-    assert look(core, job_id).params == json.loads('{"args": "(\'***\',)", "kwargs": "{}"}')
+    assert look(core, job_id).params == json.loads('{"*args": "(\'***\',)", "**kwargs": "{}"}')
 
 
 def test_what_celery_keeps_of_tasks_is_deleted_at_its_own_moment(core: PrivateConnection) -> None:

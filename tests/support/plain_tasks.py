@@ -194,6 +194,13 @@ def long(run: str) -> None:
     Event().wait(20)
 
 
+@shared_task(name="shop.short")
+def short(run: str, value: int) -> int:
+    note(run, value)
+    Event().wait(0.5)
+    return value
+
+
 @shared_task(name="shop.crash_once")
 def crash_once(run: str) -> str:
     note(run, "began")

@@ -18,7 +18,7 @@ def new_task(**fields: Any) -> NewTask:
     plain = NewTask(
         task_id=str(uuid4()),
         type=TASK,
-        said={"args": "(1,)", "kwargs": "{}"},
+        said={"*args": "(1,)", "**kwargs": "{}"},
         message=b'{"body": ""}',
         queue="default",
         priority=6,
