@@ -13,7 +13,7 @@ from typing import Any
 from kombu import Exchange
 from kombu.transport.virtual.exchange import TopicExchange
 
-from esteira.errors import InvalidOption
+from esteira.celery import refusals
 
 
 def queues_for(app: Any, exchange: str | Exchange | None, routing_key: str) -> list[str] | None:
@@ -31,10 +31,7 @@ def queues_for(app: Any, exchange: str | Exchange | None, routing_key: str) -> l
             if key == routing_key or (bound.type == "topic" and _matches(key, routing_key)):
                 found[queue.name] = found.get(queue.name, False) or key == routing_key
     if not found:
-        raise InvalidOption(
-            "exchange",
-            f"{name!r} with the routing key {routing_key!r} leads to no queue of task_queues; add it there.",
-        )
+        raise refusals.unbound(str(name), routing_key)
     return [queue for queue, exact in found.items() if exact] or list(found)
 
 

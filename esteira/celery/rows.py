@@ -15,9 +15,9 @@ from typing import Any
 from celery.utils.time import maybe_make_aware
 from django.conf import settings
 
+from esteira.celery import refusals
 from esteira.celery.message import envelope, read
 from esteira.celery.routes import queues_for
-from esteira.errors import InvalidOption, TooLarge
 from esteira.job_types.registry import registry
 from esteira.record.tasks import ARGS, KWARGS, NewTask
 from esteira.values import bounds
@@ -59,7 +59,7 @@ def rows(
     asked = how.get("priority")
     message = _message(producer, body, headers, how, exchange, routing_key)
     if len(message) > bounds.MESSAGE_BYTES:
-        raise TooLarge("message", f"{bounds.MESSAGE_BYTES // 1024**2} MiB for the message of a task")
+        raise refusals.too_large()
     delays: Delays = getattr(headers, "delays", None) or Delays()
     return [
         NewTask(
@@ -90,13 +90,13 @@ def _refuse_bad_names(name: Any, task_id: Any) -> None:
     bounds.TYPE_NAME.check("task", name)
     bounds.TASK_ID.check("task_id", task_id)
     if name in registry.names():
-        raise InvalidOption("task", f"{name!r} is a job type; submit it by its own submit().")
+        raise refusals.job_type(name)
 
 
 def _queue(name: str) -> str:
     bounds.QUEUE_NAME.check("queue", name)
     if name.startswith("behind."):
-        raise InvalidOption("queue", "must not begin with 'behind.', which names a key of Esteira's own.")
+        raise refusals.reserved_queue()
     return name
 
 
@@ -170,5 +170,5 @@ def _moment(app: Any, field: str, value: Any) -> datetime | None:
     try:
         at = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
-        raise InvalidOption(field, f"must be a date and time, not {bounds.shown(value)}.") from None
+        raise refusals.no_moment(field, value) from None
     return bounds.moment(field, maybe_make_aware(at, app.timezone))

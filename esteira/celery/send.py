@@ -19,11 +19,10 @@ from kombu import Producer
 
 from esteira.broker import publisher
 from esteira.broker.batching import Typical, hints
-from esteira.celery import current
+from esteira.celery import current, refusals
 from esteira.celery.database import callers, in_event_loop, in_transaction
 from esteira.celery.rows import Delays, retries_of, rows
 from esteira.db import Db
-from esteira.errors import InvalidOption
 from esteira.record.tasks import NewTask, insert
 
 log = logging.getLogger("esteira.celery")
@@ -107,7 +106,7 @@ class Batch(Producer):
                 self._tasks += found
                 return
         elif isinstance(body, dict) and "task" in body:
-            raise InvalidOption("task_protocol", "must be 2: a message of protocol 1 has no headers.")
+            raise refusals.old_protocol()
         how["retry"] = False
         self._plain.append(lambda producer: producer.publish(body, *args, headers=headers, **how))
 
