@@ -33,7 +33,7 @@ PARTS = {
     "unseen": "a job type that was never measured",
     "http": "jobs submitted by HTTP",
     "idle": "a stack that has nothing to do",
-    "keeper": "the keeper's turns before a million jobs, and after a million",
+    "keeper": "the keeper's turns before a million jobs, after a million, and under an old snapshot",
 }
 
 
@@ -165,7 +165,7 @@ class Bench:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="how often the sides take turns (3)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often the sides take turns (5)")
     parser.add_argument(
         "--peers",
         action="store_true",

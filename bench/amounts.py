@@ -17,12 +17,14 @@ class Amounts:
 
     short: int = 10_000
     short_ms: int = 3_000
-    fresh: int = 100_000
+    fresh: int = 200_000
     watched_ms: int = 10_000
     unseen: int = 10_000
     plain: int = 4_000
     plain_ms: int = 2_000
     probes: int = 150
+    #: Fewer than a list in Redis takes (`WINDOW`), so that each call sends its message.
+    calls: int = 900
     waiting: int = 1_000_000
     ended: int = 1_000_000
     turns: int = 20
@@ -40,7 +42,7 @@ class Amounts:
 
 USUAL = Amounts()
 QUICK = Amounts(
-    short=100, short_ms=40, fresh=600, watched_ms=100, unseen=20, plain=100, plain_ms=40, probes=5, waiting=2_000,
-    ended=2_000, turns=2, bare_s=0.1, warm=0, paced=20, workers=(2,), http_s=0.3, settle_s=0.0, idle_s=0.5,
-    most_for_a_peer=100, hurry=True,
+    short=100, short_ms=40, fresh=600, watched_ms=100, unseen=20, plain=100, plain_ms=40, probes=5, calls=20,
+    waiting=2_000, ended=2_000, turns=2, bare_s=0.1, warm=0, paced=20, workers=(2,), http_s=0.3, settle_s=0.0,
+    idle_s=0.5, most_for_a_peer=100, hurry=True,
 )  # fmt: skip

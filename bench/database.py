@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import psycopg
 
+from esteira import ids
+
 # Each question is answered by a partial index, so asking often costs next to nothing.
 _BEGUN = """SELECT EXISTS (SELECT 1 FROM esteira_job WHERE state = 'running')
               OR EXISTS (SELECT 1 FROM esteira_job WHERE finished_at IS NOT NULL)"""
@@ -20,9 +22,11 @@ _ENDED = """SELECT count(*), extract(epoch FROM clock_timestamp()) FROM esteira_
             WHERE finished_at IS NOT NULL"""
 _FIRST_CLAIM = "SELECT extract(epoch FROM min(claimed_at)) FROM esteira_job"
 _STATES = "SELECT state, count(*) FROM esteira_job GROUP BY 1"
-_WAITING = """
-INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, run_at)
-SELECT uuidv7(), %s, '{}', 'default', 6, 4, 2, 10, 600, clock_timestamp() FROM generate_series(1, %s)"""
+_WAITING = f"""
+INSERT INTO esteira_job (id, created_at, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
+  run_at)
+SELECT {ids.of_job("r.at", "gen_random_uuid()")}, r.at, %s, '{{}}', 'default', 6, 4, 2, 10, 600, r.at
+FROM (SELECT clock_timestamp() AS at FROM generate_series(1, %s)) AS r"""
 _SET_BY_US = "SELECT name, setting FROM pg_settings WHERE source IN ('command line', 'environment variable')"
 _THROUGH = (
     """UPDATE esteira_job SET published_at = clock_timestamp(), expires_at = clock_timestamp() + interval '1 hour'
@@ -126,6 +130,15 @@ class Database:
             holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             holder.execute("SELECT count(*) FROM esteira_worker")
             yield
+
+    @contextmanager
+    def without_vacuum(self) -> Iterator[None]:
+        """Keep autovacuum from the jobs, as while it is busy with other tables."""
+        self._connection.execute("ALTER TABLE esteira_job SET (autovacuum_enabled = false)")
+        try:
+            yield
+        finally:
+            self._connection.execute("ALTER TABLE esteira_job RESET (autovacuum_enabled)")
 
     def run_through(self, type: str, jobs: int) -> None:
         """Let so many jobs that can expire go through all their states without running them."""

@@ -16,7 +16,7 @@ from bench.amounts import SLICE, Amounts
 from bench.bench_jobs import timed
 from bench.database import Database, Ended
 from bench.parts import Machine, Meter, Part, celery, until
-from bench.probes import Figures, latencies, paced
+from bench.probes import Figures, latencies, paced, rate
 from esteira.broker.batching import CACHE_S
 from esteira.job_types.registry import JobType
 from esteira.stats import MEASURED
@@ -88,8 +88,10 @@ class EsteiraSide:
             found |= self._fresh("1 ms, fresh rows", timed.one_ms, self._amounts.watched_ms, SLICE)
             self._stop_workers()  # most of these rows still wait
             alone.append(self._bare())
-            rate = statistics.mean(alone)
-            return {**found, "bare loop": rate, "1 ms / bare loop": found["1 ms, short backlog"] / rate}
+            found |= self._single()
+            bare_rate = statistics.mean(alone)
+            ratio = found["1 ms, short backlog"] / bare_rate
+            return {**found, "bare loop": bare_rate, "1 ms / bare loop": ratio}
 
     def unseen(self) -> Figures:
         """Run a backlog of a type that nobody has measured: its first jobs travel one by one."""
@@ -159,6 +161,12 @@ class EsteiraSide:
         ended = until(finish, f"{name}: the jobs have ended", timeout=180)
         cpu = {f"{name}: {part}": micros for part, micros in meter.micros_per(ended.jobs).items()}
         return {name: ended.jobs / (ended.at - self._db.first_claim()), **cpu}
+
+    def _single(self) -> Figures:
+        """Single submits by one process, each with its commit and its hint, while no worker is there."""
+        self._db.empty()
+        self._machine.empty_redis()
+        return {"single submit": rate(timed.noop.submit, self._amounts.calls)}
 
     def _settle(self) -> None:
         until(lambda: not self._db.open(), "no job waits or runs")

@@ -10,15 +10,16 @@ from typing import Any
 
 import psycopg
 
+from esteira import ids
+
 TYPES = tuple(f"bench.type{number:02}" for number in range(20))
 QUEUES = ("default", "mail", "reports", "bulk", "rare")
 
-_HISTORY = """
+_HISTORY = f"""
 INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, state,
   created_at, run_at, attempt, failures, worker, delivery, lease_until, claimed_at, started_at, finished_at, result,
   error, submitted_by)
-SELECT (lpad(to_hex((extract(epoch FROM r.at) * 1000)::bigint), 12, '0') || '7' || substr(r.noise, 1, 3) || '8'
-    || substr(r.noise, 4, 15))::uuid,
+SELECT {ids.of_job("r.at", "gen_random_uuid()")},
   (%(types)s::text[])[1 + r.kind],
   jsonb_build_object('number', r.i, 'to', 'somebody' || r.i || '@example.com', 'text', repeat('x', 60)),
   (%(queues)s::text[])[1 + r.kind %% 5], CASE WHEN r.kind %% 4 = 3 THEN 3 ELSE 6 END, 4, 2, 10, 600,
@@ -36,7 +37,7 @@ SELECT (lpad(to_hex((extract(epoch FROM r.at) * 1000)::bigint), 12, '0') || '7' 
   'somebody'
 FROM (
   SELECT m.*, m.shown NOT IN ('queued', 'scheduled', 'cancelled', 'expired') AS ran FROM (
-    SELECT i, share, md5(i::text) AS noise, least(19, floor(-ln(1 - kind) / ln(2)))::int AS kind,
+    SELECT i, share, least(19, floor(-ln(1 - kind) / ln(2)))::int AS kind,
       clock_timestamp() - (%(jobs)s + 1 - i) * interval '30 days' / %(jobs)s AS at,
       CASE WHEN share < 0.012 THEN 'failed' WHEN share < 0.016 THEN 'cancelled' WHEN share < 0.018 THEN 'expired'
         WHEN share < 0.024 THEN 'scheduled' WHEN share < 0.0245 THEN 'retrying' WHEN share < 0.0285 THEN 'queued'
@@ -44,10 +45,11 @@ FROM (
         ELSE 'succeeded' END AS shown
     FROM (SELECT i, random() AS share, random() AS kind FROM generate_series(1, %(jobs)s) AS i OFFSET 0) AS drawn
   ) AS m) AS r"""
-_WAITING = """
-INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s, run_at)
-SELECT gen_random_uuid(), %(type)s, '{}', %(queue)s, 6, 4, 2, 10, 600, clock_timestamp()
-FROM generate_series(1, %(jobs)s)"""
+_WAITING = f"""
+INSERT INTO esteira_job (id, created_at, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
+  run_at)
+SELECT {ids.of_job("r.at", "gen_random_uuid()")}, r.at, %(type)s, '{{}}', %(queue)s, 6, 4, 2, 10, 600, r.at
+FROM (SELECT clock_timestamp() AS at FROM generate_series(1, %(jobs)s)) AS r"""
 
 
 def past(connection: psycopg.Connection[Any], jobs: int) -> None:

@@ -1,5 +1,5 @@
 """A keeper's turns before a million waiting jobs: what they cost the database with nothing to publish and with
-something; and its sweeps after a million jobs have run under an old snapshot.
+something; and after a million jobs have run since the last VACUUM, without an old snapshot and under one.
 
 The time is that of the keeper's own statements, seen from its side of the connection, so it is at least what the
 database spends.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from bench.amounts import Amounts
 from bench.bench_jobs import timed
@@ -68,12 +69,25 @@ def measure(machine: Machine, database: Database, amounts: Amounts) -> Figures:
 
 
 def after_what_ran(machine: Machine, database: Database, amounts: Amounts) -> Figures:
-    """Sweep, then turn, while nobody may clean up after what ran; return the ms of sweeps and of turns."""
+    """Let jobs run that no VACUUM cleans up after, first because none came, then because of an old snapshot."""
+    with database.without_vacuum():
+        found = _after_what_ran(machine, database, amounts, "what ran", nullcontext())
+    return found | _after_what_ran(machine, database, amounts, "a snapshot", database.old_snapshot())
+
+
+def _after_what_ran(
+    machine: Machine,
+    database: Database,
+    amounts: Amounts,
+    where: str,
+    held: AbstractContextManager[None],
+) -> Figures:
+    """Sweep, then turn; return the ms of sweeps and of turns."""
     machine.empty_redis()
     database.empty()
     sweeper, core = _Sweeper(), PrivateConnection("keeper", timeout_s=DATABASE_TIMEOUT_S)
     walk = sweeper.rescuer.walk
-    with database.old_snapshot(), _Clock() as clock:
+    with held, _Clock() as clock:
         database.run_through(timed.noop.name, amounts.ended)
         first, began = [], time.monotonic()
         while not walk.been_through and time.monotonic() - began < LONGEST_WALK_S:
@@ -88,10 +102,10 @@ def after_what_ran(machine: Machine, database: Database, amounts: Amounts) -> Fi
     database.empty()
     database.forget_workers()
     return {
-        **_figures("sweep after what ran", later),
-        **_figures("turn after what ran", whole),
-        "first walk, sweeps": len(first),
-        "first walk, worst ms": max(first, default=0.0),
+        **_figures(f"sweep after {where}", later),
+        **_figures(f"turn after {where}", whole),
+        f"first walk after {where}, sweeps": len(first),
+        f"first walk after {where}, worst ms": max(first, default=0.0),
     }
 
 

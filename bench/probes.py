@@ -35,6 +35,16 @@ def paced(seen: Path, submit: Callable[[int], object], probes: int) -> Figures:
     return {f"latency at {PACE}/s ms": _measured(seen, submit, probes, min(WARM_UP_PACED, probes), pauses)}
 
 
+def rate(submit: Callable[[], object], calls: int) -> float:
+    """Return how many calls a second one process makes, one after the other."""
+    for _ in range(WARM_UP):
+        submit()
+    began = time.monotonic()
+    for _ in range(calls):
+        submit()
+    return calls / (time.monotonic() - began)
+
+
 def _sleep_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.monotonic()))
 

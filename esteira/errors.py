@@ -1,20 +1,81 @@
 """All errors that a caller may catch: one base class, and one class for each cause.
 
-The message names the field and the remedy. `code` is the stable name from which the API makes a problem type; `status`
-is the status of its HTTP answer. This module can be imported before Django.
+An error carries a code and named values; `esteira.wording` makes its sentence from them, which names the field and the
+remedy. `code` is the stable name of the class; the API makes the type of a problem from `problem`, which is the code of
+most classes; `status` is the status of its HTTP answer. This module can be imported before Django.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from esteira.wording import sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One mistake in a request: its stable code, the values that its sentence needs, and its place."""
+
+    code: str
+    #: The names and numbers that lead to the wrong value in a body or in a SubmitRequest, outermost first.
+    at: tuple[int | str, ...] = ()
+    #: The name of the query parameter instead, if the mistake is in an address.
+    parameter: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def detail(self) -> str:
+        """The mistake and its remedy, without the place."""
+        return sentence(self.code, self.values)
+
+    @property
+    def pointer(self) -> str:
+        """The place as a JSON Pointer (RFC 6901), in a fragment of an address."""
+        return "#" + "".join(f"/{escaped(part)}" for part in self.at)
+
+    @property
+    def path(self) -> str:
+        """The place in a request of Python, as people write it: params/text, or the name of an option."""
+        return self.pointer.removeprefix("#/")
+
+    @property
+    def place(self) -> str:
+        return self.pointer if self.parameter is None else self.parameter
+
+    def as_json(self) -> dict[str, str]:
+        where = {"pointer": self.pointer} if self.parameter is None else {"parameter": self.parameter}
+        return {**where, "code": self.code, "detail": self.detail}
+
+    def __str__(self) -> str:
+        """Return the sentence, for a template that contains another mistake."""
+        return self.detail
 
 
 class EsteiraError(Exception):
     """A request that Esteira refuses or cannot execute; the message names the remedy."""
 
     code: ClassVar[str] = "error"
+    #: The type of the API's problem document, if it is not the code.
+    problem: ClassVar[str] = ""
     status: ClassVar[int] = 400
+
+    def __init__(self, wording: str = "", /, *, field: str = "", **values: Any) -> None:
+        """`wording` is the code of the sentence, if the class has several; `field` is the field that is wrong."""
+        self.wording = wording or self.code
+        self.field = field
+        self.values = values
+        #: All mistakes in the request, each with its place; an error about something else has none.
+        self.mistakes: list[Mistake] = values.get("mistakes") or self._own()
+        super().__init__(self.wording)
+
+    def __str__(self) -> str:
+        detail = sentence(self.wording, self.values)
+        return sentence("at-field", {"field": self.field, "detail": detail}) if self.field else detail
+
+    def _own(self) -> list[Mistake]:
+        return [Mistake(code=self.wording, at=(self.field,), values=self.values)] if self.field else []
 
 
 class DeclarationError(EsteiraError):
@@ -28,8 +89,8 @@ class UnknownJobType(EsteiraError):
     status = 422
 
     def __init__(self, name: str, known: Sequence[str] = ()) -> None:
-        near = f" Known: {', '.join(known[:20])}." if known else ""
-        super().__init__(f"type: there is no job type {_cut(name)}.{near}")
+        wording = "" if known else "unknown-job-type.none-known"
+        super().__init__(wording, field="type", name=_cut(name), known=known[:20])
         self.name = name
 
 
@@ -39,31 +100,8 @@ class InvalidParameters(EsteiraError):
     code = "invalid-parameters"
     status = 422
 
-    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
-        said = "; ".join(f"{e['pointer']}: {e['detail']}" for e in list(errors)[:5])
-        more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
-        super().__init__(f"{said}{more}")
-        self.errors = list(errors)
-
-
-class InvalidOption(EsteiraError):
-    code = "invalid-option"
-    status = 422
-
-    def __init__(self, field: str, detail: str) -> None:
-        super().__init__(f"{field}: {detail}")
-        self.field = field
-        self.errors = [{"pointer": f"#/{field}", "detail": detail}]
-
-
-class UnknownQueue(InvalidOption):
-    code = "unknown-queue"
-
-    def __init__(self, name: object, known: Sequence[str]) -> None:
-        super().__init__(
-            "queue",
-            f"no worker reads {_cut(name)}; use one of {', '.join(known)}, or add it to JOB_QUEUES.",
-        )
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__(mistakes=list(mistakes))
 
 
 class InvalidRequest(EsteiraError):
@@ -72,20 +110,35 @@ class InvalidRequest(EsteiraError):
     code = "invalid-request"
     status = 422
 
-    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
-        said = "; ".join(f"{e['pointer'].removeprefix('#/')}: {e['detail']}" for e in list(errors)[:10])
-        more = f" (and {len(errors) - 10} more)" if len(errors) > 10 else ""
-        super().__init__(f"{said}{more}")
-        self.errors = list(errors)
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__(mistakes=list(mistakes))
+
+
+class InvalidOption(EsteiraError):
+    """An option is wrong; `wording` is the code of the mistake."""
+
+    code = "invalid-option"
+    status = 422
+
+    def __init__(self, field: str, wording: str, /, **values: Any) -> None:
+        super().__init__(wording, field=field, **values)
+
+
+class UnknownQueue(InvalidOption):
+    code = "unknown-queue"
+
+    def __init__(self, name: object, known: Sequence[str]) -> None:
+        super().__init__("queue", self.code, name=_cut(name), known=known)
 
 
 class TooLarge(EsteiraError):
+    """A value has more bytes than its limit."""
+
     code = "too-large"
     status = 413
 
-    def __init__(self, field: str, limit: str) -> None:
-        super().__init__(f"{field}: larger than the limit of {limit}.")
-        self.field = field
+    def __init__(self, field: str, limit: int) -> None:
+        super().__init__(field=field, limit=limit)
 
 
 class TooManyFiles(TooLarge):
@@ -94,10 +147,7 @@ class TooManyFiles(TooLarge):
     code = "too-many-files"
 
     def __init__(self, most: int) -> None:
-        super().__init__("files", f"{most:,} files")
-        self.args = (
-            f"files: a job stores at most {most:,} result files; put several files into one archive.",
-        )
+        EsteiraError.__init__(self, field="files", most=most)
 
 
 class StateConflict(EsteiraError):
@@ -105,7 +155,7 @@ class StateConflict(EsteiraError):
     status = 409
 
     def __init__(self, job_id: object, state: str, action: str) -> None:
-        super().__init__(f"job {job_id} is {state}; it cannot be {action}.")
+        super().__init__(job=job_id, state=state, action=action)
         self.state = state
 
 
@@ -116,8 +166,6 @@ class SecretsRemoved(StateConflict):
 
     def __init__(self, job_id: object, state: str) -> None:
         super().__init__(job_id, state, "retried")
-        why = f"job {job_id} is {state}, and its secret parameters were removed when it ended"
-        self.args = (f"{why}; it cannot be retried. Submit it again with all its parameters.",)
 
 
 class UniqueConflict(EsteiraError):
@@ -126,10 +174,9 @@ class UniqueConflict(EsteiraError):
 
     def __init__(self, key: str, job_id: object = None) -> None:
         """Leave `job_id` out if the caller may not see the job that holds the key."""
-        self.key = key
-        held = f" by job {job_id}" if job_id else " by a job"
-        super().__init__(f"unique: the key {key!r} is held{held}; wait until that job ends, or cancel it.")
-        self.job_id = job_id
+        wording = "" if job_id else "unique-conflict.hidden-job"
+        super().__init__(wording, field="unique", key=key, job=job_id)
+        self.key, self.job_id = key, job_id
 
 
 class UniqueInProgress(UniqueConflict):
@@ -138,11 +185,8 @@ class UniqueInProgress(UniqueConflict):
     code = "unique-in-progress"
 
     def __init__(self, keys: Sequence[str]) -> None:
-        EsteiraError.__init__(
-            self,
-            f"unique: another transaction is submitting {_listed(keys)} now and has not ended; "
-            "nothing was stored. Try again in a few seconds.",
-        )
+        wording = "unique-in-progress.several" if len(keys) > 1 else ""
+        EsteiraError.__init__(self, wording, field="unique", keys=keys)
         self.key, self.job_id = "", None
 
 
@@ -153,47 +197,36 @@ class Held(EsteiraError):
     status = 409
 
     def __init__(self, kind: str, name: object) -> None:
-        super().__init__(
-            f"another transaction locks {kind} {name} now; nothing was changed. Try again in a few seconds."
-        )
+        super().__init__(kind=kind, name=name)
 
 
 class NotFound(EsteiraError):
     code = "not-found"
     status = 404
 
-    def __init__(self, kind: str, name: object) -> None:
-        super().__init__(f"there is no {kind} {name}.")
+    def __init__(self, kind: str, name: object, wording: str = "", **more: Any) -> None:
+        super().__init__(wording, kind=kind, name=name, **more)
 
 
 class IdempotencyMismatch(EsteiraError):
-    """The Idempotency-Key was used before with another request body; use a new key for a new request."""
+    """The Idempotency-Key was used before with another request body."""
 
     code = "idempotency-mismatch"
     status = 422
 
-    def __init__(self) -> None:
-        super().__init__(str(self.__doc__))
-
 
 class IdempotencyInProgress(EsteiraError):
-    """The first request with this Idempotency-Key has not been answered yet; try again in a second."""
+    """The first request with this Idempotency-Key has not been answered yet."""
 
     code = "idempotency-in-progress"
     status = 409
 
-    def __init__(self) -> None:
-        super().__init__(str(self.__doc__))
-
 
 class FilesFull(EsteiraError):
-    """The space for files (FILES_MAX_TOTAL) is used up; delete old jobs, shorten RETENTION_DAYS or raise the limit."""
+    """The space for files (FILES_MAX_TOTAL) is used up."""
 
     code = "files-full"
     status = 507
-
-    def __init__(self) -> None:
-        super().__init__(str(self.__doc__))
 
 
 class TooManyRequests(EsteiraError):
@@ -202,8 +235,8 @@ class TooManyRequests(EsteiraError):
     code = "too-many-requests"
     status = 429
 
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
-        super().__init__(message)
+    def __init__(self, wording: str = "", *, retry_after_s: int) -> None:
+        super().__init__(wording, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
 
 
@@ -214,10 +247,7 @@ class QuotaFull(EsteiraError):
     status = 507
 
     def __init__(self, used: int, limit: int) -> None:
-        super().__init__(
-            f"Your uploads use {used / 1024**2:.1f} of {limit / 1024**2:.1f} MiB, and this one does not fit: delete "
-            "some (DELETE /api/v1/files/…), or ask an operator to raise FILES_MAX_PER_ACCOUNT."
-        )
+        super().__init__(used_mib=used / 1024**2, limit_mib=limit / 1024**2)
 
 
 class FileInUse(EsteiraError):
@@ -226,8 +256,10 @@ class FileInUse(EsteiraError):
     code = "file-in-use"
     status = 409
 
-    def __init__(self, file_id: object, by: str) -> None:
-        super().__init__(f"file {file_id} is needed by {by}: wait until that has ended, or cancel it first.")
+    def __init__(self, file_id: object, kind: Literal["job", "schedule"], name: object = None) -> None:
+        """Leave `name` out if the caller may not see the job or the schedule."""
+        wording = f"file-in-use.{kind}" if name else f"file-in-use.hidden-{kind}"
+        super().__init__(wording, file=file_id, name=name)
 
 
 class TooSlow(EsteiraError):
@@ -237,8 +269,7 @@ class TooSlow(EsteiraError):
     status = 503
 
     def __init__(self, narrower: Sequence[str] = ()) -> None:
-        narrow = f"Narrow the list by {', '.join(narrower)}, or try" if narrower else "Try"
-        super().__init__(f"The database took too long to search the jobs. {narrow} again in a few seconds.")
+        super().__init__("search-too-slow.narrower" if narrower else "", narrower=narrower)
 
 
 class DatabaseAway(EsteiraError):
@@ -247,18 +278,6 @@ class DatabaseAway(EsteiraError):
     code = "database-away"
     status = 503
 
-    def __init__(self) -> None:
-        super().__init__(str(self.__doc__))
-
-
-def mistakes(error: EsteiraError) -> list[dict[str, Any]]:
-    """Return the mistakes in an error, each with a pointer to its field."""
-    errors: list[dict[str, Any]] | None = getattr(error, "errors", None)
-    if errors is not None:
-        return errors
-    field = getattr(error, "field", "type")
-    return [{"pointer": f"#/{field}", "detail": str(error).removeprefix(f"{field}: ")}]
-
 
 def _cut(name: object) -> str:
     """Quote a given value, shortened; it may be as long as a request's body."""
@@ -266,8 +285,6 @@ def _cut(name: object) -> str:
     return said if len(said) <= 130 else f"{said[:127]}…"
 
 
-def _listed(keys: Sequence[str]) -> str:
-    some = ", ".join(repr(key) for key in list(keys)[:3])
-    return (
-        f"the key {some}" if len(keys) == 1 else f"one of the keys {some}" + (" …" if len(keys) > 3 else "")
-    )
+def escaped(part: int | str) -> str:
+    """Write a name as a part of a JSON Pointer."""
+    return str(part).replace("~", "~0").replace("/", "~1")

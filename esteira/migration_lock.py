@@ -107,9 +107,9 @@ def _patiently(migrate: Callable[[], object], say: Say) -> None:
                 raise
             waited += LOCK_TIMEOUT_S + STEP_BACK_S
             if waited > PATIENCE_S:
+                reason = str(error.__cause__).splitlines()[0]
                 raise NotMigrated(
-                    f"A table stayed in use for {PATIENCE_S:g} s ({str(error.__cause__).splitlines()[0]}). "
-                    f"Find the session that locks it in pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
+                    "table-in-use", seconds=PATIENCE_S, reason=reason, command=settings.MIGRATE_COMMAND
                 ) from error
             say(f"\nA table is in use for more than {LOCK_TIMEOUT_S:g} s; stepping back, then trying again.")
             time.sleep(STEP_BACK_S)
@@ -144,7 +144,7 @@ def _wait_while(
     try:
         while what := missing(core):
             if deadline is not None and time.monotonic() >= deadline:
-                raise NotMigrated(what)
+                raise NotMigrated(reason=what)
             remind(what)
             turn()
             time.sleep(TURN_S)

@@ -227,8 +227,7 @@ def _batch(connection: BaseDatabaseWrapper, table: str, sql: str, span: Mapping[
                 raise
             if time.monotonic() > deadline:
                 raise NotMigrated(
-                    f"Rows of {table} stayed in use for {PATIENCE_S:g} s. Find the session that locks them in "
-                    f"pg_stat_activity, then run `{settings.MIGRATE_COMMAND}` again."
+                    "rows-in-use", table=table, seconds=PATIENCE_S, command=settings.MIGRATE_COMMAND
                 ) from error
             time.sleep(ROW_PAUSE_S)
 

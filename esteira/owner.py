@@ -99,10 +99,7 @@ def let_work(working: Address, alias: str = "default") -> None:
     except ProgrammingError as error:
         if not isinstance(error.__cause__, InsufficientPrivilege):
             raise
-        raise OwnerMayNot(
-            f"The role of DATABASE_OWNER_URL may not create or change {role}, the role of DATABASE_URL "
-            f"({str(error).splitlines()[0]}). Create it as a superuser, with its password, or set only DATABASE_URL."
-        ) from error
+        raise OwnerMayNot(role=role, reason=str(error).splitlines()[0]) from error
 
 
 def _give_rights(connection: BaseDatabaseWrapper, role: str) -> None:

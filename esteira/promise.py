@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
+from uuid import UUID
 
+from esteira import ids
 from esteira.db import Params, Row
 from esteira.record.rescue import MAX_SUSPICION
 
@@ -18,6 +20,10 @@ from esteira.record.rescue import MAX_SUSPICION
 ENDS_OF_AN_ATTEMPT = ("retry_scheduled", "rescued", "failed", "dead", "cancelled")
 #: A job whose lease ended this long ago should have been rescued.
 RESCUE_S = 300
+#: The lowest id of a job accepted since then: ids are in the order of creation.
+_FIRST = UUID(int=0)
+_SINCE = f"""SELECT {ids.of_job("then.at", f"'{_FIRST}'")}
+             FROM (SELECT clock_timestamp() - %(since)s::interval AS at OFFSET 0) AS then"""
 #: At most this many jobs of a broken promise are returned.
 MOST = 1_000
 
@@ -99,7 +105,7 @@ def broken(db: Fetches, since: timedelta | None = None) -> Iterator[tuple[Promis
     for promise in PROMISES:
         rows = db.fetch(
             f"""WITH j AS (SELECT * FROM esteira_job
-                  WHERE created_at > coalesce(clock_timestamp() - %(since)s::interval, '-infinity'))
+                  WHERE id >= coalesce(({_SINCE}), '{_FIRST}'))
                 {promise.sql} LIMIT %(most)s""",
             asked,
         )

@@ -16,7 +16,7 @@ from esteira.db import Db
 from esteira.job_types.registry import JobType, registry
 
 #: The shortest time between two heartbeats of a release, and the time without one after which it does not run any more.
-SAY_S, SILENT_S = 4.0, 15.0
+BEAT_S, SILENT_S = 4.0, 15.0
 
 
 def declared() -> list[JobType]:
@@ -48,20 +48,20 @@ def fingerprint() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def say_alive(db: Db) -> None:
+def record_heartbeat(db: Db) -> None:
     """Store a heartbeat of this release; many processes share the row, so a locked or recent one is skipped."""
     db.fetch(
         """
-        WITH said AS (
+        WITH extended AS (
           UPDATE esteira_release SET last_seen = clock_timestamp() WHERE id = (
             SELECT id FROM esteira_release
             WHERE fingerprint = %(me)s
-              AND last_seen NOT BETWEEN clock_timestamp() - %(say)s * interval '1 second' AND clock_timestamp()
+              AND last_seen NOT BETWEEN clock_timestamp() - %(beat)s * interval '1 second' AND clock_timestamp()
             FOR NO KEY UPDATE SKIP LOCKED))
         INSERT INTO esteira_release (fingerprint, first_seen, last_seen)
         SELECT %(me)s, clock_timestamp(), clock_timestamp()
         WHERE NOT EXISTS (SELECT 1 FROM esteira_release WHERE fingerprint = %(me)s) ON CONFLICT DO NOTHING""",
-        {"me": fingerprint(), "say": SAY_S},
+        {"me": fingerprint(), "beat": BEAT_S},
     )
 
 

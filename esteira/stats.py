@@ -32,7 +32,8 @@ BUCKETS = (*_BELOW, "longer")
 #: The columns to which counts are added.
 COUNTS = ("n", "sum_ms", *BUCKETS)
 
-#: A typical run time needs this many runs; the first ones of a type are flushed at once.
+#: A typical run time needs this many runs. The first run of a type, and the one that completes this number, are flushed
+#: at once.
 MEASURED = 20
 
 #: Type, queue and state.
@@ -55,16 +56,16 @@ class Stats:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = _no_counts()
-        self._flushed: set[Label] = set()
+        self._flushed: dict[Label, float] = defaultdict(float)
 
     def __bool__(self) -> bool:
         return bool(self._counts)
 
-    def first_measured(self) -> bool:
-        """Return whether a type that this process never flushed has enough runs: batches wait for its run time."""
+    def awaited(self) -> bool:
+        """Return whether these are the first runs of a type in this process: the sizes of hints depend on them."""
         with self._lock:
             return any(
-                counts["n"] >= MEASURED and label not in self._flushed
+                label[2] == "succeeded" and _is_awaited(self._flushed.get(label, 0.0), counts["n"])
                 for label, counts in self._counts.items()
             )
 
@@ -90,12 +91,17 @@ class Stats:
                 for label, one in counts.items():
                     self._add(label, one)
             raise
-        self._flushed.update(counts)
+        for label, one in counts.items():
+            self._flushed[label] += one["n"]
 
     def _add(self, label: Label, counts: Mapping[str, float]) -> None:
         mine = self._counts[label]
         for column, amount in counts.items():
             mine[column] += amount
+
+
+def _is_awaited(flushed: float, more: float) -> bool:
+    return flushed == 0 or flushed < MEASURED <= flushed + more
 
 
 def _no_counts() -> dict[Label, dict[str, float]]:

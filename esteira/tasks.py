@@ -12,6 +12,7 @@ from typing import Any
 from celery import current_app, shared_task
 from kombu import Queue
 
+from esteira.broker import next_hint
 from esteira.broker.batching import known_queues
 from esteira.celery import door as task_door
 from esteira.celery.adopt import is_adopted
@@ -30,7 +31,8 @@ def door(task: Any, *ids: str, **others: Any) -> None:
             task.name,
         )
         return
-    pool_runner.run_hint(ids, task.request.id)
+    queue = (task.request.delivery_info or {}).get("routing_key", "")
+    pool_runner.run_hint(ids, task.request.id, next_hint.of(task.name, queue))
 
 
 _register: Any = shared_task  # its published types do not include `Request`

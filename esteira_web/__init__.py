@@ -1,0 +1,1 @@
+from esteira_web import wording as wording

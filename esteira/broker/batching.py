@@ -1,15 +1,19 @@
 """Decide how many jobs go into one hint, and how many into Redis: by measured run times, not by settings.
 
 A message costs a worker about a millisecond, so short jobs share a hint when many wait: as many as fit into 200 ms, at
-most 125. A job goes alone if its type has too few measurements, if it needs its own transaction, or if its process died
-while it ran in a batch.
+most 125. A job goes alone if it needs its own transaction, or if its process died while it ran in a batch.
+
+Jobs of a type that never ran share hints for its first seconds, because their first runs tell how long it takes. If
+that guess is wrong, the process hands back all jobs of a hint but the first after 0.25 s (`esteira.runner.heartbeat`).
+A type of which no run succeeds in that time goes alone afterwards.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 from uuid import UUID
 
@@ -26,15 +30,26 @@ BATCH_MAX = 125
 #: A queue is short while one hint would take more than this share of it: then latency matters, and each job goes alone.
 SHARE = 8
 CACHE_S = 10.0
-#: The shorter lifetime of the cache while a long list contains a type without measurements.
-IMPATIENT_CACHE_S = 0.5
+#: The shorter lifetime of the cache while a long list contains a type without enough measurements.
+IMPATIENT_CACHE_S = 0.25
+#: How many jobs share a hint without enough measurements, and for how long without any.
+GUESS_MAX, GUESS_S = 50, 2.0
+
+
+#: The list, queue, type and `solo` that the jobs of a hint share; a Celery task, named by its id, has its own hint.
+_Where = tuple[int, str, str, bool, str]
+
+
+class Typed(Protocol):
+    """A job that is to be published."""
+
+    @property
+    def type(self) -> str: ...
 
 
 class Published(Protocol):
-    """A stored job whose hint must be published."""
+    """A stored job whose hint must be published, or what several of them have in common."""
 
-    @property
-    def id(self) -> UUID: ...
     @property
     def type(self) -> str: ...
     @property
@@ -51,38 +66,62 @@ class Published(Protocol):
     def task(self) -> Mapping[str, str] | None: ...
 
 
+# A type that did not run in the latest hour has the mean of all its runs.
+_RUN_TIMES = """
+WITH latest AS (
+  SELECT type, sum(n) AS n, sum(sum_ms) AS ms FROM esteira_stat
+  WHERE minute > clock_timestamp() - interval '1 hour' AND state = 'succeeded'
+  GROUP BY type HAVING sum(n) >= %(enough)s),
+ever AS (
+  SELECT type, sum(n) AS n, sum(sum_ms) AS ms FROM esteira_stattotal WHERE state = 'succeeded' GROUP BY type)
+SELECT type, n, ms / n / 1000, true FROM latest
+UNION ALL
+SELECT type, n, ms / n / 1000, false FROM ever WHERE n > 0 AND type NOT IN (SELECT type FROM latest)"""
+
+
 class Typical:
     """The mean run time of each job type in its latest hour, in seconds; read every 10 s, sooner if one is missing."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        #: The same for types with too few runs, and since when each type without any waits for its first one.
+        self._few: dict[str, float] = {}
+        self._guessed: dict[str, float] = {}
         self._read = float("-inf")
 
-    def refresh(self, db: Db, published: Sequence[Published]) -> None:
+    def refresh(self, db: Db, published: Sequence[Typed]) -> None:
         """Read the run times again if they are old and these jobs may be batched."""
-        if _largest(published) <= 1:
+        if _largest(len(published)) <= 1:
             return
-        missed = any(
-            name not in self._seconds and not _alone(name) for name in {job.type for job in published}
-        )
-        if time.monotonic() - self._read < (IMPATIENT_CACHE_S if missed else CACHE_S):
+        now, names = time.monotonic(), {job.type for job in published}
+        missed = [name for name in names if name not in self._seconds and not _alone(name)]
+        for name in missed:
+            self._guessed.setdefault(name, now)
+        if now - self._read < (IMPATIENT_CACHE_S if missed else CACHE_S):
             return
-        rows = db.fetch(
-            """SELECT type, sum(sum_ms) / sum(n) / 1000 FROM esteira_stat
-               WHERE minute > clock_timestamp() - interval '1 hour' AND state = 'succeeded'
-               GROUP BY type HAVING sum(n) >= %s""",
-            [MEASURED],
-        )
-        # A type that did not run for an hour keeps its last run time, so a nightly burst starts in batches.
-        self._seconds.update({row[0]: float(row[1]) for row in rows})
-        self._read = time.monotonic()
+        self._few = {}
+        for name, runs, seconds, latest in db.fetch(_RUN_TIMES, {"enough": MEASURED}):
+            if latest:
+                self._seconds[name] = float(seconds)
+            elif runs >= MEASURED:  # what this process has read in an earlier hour is younger
+                self._seconds.setdefault(name, float(seconds))
+            else:
+                self._few[name] = float(seconds)
+        self._read = now
 
     def batch_size(self, name: str) -> int:
         """Return how many jobs of a type fit into one hint."""
-        seconds = self._seconds.get(name)
-        if seconds is None or _alone(name):
+        if _alone(name):
             return 1
-        return int(min(BATCH_MAX, max(1.0, BATCH_S / max(seconds, 1e-6))))
+        if name in self._seconds:
+            return _fit(self._seconds[name], BATCH_MAX)
+        if name in self._few:
+            return _fit(self._few[name], GUESS_MAX)
+        return GUESS_MAX if time.monotonic() - self._guessed.get(name, float("-inf")) < GUESS_S else 1
+
+
+def _fit(seconds: float, most: int) -> int:
+    return int(min(most, max(1.0, BATCH_S / max(seconds, 1e-6))))
 
 
 def _alone(name: str) -> bool:
@@ -92,33 +131,30 @@ def _alone(name: str) -> bool:
         return True
 
 
-def hints(published: Sequence[Published], typical: Typical) -> Iterator[Hint]:
-    """Put stored jobs into hints, most urgent first."""
-
-    def where(job: Published) -> tuple[int, str, str, bool]:
-        return FRONT if job.front else job.priority, job.queue, job.type, job.solo
-
-    for (number, queue, name, solo), group in groupby(sorted(published, key=where), key=where):
-        jobs = list(group)
-        size = 1 if solo else min(typical.batch_size(name), _largest(jobs))
-        for part in _cut(jobs, size):
+def hints(groups: Iterable[tuple[Published, Sequence[UUID]]], typical: Typical) -> Iterator[Hint]:
+    """Put stored jobs into hints, most urgent first; a group is what its jobs have in common, and their ids."""
+    alike = defaultdict[_Where, list[tuple[Published, Sequence[UUID]]]](list)
+    for job, ids in groups:
+        number, task_id = FRONT if job.front else job.priority, job.task["id"] if job.task else ""
+        alike[number, job.queue, job.type, job.solo, task_id].append((job, ids))
+    for (number, queue, name, solo, task_id), parts in sorted(alike.items(), key=itemgetter(0)):
+        jobs = [one for _, ids in parts for one in ids]
+        limit = max(job.timeout_s for job, _ in parts) + HARD_AFTER_S
+        size = 1 if solo or task_id else min(typical.batch_size(name), _largest(len(jobs)))
+        for at in range(0, len(jobs), size):
             yield Hint(
                 type=name,
                 queue=queue,
                 list=number,
-                ids=[job.id for job in part],
-                hard_limit_s=max(job.timeout_s for job in part) + HARD_AFTER_S,
-                task=part[0].task,
+                ids=jobs[at : at + size],
+                hard_limit_s=limit,
+                task=parts[0][0].task,
             )
 
 
-def _largest(jobs: Sequence[Published]) -> int:
+def _largest(jobs: int) -> int:
     """Return how many jobs of a list one hint may take at most."""
-    return max(1, len(jobs) // SHARE)
-
-
-def _cut(jobs: Sequence[Published], size: int) -> Iterable[Sequence[Published]]:
-    return (jobs[i : i + size] for i in range(0, len(jobs), size))
+    return max(1, jobs // SHARE)
 
 
 def known_queues() -> list[str]:

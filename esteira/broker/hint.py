@@ -126,6 +126,11 @@ def _origin() -> str:
     return f"{os.getpid()}@{socket.gethostname()}"
 
 
+def marks_of_a_batch(type: str) -> tuple[str, str]:
+    """Return two texts that are in each message that names several jobs of a type, and in no message of others."""
+    return f'"task": {json.dumps(type)}, "id": ', ' more)", "kwargsrepr"'
+
+
 def list_key(prefix: str, queue: str, number: int) -> str:
     """Return the Redis key of one of a queue's lists."""
     return f"{prefix}{queue}{_SEPARATOR}{number}" if number else f"{prefix}{queue}"

@@ -138,10 +138,11 @@ def _marked(task: Any, run: Callable[..., Any]) -> Callable[..., Any]:
         if unit is None or unit.in_run or unit.task is not task:
             return run(*args, **kwargs)
         unit.in_run = True
+        unit.interrupt.enter(unit.held)
         try:
-            with unit.interrupt.inside(unit.held):
-                return guarded(partial(run, *args, **kwargs))
+            return guarded(partial(run, *args, **kwargs))
         finally:
+            unit.interrupt.leave()
             unit.in_run = False
 
     return marked

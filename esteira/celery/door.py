@@ -96,7 +96,7 @@ def _trace(task_id: str, args: Any, kwargs: Any, request: Any) -> Any:
         return _nothing()
     assert _tasks is not None, "hints run in a worker's pool processes only"
     _tasks.last = None
-    pool_runner.run_hint(args, delivery)
+    pool_runner.run_hint(args, delivery, tuple)
     return _tasks.last or _nothing()
 
 

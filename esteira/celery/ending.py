@@ -93,7 +93,7 @@ def go_again(unit: Unit, payload: bytes | None, exc: BaseException | None, keep_
         unit,
         outcome,
         write,
-        lambda state, same: same and state in ("queued", "running", "cancelled"),
+        lambda state, same: same and state in ("queued", "cancelled"),
         "queued",
     )
 
@@ -111,7 +111,8 @@ def reject(unit: Unit) -> None:
 
 
 def _finish(unit: Unit, outcome: Outcome) -> None:
-    if not finish.complete(unit.core, outcome):
+    record = finish.complete if outcome.kind == "succeeded" else finish.fail
+    if not record(unit.core, outcome):
         raise _NotMine
 
 
@@ -152,8 +153,10 @@ def _commit(
         except _NotMine:
             held.end_commit(committed=False)
             following = unit.following.message if unit.following else b""
-            became = tasks.became(unit.core, *held.mine, following) if tries > 1 else None
-            if became is None or not is_mine(became[0], became[1]):
+            became = tasks.became(unit.core, *held.mine, following)
+            if became is not None and became[0] == "running":
+                return None  # another transaction locked the row
+            if tries == 1 or became is None or not is_mine(became[0], became[1]):
                 held.lose()
                 raise LeaseLost from None
             now = []  # the keeper finds that their hints are missing

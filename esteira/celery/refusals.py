@@ -7,27 +7,24 @@ from esteira.values.bounds import MESSAGE_BYTES, shown
 
 
 def unbound(exchange: str, routing_key: str) -> EsteiraError:
-    said = (
-        f"{exchange!r} with the routing key {routing_key!r} leads to no queue of task_queues; add it there."
-    )
-    return InvalidOption("exchange", said)
+    return InvalidOption("exchange", "no-queue-bound", exchange=exchange, routing_key=routing_key)
 
 
 def old_protocol() -> EsteiraError:
-    return InvalidOption("task_protocol", "must be 2: a message of protocol 1 has no headers.")
+    return InvalidOption("task_protocol", "old-protocol")
 
 
 def job_type(name: str) -> EsteiraError:
-    return InvalidOption("task", f"{name!r} is a job type; submit it by its own submit().")
+    return InvalidOption("task", "is-a-job-type", name=name)
 
 
 def reserved_queue() -> EsteiraError:
-    return InvalidOption("queue", "must not begin with 'behind.', which names a key of Esteira's own.")
+    return InvalidOption("queue", "reserved-queue")
 
 
 def no_moment(field: str, value: object) -> EsteiraError:
-    return InvalidOption(field, f"must be a date and time, not {shown(value)}.")
+    return InvalidOption(field, "not-a-date", given=shown(value))
 
 
 def too_large() -> EsteiraError:
-    return TooLarge("message", f"{MESSAGE_BYTES // 1024**2} MiB for the message of a task")
+    return TooLarge("message", MESSAGE_BYTES)

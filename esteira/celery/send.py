@@ -161,7 +161,7 @@ def publish_if_open(tasks: list[NewTask]) -> None:
 def send_hints(now: list[NewTask]) -> None:
     """Send the hints of stored messages, after the commit."""
     if now:
-        publisher.fast.send(hints(now, typical))  # type: ignore[arg-type]  # their ids are set by now
+        publisher.fast.send(hints(((task, [task.id]) for task in now if task.id), typical))
 
 
 def _one_transaction(db: Db, tasks: list[NewTask]) -> AbstractContextManager[object]:

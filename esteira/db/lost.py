@@ -16,7 +16,7 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from esteira.db import VALUE_CLASSES, ConnectionLost
+from esteira.db import VALUE_CLASSES, ConnectionLost, sessions
 
 #: SQLSTATEs of a session that the server ended or did not open: connection exceptions, no resources for another
 #: session, shutdown or crash, and a transaction that was idle or open for too long.
@@ -78,7 +78,7 @@ def _was_lost(error: BaseException, since: float, connected: bool) -> bool:
 
 def is_connected() -> bool:
     """Return whether this process has a Django connection now."""
-    return connections["default"].connection is not None
+    return any(one.alias == "default" and one.connection is not None for one in sessions.mine())
 
 
 def blames_the_writer(error: BaseException) -> bool:

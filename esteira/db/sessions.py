@@ -31,19 +31,22 @@ class LeftOpen(Exception):
 
 def left_open() -> LeftOpen | None:
     """Return an error if the job has left a transaction open on some connection."""
-    aliases = sorted({*_open_aliases(), *(_thread.ask(_open_aliases) or [])})
+    aliases = _open_aliases()
+    if _thread.is_used:
+        aliases += _thread.ask(_open_aliases) or []
     if not aliases:
         return None
+    names = " and ".join(map(repr, sorted(set(aliases))))
     return LeftOpen(
-        f"The job returned with a transaction open on the database connection {' and '.join(map(repr, aliases))};"
+        f"The job returned with a transaction open on the database connection {names};"
         " what it wrote there has been rolled back. End a transaction that begins with BEGIN or set_autocommit(False)"
         " with COMMIT, or use transaction.atomic()."
     )
 
 
-def settle() -> None:
+def reset() -> None:
     """Take back every connection that the job used, and make it as good as new."""
-    for wrapper in _mine():
+    for wrapper in mine():
         if (
             wrapper.connection is not None
             or wrapper.in_atomic_block
@@ -62,7 +65,7 @@ def close() -> None:
 
 def disown() -> None:
     """Drop the connections that a forked child has inherited: sending anything would end the parent's session."""
-    for wrapper in _mine():
+    for wrapper in mine():
         connections[wrapper.alias] = connections.create_connection(wrapper.alias)
     _renew_thread()  # threads are not copied by a fork
 
@@ -108,25 +111,25 @@ def _renew_thread() -> None:
 
 
 def _forget_mine() -> None:
-    for wrapper in _mine():
+    for wrapper in mine():
         _forget(wrapper)
 
 
 def _open_aliases() -> list[str]:
-    return [one.alias for one in _mine() if is_open(one)]
+    return [one.alias for one in mine() if one.connection is not None and is_open(one)]
 
 
-def _mine() -> list[BaseDatabaseWrapper]:
+def mine() -> list[BaseDatabaseWrapper]:
     """Return this thread's connections like `connections.all(initialized_only=True)`, in a tenth of the time.
 
     Connections that are opened inside an event loop are in a context variable, and end with the loop's tasks.
     """
     kept: Any = connections._connections  # type: ignore[attr-defined]
     try:
-        found = list(vars(kept._storage).values())
+        found = vars(kept._storage)
     except AttributeError:  # another release of asgiref keeps them elsewhere
         return list(connections.all(initialized_only=True))
-    return [one for one in found if isinstance(one, BaseDatabaseWrapper)]
+    return [one for one in found.values() if isinstance(one, BaseDatabaseWrapper)]
 
 
 def _renew(wrapper: BaseDatabaseWrapper) -> None:

@@ -86,7 +86,7 @@ def result_file(job_id: UUID, name: str) -> File:
     """Find the file of this name among them; raises NotFound."""
     file = _of_the_job(job_id).filter(name=name).first()
     if file is None:
-        raise NotFound("file", f"{name!r} of job {job_id}")
+        raise NotFound("file", name, "not-found.of-job", job=job_id)
     return file
 
 
@@ -154,7 +154,7 @@ class ChunkWriter(io.RawIOBase):
         with memoryview(data) as view:
             length = view.nbytes
             if self._size + length > MAX_BYTES:
-                raise TooLarge("file", f"{MAX_BYTES // 1024**2} MiB")
+                raise TooLarge("file", MAX_BYTES)
             used.refuse_more_than_fits(self._db, length, self._space)
             self._buffer += view.cast("B") if length else b""
         self._size += length
@@ -291,5 +291,5 @@ def _delete_namesakes(db: Db, job_id: UUID, attempt: int, name: str) -> None:
 def _chunk(db: Db, file_id: UUID, seq: int) -> bytes:
     rows = db.fetch("SELECT data FROM esteira_filechunk WHERE file_id = %s AND seq = %s", [file_id, seq])
     if not rows:
-        raise NotFound("file", f"{file_id}: it was removed while it was read")
+        raise NotFound("file", file_id, "not-found.removed-meanwhile")
     return bytes(rows[0][0])

@@ -16,12 +16,11 @@ from django.db.models import QuerySet
 
 from esteira.db import Db, DjangoConnection
 from esteira.db.erasing import delete_some
-from esteira.errors import FileInUse, NotFound, TooLarge
+from esteira.errors import FileInUse, Mistake, NotFound, TooLarge
 from esteira.files import MAX_BYTES, ChunkWriter, new_row, safe_name, safe_type
 from esteira.files.space import refuse_over_quota, used
+from esteira.job_types.parameters import refusal
 from esteira.models import File
-
-UNKNOWN_FILE = "names no file that you may use: upload it first, and give the id from the answer"
 
 # The command line and Python may name any file; others may name their own uploads, and files of their own jobs.
 _EXISTS = "SELECT 1 FROM esteira_file WHERE id = %(id)s AND sha256 <> ''"
@@ -44,7 +43,7 @@ class Upload:
         self._digest = hashlib.sha256()
         self._writer: ChunkWriter | None = None
         if expected > MAX_BYTES:
-            raise TooLarge("file", f"{MAX_BYTES // 1024**2} MiB")
+            raise TooLarge("file", MAX_BYTES)
         if kept:
             refuse_over_quota(DjangoConnection(), account, expected)
 
@@ -62,7 +61,7 @@ class Upload:
         """Store the received bytes; raises TooLarge or FilesFull."""
         self.size += len(data)
         if self.size > MAX_BYTES:
-            raise TooLarge("file", f"{MAX_BYTES // 1024**2} MiB")
+            raise TooLarge("file", MAX_BYTES)
         self._digest.update(data)
         if self._writer is not None:
             self._writer.write(data)
@@ -118,7 +117,7 @@ def may_name(account: str | None) -> Callable[[str], None]:
             return
         asked = {"id": UUID(file_id), "account": account}
         if not db.fetch(_EXISTS if account is None else _IS_THEIRS, asked):
-            raise ValueError(UNKNOWN_FILE)
+            raise refusal(Mistake(code="unknown-file"))
         found.add(file_id)
 
     return look
@@ -133,12 +132,12 @@ def _refuse_if_needed(db: Db, file_id: UUID, account: str | None) -> None:
     )
     if jobs:
         is_theirs = account in (None, jobs[0][1])
-        raise FileInUse(file_id, f"job {jobs[0][0]}" if is_theirs else "a job of another account")
+        raise FileInUse(file_id, "job", jobs[0][0] if is_theirs else None)
     schedules: list[Any] = db.fetch(
         "SELECT name FROM esteira_schedule WHERE strpos(params::text, %s) > 0 LIMIT 1", [str(file_id)]
     )
     if schedules:
-        raise FileInUse(file_id, f"the schedule {schedules[0][0]}" if account is None else "a schedule")
+        raise FileInUse(file_id, "schedule", schedules[0][0] if account is None else None)
 
 
 def _delete_all(file_id: UUID) -> None:

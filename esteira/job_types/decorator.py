@@ -23,6 +23,8 @@ from esteira.values.bounds import Span
 
 #: A transaction that stays open for long delays VACUUM for the whole database.
 ATOMIC_TIMEOUT_S = 60.0
+#: What a schedule does if its job still runs, and if ticks were missed.
+OVERLAPS, MISSED = ("allow", "skip", "queue"), ("skip", "once", "all")
 
 
 @overload
@@ -71,7 +73,7 @@ def job(
 
     def declare(fn: Callable[..., Any]) -> JobType:
         if not inspect.isfunction(fn):
-            raise DeclarationError(f"@job needs a plain function, not {fn!r}.")
+            raise DeclarationError("not-a-function", given=repr(fn))
         where = f"{inspect.getsourcefile(fn)}:{fn.__code__.co_firstlineno}"
         chosen = name or _default_name(fn)
         _refuse_bad_options(where, chosen, queue, priority, retries, overlap, missed, fn)
@@ -122,7 +124,8 @@ def _seconds(where: str, field: str, value: float | timedelta, allowed: Span) ->
     try:
         return allowed.check(field, value)
     except InvalidOption as error:
-        raise DeclarationError(f"{where}: {str(error).replace(': ', ' ', 1)}") from None
+        [mistake] = error.mistakes
+        raise DeclarationError("bad-option", where=where, option=field, mistake=mistake) from None
 
 
 def _refuse_bad_options(
@@ -135,23 +138,22 @@ def _refuse_bad_options(
     missed: str,
     fn: Callable[..., Any],
 ) -> None:
-    def refuse(sentence: str) -> NoReturn:
-        raise DeclarationError(f"{where}: {sentence}")
+    def refuse(wording: str, **values: Any) -> NoReturn:
+        raise DeclarationError(wording, where=where, **values)
 
     if inspect.iscoroutinefunction(fn):
-        refuse(f"{fn.__name__} is `async def`; job functions are plain `def` for now.")
+        refuse("async-function", function=fn.__name__)
     if not _is_text(name, bounds.TYPE_NAME) or any(c.isspace() or not c.isprintable() for c in name):
-        refuse(f"name {bounds.shown(name)} must be 1 to 120 printable characters without spaces.")
+        refuse("bad-name", given=bounds.shown(name))
     if not _is_text(queue, bounds.QUEUE_NAME) or not queue.replace("-", "").replace("_", "").isalnum():
-        refuse(f"queue {bounds.shown(queue)} must be letters, digits, '-' and '_', at most 60.")
+        refuse("bad-queue", given=bounds.shown(queue))
     if not isinstance(priority, str) or priority not in PRIORITIES:
-        refuse(f"priority {bounds.shown(priority)} must be one of {', '.join(PRIORITIES)}.")
+        refuse("bad-choice", option="priority", given=bounds.shown(priority), allowed=list(PRIORITIES))
     if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= bounds.RETRIES.most:
-        refuse(f"retries must be 0 to {bounds.RETRIES.most}, not {bounds.shown(retries)}.")
-    if overlap not in ("allow", "skip", "queue"):
-        refuse(f"overlap {overlap!r} must be allow, skip or queue.")
-    if missed not in ("skip", "once", "all"):
-        refuse(f"missed {missed!r} must be skip, once or all.")
+        refuse("bad-retries", most=bounds.RETRIES.most, given=bounds.shown(retries))
+    for option, chosen, allowed in (("overlap", overlap, OVERLAPS), ("missed", missed, MISSED)):
+        if chosen not in allowed:
+            refuse("bad-policy", option=option, given=repr(chosen), allowed=allowed)
 
 
 def _is_text(value: Any, allowed: bounds.Text) -> bool:
@@ -160,44 +162,34 @@ def _is_text(value: Any, allowed: bounds.Text) -> bool:
 
 def _refuse_bad_schedule(new: JobType) -> None:
     if not isinstance(new.schedule, Cadence | None):
-        raise DeclarationError(
-            f"{new.where}: schedule must be cron(…) or every(…), not {bounds.shown(new.schedule)}."
-        )
+        raise DeclarationError("bad-schedule", where=new.where, given=bounds.shown(new.schedule))
     if new.schedule is not None:
         try:
             checked(new.schedule)  # the cadence may have been made without cron(…) and every(…)
         except DeclarationError as error:
-            raise DeclarationError(f"{new.where}: {error}") from None
+            raise DeclarationError("schedule-refused", where=new.where, error=error) from None
 
 
 def _refuse_schedule_without_defaults(new: JobType) -> None:
     required = [name for name, field in new.model.model_fields.items() if field.is_required()]
     if new.schedule and required:
-        raise DeclarationError(
-            f"{new.where}: {new.name} has a schedule, so every parameter needs a default; "
-            f"missing for {', '.join(required)}."
-        )
+        raise DeclarationError("schedule-without-defaults", where=new.where, name=new.name, missing=required)
 
 
 def _refuse_bad_unique(new: JobType) -> None:
     """Refuse a template that cannot be filled in, or that shows a secret, although keys are made only at a submit."""
     if new.unique is None:
         return
-    said = bounds.shown(new.unique)
+    blamed = {"where": new.where, "given": bounds.shown(new.unique)}
     try:
         named = set(fields_of(bounds.UNIQUE.check("unique", new.unique)))
     except (ValueError, InvalidOption) as error:
-        raise DeclarationError(f"{new.where}: unique {said} cannot be read: {error}.") from None
+        raise DeclarationError("unique-unreadable", **blamed, reason=str(error)) from None
     if unknown := named - set(new.model.model_fields):
-        raise DeclarationError(
-            f"{new.where}: unique {said} names {', '.join(map(repr, sorted(unknown)))}, "
-            f"which is not a parameter of {new.name}."
-        )
+        names = [repr(name) for name in sorted(unknown)]
+        raise DeclarationError("unique-unknown", **blamed, names=names, name=new.name)
     if hidden := named - open_names(new.model):
-        raise DeclarationError(
-            f"{new.where}: unique {said} names {', '.join(map(repr, sorted(hidden)))}, which holds a secret; "
-            "a secret is written as stars, so all jobs would share one key. Name another parameter."
-        )
+        raise DeclarationError("unique-secret", **blamed, names=[repr(name) for name in sorted(hidden)])
 
 
 def fields_of(template: str) -> Iterator[str]:

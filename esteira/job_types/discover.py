@@ -21,10 +21,7 @@ def load(packages: Sequence[str]) -> None:
             package = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-                raise DeclarationError(
-                    f"JOB_PACKAGES names {name!r}, but there is no such package: check the spelling. Containers have "
-                    "the folder jobs/ and the packages of jobs/requirements.txt; elsewhere PYTHONPATH counts too."
-                ) from None
+                raise DeclarationError("unknown-package", name=name) from None
             raise
         for module in pkgutil.walk_packages(getattr(package, "__path__", []), f"{name}."):
             if not _is_private(module.name.removeprefix(name)):

@@ -12,11 +12,12 @@ import uuid
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, create_model
+from pydantic_core import PydanticCustomError
 
-from esteira.errors import DeclarationError
+from esteira.errors import DeclarationError, Mistake
 
 _LENGTHS = ("minLength", "maxLength")
 #: The units by which JSON Schema measures values other than text.
@@ -32,10 +33,15 @@ def file_id(value: str) -> str:
     try:
         found = str(uuid.UUID(value))
     except ValueError:
-        raise ValueError("is not a file's id; upload the file first and use the id from the answer") from None
+        raise refusal(Mistake(code="not-a-file-id")) from None
     if (look := MAY_NAME.get()) is not None:
         look(found)
     return found
+
+
+def refusal(mistake: Mistake) -> PydanticCustomError:
+    """Return the ValueError with which a validator refuses a value, so that its code and values are kept."""
+    return PydanticCustomError("mistake", "{mistake}", {"mistake": mistake})
 
 
 #: The format that marks a text as a file's id in a schema.
@@ -96,12 +102,12 @@ def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
     try:
         hints = typing.get_type_hints(fn, include_extras=True)
     except Exception as error:  # any name in an annotation may fail to resolve
-        raise DeclarationError(f"{where}: the annotations of {name} cannot be read: {error}.") from None
+        raise DeclarationError(
+            "annotations-unreadable", where=where, function=name, reason=str(error)
+        ) from None
     parameters = list(signature.parameters.values())
     if not parameters:
-        raise DeclarationError(
-            f"{where}: {name} takes no context; its first parameter must be `ctx: Context`."
-        )
+        raise DeclarationError("no-context", where=where, function=name)
     fields: dict[str, Any] = {}
     for parameter in parameters[1:]:
         fields[parameter.name] = _field(parameter, hints, where=where, name=name)
@@ -115,7 +121,9 @@ def model_of(fn: Callable[..., Any], *, where: str, name: str) -> type[Params]:
     except DeclarationError:
         raise
     except Exception as error:  # pydantic raises several classes for a type that it cannot check
-        raise DeclarationError(f"{where}: the parameters of {name} cannot be checked: {error}.") from None
+        raise DeclarationError(
+            "parameters-uncheckable", where=where, function=name, reason=str(error)
+        ) from None
 
 
 def _refuse_what_has_no_schema(model: type[Params], fields: dict[str, Any], *, where: str, name: str) -> None:
@@ -124,9 +132,9 @@ def _refuse_what_has_no_schema(model: type[Params], fields: dict[str, Any], *, w
         model.model_json_schema()
     except Exception as error:  # a type's own class writes its part of the schema, and may raise anything
         guilty = next((one for one, field in fields.items() if not _has_schema(one, field)), "")
+        reason = str(error).splitlines()[0]
         raise DeclarationError(
-            f"{where}: parameter {guilty!r} of {name} has a type without a JSON Schema ({str(error).splitlines()[0]}); "
-            "give its class a __get_pydantic_json_schema__, or annotate it with pydantic.WithJsonSchema."
+            "no-json-schema", where=where, function=name, parameter=guilty, reason=reason
         ) from None
 
 
@@ -139,23 +147,17 @@ def _has_schema(name: str, field: Any) -> bool:
 
 
 def _field(parameter: inspect.Parameter, hints: dict[str, Any], *, where: str, name: str) -> tuple[Any, Any]:
+    def refuse(wording: str, shown: str = parameter.name) -> NoReturn:
+        raise DeclarationError(wording, where=where, function=name, parameter=shown)
+
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         star = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
-        raise DeclarationError(
-            f"{where}: {name} takes {star}{parameter.name}; a job's parameters are named and typed one by one."
-        )
+        refuse("star-parameter", f"{star}{parameter.name}")
     if parameter.name not in hints:
-        raise DeclarationError(
-            f"{where}: parameter {parameter.name!r} of {name} has no annotation; "
-            f"write `{parameter.name}: str` or what it is."
-        )
+        refuse("no-annotation")
     if parameter.name.startswith("_"):
-        raise DeclarationError(
-            f"{where}: parameter {parameter.name!r} of {name} begins with an underscore; rename it."
-        )
+        refuse("underscore-parameter")
     if parameter.name.startswith("model_") and hasattr(Params, parameter.name):
-        raise DeclarationError(
-            f"{where}: parameter {parameter.name!r} of {name} has a name that pydantic reserves; rename it."
-        )
+        refuse("reserved-parameter")
     default = ... if parameter.default is parameter.empty else parameter.default
     return hints[parameter.name], default

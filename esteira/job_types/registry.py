@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from esteira.errors import DeclarationError, InvalidOption, UnknownJobType
 from esteira.job_types.checking import check
 from esteira.job_types.context import Context, LocalContext
 from esteira.job_types.parameters import FILE_FORMAT, Params
-from esteira.job_types.request import SubmitRequest, Submitted
+from esteira.job_types.request import Alike, SubmitRequest, Submitted
 from esteira.job_types.schedule import Cadence
 from esteira.job_types.secret import hidden_names
 from esteira.values.bounds import DELAY
@@ -91,7 +92,8 @@ class JobType:
         try:
             delay = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days).total_seconds()
         except (TypeError, ValueError, OverflowError):
-            raise InvalidOption("delay", f"must be a number of seconds {DELAY.words()}.") from None
+            allowed = {"least": DELAY.least, "most": DELAY.most}
+            raise InvalidOption("delay", "unreadable-duration", **allowed) from None
         return self.options(delay=DELAY.check("delay", delay))
 
     def at(self, when: datetime) -> Options:
@@ -120,6 +122,11 @@ class JobType:
         """The parameters that hold a secret, or may."""
         return hidden_names(self.model)
 
+    @cached_property
+    def logger(self) -> logging.Logger:
+        """The logger of its jobs."""
+        return logging.getLogger(f"jobs.{self.name}")
+
     @property
     def goes_alone(self) -> bool:
         """Whether a hint must carry only one job of this type: a batch would keep its transaction open longer."""
@@ -137,7 +144,7 @@ class Options:
         return registry.submitter([self._request(params)])[0]
 
     def submit_many(self, many: Iterable[Mapping[str, Any]]) -> list[UUID]:
-        return [s.id for s in registry.submitter(self._request(params) for params in many)]
+        return [s.id for s in registry.submitter(Alike(one=self._request({}), many=many))]
 
     def _request(self, params: Mapping[str, Any]) -> SubmitRequest:
         return SubmitRequest(type=self.type.name, params=params, **self.chosen)
@@ -168,9 +175,7 @@ class Registry:
             new.fn.__module__,
             new.fn.__qualname__,
         ):
-            raise DeclarationError(
-                f"{new.where}: the name {new.name!r} is taken by {old.where}; give one of them @job(name=…)."
-            )
+            raise DeclarationError("name-taken", where=new.where, name=new.name, other=old.where)
         self._types[new.name] = new
 
     def remove(self, name: str) -> None:

@@ -1,16 +1,16 @@
 """What somebody may ask for when they submit a job: the one place of each option's name, bounds and meaning.
 
 Every door makes its form of the options from `OPTIONS`: `.options(…)` in Python, the body of `POST /api/v1/jobs`, and
-the words of `jobs submit`. A new option is a field here, and a line in `esteira.submit.new_job`, which stores it.
+the words of `jobs submit`. A new option is a field here, and a line in `esteira.submit.choices_of`, which stores it.
 Pure: importable before Django.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from esteira.errors import InvalidOption
@@ -67,7 +67,7 @@ class SubmitRequest:
 
     def refuse_two_starts(self) -> None:
         if self.run_at is not None and self.delay is not None:
-            raise InvalidOption("run_at", "cannot be combined with a delay; give one of them.")
+            raise InvalidOption("run_at", "two-starts")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,8 +98,21 @@ OPTIONS = tuple(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Submitted:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alike:
+    """Requests with the same type and options: `one` for each of `many` parameters.
+
+    A submit checks the type and the options of such a list once.
+    """
+
+    one: SubmitRequest
+    many: Iterable[Mapping[str, Any]]
+
+    def __iter__(self) -> Iterator[SubmitRequest]:
+        return (replace(self.one, params=params) for params in self.many)
+
+
+class Submitted(NamedTuple):
     """The answer to a submit; `deduplicated` when a job with the same unique key stands in for this one."""
 
     id: UUID

@@ -55,7 +55,7 @@ class Cadence:
         try:
             times = CronSim(self.cron, after.astimezone(zone))
         except CronSimError as error:
-            raise DeclarationError(f"schedule: cron {self.cron!r} cannot be read: {error}.") from None
+            raise DeclarationError("cron-unreadable", cron=self.cron, reason=str(error)) from None
         _refuse_long_steps(self.cron)
         for local in times:
             tick = local.astimezone(UTC)
@@ -63,7 +63,7 @@ class Cadence:
                 return
             if tick > after:
                 yield tick
-        raise DeclarationError(f"schedule: cron {self.cron!r} never fires.")
+        raise DeclarationError("cron-never", cron=self.cron)
 
     def words(self) -> str:
         """Describe it in English: "At 06:00 on the first day of every month (America/Sao_Paulo)".
@@ -89,17 +89,15 @@ def cron(expression: str, *, tz: str = "UTC") -> Cadence:
     _within(CRON, "cron", expression)
     zone = _zone(tz)
     if not _PLAIN.fullmatch(expression):
-        raise DeclarationError(
-            f"schedule: cron {expression!r} cannot be read: it may hold letters, digits, * / , # - and spaces."
-        )
+        raise DeclarationError("cron-characters", cron=expression)
     if len(expression.split()) != 5:  # the library would take a sixth field for seconds
-        raise DeclarationError(f"schedule: cron {expression!r} cannot be read: it needs five fields.")
+        raise DeclarationError("cron-fields", cron=expression)
     try:
         next(CronSim(expression, datetime.now(zone)))
     except StopIteration:
-        raise DeclarationError(f"schedule: cron {expression!r} never fires.") from None
+        raise DeclarationError("cron-never", cron=expression) from None
     except CronSimError as error:
-        raise DeclarationError(f"schedule: cron {expression!r} cannot be read: {error}.") from None
+        raise DeclarationError("cron-unreadable", cron=expression, reason=str(error)) from None
     _refuse_long_steps(expression)
     return Cadence(cron=expression, tz=tz)
 
@@ -109,9 +107,7 @@ def _zone(tz: str) -> ZoneInfo:
     try:
         return ZoneInfo(tz)
     except (KeyError, ValueError, OSError):
-        raise DeclarationError(
-            f"schedule: there is no time zone {tz!r}; write one like 'America/Sao_Paulo'."
-        ) from None
+        raise DeclarationError("unknown-zone", zone=tz) from None
 
 
 def _refuse_long_steps(expression: str) -> None:
@@ -123,10 +119,7 @@ def _refuse_long_steps(expression: str) -> None:
         for term in part.split(","):
             span, slash, step = term.partition("/")
             if slash and int(step) > (most := _length(field, span)):
-                raise DeclarationError(
-                    f"schedule: cron {expression!r} cannot be read: the step of {term!r} is larger than its range; "
-                    f"at most {most}."
-                )
+                raise DeclarationError("cron-step", cron=expression, term=term, most=most)
 
 
 def _length(field: Field, span: str) -> int:
@@ -142,22 +135,16 @@ def every(seconds: float = 0, *, minutes: float = 0, hours: float = 0) -> Cadenc
     try:
         total = timedelta(seconds=seconds, minutes=minutes, hours=hours).total_seconds()
     except (TypeError, ValueError, OverflowError):
-        raise DeclarationError(
-            f"schedule: an interval must be a number of seconds {EVERY.words()}."
-        ) from None
+        raise DeclarationError("not-an-interval", least=EVERY.least, most=EVERY.most) from None
     if total < 1:
-        raise DeclarationError(
-            f"schedule: every {total} s is too often; one second is the shortest interval."
-        )
+        raise DeclarationError("too-often", seconds=total)
     return checked(Cadence(every_s=total))
 
 
 def checked(cadence: Cadence) -> Cadence:
     """Return the cadence if it is valid; raises DeclarationError."""
     if cadence.cron and cadence.every_s:
-        raise DeclarationError(
-            f"schedule: cron is {cadence.cron!r} and every is {cadence.every_s!r} seconds; leave out one of the two."
-        )
+        raise DeclarationError("cron-and-every", cron=cadence.cron, every=cadence.every_s)
     if cadence.cron:
         return cron(cadence.cron, tz=cadence.tz)
     _within(EVERY, "every", cadence.every_s)
@@ -169,4 +156,5 @@ def _within(allowed: Span | Text, field: str, value: object) -> None:
     try:
         allowed.check(field, value)
     except InvalidOption as error:
-        raise DeclarationError(f"schedule: {error}") from None
+        [mistake] = error.mistakes
+        raise DeclarationError("bad-schedule-option", option=field, mistake=mistake) from None

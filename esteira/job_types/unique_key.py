@@ -6,10 +6,11 @@ import string
 from dataclasses import dataclass
 from typing import Any
 
-from esteira.errors import InvalidParameters
+from esteira.errors import InvalidParameters, Mistake
 from esteira.job_types.decorator import fields_of
 from esteira.job_types.registry import JobType
 from esteira.values import bounds
+from esteira.values.misfits import PARAMS
 from esteira.values.spoken import said
 from esteira.values.storable import why_not
 
@@ -24,8 +25,8 @@ def unique_key(job_type: JobType, params: Any) -> str | None:
         if field is not None:
             pieces.append(_filled(job_type.unique, values, field, form or "", conversion))
     for piece in pieces:
-        if reason := why_not(piece.text):
-            raise _refused([piece], f"makes a unique key that {reason}")
+        if code := why_not(piece.text):
+            raise _refused([piece], "unique-not-storable", mistake=Mistake(code=code))
     key = "".join(piece.text for piece in pieces)
     if not bounds.UNIQUE.least <= len(key) <= bounds.UNIQUE.most:
         raise _bad_length(key, [piece for piece in pieces if piece.parameters])
@@ -46,19 +47,18 @@ def _filled(template: str, values: dict[str, Any], field: str, form: str, conver
     except (
         Exception
     ) as error:  # a parameter's own formatting runs here, and may refuse its value: {day:%Y} of None
-        detail = f"cannot be filled into the unique key {template!r}: {said(error)}."
-        raise _refused([_Piece(text="", parameters=named)], detail) from None
+        guilty = [_Piece(text="", parameters=named)]
+        raise _refused(guilty, "unique-unfilled", template=template, reason=said(error)) from None
 
 
 def _bad_length(key: str, pieces: list[_Piece]) -> InvalidParameters:
     """Blame the longest piece for a key that is too long, and all of them for an empty one."""
-    guilty, detail = pieces, "makes an empty unique key; give it a value."
-    if key:
-        guilty = sorted(pieces, key=lambda piece: len(piece.text))[-1:]
-        detail = f"makes a unique key of {len(key)} characters; at most {bounds.UNIQUE.most}, so shorten it."
-    return _refused(guilty, detail)
+    if not key:
+        return _refused(pieces, "unique-empty")
+    longest = max(pieces, key=lambda piece: len(piece.text))
+    return _refused([longest], "unique-too-long", length=len(key), most=bounds.UNIQUE.most)
 
 
-def _refused(guilty: list[_Piece], detail: str) -> InvalidParameters:
+def _refused(guilty: list[_Piece], code: str, **values: Any) -> InvalidParameters:
     named = dict.fromkeys(one for piece in guilty for one in piece.parameters)
-    return InvalidParameters([{"pointer": f"#/params/{one}", "detail": detail} for one in named])
+    return InvalidParameters([Mistake(code=code, at=(*PARAMS, one), values=values) for one in named])

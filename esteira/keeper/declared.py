@@ -32,7 +32,7 @@ _newer_runs = False
 def keep_declared(db: Db) -> bool:
     """Store that this release runs; write its schedules if it is the newest one and the table differs."""
     global _newer_runs
-    releases.say_alive(db)
+    releases.record_heartbeat(db)
     if _stored(db) == [releases.definition(job_type) for job_type in releases.declared()]:
         _newer_runs = False
         return False
@@ -48,7 +48,7 @@ def write_declared(db: Db, *, lock_wait: str | None = None) -> bool:
     with db.transaction():
         if lock_wait:
             db.fetch("SELECT set_config('lock_timeout', %s, true)", [lock_wait])
-        releases.say_alive(db)
+        releases.record_heartbeat(db)
         before, _newer_runs = _newer_runs, not releases.is_newest(db)
         if _newer_runs:
             if not before:

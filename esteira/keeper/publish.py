@@ -58,7 +58,7 @@ class DuePublisher:
 
     def __init__(self, publisher: Publisher, clock: Clock | None = None) -> None:
         self._publisher, self._typical = publisher, Typical()
-        self._told: dict[str, tuple[list[int], float]] = {}
+        self._flagged: dict[str, tuple[list[int], float]] = {}
         self._due: dict[str, Due] = {}
         self._front, self._turns = defaultdict[str, Slice](lambda: Slice(SLICE)), Slice(SLICE)
         self._clock, self._now = clock or Clock(), 0.0
@@ -121,15 +121,15 @@ class DuePublisher:
         # A list with room that was read to its end has no waiting jobs.
         doubtful = [n for n in PRIORITIES.values() if n in room and n not in ended]
         behind = due.behind(db, types=types, priorities=doubtful) if doubtful else []
-        self._tell(queue, behind)
+        self._flag(queue, behind)
         return published, bool(behind)
 
-    def _tell(self, queue: str, behind: list[int]) -> None:
+    def _flag(self, queue: str, behind: list[int]) -> None:
         """Set the flags of the lists that have waiting jobs; only the process that set a flag clears it."""
-        before, at = self._told.get(queue, ([], float("-inf")))
+        before, at = self._flagged.get(queue, ([], float("-inf")))
         if behind == before and (not behind or time.monotonic() - at < REPEAT_S):
             return
-        self._told[queue] = behind, time.monotonic()
+        self._flagged[queue] = behind, time.monotonic()
         self._publisher.say_behind(queue, behind)
 
     def _offer_turns(self, db: Db, queues: Mapping[str, Sequence[str]]) -> tuple[int, bool]:
@@ -154,7 +154,7 @@ class DuePublisher:
     def _send(self, db: Db, rows: Sequence[insert.Published]) -> int:
         if rows:
             self._typical.refresh(db, rows)
-            self._publisher.send(hints(rows, self._typical))
+            self._publisher.send(hints(((row, [row.id]) for row in rows), self._typical))
         return len(rows)
 
 

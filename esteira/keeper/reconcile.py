@@ -84,7 +84,7 @@ class Reconciler:
         self._slice = Slice(SLICE)
         self._readings: dict[str, _Reading] = {}
         self._read: dict[str, _Reading] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def walk(self) -> Walk:
@@ -186,14 +186,14 @@ class Reconciler:
             reading = self._read[queue] = self._readings.pop(queue)
             self._publisher.say_ours(queue, {n: reading.ours[n] for n in LISTS if reading.others[n]})
             many = max(reading.others.values())
-            if many >= MANY_STRANGERS and queue not in self._told:
+            if many >= MANY_STRANGERS and queue not in self._warned:
                 log.warning(
                     "a list of the queue %s in Redis holds %s messages that are not hints; workers read them in their"
                     " turn, before hints that came later",
                     queue,
                     many,
                 )
-            (self._told.add if many >= MANY_STRANGERS else self._told.discard)(queue)
+            (self._warned.add if many >= MANY_STRANGERS else self._warned.discard)(queue)
 
     def _judge(self, db: Db, after: float, until: float) -> bool:
         """Find the published rows that a complete reading of their queue's lists did not contain."""

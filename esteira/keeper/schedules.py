@@ -28,7 +28,7 @@ from esteira.keeper import own_code
 from esteira.keeper.declared import LOCK_WAIT
 from esteira.keeper.turns import is_absence, said
 from esteira.record.insert import NewJob, insert
-from esteira.submit import new_job
+from esteira.submit import choices_of
 
 log = logging.getLogger("esteira.keeper")
 
@@ -250,23 +250,17 @@ def _store(db: Db, schedule: Scheduled, job_type: JobType, decided: dict[datetim
         _skip(db, schedule, {tick: reason or "invalid" for tick, reason in decided.items()})
         return f"Its parameters are refused. {said(error)}"
     key = own_code.run(lambda: unique_key(job_type, params))
-    jobs = {tick: _job(schedule, job_type, text, key, tick) for tick, reason in decided.items() if not reason}
+    choices = choices_of(
+        job_type,
+        by=f"schedule {schedule.name}",
+        schedule_id=schedule.id,
+        in_turn=schedule.overlap == "queue",
+    )
+    jobs = {tick: NewJob(choices, text, key, tick) for tick, reason in decided.items() if not reason}
     stored = insert(db, list(jobs.values())) if jobs else {}
     left_out = {tick: "unique" for tick, job in jobs.items() if job.id not in stored}
     _skip(db, schedule, {tick: reason for tick, reason in {**decided, **left_out}.items() if reason})
     return ""
-
-
-def _job(schedule: Scheduled, job_type: JobType, params: str, key: str | None, tick: datetime) -> NewJob:
-    return new_job(
-        job_type,
-        params,
-        unique_key=key,
-        by=f"schedule {schedule.name}",
-        schedule_id=schedule.id,
-        tick_at=tick,
-        in_turn=schedule.overlap == "queue",
-    )
 
 
 def _skip(db: Db, schedule: Scheduled, reasons: dict[datetime, str]) -> None:

@@ -298,7 +298,6 @@ JOB_INDEXES = [
     Index(fields=["claimed_at"], condition=Q(state="running"), name="job_claimed"),
     Index(fields=["expires_at"], condition=queued(expires_at__isnull=False), name="job_expiry"),
     Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_finished"),
-    Index(fields=["created_at", "id"], name="job_created"),
     Index(fields=["account", "created_at", "id"], condition=Q(account__isnull=False), name="job_account"),
     Index(fields=["task_id"], condition=Q(task_id__isnull=False), name="job_task_id"),
     Index(
@@ -366,7 +365,12 @@ FILES = [
             ("sha256", CharField(blank=True, max_length=64)),
             ("created_at", clock()),
             ("attached_at", DateTimeField(null=True)),
-            ("job", ForeignKey(null=True, on_delete=CASCADE, related_name="files", to="esteira.job")),
+            (
+                "job",
+                ForeignKey(
+                    db_index=False, null=True, on_delete=CASCADE, related_name="files", to="esteira.job"
+                ),
+            ),
             ("account", CharField(blank=True, db_default="", default="", max_length=64)),
         ],
         options={

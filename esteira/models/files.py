@@ -14,7 +14,8 @@ class File(models.Model):
     """An upload or a result; a result counts once its attempt's completion has attached it."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, related_name="files")
+    # The files of a job are found by the index of `file_one_name_per_attempt`.
+    job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, db_index=False, related_name="files")
     attempt = models.IntegerField(null=True)
     name = models.CharField(max_length=255)
     content_type = models.CharField(max_length=120, default="application/octet-stream")

@@ -108,7 +108,7 @@ class Job(models.Model):
     secret_names = models.TextField(null=True)
     # The message of an adopted Celery task, as kombu would push it into Redis; null for jobs of `@job` types.
     message = models.BinaryField(null=True)
-    # The task's id for its caller, if that is not the id of this row: it is no UUID, or another row has it.
+    # The task's id for its caller; several sends may have the same one.
     task_id = models.TextField(null=True)
     # Whether everything that follows from the end of a task is recorded: result, chord part, rest of the chain.
     settled = models.BooleanField(db_default=False)
@@ -202,7 +202,6 @@ class Job(models.Model):
                 name="job_expiry",
             ),
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_finished"),
-            models.Index(fields=["created_at", "id"], name="job_created"),
             models.Index(
                 fields=["account", "created_at", "id"],
                 condition=Q(account__isnull=False),

@@ -16,13 +16,14 @@ share are in this module, and are inserted when the modules are imported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 #: Writes select rows by primary key, in a form that leaves the planner no other choice. Comparing an expression, not
 #: the bare column, keeps it from using the partial indexes on `state` instead, which on a freshly filled table costs 10
 #: times as much. Every list is given as `id = ANY(…)`: a join alone may begin with the whole table, if the planner's
 #: statistics show it empty, and that costs 1000 times as much. A row finds its values in the lists by `AT`, because a
-#: join with a list beside `= ANY` compares each row with each other one.
+#: join with a list beside `= ANY` compares each row with each other one. If the lock finds values for each row, the
+#: update joins them by the row's place (`ctid`); a row that has moved since the statement began is left to the next.
 QUEUED = "(j.state || '') = 'queued'"
 RUNNING = "(j.state || '') = 'running'"
 
@@ -33,6 +34,14 @@ AT = "array_position(%(ids)s::uuid[], j.id)"
 def array(values: Iterable[object]) -> str:
     """Return ids, numbers or plain words as PostgreSQL writes an array: the driver takes three times as long."""
     return "{" + ",".join(map(str, values)) + "}"
+
+
+def texts(values: Sequence[str]) -> str:
+    """Return any texts that PostgreSQL can hold as it writes an array; NUL, which it cannot hold, separates them."""
+    joined = "\0".join(values).replace("\\", "\\\\").replace('"', '\\"')
+    if joined.count("\0") != len(values) - 1:
+        raise ValueError("a text holds a NUL character")
+    return '{"' + joined.replace("\0", '","') + '"}'
 
 
 #: The rows that still run under these attempts, except those that another transaction locks.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
 from psycopg.errors import UniqueViolation
 
 from esteira.db import ConnectionLost, Db
-from esteira.record import COUNTED, DUE_AGAIN, NOTED, QUEUED, RUNNING, array
+from esteira.record import AT, COUNTED, DUE_AGAIN, NOTED, QUEUED, RUNNING, array
 from esteira.states import State, tries
 
 #: The pause before a refused job is published again.
@@ -40,6 +41,8 @@ class Claimed(NamedTuple):
     lease_s: float
     backoff_s: float
     cancelled: bool
+    #: Its place in the hint, counted from 1.
+    place: int
     #: The message of an adopted Celery task, and its id for its caller; None for a job of a `@job` type.
     message: bytes | None = None
     task_id: str | None = None
@@ -52,7 +55,7 @@ class Claimed(NamedTuple):
 
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
-  SELECT j.id FROM esteira_job j
+  SELECT j.ctid AS place FROM esteira_job j
   WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.run_at <= clock_timestamp()
     AND (j.expires_at IS NULL OR j.expires_at > clock_timestamp())
     AND (j.hold_until IS NULL OR j.hold_until <= clock_timestamp())
@@ -64,14 +67,13 @@ UPDATE esteira_job j SET state = 'running', attempt = j.attempt + 1, worker = %(
   batched = %(batched)s, claimed_at = clock_timestamp(), started_at = NULL,
   lease_until = clock_timestamp() + j.lease_s * interval '1 second', hold_until = NULL,
   interrupted = false, progress_done = NULL, progress_total = NULL, progress_text = ''
-WHERE j.id = ANY(ARRAY(SELECT id FROM due))
+FROM due WHERE j.ctid = due.place
 RETURNING j.id, j.attempt, j.failures, j.max_failures, j.type, j.queue, j.params::text, j.timeout_s, j.lease_s,
-  j.backoff_s, j.cancel_requested_at IS NOT NULL,
-  j.message, CASE WHEN j.message IS NOT NULL THEN coalesce(j.task_id, j.id::text) END
+  j.backoff_s, j.cancel_requested_at IS NOT NULL, {AT}, j.message, j.task_id
 """
 
 
-def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Claimed]:
+def claim(db: Db, ids: Sequence[UUID | str], *, worker: str, delivery: str) -> list[Claimed]:
     """T3: claim the due jobs of a hint, in the hint's order; unpublish or expire the others."""
     asked = {"ids": array(ids), "worker": worker, "delivery": delivery, "batched": len(ids) > 1}
     try:
@@ -82,16 +84,15 @@ def claim(db: Db, ids: Sequence[UUID], *, worker: str, delivery: str) -> list[Cl
             return [job for one in ids for job in claim(db, [one], worker=worker, delivery=delivery)]
         rows = []
     if len(rows) < len(ids):
-        have = {row[0] for row in rows}
+        have = {str(row[0]) for row in rows}
         with suppress(*ConnectionLost):  # the claimed jobs must run; the keeper finds the others
-            unpublish_unclaimed(db, [i for i in ids if i not in have])
-    place = {one: n for n, one in enumerate(ids)}
-    return [Claimed._make(row) for row in sorted(rows, key=lambda r: place[r[0]])]
+            unpublish_unclaimed(db, [one for one in ids if str(one) not in have])
+    return sorted(map(Claimed._make, rows), key=attrgetter("place"))
 
 
 _UNPUBLISH_UNCLAIMED = f"""
 WITH locked AS MATERIALIZED (
-  SELECT j.id, j.expires_at <= clock_timestamp() AS over
+  SELECT j.ctid AS place, j.expires_at <= clock_timestamp() AS over
   FROM esteira_job j
   WHERE j.id = ANY(%(ids)s::uuid[]) AND {QUEUED} AND j.published_at IS NOT NULL
   ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
@@ -103,14 +104,14 @@ moved AS (
       WHEN %(hold)s > 0 OR j.in_turn THEN clock_timestamp()
         + greatest(%(hold)s, CASE WHEN j.in_turn THEN 1 ELSE 0 END) * interval '1 second'
       ELSE j.hold_until END
-  FROM locked WHERE j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])
+  FROM locked WHERE j.ctid = locked.place
   RETURNING j.type, j.queue, j.state),
 {COUNTED}
 SELECT 1 FROM moved
 """
 
 
-def unpublish_unclaimed(db: Db, ids: Sequence[UUID], *, hold_s: float = 0) -> int:
+def unpublish_unclaimed(db: Db, ids: Sequence[UUID | str], *, hold_s: float = 0) -> int:
     """T14 and T15 for the rows of a hint that were not claimed: end the expired ones, unpublish the others.
 
     Also for a type that this worker does not know (`hold_s` delays the next hint).

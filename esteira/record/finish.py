@@ -15,10 +15,15 @@ from uuid import UUID
 
 from esteira.db import Db
 from esteira.record import AT, COUNTED, DUE_AGAIN, MINE, MINE_ALONE, NOTED, RUNNING, array
-from esteira.record.rescue import LONGEST_REST_S, MAX_SUSPICION, WORKER_LOST
+from esteira.record.rescue import MAX_SUSPICION, REST, WORKER_LOST
+
+#: The kind of an outcome without an error.
+SUCCEEDED = "succeeded"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(
+    kw_only=True, slots=True
+)  # not frozen: that takes three times as long to make, and each job makes one
 class Outcome:
     """The outcome of one attempt. `kind`: succeeded, failed (may be tried again), given_up, cancelled.
 
@@ -45,7 +50,34 @@ class Break:
     message: str
 
 
-_FINISH = f"""
+def _offset(name: str) -> str:
+    """Return the moment of a row whose offset from its claim is in the list of this name, in µs."""
+    return f"j.claimed_at + (%({name})s::bigint[])[at] * interval '1 microsecond'"
+
+
+_SUCCEEDED = f"""state = 'succeeded', worker = NULL, lease_until = NULL, published_at = NULL,
+    refused_since = NULL, interrupted = false, started_at = coalesce(j.started_at, {_offset("starts")}),
+    finished_at = greatest({_offset("ends")}, j.claimed_at), result = (%(results)s::text[])[at]::jsonb, error = NULL"""
+
+# The attempt is compared after the lock, when the place in the lists is known: finding it is most of this statement.
+_SUCCEED = f"""
+WITH locked AS MATERIALIZED (
+  SELECT j.ctid AS place, j.attempt, {AT} AS at FROM esteira_job j
+  WHERE j.id = ANY(%(ids)s::uuid[]) AND {RUNNING}
+  ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED)
+UPDATE esteira_job j SET {_SUCCEEDED}
+FROM locked WHERE j.ctid = locked.place AND locked.attempt = (%(attempts)s::int[])[at]
+RETURNING j.id, 'succeeded'
+"""
+
+# For one attempt, which waits for a lock.
+_COMPLETE = f"""
+UPDATE esteira_job j SET {_SUCCEEDED.replace("[at]", "[1]")}
+WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[1] AND {RUNNING}
+RETURNING j.id, 'succeeded'
+"""
+
+_FAIL = f"""
 WITH mine AS MATERIALIZED (
   SELECT j.id, j.ctid AS place, {AT} AS at, j.failures + 1 < j.max_failures AS more_tries,
     j.cancel_requested_at IS NOT NULL AS cancelled
@@ -53,42 +85,34 @@ WITH mine AS MATERIALIZED (
   WHERE j.id = ANY(%(ids)s::uuid[]) AND j.attempt = (%(attempts)s::int[])[{AT}] AND {RUNNING}
   ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
 v AS (
-  SELECT mine.*, (%(kinds)s::text[])[at] AS kind, (%(results)s::text[])[at] AS result,
-    (%(errors)s::text[])[at] AS error, (%(delays)s::float8[])[at] AS delay_s,
-    (%(starts)s::float8[])[at] AS started_s, (%(ends)s::float8[])[at] AS ended_s
+  SELECT mine.*, (%(kinds)s::text[])[at] AS kind, (%(errors)s::text[])[at] AS error,
+    (%(delays)s::float8[])[at] AS delay_s
   FROM mine),
 locked AS MATERIALIZED (
   SELECT v.*,
-    CASE WHEN kind = 'succeeded' THEN 'succeeded'
-         WHEN kind = 'cancelled' OR cancelled THEN 'cancelled'
+    CASE WHEN kind = 'cancelled' OR cancelled THEN 'cancelled'
          WHEN kind = 'failed' AND more_tries THEN 'queued'
          ELSE 'failed' END AS next
   FROM v),
 moved AS (
   UPDATE esteira_job j SET state = locked.next, worker = NULL, lease_until = NULL,
     failures = j.failures + (locked.kind IN ('failed', 'given_up'))::int,
-    started_at = coalesce(j.started_at, j.claimed_at + locked.started_s * interval '1 second'),
-    finished_at = CASE WHEN locked.next <> 'queued' THEN
-      greatest(j.claimed_at + locked.ended_s * interval '1 second', j.claimed_at) END,
+    started_at = coalesce(j.started_at, {_offset("starts")}),
+    finished_at = CASE WHEN locked.next <> 'queued' THEN greatest({_offset("ends")}, j.claimed_at) END,
     run_at = CASE WHEN locked.next = 'queued'
       THEN clock_timestamp() + locked.delay_s * interval '1 second' ELSE j.run_at END,
     published_at = NULL, refused_since = NULL, interrupted = false,
-    result = CASE WHEN locked.next = 'succeeded' THEN locked.result::jsonb END,
-    error = CASE WHEN locked.next = 'succeeded' THEN NULL ELSE coalesce(locked.error::jsonb, j.error) END
+    result = NULL, error = coalesce(locked.error::jsonb, j.error)
   FROM locked WHERE j.ctid = locked.place
-  RETURNING j.id, j.attempt, locked.next, locked.kind, locked.error, locked.delay_s),
+  RETURNING j.id, j.attempt, locked.next, locked.error, locked.delay_s),
 noted AS (
   {NOTED}
   SELECT id, clock_timestamp(), CASE next WHEN 'queued' THEN 'retry_scheduled' ELSE next END, attempt, '', '',
     jsonb_build_object('error', error::jsonb) ||
     CASE next WHEN 'queued' THEN jsonb_build_object('delay_s', round(delay_s::numeric, 3)) ELSE '{{}}'::jsonb END
-  FROM moved WHERE kind <> 'succeeded')
+  FROM moved)
 SELECT id, next FROM moved
 """
-# After a wait for its lock, a row is in a new place, which this statement may not see yet.
-_FINISH_WAITING = _FINISH.replace(" SKIP LOCKED", "").replace(
-    "j.ctid = locked.place", "j.id = locked.id AND j.id = ANY(%(ids)s::uuid[])"
-)
 
 
 def finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
@@ -97,9 +121,13 @@ def finish(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
     "running": another transaction locks the row, so the write must be repeated. An id that is missing from the answer
     was refused: another attempt owns the job. For outcomes without effects only, because a repeat counts as recorded.
     """
-    done = _recorded(db, outcomes, _FINISH)
-    missing = [o for o in outcomes if o.id not in done]
-    return {**done, **what_became(db, missing)} if missing else done
+    done = {
+        **_succeed(db, [o for o in outcomes if o.kind == SUCCEEDED], _SUCCEED),
+        **_fail(db, [o for o in outcomes if o.kind != SUCCEEDED]),
+    }
+    if len(done) == len(outcomes):
+        return done
+    return {**done, **what_became(db, [o for o in outcomes if o.id not in done])}
 
 
 def complete(db: Db, outcome: Outcome) -> bool:
@@ -108,30 +136,49 @@ def complete(db: Db, outcome: Outcome) -> bool:
     The answer is true only if this statement itself moved the job: after a repeat, the effects of both would remain. It
     waits for a lock, because it cannot be repeated.
     """
-    return outcome.id in _recorded(db, [outcome], _FINISH_WAITING)
+    return outcome.id in _succeed(db, [outcome], _COMPLETE)
 
 
-def _recorded(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
-    if not any(o.files for o in outcomes):
-        return _finish(db, outcomes, sql)
+def fail(db: Db, outcome: Outcome) -> bool:
+    """T6 for a failure with effects, as a statement of their transaction; after False, roll it back.
+
+    The answer is true only if this statement itself moved the job. A row that another transaction locks is skipped, so
+    after False the caller reads the row.
+    """
+    return outcome.id in _fail(db, [outcome])
+
+
+def _succeed(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
+    if not outcomes:
+        return {}
+    columns = {**_common(outcomes), "results": _texts([o.result for o in outcomes])}
+    with_files = [o for o in outcomes if o.files]
+    if not with_files:
+        return dict(db.fetch(sql, columns))
     with db.transaction():
-        done = _finish(db, outcomes, sql)
-        _attach(db, [o for o in outcomes if done.get(o.id) == "succeeded"])
+        done: dict[UUID, str] = dict(db.fetch(sql, columns))
+        _attach(db, [o for o in with_files if o.id in done])
     return done
 
 
-def _finish(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
-    columns = {
-        "ids": array(o.id for o in outcomes),
-        "attempts": array(o.attempt for o in outcomes),
+def _fail(db: Db, outcomes: Sequence[Outcome]) -> dict[UUID, str]:
+    if not outcomes:
+        return {}
+    more = {
         "kinds": array(o.kind for o in outcomes),
-        "results": _texts([o.result for o in outcomes]),
         "errors": _texts([o.error for o in outcomes]),
         "delays": array(o.delay_s for o in outcomes),
-        "starts": array(o.started_s for o in outcomes),
-        "ends": array(o.ended_s for o in outcomes),
     }
-    return {row[0]: row[1] for row in db.fetch(sql, columns)}
+    return dict(db.fetch(_FAIL, {**_common(outcomes), **more}))
+
+
+def _common(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "ids": array([o.id for o in outcomes]),
+        "attempts": array([o.attempt for o in outcomes]),
+        "starts": array([int(o.started_s * 1e6) for o in outcomes]),
+        "ends": array([int(o.ended_s * 1e6) for o in outcomes]),
+    }
 
 
 _ATTACH = """
@@ -237,7 +284,7 @@ moved AS (
     finished_at = CASE WHEN cancelled OR dead THEN clock_timestamp() END,
     suspicion = j.suspicion + {WORKER_LOST},
     hold_until = CASE WHEN NOT (cancelled OR dead) THEN clock_timestamp()
-      + (0.5 + random() / 2) * least(power(2, j.suspicion), {LONGEST_REST_S}) * interval '1 second' END,
+      + (0.5 + random() / 2) * {REST} END,
     error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', %(type)s::text,
       'message', %(why)s::text || ' The job now has ' || (j.suspicion + {WORKER_LOST})
         || ' points of suspicion. Retry it once the cause is found.') ELSE j.error END

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
 
+from esteira import ids
 from esteira.db import Db, Row
 from esteira.job_types.registry import registry
-from esteira.record import QUEUED, uses
+from esteira.record import QUEUED, array, texts, uses
 
 log = logging.getLogger("esteira.record")
 
@@ -28,12 +31,14 @@ VALUE_ERRORS = (psycopg.DataError, psycopg.IntegrityError)
 
 
 @dataclass(kw_only=True, slots=True)
-class NewJob:
-    """A checked request, ready to store; `delay_s` and `expires_in_s` are added to the database's clock."""
+class Choices:
+    """What the type and the options of a submit decide. Jobs that were submitted together share it if it is the same.
 
-    id: UUID
+    `delay_s` and `expires_in_s` are added to the database's clock. If `publish`, the hints of due jobs are sent after
+    the commit. `on_conflict` is for the submitter, and not stored.
+    """
+
     type: str
-    params: str
     queue: str
     priority: int
     max_failures: int
@@ -43,13 +48,12 @@ class NewJob:
     delay_s: float | None = None
     run_at: datetime | None = None
     expires_in_s: float | None = None
-    unique_key: str | None = None
     schedule_id: int | None = None
-    tick_at: datetime | None = None
     in_turn: bool = False
     by: str = ""
     account: str | None = None
     publish: bool = False
+    on_conflict: str = "return"
     # For the hint: the process of a new job did not die in a batch, and the job was not interrupted.
     solo: ClassVar[bool] = False
     front: ClassVar[bool] = False
@@ -61,11 +65,27 @@ class NewJob:
         return ",".join(sorted(registry.secret_names(self.type))) or None
 
 
-# The stored fields of a NewJob, each with the type of its SQL parameter.
-_COLUMNS = {
-    "id": "uuid",
+@dataclass(slots=True)
+class NewJob:
+    """A checked request, ready to store."""
+
+    choices: Choices
+    params: str
+    unique_key: str | None = None
+    tick_at: datetime | None = None
+    #: Set when it is stored.
+    id: UUID | None = None
+
+    @property
+    def type(self) -> str:
+        return self.choices.type
+
+
+# The stored fields of a NewJob and of its choices, each with the type of its SQL parameter; the database completes the
+# id from its random half (see `esteira.ids`).
+_OWN = {"half": "text", "params": "text", "unique_key": "text", "tick_at": "timestamptz"}
+_CHOSEN = {
     "type": "text",
-    "params": "text",
     "queue": "text",
     "priority": "smallint",
     "max_failures": "int",
@@ -75,42 +95,38 @@ _COLUMNS = {
     "delay_s": "float8",
     "run_at": "timestamptz",
     "expires_in_s": "float8",
-    "unique_key": "text",
     "schedule_id": "bigint",
-    "tick_at": "timestamptz",
     "in_turn": "boolean",
     "by": "text",
     "account": "text",
     "secret_names": "text",
     "publish": "boolean",
 }
-_INSERT = """
-INSERT INTO esteira_job (id, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
+_COLUMNS = {**_OWN, **_CHOSEN}
+_ALL_CHOSEN = attrgetter(*_CHOSEN)
+# The clock is read once, so the jobs of a list are as old as each other, and in the order of their ids.
+_INSERT = f"""
+WITH m AS MATERIALIZED (
+  SELECT c.now, {ids.first_half("c.now")} AS half FROM (SELECT clock_timestamp() AS now) AS c)
+INSERT INTO esteira_job (id, created_at, type, params, queue, priority, max_failures, backoff_s, lease_s, timeout_s,
     run_at, expires_at, unique_key, schedule_id, tick_at, in_turn, submitted_by, account, secret_names,
     published_at)
-SELECT v.id, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures, v.backoff_s, v.lease_s, v.timeout_s,
-    coalesce(v.run_at, clock_timestamp() + coalesce(v.delay_s, 0) * interval '1 second'),
-    clock_timestamp() + v.expires_in_s * interval '1 second',
+SELECT (m.half || v.half)::uuid, m.now, v.type, v.params::jsonb, v.queue, v.priority, v.max_failures,
+    v.backoff_s, v.lease_s, v.timeout_s,
+    coalesce(v.run_at, m.now + coalesce(v.delay_s, 0) * interval '1 second'),
+    m.now + v.expires_in_s * interval '1 second',
     v.unique_key, v.schedule_id, v.tick_at, v.in_turn, v.by, v.account, v.secret_names,
-    CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= clock_timestamp(), true)
-         THEN clock_timestamp() END
-FROM {rows} AS v({names})
-ON CONFLICT DO NOTHING
+    CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= m.now, true) THEN m.now END
+FROM m CROSS JOIN (SELECT {{rows}}) AS v
+{{meeting}}
 RETURNING id, published_at IS NOT NULL
 """
-_NAMES = ", ".join(_COLUMNS)
-_INSERT_MANY = _INSERT.format(
-    rows=f"unnest({', '.join(f'%({name})s::{t}[]' for name, t in _COLUMNS.items())})", names=_NAMES
-)
-# One row needs no arrays: a single submit waits for this statement, which is planned in half the time.
-_INSERT_ONE = _INSERT.format(
-    rows=f"(VALUES ({', '.join(f'%({name})s::{t}' for name, t in _COLUMNS.items())}))", names=_NAMES
-)
 
 
 def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
     """T1: store new jobs; return the stored ids, each with whether its hint is to be sent now.
 
+    The database completes the ids of the stored jobs by their time of creation, and they are set here (`esteira.ids`).
     Rows with a unique key that another job holds, or with an existing tick, are left out. With at most SLICE rows in a
     call, this is one quick statement; callers divide longer lists.
     """
@@ -124,11 +140,53 @@ def insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
 
 
 def _insert(db: Db, jobs: Sequence[NewJob]) -> dict[UUID, bool]:
+    if not jobs:
+        return {}
+    halves, lists = ids.noises(len(jobs)), _lists(jobs)
+    values = {**_values(jobs[0]), "half": f"{halves[0]:016x}", **lists}
+    if lists:
+        values["half"] = array(f"{half:016x}" for half in halves)
+    # Without a key or a tick, no row can meet another one: then the database has less to do for each.
+    may_meet = values["unique_key"] is not None or values["tick_at"] is not None
+    stored: dict[UUID, bool] = dict(db.fetch(_statement(tuple(lists), may_meet), values))
+    by_half = {one.int & ids.NOISE: one for one in stored}
+    for job, half in zip(jobs, halves, strict=True):
+        job.id = by_half.get(half)
+    return stored
+
+
+def _values(job: NewJob) -> dict[str, Any]:
+    chosen = dict(zip(_CHOSEN, _ALL_CHOSEN(job.choices), strict=True))
+    return {"params": job.params, "unique_key": job.unique_key, "tick_at": job.tick_at, **chosen}
+
+
+def _lists(jobs: Sequence[NewJob]) -> dict[str, Any]:
+    """Return the columns in which jobs may differ; what is the same for all is sent, and read, once."""
     if len(jobs) == 1:
-        rows = db.fetch(_INSERT_ONE, {name: getattr(jobs[0], name) for name in _COLUMNS})
-    else:
-        rows = db.fetch(_INSERT_MANY, {name: [getattr(job, name) for job in jobs] for name in _COLUMNS})
-    return {row[0]: row[1] for row in rows}
+        return {}
+    lists: dict[str, Any] = {"params": texts([job.params for job in jobs])}
+    keys, ticks = [job.unique_key for job in jobs], [job.tick_at for job in jobs]
+    if any(key is not None for key in keys):
+        lists["unique_key"] = keys
+    if any(tick is not None for tick in ticks):
+        lists["tick_at"] = ticks
+    first = jobs[0].choices
+    if any(job.choices is not first for job in jobs):
+        columns = zip(*(_ALL_CHOSEN(job.choices) for job in jobs), strict=True)
+        lists |= {name: list(column) for name, column in zip(_CHOSEN, columns, strict=True)}
+    return lists
+
+
+@lru_cache(maxsize=64)
+def _statement(lists: Collection[str], may_meet: bool) -> str:
+    """Write the statement for jobs that may differ in these columns; for a single job there are none."""
+    listed = ("half", *lists) if lists else ()
+    same = [f"%({name})s::{kind} AS {name}" for name, kind in _COLUMNS.items() if name not in listed]
+    rows = ", ".join([*same, *(f"u.{name}" for name in listed)])
+    if listed:
+        arrays = ", ".join(f"%({name})s::{_COLUMNS[name]}[]" for name in listed)
+        rows += f" FROM unnest({arrays}) AS u({', '.join(listed)})"
+    return _INSERT.format(rows=rows, meeting="ON CONFLICT DO NOTHING" if may_meet else "")
 
 
 def holder(db: Db, unique_key: str) -> UUID | None:
@@ -162,10 +220,8 @@ DUE = """f.run_at <= (SELECT clock_timestamp())
       AND (f.hold_until IS NULL OR f.hold_until <= clock_timestamp())
       AND (f.expires_at IS NULL OR f.expires_at > clock_timestamp())"""
 
-#: Marks those rows of `{next}` that no other transaction locks.
-MARK = f"""
-WITH next AS ({{next}}),
-locked AS MATERIALIZED (
+#: Marks those rows of `next`, which precedes it, that no other transaction locks.
+MARKED = f"""locked AS MATERIALIZED (
   SELECT j.id FROM esteira_job j
   WHERE j.id = ANY(ARRAY(SELECT id FROM next)) AND {QUEUED} AND j.published_at IS NULL
   ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
@@ -175,7 +231,7 @@ marked AS (
   RETURNING j.id, j.type, j.queue, j.priority, j.solo,
     j.interrupted, j.timeout_s, date_part('epoch', j.run_at) AS due_at,
     CASE WHEN j.message IS NOT NULL
-      THEN (j.params || jsonb_build_object('id', coalesce(j.task_id, j.id::text)))::text END AS task)
+      THEN (j.params || jsonb_build_object('id', j.task_id))::text END AS task)
 SELECT * FROM marked
 """
 
@@ -231,9 +287,12 @@ def publish_turns(db: Db, *, served: Mapping[str, Sequence[str]], limit: int) ->
 
 def mark(db: Db, following: str, asked: Mapping[str, Any]) -> list[Published]:
     try:
-        return as_published(db.fetch(MARK.format(next=following), asked))
+        return as_published(db.fetch(f"WITH next AS ({following}),\n{MARKED}", asked))
     except VALUE_ERRORS:
         return mark_each(db, [row[0] for row in db.fetch(following, asked)])[0]
+
+
+_MARK_ONE = f"WITH next AS (SELECT %(id)s::uuid AS id),\n{MARKED}"
 
 
 def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Published], set[UUID]]:
@@ -241,7 +300,7 @@ def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Published], set[UUID]]:
     found, refused = list[Row](), set[UUID]()
     for one in ids:
         try:
-            found += db.fetch(MARK.format(next="SELECT %(id)s::uuid AS id"), {"id": one})
+            found += db.fetch(_MARK_ONE, {"id": one})
         except VALUE_ERRORS as error:
             refused.add(one)
             log.error("job %s cannot be published: %s", one, error)
@@ -249,7 +308,7 @@ def mark_each(db: Db, ids: Sequence[UUID]) -> tuple[list[Published], set[UUID]]:
 
 
 def as_published(found: Sequence[Row]) -> list[Published]:
-    """Return what `MARK` returned, most urgent first."""
+    """Return what `MARKED` returned, most urgent first."""
     rows = sorted(found, key=lambda row: (row[3], row[7]))
     return [
         Published(

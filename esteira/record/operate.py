@@ -46,8 +46,7 @@ moved AS (
     schedule_id = CASE WHEN NOT j.in_turn OR EXISTS (SELECT 1 FROM turn) THEN j.schedule_id END
   FROM locked WHERE j.id = %(id)s AND locked.state IN ('failed', 'dead', 'cancelled', 'expired')
     AND NOT (locked.state IN ('cancelled', 'expired') AND j.secret_names IS NOT NULL)
-  RETURNING j.id, j.attempt, locked.state AS was, CASE WHEN j.message IS NOT NULL
-    THEN coalesce(j.task_id, j.id::text) END AS task_id),
+  RETURNING j.id, j.attempt, locked.state AS was, j.task_id),
 forgotten AS (DELETE FROM esteira_taskresult r USING moved WHERE r.task_id = moved.task_id AND r.state <> 'SUCCESS'),
 allowed AS (DELETE FROM esteira_taskrevoked r USING moved WHERE r.task_id = moved.task_id),
 noted AS (

@@ -23,6 +23,8 @@ from esteira.record import COUNTED, DUE_AGAIN, NOTED, RUNNING
 MAX_SUSPICION = 6
 PROCESS_LOST, WORKER_LOST, DRAINED = 2, 1, 0
 LONGEST_REST_S = 30.0
+#: The pause of a suspect before it runs again is a random part of this, which doubles with each point.
+REST = f"least(power(2, j.suspicion), {LONGEST_REST_S}) * interval '1 second'"
 MOST = 1000
 #: How long a worker that starts or stops searches for jobs of its name; the leases of all others end by themselves.
 PATIENCE_S = 1.0
@@ -32,11 +34,14 @@ _BY_KEY = f"{RUNNING} AND j.id = ANY(%(ids)s::uuid[])"
 _CLAIMED = """j.state = 'running' AND j.claimed_at > to_timestamp(%(after)s::float8)
   AND j.claimed_at <= to_timestamp(%(until)s::float8)"""
 
-_RESCUE = f"""
+
+def _rescue_where(which: str) -> str:
+    """Return the statement that rescues the jobs for which a condition is true."""
+    return f"""
 WITH locked AS MATERIALIZED (
-  SELECT j.id, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
+  SELECT j.ctid AS place, j.worker, j.cancel_requested_at IS NOT NULL AS cancelled,
     NOT j.batched AND %(count)s > 0 AND j.suspicion + %(count)s >= %(limit)s AS dead
-  FROM esteira_job j WHERE {{which}}
+  FROM esteira_job j WHERE {which}
   ORDER BY j.id LIMIT {MOST} FOR NO KEY UPDATE OF j SKIP LOCKED),
 moved AS (
   UPDATE esteira_job j SET worker = NULL, lease_until = NULL, published_at = NULL,
@@ -47,12 +52,12 @@ moved AS (
     solo = j.solo OR (j.batched AND %(count)s > 0),
     interrupted = NOT j.batched OR j.started_at IS NOT NULL,
     hold_until = CASE WHEN %(part)s AND j.suspicion > 0 AND NOT (cancelled OR dead) THEN clock_timestamp()
-      + random() * least(power(2, j.suspicion), %(longest_rest)s) * interval '1 second' END,
+      + random() * {REST} END,
     error = CASE WHEN dead AND NOT cancelled THEN jsonb_build_object('kind', 'lost', 'type', 'ProcessLost',
       'message', 'The process that ran this job ended unexpectedly; the job now has ' || (j.suspicion + %(count)s)
         || ' points of suspicion. It may use too much memory or crash. Retry it once the cause is found.')
       ELSE j.error END
-  FROM locked WHERE j.id = locked.id AND j.id = ANY(ARRAY(SELECT id FROM locked))
+  FROM locked WHERE j.ctid = locked.place
   RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
 noted AS (
   {NOTED}
@@ -61,6 +66,7 @@ noted AS (
 {COUNTED}
 SELECT id, state FROM moved
 """
+
 
 #: A worker may have had another name when a job began; an incarnation belongs to one process only.
 _OF_INCARNATION = "right(j.worker, char_length(%(suffix)s)) = %(suffix)s"
@@ -72,10 +78,9 @@ def _rescue(db: Db, which: str, *, count: int, reason: str, **params: Any) -> di
         "limit": MAX_SUSPICION,
         "reason": reason,
         "part": count == WORKER_LOST,
-        "longest_rest": LONGEST_REST_S,
         **params,
     }
-    return {row[0]: row[1] for row in db.fetch(_RESCUE.format(which=which), asked)}
+    return {row[0]: row[1] for row in db.fetch(_rescue_where(which), asked)}
 
 
 def process_lost(db: Db, delivery: str, ids: Sequence[UUID] | None = None) -> dict[UUID, str]:

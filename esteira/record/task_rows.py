@@ -26,23 +26,18 @@ class Row:
     timeout_s: float
 
 
-_FIELDS = "state, error, cancel_force, started_at, created_at, settled, type, timeout_s"
 _READ = """t.id, t.state, coalesce(t.error ->> 'kind', ''), coalesce(t.error ->> 'type', ''),
   coalesce(t.error ->> 'message', ''), t.cancel_force, t.started_at IS NOT NULL, t.settled, t.type, t.timeout_s"""
 _ROWS = f"""
-SELECT DISTINCT ON (t.named) t.named, {_READ}
-FROM (
-  SELECT id::text AS named, id, {_FIELDS} FROM esteira_job
-    WHERE id = ANY(%(ids)s::uuid[]) AND message IS NOT NULL AND task_id IS NULL
-  UNION ALL
-  SELECT task_id, id, {_FIELDS} FROM esteira_job WHERE task_id = ANY(%(task_ids)s::text[]) AND task_id IS NOT NULL) t
-ORDER BY t.named, t.state IN ('queued', 'running') DESC, t.created_at DESC
+SELECT DISTINCT ON (t.task_id) t.task_id, {_READ} FROM esteira_job t
+WHERE t.task_id = ANY(%(task_ids)s::text[]) AND t.task_id IS NOT NULL
+ORDER BY t.task_id, t.state IN ('queued', 'running') DESC, t.id DESC
 """
 
 
 def rows_of(db: Db, task_ids: Sequence[str]) -> dict[str, Row]:
     """Return for each task its row, preferably one that has not ended."""
-    found = db.fetch(_ROWS, {"ids": _uuids(task_ids), "task_ids": list(task_ids)})
+    found = db.fetch(_ROWS, {"task_ids": list(task_ids)})
     return {row[0]: _as_row(row[1:]) for row in found}
 
 
@@ -56,18 +51,8 @@ def _as_row(values: Sequence[Any]) -> Row:
     return Row(**dict(zip((field.name for field in fields(Row)), values, strict=True)))
 
 
-def _uuids(task_ids: Sequence[str]) -> list[UUID]:
-    found = []
-    for one in task_ids:
-        try:
-            found.append(UUID(one))
-        except ValueError:
-            continue
-    return found
-
-
 _UNSETTLED = """
-SELECT j.id, coalesce(j.task_id, j.id::text) FROM esteira_job j
+SELECT j.id, j.task_id FROM esteira_job j
 WHERE j.state IN ('cancelled', 'dead', 'expired', 'failed') AND j.message IS NOT NULL AND NOT j.settled
   AND j.id <> ALL(%(skipped)s::uuid[])
 ORDER BY j.finished_at LIMIT %(limit)s

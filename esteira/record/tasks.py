@@ -1,8 +1,9 @@
 """T1, T6 and T10 for adopted Celery tasks: store messages, put a retried or rejected one back, find rows by task ids.
 
-A task's message is its row. A second send under an id that another row has is a row of its own, which keeps that id in
-`task_id`. Everything that follows from the end of a task is written in the transaction of its end: its result, its part
-of a chord, the rest of its chain. If the process dies before that transaction's commit, nothing of it is recorded.
+A task's message is its row. The row has an id of its own, and the id that callers know in `task_id`: several sends may
+have the same one. Everything that follows from the end of a task is written in the transaction of its end: its result,
+its part of a chord, the rest of its chain. If the process dies before that transaction's commit, nothing of it is
+recorded.
 """
 
 from __future__ import annotations
@@ -50,11 +51,6 @@ class NewTask:
     front: ClassVar[bool] = False
 
     @property
-    def own_id(self) -> str | None:
-        """The task's id, if it is not the id of the row."""
-        return None if str(self.id) == self.task_id else self.task_id
-
-    @property
     def task(self) -> Mapping[str, str]:
         return {**self.said, "id": self.task_id}
 
@@ -65,8 +61,6 @@ class NewTask:
 
 # The stored fields of a NewTask, each with the type of its SQL parameter.
 _COLUMNS = {
-    "id": "uuid",
-    "own_id": "text",
     "task_id": "text",
     "type": "text",
     "params": "text",
@@ -81,28 +75,28 @@ _COLUMNS = {
     "expires_at": "timestamptz",
     "publish": "boolean",
 }
+# The clock is read once, and completes the ids: see `esteira.ids`.
 _INSERT = f"""
-INSERT INTO esteira_job (id, task_id, type, params, message, queue, priority, max_failures, backoff_s, lease_s,
-  timeout_s, run_at, expires_at, cancel_requested_at, cancel_by, published_at)
-SELECT v.id, v.own_id, v.type, v.params::jsonb, v.message, v.queue, v.priority, {MOST_TRIES}, 1, v.lease_s,
-  v.timeout_s, coalesce(v.run_at, clock_timestamp() + coalesce(v.delay_s, 0) * interval '1 second'),
-  coalesce(v.expires_at, clock_timestamp() + v.expires_in_s * interval '1 second'),
+WITH m AS MATERIALIZED (
+  SELECT c.now, {ids.first_half("c.now")} AS half FROM (SELECT clock_timestamp() AS now) AS c)
+INSERT INTO esteira_job (id, created_at, task_id, type, params, message, queue, priority, max_failures, backoff_s,
+  lease_s, timeout_s, run_at, expires_at, cancel_requested_at, cancel_by, published_at)
+SELECT (m.half || v.half)::uuid, m.now, v.task_id, v.type, v.params::jsonb, v.message, v.queue, v.priority,
+  {MOST_TRIES}, 1, v.lease_s, v.timeout_s,
+  coalesce(v.run_at, m.now + coalesce(v.delay_s, 0) * interval '1 second'),
+  coalesce(v.expires_at, m.now + v.expires_in_s * interval '1 second'),
   r.revoked_at, CASE WHEN r.revoked_at IS NULL THEN '' ELSE 'revoke' END,
-  CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= clock_timestamp(), true)
-       THEN clock_timestamp() END
-FROM unnest({", ".join(f"%({name})s::{t}[]" for name, t in _COLUMNS.items())}) AS v({", ".join(_COLUMNS)})
+  CASE WHEN v.publish AND coalesce(v.delay_s, 0) <= 0 AND coalesce(v.run_at <= m.now, true) THEN m.now END
+FROM m CROSS JOIN
+  unnest(%(half)s::text[], {", ".join(f"%({name})s::{t}[]" for name, t in _COLUMNS.items())})
+    AS v(half, {", ".join(_COLUMNS)})
 LEFT JOIN esteira_taskrevoked r ON r.task_id = v.task_id
-ON CONFLICT DO NOTHING
 RETURNING id, published_at IS NOT NULL
 """
 
 
 def insert(db: Db, tasks: Sequence[NewTask]) -> list[NewTask]:
     """T1: store messages, all or none in the caller's transaction; return those whose hints are to be sent now."""
-    taken = set[UUID]()
-    for task in tasks:
-        task.id = _as_id(task.task_id, taken)
-        taken.add(task.id)
     now: list[NewTask] = []
     for first in range(0, len(tasks), SLICE):
         now += _insert(db, tasks[first : first + SLICE])
@@ -110,27 +104,13 @@ def insert(db: Db, tasks: Sequence[NewTask]) -> list[NewTask]:
 
 
 def _insert(db: Db, tasks: Sequence[NewTask]) -> list[NewTask]:
-    stored = _fetch_insert(db, tasks)
-    again = [task for task in tasks if task.id not in stored]
-    for task in again:  # an earlier send has the id
-        task.id = ids.uuid7()
-    if again:
-        stored.update(_fetch_insert(db, again))
-    return [task for task in tasks if task.id is not None and stored.get(task.id)]
-
-
-def _fetch_insert(db: Db, tasks: Sequence[NewTask]) -> dict[UUID, bool]:
+    halves = ids.noises(len(tasks))
     columns: dict[str, list[Any]] = {name: [getattr(task, name) for task in tasks] for name in _COLUMNS}
-    return {row[0]: row[1] for row in db.fetch(_INSERT, columns)}
-
-
-def _as_id(task_id: str, taken: set[UUID]) -> UUID:
-    """Return the id of the row: the task's own, if it is a UUID in its usual form and not used in this slice."""
-    try:
-        own = UUID(task_id)
-    except ValueError:
-        return ids.uuid7()
-    return own if str(own) == task_id and own not in taken else ids.uuid7()
+    rows = db.fetch(_INSERT, {**columns, "half": [f"{half:016x}" for half in halves]})
+    stored = {row[0].int & ids.NOISE: row for row in rows}
+    for task, half in zip(tasks, halves, strict=True):
+        task.id = stored[half][0]
+    return [task for task, half in zip(tasks, halves, strict=True) if stored[half][1]]
 
 
 _AGAIN = f"""
@@ -180,11 +160,7 @@ def again(
         "error": error,
         "started": started_s,
         "keeps": keeps_priority,
-        **{
-            name: getattr(following, name)
-            for name in _COLUMNS
-            if name not in ("id", "own_id", "task_id", "type", "lease_s")
-        },
+        **{name: getattr(following, name) for name in _COLUMNS if name not in ("task_id", "type", "lease_s")},
     }
     asked["delay_s"] = following.delay_s or 0.0
     rows = db.fetch(_AGAIN, asked)

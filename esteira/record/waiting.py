@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record.insert import DUE, MARK, VALUE_ERRORS, Published, as_published, mark, mark_each
+from esteira.record.insert import DUE, MARKED, VALUE_ERRORS, Published, as_published, mark, mark_each
 
 _NEXT = f"""
   SELECT picked.id, picked.priority, date_part('epoch', picked.run_at) AS due_at
@@ -29,7 +29,9 @@ _NEXT = f"""
 """
 
 # Rows that could not be locked are returned as well: another keeper may be marking them, and may not finish.
-_PUBLISH_DUE = f"""{MARK.format(next=_NEXT)}
+_PUBLISH_DUE = f"""
+WITH next AS ({_NEXT}),
+{MARKED}
 UNION ALL
 SELECT n.id, NULL, NULL, n.priority, NULL, NULL, NULL, n.due_at, NULL FROM next n
 WHERE n.id NOT IN (SELECT id FROM locked)

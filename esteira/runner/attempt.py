@@ -58,8 +58,11 @@ class Attempts:
         try:
             if held.job.message is not None:
                 return self._run_message(held)
-            with self._interrupt.inside(held):
+            self._interrupt.enter(held)
+            try:
                 return self._between.call(called, held, host)
+            finally:
+                self._interrupt.leave()
         except Refused as refusal:
             return self._refused(held, refusal)
         except OutcomeUnknown as error:

@@ -113,7 +113,7 @@ class Between:
     def settle(self) -> None:
         """Undo the changes that a job has made."""
         try:
-            sessions.settle()
+            sessions.reset()
             self._settle_signals()
             os.umask(self._umask)
             if _happened:

@@ -7,7 +7,6 @@ here, the lease ends.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from esteira.db import sessions
-from esteira.errors import UnknownJobType
+from esteira.errors import InvalidParameters, UnknownJobType
 from esteira.job_types.checking import problems
 from esteira.job_types.context import Context
 from esteira.job_types.parameters import Params
@@ -27,6 +26,7 @@ from esteira.runner.pool_process import guarded
 from esteira.runner.runtime import OutcomeUnknown, WorkerHost
 from esteira.values import spoken
 from esteira.values.bounds import clean
+from esteira.values.json_text import stored
 
 log = logging.getLogger("esteira.runner")
 
@@ -50,7 +50,7 @@ def called(held: Held, host: WorkerHost) -> Outcome | None:
         job_id=held.job.id,
         attempt=held.job.attempt,
         try_number=held.job.tries,
-        log=logging.getLogger(f"jobs.{job_type.name}"),
+        log=job_type.logger,
         host=host,
     )
     value = _call(job_type, context, _params(held, job_type))
@@ -78,10 +78,9 @@ def _known(held: Held) -> JobType:
 def _params(held: Held, job_type: JobType) -> Params:
     try:
         try:
-            return job_type.model.model_validate(json.loads(held.job.params))
+            return job_type.model.model_validate(stored(held.job.params))
         except ValidationError as error:
-            why = "; ".join(f"{p['pointer']}: {p['detail']}" for p in problems(error)[:5])
-            raise Refused(clean(why)) from None
+            raise Refused(clean(str(InvalidParameters(problems(error))))) from None
     except SAID_ON_PURPOSE:
         raise
     except (

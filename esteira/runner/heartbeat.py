@@ -114,7 +114,7 @@ class Heartbeat(threading.Thread):
         if tell_running:
             self._told = now
         self._completer.flush(running_too=tell_running)
-        if now - self._counted >= STATS_S or self._stats.first_measured():
+        if now - self._counted >= STATS_S or self._stats.awaited():
             self._counted = now
             self._stats.flush(self._core)
 

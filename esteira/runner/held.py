@@ -243,9 +243,9 @@ class HeldJobs:
             running = [self.running] if self.running and running_too else []
             logs, progress = [], []
             for held in [*over, *running]:
-                if lines := held.take_log():
+                if held.log and (lines := held.take_log()):
                     logs.append((held, lines))
-                if told := held.take_progress():
+                if held.progress and (told := held.take_progress()):
                     progress.append((held, told))
             return Pending(over, logs, progress)
 

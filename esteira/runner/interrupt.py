@@ -34,14 +34,12 @@ class Interrupt:
         self._wanted = (job, error)
         signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
 
-    @contextmanager
-    def inside(self, job: object) -> Iterator[None]:
-        """Mark the run of the user's function: an error may be raised only here."""
+    def enter(self, job: object) -> None:
+        """Mark the begin of the user's function: an error may be raised only from here to `leave`."""
         self._inside, self._shields = job, 0
-        try:
-            yield
-        finally:
-            self._inside = None
+
+    def leave(self) -> None:
+        self._inside = None
 
     @contextmanager
     def shield(self) -> Iterator[None]:

@@ -101,6 +101,11 @@ def busy() -> Iterator[None]:
         raise Leave(0)
 
 
+def asked_to_stop() -> bool:
+    """Return whether this process has received a signal to stop, and ends after its hint."""
+    return _asked
+
+
 def leave_if_told(error: BaseException) -> None:
     """End this process if a signal raised the error inside the job: such an error is not the job's failure.
 

@@ -21,6 +21,7 @@ from uuid import UUID
 
 from psycopg.errors import QueryCanceled
 
+from esteira import ids
 from esteira.db import Db, Row
 from esteira.states import RETRYABLE
 
@@ -52,7 +53,14 @@ class Stretch:
 
     def asked(self) -> dict[str, Any]:
         after, before = self.after or ("-infinity", LOWEST), self.before or ("infinity", HIGHEST)
-        return {"after_at": after[0], "after_id": after[1], "before_at": before[0], "before_id": before[1]}
+        return {
+            "after_at": after[0],
+            "after_id": after[1],
+            "before_at": before[0],
+            "before_id": before[1],
+            "after_any": _id_at(self.after) or LOWEST,
+            "before_any": _id_at(self.before) or HIGHEST,
+        }
 
     def beyond(self, key: Key) -> Stretch:
         """Return the rest of the stretch after everything up to a key was read."""
@@ -60,6 +68,13 @@ class Stretch:
 
     def begins_at(self) -> Key | None:
         return self.before if self.older else self.after
+
+
+def _id_at(key: Key | None) -> UUID | None:
+    """Return the place of a key among all ids: a key may be a job's, or the beginning or the end of a moment."""
+    if key is None or key[1] not in (LOWEST, HIGHEST):
+        return key and key[1]
+    return ids.lowest(key[0]) if key[1] == LOWEST else ids.highest(key[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,18 +93,24 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """An index with the jobs that it holds in the order of lists, in one range for each value of `first`."""
+    """An index with the jobs that it holds in the order of lists, in one range for each value of `first`.
+
+    Without `first` it is the primary key: ids are in the order of creation.
+    """
 
     first: str
     holds: str
 
     def ordered(self, direction: str) -> str:
-        return ", ".join(f"{column} {direction}" for column in (self.first, "j.created_at", "j.id") if column)
+        columns = (self.first, "j.created_at", "j.id") if self.first else ("j.id",)
+        return ", ".join(f"{column} {direction}" for column in columns)
 
     def compared(self, sign: str, which: str) -> str:
         """Return SQL that compares a row with an end of a stretch."""
-        mine, its = (f"{self.first}, ", "%(first)s, ") if self.first else ("", "")
-        return f"({mine}j.created_at, j.id) {sign} ({its}%({which}_at)s::timestamptz, %({which}_id)s::uuid)"
+        if not self.first:
+            return f"j.id {sign} %({which}_any)s::uuid"
+        end = f"(%(first)s, %({which}_at)s::timestamptz, %({which}_id)s::uuid)"
+        return f"({self.first}, j.created_at, j.id) {sign} {end}"
 
 
 ALL = Index(first="", holds="true")

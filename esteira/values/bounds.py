@@ -17,6 +17,7 @@ from typing import Any, SupportsFloat
 from esteira.errors import InvalidOption
 from esteira.values.pause import LONGEST_PAUSE_S
 from esteira.values.storable import encodes
+from esteira.wording.english import span
 
 DAY_S = 86400.0
 TEN_YEARS_S = LONGEST_PAUSE_S
@@ -46,12 +47,12 @@ class Span:
         """Return the seconds; raises InvalidOption."""
         seconds = _seconds(value)
         if not self.least <= seconds <= self.most:  # not true of NaN either
-            said = "one that is infinite or too large" if math.isinf(seconds) else shown(value)
-            raise InvalidOption(field, f"must be a number of seconds {self.words()}, not {said}.")
+            wording = "infinite-duration" if math.isinf(seconds) else "not-a-duration"
+            raise InvalidOption(field, wording, least=self.least, most=self.most, given=shown(value))
         return seconds
 
     def words(self) -> str:
-        return f"from {_span(self.least)} to {_span(self.most)}"
+        return f"from {span(self.least)} to {span(self.most)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ class Count:
     def check(self, field: str, value: Any) -> int:
         """Return the number; raises InvalidOption."""
         if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= self.most:
-            raise InvalidOption(field, f"must be a whole number {self.words()}, not {shown(value)}.")
+            raise InvalidOption(field, "not-a-count", least=self.least, most=self.most, given=shown(value))
         return value
 
     def typed(self, field: str, text: str) -> int:
@@ -90,18 +91,19 @@ class Text:
     def check(self, field: str, value: Any) -> str:
         """Return the text as it was given; raises InvalidOption."""
         if not isinstance(value, str):
-            raise InvalidOption(field, f"must be text, not {shown(value)}.")
+            raise InvalidOption(field, "not-text", given=shown(value))
+        allowed = {"least": self.least, "most": self.most}
         if not self.least <= len(value) <= self.most:
-            raise InvalidOption(field, f"must be {self.words()}.")
+            raise InvalidOption(field, "wrong-length" if self.least else "too-long", **allowed)
         if "\0" in value:
-            raise InvalidOption(field, "holds a NUL character, which cannot be stored; remove it.")
+            raise InvalidOption(field, "nul")
         if not encodes(value):
-            raise InvalidOption(field, "holds half of a surrogate pair, which is not a character; remove it.")
+            raise InvalidOption(field, "half-character")
         if self.seen and not value.isprintable():
             odd = next(c for c in value if not c.isprintable())
-            raise InvalidOption(field, f"holds an invisible character, U+{ord(odd):04X}; remove it.")
+            raise InvalidOption(field, "invisible-character", number=ord(odd))
         if self.least and self.seen and not value.strip():
-            raise InvalidOption(field, f"must be {self.words()}, not only spaces.")
+            raise InvalidOption(field, "only-spaces", **allowed)
         return value
 
     def fit(self, value: str) -> str:
@@ -121,7 +123,7 @@ class OneOf:
     def check(self, field: str, value: Any) -> str:
         """Return the name; raises InvalidOption."""
         if not isinstance(value, str) or value not in self.names:
-            raise InvalidOption(field, f"must be {self.words()}, not {shown(value)}.")
+            raise InvalidOption(field, "not-one-of", allowed=self.names, given=shown(value))
         return value
 
     def words(self) -> str:
@@ -184,15 +186,13 @@ def moment(field: str, value: Any) -> datetime:
     In UTC, because PostgreSQL refuses offsets of 16 hours and more, which Python and JSON allow.
     """
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidOption(
-            field, "must be a date and time with a time zone, such as 2026-01-31T09:00:00+00:00."
-        )
+        raise InvalidOption(field, "not-a-moment")
     try:
         at = value.astimezone(UTC)
     except (OverflowError, ValueError):  # before the first year, or after the last
         at = None
     if at is None or not FIRST_MOMENT <= at <= datetime.now(UTC) + timedelta(seconds=TEN_YEARS_S):
-        raise InvalidOption(field, f"must lie between 1970 and ten years from now, not {value.isoformat()}.")
+        raise InvalidOption(field, "moment-out-of-range", given=value.isoformat())
     return at
 
 
@@ -281,10 +281,3 @@ def _said(text: Any) -> str:
         return str(text)
     except Exception as error:  # an object's own __str__ may fail, and a report should not fail its job
         return f"(this text cannot be read: {type(error).__name__})"
-
-
-def _span(seconds: float) -> str:
-    for size, word in ((TEN_YEARS_S, "ten years"), (DAY_S, "one day")):
-        if seconds == size:
-            return word
-    return f"{seconds:g}"

@@ -22,9 +22,7 @@ def pause_s(value: object) -> float:
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds <= LONGEST_PAUSE_S:
-        raise InvalidOption(
-            "after", f"must be seconds from 0 to ten years, or a timedelta, not {_shown(value)}."
-        )
+        raise InvalidOption("after", "not-a-pause", most=LONGEST_PAUSE_S, given=_shown(value))
     return seconds
 
 

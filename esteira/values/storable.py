@@ -12,15 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-HALF = "holds half of a surrogate pair, which is not a character; remove it."
-NUL_INSIDE = "holds a NUL character, which cannot be stored; remove it."
-MERGED = 'holds two keys that are read as one, such as 1 and "1"; give each key once.'
+#: The codes of the mistakes.
+HALF, NUL_INSIDE = "half-character", "nul"
 _FLAT = frozenset({"str", "int", "float", "bool", "none", "date", "uuid", "literal", "enum"})
 _ANY: Mapping[str, Any] = {"type": "any"}
 
 
 def why_not(value: Any) -> str:
-    """Return what is wrong with a text in a value or in its keys; an empty text if all of them can be stored."""
+    """Return the code of the mistake in a text, in a value or in its keys; empty if all of them can be stored."""
     seen: set[int] = set()
     rest = [value]
     while rest:
@@ -64,6 +63,15 @@ def merged_when_read(schema: Mapping[str, Any], given: Any, checked: Any) -> boo
     if kind == "list" and isinstance(given, list | tuple) and isinstance(checked, list):
         return _any_merged(schema.get("items_schema", _ANY), given, checked)
     return False
+
+
+def may_merge(schema: Mapping[str, Any]) -> bool:
+    """Return whether `merged_when_read` can be true of any value of this core schema."""
+    if schema["type"] in {"default", "nullable"}:
+        return may_merge(schema["schema"])
+    if schema["type"] == "list":
+        return may_merge(schema.get("items_schema", _ANY))
+    return bool(schema["type"] == "dict")
 
 
 def _any_merged(inner: Mapping[str, Any], given: Iterable[Any], checked: Iterable[Any]) -> bool:

@@ -139,7 +139,7 @@ def announce(db: Db, identity: Identity, *, queues: list[str], slots: int) -> bo
 
     If retention removed the row, because the machine slept for a day, it is created again.
     """
-    releases.say_alive(db)
+    releases.record_heartbeat(db)
     return bool(
         db.fetch(
             """INSERT INTO esteira_worker AS w

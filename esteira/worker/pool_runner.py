@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import signals
 
+from esteira.broker.next_hint import NextHint
 from esteira.db import ConnectionLost
 from esteira.runner import pool_process
 from esteira.runner.attempt import RunTask
@@ -47,10 +48,10 @@ def start(worker: str) -> None:
         os._exit(os.EX_SOFTWARE)
 
 
-def run_hint(ids: Sequence[str], delivery: str) -> None:
+def run_hint(ids: Sequence[str], delivery: str, following: NextHint) -> None:
     """Run a hint with the runner of this process."""
     assert _runner is not None, "hints run in a worker's pool processes only"
-    _runner.run_hint(ids, delivery)
+    _runner.run_hint(ids, delivery, following)
 
 
 @signals.worker_process_shutdown.connect

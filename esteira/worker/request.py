@@ -64,7 +64,10 @@ class JobRequest(Request):
         end = rescue.process_ended if on_purpose or stopping.begun() else rescue.process_lost
         try:
             with briefly("worker lost") as db:
-                rescued = end(db, self.delivery, _ids(self.args))
+                ids = _ids(self.args)
+                rescued = end(db, self.delivery, ids)
+                if ids is None or len(ids) > 1:  # its process may have taken following hints
+                    rescued.update(end(db, self.delivery))
         except ConnectionLost as error:
             log.warning(
                 "a pool process was lost and the database is unavailable (%s); the leases of its jobs will end",

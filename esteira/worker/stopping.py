@@ -167,8 +167,8 @@ class Stop:
     def _keep_time(self) -> None:
         # Logged here and not in the signal handler, which may have interrupted another log line.
         log.warning("stopping (%s): running jobs have %g s to finish", self._why, self._seconds)
-        signs = {self._touch: TOUCH_S, self._say_alive: ANNOUNCE_S}
-        due = {self._touch: float("-inf"), self._say_alive: time.monotonic() + ANNOUNCE_S}
+        signs = {self._touch: TOUCH_S, self._announce: ANNOUNCE_S}
+        due = {self._touch: float("-inf"), self._announce: time.monotonic() + ANNOUNCE_S}
         while (now := time.monotonic()) < self._deadline:
             for sign, pause in signs.items():
                 if now >= due[sign]:
@@ -183,7 +183,7 @@ class Stop:
     def _touch(self) -> None:
         liveness.touch("worker")
 
-    def _say_alive(self) -> None:
+    def _announce(self) -> None:
         with self._last_word:
             if not self._said_goodbye:
                 self._presence.announce()

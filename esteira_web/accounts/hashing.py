@@ -51,10 +51,7 @@ def _beside(work: partial[str]) -> str:
     """Do the work in the pool and wait for it; raises TooManyRequests at once if the limit is reached."""
     places = _places()
     if not places.acquire(blocking=False):
-        raise TooManyRequests(
-            f"Too many passwords are being checked at this moment. Try again in {RETRY_AFTER_S} seconds.",
-            retry_after_s=RETRY_AFTER_S,
-        )
+        raise TooManyRequests("too-many-passwords", retry_after_s=RETRY_AFTER_S)
     try:
         return _pool().submit(work).result()
     finally:

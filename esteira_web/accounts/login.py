@@ -140,10 +140,7 @@ def _refuse_too_many(name: str, source: str, mine: int) -> None:
     waits = (of_pair, of_address, of_few if attacked else None)
     wait_s = max((math.ceil(wait) for wait in waits if wait is not None), default=0)
     if wait_s > 0:
-        raise TooManyRequests(
-            f"There were too many failed sign-ins from here. Try again in {_words(wait_s)}.",
-            retry_after_s=wait_s,
-        )
+        raise TooManyRequests("too-many-failures", retry_after_s=wait_s)
 
 
 def _wait(which: str, limit: int) -> str:
@@ -161,11 +158,6 @@ _WAITS = f"""SELECT {_wait(_PAIR, MAX_FAILURES)}, {_wait(_PAIR, MAX_UNDER_ATTACK
     AND f.at > (SELECT clock_timestamp()) - interval '{LONG_WINDOW.total_seconds()} s'
     AND f.address NOT LIKE '{BROWSER}%%' AND %(source)s NOT LIKE '{BROWSER}%%'
     OFFSET {ATTACK - 1})"""
-
-
-def _words(seconds: int) -> str:
-    minutes = math.ceil(seconds / 60)
-    return f"{seconds} seconds" if seconds < 60 else "1 minute" if minutes == 1 else f"{minutes} minutes"
 
 
 def _note(name: str, source: str) -> int:

@@ -63,21 +63,18 @@ class Forbidden(EsteiraError):
     status = 403
 
     def __init__(self, scope: Scope) -> None:
-        super().__init__(
-            f"This account or token lacks the right {scope}. {ROLE_HELP}, or use a token with more rights."
-        )
+        super().__init__(scope=scope, help=ROLE_HELP)
 
 
 class ForbiddenType(EsteiraError):
     """The account or token may submit, but not jobs of this type."""
 
-    code = "forbidden"
+    code = "forbidden-type"
+    problem = Forbidden.code
     status = 403
 
     def __init__(self, name: str, limit: Iterable[str]) -> None:
-        super().__init__(
-            f"This account or token may submit jobs of {', '.join(sorted(limit))} only, not of {name[:130]!r}."
-        )
+        super().__init__(allowed=sorted(limit), name=name[:130])
 
 
 class Submitted(Protocol):

@@ -83,7 +83,7 @@ def create_token(
     types that a submitter's token may submit. Raises InvalidOption.
     """
     if role not in set(Role):
-        raise InvalidOption("role", f"must be one of {', '.join(Role)}, not {role!r}.")
+        raise InvalidOption("role", "not-one-of", allowed=list(Role), given=repr(role))
     bounds.TOKEN_NAME.check("name", name)
     _check_types(types, role)
     if expires_in is not None:
@@ -183,14 +183,11 @@ def _look_up() -> str:
 
 def _check_types(types: Sequence[str], role: str) -> None:
     if types and role != Role.SUBMITTER:
-        raise InvalidOption("types", f"only a submitter's token can be limited to job types, not a {role}'s.")
+        raise InvalidOption("types", "limited-role", role=role)
     if len(types) > MOST_TYPES:
-        raise InvalidOption(
-            "types", f"has {len(types)} job types or patterns; at most {MOST_TYPES} are allowed."
-        )
+        raise InvalidOption("types", "too-many-types", count=len(types), most=MOST_TYPES)
     if odd := [one for one in types if not _PATTERN.fullmatch(one)]:
-        detail = f"{bounds.shown(odd[0])} is neither the name of a job type nor a pattern such as email.*."
-        raise InvalidOption("types", detail)
+        raise InvalidOption("types", "not-a-pattern", given=bounds.shown(odd[0]))
 
 
 def _checksum(secret: str) -> str:

@@ -28,13 +28,14 @@ _ORDER = re.compile(r"(-?[0-9]{1,3}(\.-?[0-9]{1,3})*)?")
 
 
 class Unanswerable(EsteiraError, SuspiciousOperation):
-    """The query of a list has no meaning (answered with 400 by every server)."""
+    """The query of a list has no meaning (answered with 400 by every server); `wording` is the code of the mistake."""
 
-    code = "bad-request"
+    code = "bad-lookup"
+    problem = "bad-request"
     status = 400
 
-    def __init__(self, parameter: str, detail: str) -> None:
-        super().__init__(f"{parameter}: {detail}")
+    def __init__(self, parameter: str, wording: str, /, **values: Any) -> None:
+        super().__init__(wording, field=parameter, **values)
 
 
 class OfferedOrder(ChangeList):
@@ -50,9 +51,9 @@ class OfferedOrder(ChangeList):
     def get_filters(self, request: HttpRequest) -> Any:
         for name, values in self.get_filters_params().items():
             if not self.model_admin.lookup_allowed(name, values[-1], request):
-                raise Unanswerable(name, "is not a filter of this list; remove it.")
+                raise Unanswerable(name, "not-a-filter")
             if len(values) > 1:
-                raise Unanswerable(name, f"is given {len(values)} times, but takes one value.")
+                raise Unanswerable(name, "given-several-times", count=len(values))
             self._refuse_unknown(name, values[0], request)
         return super().get_filters(request)
 
@@ -75,10 +76,8 @@ class OfferedOrder(ChangeList):
         else:
             offered = _offered_by(self.model, name, value)
         if not value or (offered is not None and value not in offered):
-            one_of = (
-                f"must be one of {', '.join(offered)}" if offered else "must be a value that the list offers"
-            )
-            raise Unanswerable(name, f"{one_of}, not {shown(value)}.")
+            wording = "not-one-of" if offered else "not-offered"
+            raise Unanswerable(name, wording, allowed=offered, given=shown(value))
 
 
 class OnlyWhatIsOffered(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -92,8 +91,7 @@ class OnlyWhatIsOffered(admin.ModelAdmin):  # type: ignore[type-arg]
         try:
             return super().get_changelist_instance(request)
         except IncorrectLookupParameters as error:
-            detail = f"this list cannot be filtered like this ({error}); start again from the list without a filter."
-            raise Unanswerable("filter", detail) from None
+            raise Unanswerable("filter", "cannot-be-filtered", reason=str(error)) from None
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Return None for an id that is not written in plain digits."""
@@ -122,11 +120,10 @@ def _asked_by(model: type[Model], offered: Any) -> list[str]:
 def _refuse_odd_numbers(query: QueryDict) -> None:
     for page in query.getlist(PAGE_VAR):
         if not is_digits(page) or len(page) > LONGEST_NUMBER or not int(page):
-            raise Unanswerable(PAGE_VAR, f"must be the number of a page, from 1, not {shown(page)}.")
+            raise Unanswerable(PAGE_VAR, "not-a-page", given=shown(page))
     for order in query.getlist(ORDER_VAR):
         if not _ORDER.fullmatch(order):
-            detail = f"must be numbers of columns with dots between them, such as 1.-2, not {shown(order)}."
-            raise Unanswerable(ORDER_VAR, detail)
+            raise Unanswerable(ORDER_VAR, "not-an-order", given=shown(order))
 
 
 def _offered_by(model: type[Model], name: str, value: str) -> list[str] | None:

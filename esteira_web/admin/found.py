@@ -102,7 +102,7 @@ class JobList(OfferedOrder):
             types = [TYPE_NAME.check("type", asked["type"])] if "type" in asked else []
             queue = QUEUE_NAME.check("queue", asked["queue"]) if "queue" in asked else ""
         except InvalidOption as error:
-            raise Unanswerable(error.field, str(error.errors[0]["detail"])) from None
+            raise Unanswerable(error.field, error.wording, **error.values) from None
         if word:
             named = [name for name in registry.names() if word.lower() in name.lower()] or [word]
             types = [name for name in named if not types or name in types]
@@ -144,7 +144,4 @@ def _moment(name: str, text: str | None) -> datetime | None:
         at: datetime | None = Job._meta.get_field("created_at").to_python(text)
         return at and moment(name, at)
     except (ValidationError, InvalidOption, OverflowError):
-        detail = (
-            f"must be a date and time with a time zone, such as 2026-01-31 09:00:00+00:00, not {shown(text)}."
-        )
-        raise Unanswerable(name, detail) from None
+        raise Unanswerable(name, "not-a-moment-of-the-list", given=shown(text)) from None

@@ -16,7 +16,7 @@ from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from esteira.errors import EsteiraError
+from esteira.errors import EsteiraError, Mistake
 from esteira.files.uploads import may_name
 from esteira.job_types.checking import check
 from esteira.job_types.registry import registry
@@ -58,9 +58,8 @@ class ParamsField(forms.JSONField):
         except ValueError as error:
             raise forms.ValidationError(f"This is not JSON: {error}.") from None
         if twice:
-            raise forms.ValidationError(
-                f"{', '.join(at.removeprefix('/') for at in twice)}: {json_text.TWICE}"
-            )
+            wrong = [Mistake(code=json_text.TWICE, at=at) for at in twice]
+            raise forms.ValidationError(f"{', '.join(one.path for one in wrong)}: {wrong[0]}")
         return document
 
     def bound_data(self, data: Any, initial: Any) -> Any:

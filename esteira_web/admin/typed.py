@@ -26,7 +26,6 @@ class NumberField(forms.FloatField):
 def checked(allowed: Text, value: Any) -> str:
     """Return a text within its bounds; raises the form's error, which is shown beside the field."""
     try:
-        return allowed.check("", value)
+        return allowed.check("value", value)
     except InvalidOption as error:
-        detail = str(error.errors[0]["detail"])
-        raise forms.ValidationError(f"This {detail}") from None
+        raise forms.ValidationError(f"This {error.mistakes[0]}") from None

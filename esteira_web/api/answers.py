@@ -15,9 +15,9 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from esteira.db import ConnectionLost
-from esteira.errors import EsteiraError
+from esteira.errors import EsteiraError, Mistake
 from esteira.idempotency import Answer
-from esteira.values.misfits import escaped
+from esteira.job_types.checking import of_pydantic
 from esteira.values.readable import as_json
 from esteira_web.accounts.roles import Access
 from esteira_web.api.reading import JsonParser, known_only, noted, read_json, refuse_mistakes
@@ -145,8 +145,8 @@ def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
 def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     """Answer with all mistakes at once, including those that only the core finds."""
     errors = [*noted(request)]
-    said = {one["parameter"] for one in errors}
-    errors += [one for one in map(_field_error, error.errors) if one.get("parameter") not in said]
+    said = {one.parameter for one in errors}
+    errors += [one for one in map(_field_error, error.errors) if one.parameter not in said]
     if request.path in (JOBS, BATCH) and request.body:
         refused = {tuple(one["loc"][2:]) for one in error.errors if one["loc"][0] == "body"}
         also = also_wrong(
@@ -156,18 +156,9 @@ def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     return problems.invalid(errors).response(request)
 
 
-def _field_error(error: Mapping[str, Any]) -> dict[str, Any]:
+def _field_error(error: Mapping[str, Any]) -> Mistake:
     """Turn pydantic's error into an error of the API: body fields by pointer, query parameters by name."""
     source, *loc = error["loc"]
     if source != "body":
-        return {"parameter": str(loc[0] if loc else source), "detail": _sentence(error)}
-    path = "".join(f"/{escaped(part)}" for part in loc[1:])
-    return {"pointer": f"#{path}", "detail": _sentence(error)}
-
-
-def _sentence(error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return "is not a field of this request; remove it or check its spelling."
-    if error["type"] == "missing":
-        return "is required."
-    return f"{str(error['msg']).removeprefix('Value error, ').rstrip('.')}."
+        return of_pydantic(error, unknown="unknown-field", parameter=str(loc[0] if loc else source))
+    return of_pydantic(error, unknown="unknown-field", at=tuple(loc[1:]))

@@ -156,7 +156,9 @@ def described(api: NinjaAPI, job_types: Iterable[JobType]) -> Schema:
     if known:
         parts["SubmitJob"] = _any_of(known)
     for path, operations in told["paths"].items():
-        told["paths"][path] = {method: _told(one) for method, one in operations.items() if method != "head"}
+        told["paths"][path] = {
+            method: _described(one) for method, one in operations.items() if method != "head"
+        }
     told["components"]["headers"] = HEADERS
     told["components"]["securitySchemes"] = SECURITY
     told["servers"] = [{"url": settings.WEB_URL or "/"}]
@@ -220,7 +222,7 @@ def _keep_out_nul(node: Any) -> None:
             _keep_out_nul(value)
 
 
-def _told(operation: Schema) -> Schema:
+def _described(operation: Schema) -> Schema:
     name = (
         operation["operationId"]
         .removeprefix("esteira_web_api_")

@@ -12,9 +12,11 @@ from django.http.response import HttpResponseBase
 from django.urls import register_converter
 from ninja.parser import Parser
 
+from esteira.errors import Mistake
 from esteira.values import json_text
+from esteira.values.misfits import Place
 from esteira_web.server.problems import Problem, Told, invalid
-from esteira_web.server.query_strings import Mistakes, not_text
+from esteira_web.server.query_strings import not_text
 
 
 class JsonParser(Parser):
@@ -24,11 +26,11 @@ class JsonParser(Parser):
         _refuse_other_content(request)
         document, twice = read_json(request.body)
         if twice:
-            raise Told(invalid([{"pointer": f"#{at}", "detail": json_text.TWICE} for at in twice]))
+            raise Told(invalid([Mistake(code=json_text.TWICE, at=at) for at in twice]))
         return document
 
 
-def read_json(content: bytes) -> tuple[Any, list[str]]:
+def read_json(content: bytes) -> tuple[Any, list[Place]]:
     """Return a document, and the places where it has a field more than once; raises Told if it is not JSON."""
     try:
         return json_text.read(content.decode("utf-8-sig"))
@@ -91,8 +93,8 @@ def known_only(run: Callable[..., HttpResponseBase]) -> Callable[..., HttpRespon
     def noted(request: HttpRequest, **values: Any) -> HttpResponseBase:
         if query := request.META.get("QUERY_STRING", ""):
             found = not_text(query)
-            said = {one["parameter"] for one in found}
-            found += [one for one in _query_mistakes(request, fields) if one["parameter"] not in said]
+            said = {one.parameter for one in found}
+            found += [one for one in _query_mistakes(request, fields) if one.parameter not in said]
             request.query_mistakes = found  # type: ignore[attr-defined]
         return run(request, **values)
 
@@ -104,17 +106,13 @@ def _fields(model: Any) -> Iterator[tuple[str, bool]]:
     return ((name, name in many) for name in model.__ninja_flatten_map__)
 
 
-def _query_mistakes(request: HttpRequest, known: Mapping[str, bool]) -> Iterator[dict[str, Any]]:
+def _query_mistakes(request: HttpRequest, known: Mapping[str, bool]) -> Iterator[Mistake]:
     for name, values in request.GET.lists():
         if name not in known:
-            said = (
-                f"is not one of {', '.join(known)}."
-                if known
-                else "is not a parameter of this address; remove it."
-            )
-            yield {"parameter": name, "detail": said}
+            code = "unknown-query-parameter" if known else "no-query-parameters"
+            yield Mistake(code=code, parameter=name, values={"known": list(known)})
         elif len(values) > 1 and not known[name]:
-            yield {"parameter": name, "detail": f"is given {len(values)} times, but takes one value."}
+            yield Mistake(code="given-several-times", parameter=name, values={"count": len(values)})
 
 
 def refuse_mistakes(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +127,7 @@ def refuse_mistakes(view: Callable[..., Any]) -> Callable[..., Any]:
     return refusing
 
 
-def noted(request: HttpRequest) -> Mistakes:
+def noted(request: HttpRequest) -> list[Mistake]:
     """Return the mistakes that were noted in a request's query."""
-    found: Mistakes = getattr(request, "query_mistakes", [])
+    found: list[Mistake] = getattr(request, "query_mistakes", [])
     return found

@@ -23,12 +23,10 @@ _KEY = re.compile(r'[!#-~][!-~]{0,254}|"[ -~]{1,255}"')
 
 
 class BadKey(EsteiraError):
-    """The header Idempotency-Key must be 1 to 255 printable ASCII characters."""
+    """The header Idempotency-Key is not 1 to 255 printable ASCII characters."""
 
-    code = "bad-request"
-
-    def __init__(self) -> None:
-        super().__init__(str(self.__doc__))
+    code = "bad-key"
+    problem = "bad-request"
 
 
 class Removed(EsteiraError):
@@ -36,12 +34,6 @@ class Removed(EsteiraError):
 
     code = "removed"
     status = 410
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"The first request with this Idempotency-Key made {what}, which was removed. Nothing was made again. "
-            "To make a new one, send the request with another Idempotency-Key."
-        )
 
 
 def with_key(
@@ -68,12 +60,12 @@ def _still_true(access: Access, body: dict[str, Any]) -> dict[str, Any]:
     if "jobs" in body:
         ids = [one["id"] for one in body["jobs"]]
         if not Job.objects.filter(pk__in=ids).exists():
-            raise Removed(f"{len(ids)} jobs" if len(ids) > 1 else f"job {ids[0]}")
+            raise Removed("removed.batch" if len(ids) > 1 else "", kind="job", name=ids[0], count=len(ids))
         return body
     if "state" in body:
         return _as_they_may_see_it(access, body)
     if not uploads(None).filter(pk=body["id"]).exists():
-        raise Removed(f"file {body['id']}")
+        raise Removed(kind="file", name=body["id"])
     return body
 
 
@@ -81,7 +73,7 @@ def _as_they_may_see_it(access: Access, body: dict[str, Any]) -> dict[str, Any]:
     """Return a first answer without the fields for which the caller has lost the right."""
     job = jobs().filter(pk=body["id"]).first()
     if job is None:
-        raise Removed(f"job {body['id']}")
+        raise Removed(kind="job", name=body["id"])
     if access.reads(job):
         return body
     if not access.sees(job):

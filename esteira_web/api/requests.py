@@ -17,7 +17,8 @@ from pydantic import (
     create_model,
 )
 
-from esteira.errors import InvalidOption
+from esteira.errors import InvalidOption, Mistake
+from esteira.job_types.parameters import refusal
 from esteira.job_types.request import OPTIONS, Allowed, Option
 from esteira.states import SHOWN_STATES
 from esteira.values import bounds
@@ -40,37 +41,37 @@ class Request(Schema):
 def _is_a_date(value: Any) -> Any:
     """Refuse numbers, in quotes or not: pydantic would read them as seconds since 1970, which no schema describes."""
     if not isinstance(value, str) or "-" not in value[1:]:
-        raise ValueError(NO_DATE)
+        raise refusal(Mistake(code="not-a-moment-of-the-api"))
     if re.search(r"\d \d\d:?\d\d$", value):
-        raise ValueError(f"{NO_DATE}; in an address, + is a space: write %2B for it, or Z")
+        raise refusal(Mistake(code="not-a-moment-in-address"))
     return value
 
 
-NO_DATE = "must be a date and time with a time zone, such as 2026-01-31T09:00:00Z"
 Moment = Annotated[AwareDatetime, BeforeValidator(_is_a_date)]
 
 
 def _known_states(given: str) -> str:
     """Check a filter of one state, or of several separated by commas; an empty text between commas is refused."""
     if unknown := sorted(set(given.split(",")) - set(SHOWN_STATES)):
-        raise ValueError(f"must be one of {', '.join(SHOWN_STATES)}, not {shown(unknown[0])}.")
+        allowed = {"allowed": SHOWN_STATES, "given": shown(unknown[0])}
+        raise refusal(Mistake(code="not-one-of", values=allowed))
     return given
 
 
 States = Annotated[str, AfterValidator(_known_states), Field(json_schema_extra={"enum": list(SHOWN_STATES)})]
 
 
-def _told(check: Callable[[str, Any], T], value: Any) -> T:
+def _checked(check: Callable[[str, Any], T], value: Any) -> T:
     """Check a value with the core, and raise its error in the form that pydantic expects."""
     try:
-        return check("", value)
+        return check("value", value)
     except InvalidOption as error:
-        raise ValueError(error.errors[0]["detail"]) from None
+        raise refusal(error.mistakes[0]) from None
 
 
 def _within(check: Callable[[str, T], T]) -> AfterValidator:
     """Keep a filter within the bounds of stored values; a filter that is left out is None."""
-    return AfterValidator(lambda value: None if value is None else _told(check, value))
+    return AfterValidator(lambda value: None if value is None else _checked(check, value))
 
 
 TypeFilter = Annotated[
@@ -85,7 +86,7 @@ MomentFilter = Annotated[
     Moment | None, _within(MOMENT.check), Field(description=f"{MOMENT.words().capitalize()}.")
 ]
 Limit = Annotated[
-    int, Field(ge=PAGE.least, le=PAGE.most), BeforeValidator(lambda text: _told(PAGE.typed, text))
+    int, Field(ge=PAGE.least, le=PAGE.most), BeforeValidator(lambda text: _checked(PAGE.typed, text))
 ]
 Cursor = Annotated[
     str,

@@ -15,7 +15,7 @@ from ninja import Path
 from ninja.params.functions import Query
 
 from esteira import operate
-from esteira.errors import NotFound
+from esteira.errors import Mistake, NotFound
 from esteira.idempotency import Answer
 from esteira.job_types.registry import registry
 from esteira.states import ENDED
@@ -73,8 +73,8 @@ def submit_job(request: HttpRequest, body: requests.SubmitJob) -> HttpResponse:
 def submit_jobs(request: HttpRequest, body: requests.SubmitJobs) -> HttpResponse:
     """Submit up to 1,000 jobs: all are accepted, or none. `Idempotency-Key` makes repeats safe."""
     if len(body.jobs) > requests.MAX_BATCH:
-        detail = f"is longer than the limit of {requests.MAX_BATCH:,} in one request."
-        raise Told(invalid([{"pointer": "#/jobs", "detail": detail}], code="too-large", status=413))
+        mistake = Mistake(code="too-many-jobs", at=("jobs",), values={"most": requests.MAX_BATCH})
+        raise Told(invalid([mistake], code="too-large", status=413))
     return accept(request, lambda access: submit_all(access, body.jobs))
 
 
@@ -181,7 +181,7 @@ def list_types(request: HttpRequest) -> HttpResponse:
 def get_type(request: HttpRequest, name: str) -> HttpResponse:
     """Get one job type."""
     if name not in registry.names():
-        raise NotFound("job type", name)
+        raise NotFound("job-type", name)
     return answer(type_body(registry.get(name)))
 
 

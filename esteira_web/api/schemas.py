@@ -43,8 +43,8 @@ A_PROBLEM: dict[str, Any] = {
     "errors": [
         {
             "pointer": "#/params/nme",
+            "code": "unknown-parameter",
             "detail": "is not a parameter of this job type; remove it or check its spelling.",
-            "type": "extra_forbidden",
         }
     ],
     "request_id": "0ef0ff38af67430f862a3f0c1335838a",
@@ -216,8 +216,8 @@ class FieldError(Schema):
 
     pointer: str | None = Field(default=None, description="A JSON Pointer into the body (RFC 6901).")
     parameter: str | None = Field(default=None, description="The name of a query parameter.")
-    detail: str = Field(description="The mistake and its remedy.")
-    type: str | None = Field(default=None, description="The kind of mistake, for programs.")
+    code: str = Field(description="The stable name of the kind of mistake, for programs.")
+    detail: str = Field(description="The mistake and its remedy, for people.")
 
 
 class ProblemBody(Schema):

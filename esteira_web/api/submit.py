@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from django.db import transaction
 
-from esteira.broker.batching import known_queues
-from esteira.errors import EsteiraError, UniqueConflict, mistakes
+from esteira.errors import EsteiraError, Mistake, UniqueConflict
 from esteira.files.uploads import may_name
 from esteira.idempotency import Answer
 from esteira.job_types.checking import check
@@ -36,7 +36,7 @@ def submit_one(access: Access, body: SubmitJob) -> Answer:
     try:
         accepted = submit([_request(body)], by=access.by, account=access.account, files=files_of(access))[0]
     except EsteiraError as error:
-        raise _told(access, _without_others(access, error), [body], in_a_batch=False) from None
+        raise _as_answer(access, _without_others(access, error), [body], in_a_batch=False) from None
     job = jobs().get(pk=accepted.id)
     if not access.sees(job):
         raise _held_by_another(body)
@@ -57,7 +57,7 @@ def submit_all(access: Access, bodies: Sequence[SubmitJob]) -> Answer:
             )
             _refuse_others(access, bodies, accepted)
     except EsteiraError as error:
-        raise _told(access, _without_others(access, error), bodies, in_a_batch=True) from None
+        raise _as_answer(access, _without_others(access, error), bodies, in_a_batch=True) from None
     return {"body": {"jobs": [_said(one) for one in accepted]}}
 
 
@@ -106,22 +106,22 @@ def _said(accepted: Submitted) -> dict[str, Any]:
 
 def also_wrong(
     access: Access, body: Any, refused: Collection[Place], *, in_a_batch: bool
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Mistake]:
     """Find further mistakes that the core would refuse in a body; the fields at these places are refused already."""
     known = _known_to(access)
     if not in_a_batch:
-        yield from _also_wrong(known, "#", body, refused)
+        yield from _also_wrong(known, (), body, refused)
     elif isinstance(body, dict) and isinstance(body.get("jobs"), list):
         for n, one in enumerate(body["jobs"]):
             inside = {place[2:] for place in refused if place[:2] == ("jobs", n)}
-            yield from _also_wrong(known, f"#/jobs/{n}", one, inside)
+            yield from _also_wrong(known, ("jobs", n), one, inside)
 
 
 def _known_to(access: Access) -> Known:
-    return Known(queues=set(known_queues()), files=files_of(access))
+    return Known(files=files_of(access))
 
 
-def _also_wrong(known: Known, base: str, job: Any, refused: Collection[Place]) -> Iterator[dict[str, Any]]:
+def _also_wrong(known: Known, base: Place, job: Any, refused: Collection[Place]) -> Iterator[Mistake]:
     if not isinstance(job, dict):
         return
     tops = {place[0] for place in refused if place}
@@ -132,17 +132,19 @@ def _also_wrong(known: Known, base: str, job: Any, refused: Collection[Place]) -
     kept = {name: job[name] for name in ("type", "params") if name in job and name not in tops}
     whole = {"type": "", "params": {}, **kept, "options": options}
     for mistake in _mistakes(base, refusals(_request(SubmitJob.model_validate(whole)), known)):
-        if mistake["pointer"].removeprefix(f"{base}/").split("/")[0] not in tops - {"options"}:
+        if mistake.at[len(base)] not in tops - {"options"}:
             yield mistake
 
 
-def _told(access: Access, error: EsteiraError, bodies: Sequence[SubmitJob], *, in_a_batch: bool) -> Exception:
+def _as_answer(
+    access: Access, error: EsteiraError, bodies: Sequence[SubmitJob], *, in_a_batch: bool
+) -> Exception:
     """Turn an error about a request into one with all its mistakes; return other errors unchanged."""
     if error.status not in (413, 422):
         return error
     known = _known_to(access)
     found = (
-        (f"#/jobs/{n}" if in_a_batch else "#", one)
+        (("jobs", n) if in_a_batch else (), one)
         for n, body in enumerate(bodies)
         for one in refusals(_request(body), known)
     )
@@ -152,14 +154,9 @@ def _told(access: Access, error: EsteiraError, bodies: Sequence[SubmitJob], *, i
     return Told(invalid([m for base, one in some for m in _mistakes(base, [one])], code=code, status=status))
 
 
-def _mistakes(base: str, errors: Iterable[EsteiraError]) -> Iterator[dict[str, Any]]:
-    """Yield mistakes whose pointers refer to the body."""
+def _mistakes(base: Place, errors: Iterable[EsteiraError]) -> Iterator[Mistake]:
+    """Yield mistakes with their places in the body, where options are in an object of their own."""
     for error in errors:
-        for mistake in mistakes(error):
-            yield {**mistake, "pointer": base + _place(str(mistake["pointer"]))}
-
-
-def _place(pointer: str) -> str:
-    """Return the place of a SubmitRequest's field in the body, where options are in an object of their own."""
-    path = pointer.removeprefix("#")
-    return path if path.split("/")[1] in ("params", "type") else f"/options{path}"
+        for mistake in error.mistakes:
+            inside = () if mistake.at[0] in ("params", "type") else ("options",)
+            yield replace(mistake, at=(*base, *inside, *mistake.at))

@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from esteira.db import ConnectionLost
-from esteira.errors import IdempotencyInProgress, TooLarge
+from esteira.errors import IdempotencyInProgress, Mistake, TooLarge
 from esteira.files import CHUNK_BYTES, MAX_BYTES
 from esteira.files.uploads import Upload
 from esteira.idempotency import is_kept
@@ -24,7 +24,7 @@ from esteira.models import File
 from esteira_web.accounts.roles import Access
 from esteira_web.api.repeats import key_of
 from esteira_web.server.bodies import SINK, NeedsBody, NotYet
-from esteira_web.server.problems import Problem, Told
+from esteira_web.server.problems import Problem, Told, invalid
 
 #: The limits of the bytes that multipart adds around a file, and of the other fields, which are read and ignored.
 MULTIPART_BYTES, MULTIPART_PARTS = 64 * 1024, 20
@@ -40,9 +40,7 @@ class Arriving:
         self.account, self.name = access.account, name
         multipart = request.content_type == "multipart/form-data"
         if not multipart and not name:
-            raise _refused(
-                "name", "is required: POST /api/v1/files?name=photo.jpg, or send multipart/form-data."
-            )
+            raise _refused("name", "no-file-name")
         said = int(request.META.get("CONTENT_LENGTH") or 0)
         if said > MAX_BYTES + (MULTIPART_BYTES if multipart else 0):
             raise _too_large()
@@ -109,7 +107,7 @@ class Arriving:
         if isinstance(event, MultipartSegment):
             self._in_file = bool(event.filename)
             if self._in_file and event.name != "file":
-                raise _refused("file", "send the file in the field `file`, not in another field.")
+                raise _refused("file", "other-file-field")
             self._files += self._in_file
             if self._files > 1:
                 raise _not_one()
@@ -163,13 +161,12 @@ def _multipart_errors() -> Iterator[None]:
 
 
 def _too_large() -> TooLarge:
-    return TooLarge("file", f"{MAX_BYTES // 1024**2} MiB")
+    return TooLarge("file", MAX_BYTES)
 
 
 def _not_one() -> Told:
-    return _refused("file", "send exactly one file per request.")
+    return _refused("file", "not-one-file")
 
 
-def _refused(parameter: str, detail: str) -> Told:
-    errors = [{"parameter": parameter, "detail": detail}]
-    return Told(Problem(code="invalid-request", status=422, detail=f"{parameter}: {detail}", errors=errors))
+def _refused(parameter: str, code: str) -> Told:
+    return Told(invalid([Mistake(code=code, parameter=parameter)]))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from django.conf import settings
 
-from esteira.errors import EsteiraError
 from esteira.files import save_upload
 from esteira.job_types.registry import registry
 from esteira_web.cli.errors import Unmet
@@ -23,7 +22,7 @@ def refuse_unknown(types: Iterable[str]) -> None:
     """Raise Unmet unless all these job types are registered."""
     missing = sorted(set(types) - set(registry.names()))
     if missing:
-        raise Unmet(f"The demonstration needs {', '.join(missing)}: add the package `jobs` to JOB_PACKAGES.")
+        raise Unmet("unmet.job-types", missing=missing)
 
 
 def photo(job_type: str) -> Path:
@@ -31,7 +30,7 @@ def photo(job_type: str) -> Path:
     refuse_unknown([job_type])
     path = Path(inspect.getfile(registry.get(job_type).fn)).parent / "samples" / "coffee.jpg"
     if not path.is_file():
-        raise Unmet(f"The sample photograph is missing: {path}.")
+        raise Unmet("unmet.sample", path=path)
     return path
 
 
@@ -40,7 +39,7 @@ def upload(path: Path) -> str:
 
 
 def where_mail_lies(job_id: str) -> str:
-    """Return where the mail of a job is, found by its Message-ID; raises EsteiraError if there is no such mail."""
+    """Return where the mail of a job is, found by its Message-ID; raises Unmet if there is no such mail."""
     box = Path(settings.DATA_DIR) / "mail"
     if settings.EMAIL_HOST not in LOCAL or not box.is_dir():
         return f"sent to {settings.EMAIL_HOST}:{settings.EMAIL_PORT}"
@@ -53,7 +52,7 @@ def where_mail_lies(job_id: str) -> str:
         with mail.open("rb") as stream:
             if job_id.encode() in stream.read(HEAD_BYTES):
                 return near(mail)
-    raise EsteiraError(f"{near(box)} contains no mail of this job")
+    raise Unmet("unmet.mail", path=near(box))
 
 
 def near(path: Path) -> str:

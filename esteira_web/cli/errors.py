@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from esteira.errors import EsteiraError, InvalidOption, InvalidRequest, mistakes
+from esteira.errors import EsteiraError, InvalidOption, InvalidRequest
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 
 class Usage(EsteiraError):
-    """The command has a mistake; no request reached Esteira."""
+    """The command has a mistake; no request reached Esteira. Its first argument is the code of the sentence."""
 
     code = "usage"
 
@@ -27,11 +27,13 @@ class Usage(EsteiraError):
 class Unreadable(InvalidOption):
     """An option whose value cannot be parsed."""
 
-    code = "usage"
+    code = "unreadable"
 
 
 class SeveralMistyped(Usage, InvalidRequest):
     """Several mistakes, at least one of which is a value that cannot be parsed."""
+
+    code = "several-usage"
 
 
 def noting(work: Callable[[], T], wrong: list[EsteiraError]) -> T | None:
@@ -48,10 +50,10 @@ def told_at_once(wrong: Sequence[EsteiraError]) -> EsteiraError:
     if len(wrong) == 1 and not isinstance(wrong[0], Unreadable):
         return wrong[0]
     kind = SeveralMistyped if any(isinstance(one, Unreadable) for one in wrong) else InvalidRequest
-    return kind([mistake for error in wrong for mistake in mistakes(error)])
+    return kind([mistake for error in wrong for mistake in error.mistakes])
 
 
 class Unmet(EsteiraError):
-    """The command needs something that is missing."""
+    """The command needs something that is missing. Its first argument is the code of the sentence."""
 
     code = "unmet"

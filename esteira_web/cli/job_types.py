@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from esteira.errors import UnknownJobType
+from esteira.errors import EsteiraError, Mistake, UnknownJobType
 from esteira.job_types.registry import JobType, registry
 from esteira_web.cli import display
 from esteira_web.cli.errors import OK
@@ -50,10 +50,13 @@ def named(name: str) -> JobType:
 class NoSuchType(UnknownJobType):
     """The error of the core, with the names that were probably meant."""
 
+    code = "no-such-type"
+
     def __init__(self, name: str, near: list[str]) -> None:
-        super().__init__(name)
-        meant = f" Did you mean {' or '.join(near)}?" if near else ""
-        self.args = (f"There is no job type {name!r}.{meant} `{typed('types')}` lists them all.",)
+        wording = "no-such-type.near" if near else ""
+        EsteiraError.__init__(self, wording, name=name, near=near, command=typed("types"))
+        self.name = name
+        self.mistakes = [Mistake(code=self.wording, at=("type",), values=self.values)]
 
 
 def _show_all(out: Out, job_types: list[JobType]) -> None:

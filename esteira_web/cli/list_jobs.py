@@ -20,7 +20,7 @@ from esteira_web.cli.errors import OK, Usage
 from esteira_web.cli.hints import typed
 from esteira_web.cli.out import Out
 from esteira_web.read.as_json import job_line
-from esteira_web.read.durations import ago, moment, span
+from esteira_web.read.durations import Untypable, ago, moment, span
 from esteira_web.read.listing import Filters, Page, page
 from esteira_web.read.words import first_line
 
@@ -54,9 +54,8 @@ def count(text: str) -> int:
     try:
         return TERMINAL_PAGE.typed("limit", text)
     except InvalidOption:
-        raise argparse.ArgumentTypeError(
-            f"{shown(text)} must be a whole number {TERMINAL_PAGE.words()}."
-        ) from None
+        least, most = TERMINAL_PAGE.least, TERMINAL_PAGE.most
+        raise Untypable("no-count", given=shown(text), least=least, most=most) from None
 
 
 def given(name: str, allowed: bounds.Text, options: dict[str, Any]) -> str:
@@ -66,7 +65,7 @@ def given(name: str, allowed: bounds.Text, options: dict[str, Any]) -> str:
     try:
         return allowed.check(name, options[name])
     except InvalidOption as error:
-        raise Usage(f"--{name}: {error.errors[0]['detail']}") from None
+        raise Usage("usage.option", option=name, mistake=error.mistakes[0]) from None
 
 
 def run(out: Out, options: dict[str, Any]) -> int:

@@ -91,7 +91,7 @@ def _named(name: str) -> AbstractBaseUser:
     users = get_user_model()
     user = users._default_manager.filter(**{users.USERNAME_FIELD: name, "is_active": True}).first()
     if user is None:
-        raise NotFound("active user", name)
+        raise NotFound("active-user", name)
     return user
 
 
@@ -99,12 +99,9 @@ def _the_superuser() -> AbstractBaseUser:
     """Return the one superuser of a small installation; raises InvalidOption if there is none, or more than one."""
     found = list(get_user_model()._default_manager.filter(is_superuser=True, is_active=True)[:2])
     if not found:
-        raise InvalidOption(
-            "user",
-            f"there is no superuser yet; give --user NAME, or run `{settings.MANAGE_COMMAND} createsuperuser`.",
-        )
+        raise InvalidOption("user", "no-superuser", command=settings.MANAGE_COMMAND)
     if len(found) > 1:
-        raise InvalidOption("user", "there are several superusers; name the owner of the token: --user NAME.")
+        raise InvalidOption("user", "several-superusers")
     return found[0]
 
 

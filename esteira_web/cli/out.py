@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from esteira.errors import EsteiraError, UnknownJobType, mistakes
+from esteira.errors import EsteiraError, Mistake, UnknownJobType
 from esteira.job_types.request import OPTIONS
 from esteira.values.bounds import LONGEST_NUMBER, clean, is_digits
 from esteira.values.printable import indented, json_line, printable
@@ -50,18 +50,19 @@ class Out:
 
     def refuse(self, error: EsteiraError) -> None:
         """Print why a request was refused: each parameter with a mistake, on a line of its own."""
-        errors = _mistakes(error)
+        errors = error.mistakes if error.status in (413, 422) else []
         if self.as_json:
-            problem = {"code": error.code, "detail": str(error), "errors": errors}
+            told = [one.as_json() for one in errors]
+            problem = {"code": error.code, "detail": str(error), "errors": told}
             self.aside.file.write(json_line(as_json(problem)) + "\n")
         elif _are_of_a_submit(error, errors):
             what = "parameter" if error.code == "invalid-parameters" else "thing"
             several = f"1 {what} needs" if len(errors) == 1 else f"{len(errors)} {what}s need"
             self.say(f"{several} attention:", "red")
-            names = [_name(e["pointer"]) for e in errors]
+            names = [_name(one) for one in errors]
             width = max(len(name) for name in names)
             for name, mistake in zip(names, errors, strict=True):
-                self.say(f"  {name:<{width}}  {mistake['detail']}")
+                self.say(f"  {name:<{width}}  {mistake.detail}")
         else:
             self.say(str(error), "red")
 
@@ -86,21 +87,16 @@ def _console(stream: TextIO, color: bool) -> Console:
     )
 
 
-def _mistakes(error: EsteiraError) -> list[dict[str, Any]]:
-    return mistakes(error) if error.status in (413, 422) else getattr(error, "errors", [])
-
-
-def _are_of_a_submit(error: EsteiraError, errors: Sequence[Mapping[str, Any]]) -> bool:
+def _are_of_a_submit(error: EsteiraError, errors: Sequence[Mistake]) -> bool:
     """Return whether each mistake is in an argument of `jobs submit`; an unknown type is reported in a sentence."""
-    tops = {str(one.get("pointer", "")).removeprefix("#/").split("/")[0] for one in errors}
+    tops = {one.at[0] if one.at else "" for one in errors}
     return bool(tops) and tops <= {*TYPED, "params"} and not isinstance(error, UnknownJobType)
 
 
-def _name(pointer: str) -> str:
-    """Turn "#/params/to/0" into "to 1" (readers count from one), and "#/delay" into "--delay"."""
-    option = pointer.removeprefix("#/")
-    if option in TYPED:
-        return TYPED[option]
-    parts = pointer.removeprefix("#/params").strip("/").split("/")
+def _name(mistake: Mistake) -> str:
+    """Turn the place params, to, 0 into "to 1" (readers count from one), and the place delay into "--delay"."""
+    top, *parts = map(str, mistake.at)
+    if top in TYPED:
+        return TYPED[top]
     said = [str(int(part) + 1) if is_digits(part) and len(part) <= LONGEST_NUMBER else part for part in parts]
-    return " ".join(part.replace("~1", "/").replace("~0", "~") for part in said) or "parameters"
+    return " ".join(said) or "parameters"

@@ -57,7 +57,7 @@ def save_files(job: Job, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         return [_save(one, folder) for one in result_files(job.pk)]
     except OSError as error:
-        raise Usage(f"--save {folder}: {error.strerror}.") from None
+        raise Usage("usage.folder", folder=folder, reason=error.strerror) from None
 
 
 def _save(file: File, folder: Path) -> Path:
@@ -67,7 +67,7 @@ def _save(file: File, folder: Path) -> Path:
             target.write(chunk)
             digest.update(chunk)
     if digest.hexdigest() != file.sha256:
-        raise Unmet(f"{path} is damaged: its checksum differs from the stored checksum.")
+        raise Unmet("unmet.damaged", path=path)
     return path
 
 

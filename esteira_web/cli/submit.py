@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from esteira.errors import EsteiraError, TooLarge, mistakes
+from esteira.errors import EsteiraError, TooLarge
 from esteira.files import MAX_BYTES, save_upload
 from esteira.job_types.request import OPTIONS, Allowed, SubmitRequest, Submitted
 from esteira.submit import refusals, submit
@@ -23,7 +23,7 @@ from esteira_web.cli.job_types import named
 from esteira_web.cli.out import TYPED, Out
 from esteira_web.cli.wait import until_ended
 from esteira_web.read import find
-from esteira_web.read.durations import duration, moment
+from esteira_web.read.durations import Untypable, duration, moment
 
 HELP = "submit a job"
 READ_BYTES = 256 * 1024
@@ -88,19 +88,19 @@ def _request(typed: dict[str, Any], wrong: list[EsteiraError]) -> SubmitRequest:
             continue
         try:
             chosen[option.name] = _form(option.allowed).read(typed[option.name])
-        except argparse.ArgumentTypeError as error:
-            wrong.append(Unreadable(option.name, str(error)))
+        except Untypable as error:
+            wrong.append(Unreadable(option.name, error.mistake.code, **error.mistake.values))
     return SubmitRequest(type=typed["type"], params={}, **chosen)
 
 
 def _is_of(error: EsteiraError, *fields: str) -> bool:
     """Return whether an error is only about these fields, for which the command line has its own checks."""
-    return all(str(one["pointer"]).removeprefix("#/").split("/")[0] in fields for one in mistakes(error))
+    return all(one.at[0] in fields for one in error.mistakes)
 
 
 def _upload(path: Path, content_type: str) -> str:
     if path.stat().st_size > MAX_BYTES:
-        raise TooLarge(f"file {path}", f"{MAX_BYTES // 1024**2} MiB")
+        raise TooLarge(f"file {path}", MAX_BYTES)
     with path.open("rb") as stream:
         stored = save_upload(path.name, content_type, iter(lambda: stream.read(READ_BYTES), b""))
     return str(stored.pk)

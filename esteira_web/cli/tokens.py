@@ -36,7 +36,7 @@ def run(out: Out, options: dict[str, Any]) -> int:
         _list(out)
         return OK
     if not options["token"]:
-        raise Usage("name the token: its number, or its first characters, as in `jobs tokens`.")
+        raise Usage("usage.token")
     token = _found(options["token"])
     said = _facts(token)
     token.delete()
@@ -60,8 +60,7 @@ def _found(ref: str) -> Any:
     if not found:
         raise NotFound("token", ref[:100])
     if len(found) > 1:
-        numbers = ", ".join(str(one.pk) for one in found)
-        raise Ambiguous(f"Several tokens begin with {ref}: give the number of one of them, {numbers}.")
+        raise Ambiguous("ambiguous.token", ref=ref, numbers=[str(one.pk) for one in found])
     return found[0]
 
 

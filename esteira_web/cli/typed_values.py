@@ -8,7 +8,7 @@ from __future__ import annotations
 import mimetypes
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
-from esteira.errors import InvalidParameters
+from esteira.errors import InvalidParameters, Mistake
 from esteira.job_types.checking import check
 from esteira.job_types.registry import JobType
 from esteira.values import json_text
@@ -26,7 +26,6 @@ from esteira_web.read.parameters import Parameter, parameters
 
 #: The placeholder for the id of a file. Files are uploaded only after everything else was checked.
 NOT_YET = str(UUID(int=0))
-Mistake = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ def words(plain: Sequence[str], files: Sequence[str]) -> list[Word]:
 def _word(word: str) -> Word:
     name, sign, value = word.partition("=")
     if not sign or not name.rstrip(":"):
-        raise Usage(f"{word!r} is not a parameter: write name=text, name:=JSON, or --file name=path.")
+        raise Usage("usage.parameter", word=word)
     if name.endswith(":"):
         return Word(name=name[:-1], how="json", value=value)
     return Word(name=name, how="text", value=value)
@@ -55,21 +54,11 @@ def _word(word: str) -> Word:
 def _file_word(word: str) -> Word:
     name, sign, value = word.partition("=")
     if not sign or not name or not value:
-        raise Usage(f"--file {word!r}: write --file name=path.")
+        raise Usage("usage.file", word=word)
     return Word(name=name, how="file", value=value)
 
 
 Upload = Callable[[Path, str], str]
-
-
-def _where(name: str, path: Path) -> str:
-    """Return how to copy a file into the container, if this command runs in a container."""
-    line = hints.brought(path)
-    return (
-        f" in this container; copy it with `{line}`, then use --file {name}={hints.inside(path)}"
-        if line
-        else ""
-    )
 
 
 def read(job_type: JobType, given: Sequence[Word], upload: Upload) -> dict[str, Any]:
@@ -91,12 +80,12 @@ def _refused(job_type: JobType, trial: dict[str, Any], *, known: set[str]) -> li
     try:
         check(job_type.model, trial)
     except InvalidParameters as error:
-        return [e for e in error.errors if _top(e) not in known]
+        return [one for one in error.mistakes if _top(one) not in known]
     return []
 
 
 def _top(mistake: Mistake) -> str:
-    return str(mistake["pointer"]).removeprefix("#/params").lstrip("/").split("/")[0]
+    return str(mistake.at[1]) if len(mistake.at) > 1 else ""
 
 
 class _Reading:
@@ -122,7 +111,7 @@ class _Reading:
         if items is None and len(some) == 1:
             return self._one(parameter, some[0], upload)
         if items is None:
-            return self._mistake(name, f"is given {len(some)} times, but takes one value.")
+            return self._mistake("given-several-times", name, count=len(some))
         return [self._one(items, word, upload) for word in some]
 
     def _one(self, parameter: Parameter, word: Word, upload: Upload) -> Any:
@@ -133,13 +122,12 @@ class _Reading:
                 return self._json(word)
             return word.value if self._splits(parameter, word.value) else parameter.read(word.value)
         except ValueError as error:
-            return self._mistake(word.name, f"is not JSON: {error}.")
+            return self._mistake("not-json-text", word.name, reason=str(error))
 
     def _json(self, word: Word) -> Any:
         document, twice = json_text.read(word.value)
         for at in twice:
-            self._mistake(f"{word.name}{at}", json_text.TWICE)
-            self.wrong.add(word.name)
+            self._mistake(json_text.TWICE, word.name, *at)
         return document
 
     def _splits(self, parameter: Parameter, text: str) -> bool:
@@ -158,23 +146,31 @@ class _Reading:
 
     def _upload(self, parameter: Parameter, path: Path, upload: Upload) -> Any:
         if parameter.schema and not parameter.takes_file:
-            return self._mistake(parameter.name, f"does not take a file: write {parameter.name}=…")
+            return self._mistake("takes-no-file", parameter.name, name=parameter.name)
         if not path.is_file():
-            return self._mistake(parameter.name, f"there is no file {path}{_where(parameter.name, path)}.")
+            return self._no_such_file(parameter.name, path)
         if not os.access(path, os.R_OK):
-            return self._mistake(parameter.name, f"{path} exists, but user {os.getuid()} may not read it.")
+            return self._mistake("file-not-readable", parameter.name, path=path, user=os.getuid())
         return upload(path, mimetypes.guess_type(path.name)[0] or "application/octet-stream")
 
-    def _mistake(self, name: str, detail: str) -> None:
-        self.mistakes.append({"pointer": f"#/params/{name}", "detail": detail, "type": "command_line"})
-        self.wrong.add(name)
+    def _no_such_file(self, name: str, path: Path) -> None:
+        """Note the mistake, with the command that copies the file into the container, if this runs in one."""
+        if line := hints.brought(path):
+            inside = hints.inside(path)
+            self._mistake("no-such-file.in-container", name, path=path, line=line, name=name, inside=inside)
+        else:
+            self._mistake("no-such-file", name, path=path)
+
+    def _mistake(self, code: str, top: str, /, *below: int | str, **values: Any) -> None:
+        self.mistakes.append(Mistake(code=code, at=("params", top, *below), values=values))
+        self.wrong.add(top)
 
     def with_help(self, mistake: Mistake, given: Sequence[Word]) -> Mistake:
         """Add a hint that only the command line can give: a similar name, or `--file` for a path without it."""
         name = _top(mistake)
-        if mistake.get("type") == "extra_forbidden" and (near := get_close_matches(name, self.known, 1)):
-            return {**mistake, "detail": f"is not a parameter of this job type; did you mean {near[0]!r}?"}
+        if mistake.code == "unknown-parameter" and (near := get_close_matches(name, self.known, 1)):
+            return replace(mistake, code="unknown-parameter.near", values={"near": near[0]})
         typed = next((w for w in given if w.name == name and w.how == "text"), None)
         if typed and name in self.known and self.known[name].takes_file:
-            return {**mistake, "detail": f"takes a file: --file {name}={typed.value}"}
+            return replace(mistake, code="takes-a-file", values={"name": name, "given": typed.value})
         return mistake

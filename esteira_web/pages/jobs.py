@@ -144,9 +144,9 @@ def _asked(request: HttpRequest, name: str) -> str:
     """Return a filter; the form of the page sends an empty text if there is none."""
     given = request.GET.getlist(name)
     if len(given) > 1:
-        raise BadFilter(name, f"is given {len(given)} times, but takes one value.")
+        raise BadFilter(name, "given-several-times", count=len(given))
     if given and given[0].isspace():
-        raise BadFilter(name, "contains only spaces; remove them.")
+        raise BadFilter(name, "only-spaces-in-filter")
     return given[0].strip() if given else ""
 
 

@@ -6,11 +6,20 @@ import argparse
 import re
 from datetime import UTC, datetime, timedelta
 
+from esteira.errors import Mistake
 from esteira.values.bounds import shown
 from esteira_web.read import words
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r" *([0-9]+(?:\.[0-9]+)?) *(s|min|m|h|d)?")
+
+
+class Untypable(argparse.ArgumentTypeError):
+    """A typed value that cannot be read; argparse prints the sentence of its mistake."""
+
+    def __init__(self, code: str, **values: object) -> None:
+        self.mistake = Mistake(code=code, values=values)
+        super().__init__(self.mistake.detail)
 
 
 def duration(text: str) -> float:
@@ -20,7 +29,7 @@ def duration(text: str) -> float:
         seconds, at = seconds + float(part[1]) * _UNITS[part[2] or ""], part.end()
         if at == len(text):
             return seconds
-    raise argparse.ArgumentTypeError(f"{shown(text)} is no duration: write 90, 90s, 5m, 1h30m or 2d.")
+    raise Untypable("no-duration", given=shown(text))
 
 
 def moment(text: str) -> datetime:
@@ -28,11 +37,9 @@ def moment(text: str) -> datetime:
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no date and time: write {_example()}.") from None
+        raise Untypable("no-moment", given=shown(text), example=_example()) from None
     if when.tzinfo is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} has no time zone: write {when.isoformat()}Z or {_example()}."
-        )
+        raise Untypable("no-zone", text=text, example=f"{when.isoformat()}Z", other=_example())
     return when
 
 

@@ -20,7 +20,7 @@ SHORTEST = 8
 #: Only the newest jobs are searched by the last digits: this search reads along an index, it is not a look-up by key.
 AMONG = 10_000
 _ENDING = """
-SELECT id FROM (SELECT id FROM {among} ORDER BY created_at DESC, id DESC LIMIT %s) AS newest
+SELECT id FROM (SELECT id FROM {among} LIMIT %s) AS newest
 WHERE right(replace(id::text, '-', ''), %s) = %s LIMIT 4"""
 
 
@@ -40,20 +40,18 @@ class Ambiguous(EsteiraError):
 
 def job_id(ref: str) -> UUID:
     """Return the id of the job for `ref`; raises NotAnId, NotFound or Ambiguous."""
-    return _id_of("job", ref, "esteira_job")
+    return _id_of("job", ref, "esteira_job ORDER BY id DESC")
 
 
 def upload_id(ref: str) -> UUID:
     """Return the id of the upload for `ref`; raises as `job_id` does."""
-    return _id_of("file", ref, "esteira_file WHERE job_id IS NULL")
+    return _id_of("file", ref, "esteira_file WHERE job_id IS NULL ORDER BY created_at DESC, id DESC")
 
 
 def _id_of(kind: str, ref: str, among: str) -> UUID:
     digits = ref.replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{8,32}", digits):
-        raise NotAnId(
-            f"{shown(ref)} is not the id of a {kind}: give the whole id, or at least its last {SHORTEST} digits."
-        )
+        raise NotAnId(given=shown(ref), kind=kind, shortest=SHORTEST)
     return UUID(digits) if len(digits) == 32 else _ending_in(kind, ref, digits, among)
 
 
@@ -64,9 +62,9 @@ def _ending_in(kind: str, ref: str, digits: str, among: str) -> UUID:
     if rows is None:
         raise TooSlow
     if not rows:
-        raise NotFound(kind, f"that ends in {ref} among the newest {AMONG:,}; give the whole id")
+        raise NotFound(kind, ref, "not-found.ending", among=AMONG)
     if len(rows) > 1:
-        raise Ambiguous(f"Several ids end with {ref}: {', '.join(str(row[0]) for row in rows)}.")
+        raise Ambiguous(ref=ref, ids=[str(row[0]) for row in rows])
     found: UUID = rows[0][0]
     return found
 

@@ -19,7 +19,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from esteira.db import DjangoConnection
-from esteira.errors import EsteiraError, InvalidOption
+from esteira.errors import EsteiraError, InvalidOption, InvalidRequest, Mistake
 from esteira.models import File, Job
 from esteira.search import Wanted, search
 from esteira.search.scan import LIMIT_S, Key, bounded
@@ -35,14 +35,15 @@ HEAVY = ("params", "result")
 
 
 class BadFilter(EsteiraError):
-    """A filter or cursor of a list has no meaning."""
+    """A filter or cursor of a list has no meaning; `wording` is the code of the mistake."""
 
-    code = "invalid-request"
+    code = "bad-filter"
+    problem = InvalidRequest.code
     status = 422
 
-    def __init__(self, parameter: str, detail: str) -> None:
-        super().__init__(f"{parameter}: {detail}")
-        self.errors = [{"parameter": parameter, "detail": detail}]
+    def __init__(self, parameter: str, wording: str, /, **values: Any) -> None:
+        super().__init__(wording, field=parameter, **values)
+        self.mistakes = [Mistake(code=wording, parameter=parameter, values=values)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +131,7 @@ def _items(ids: list[UUID]) -> list[Job]:
 
 def _wanted(filters: Filters) -> Wanted:
     if unknown := set(filters.states) - set(SHOWN_STATES):
-        raise BadFilter(
-            "state", f"must be one of {', '.join(SHOWN_STATES)}, not {bounds.shown(min(unknown))}."
-        )
+        raise BadFilter("state", "not-one-of", allowed=SHOWN_STATES, given=bounds.shown(min(unknown)))
     moments = {name: getattr(filters, name) for name in ("created_after", "created_before")}
     checked = {name: at and _checked(name, bounds.moment, at) for name, at in moments.items()}
     return Wanted(
@@ -149,7 +148,7 @@ def _checked(name: str, check: Callable[[str, Any], T], value: Any) -> T:
     try:
         return check(name, value)
     except InvalidOption as error:
-        raise BadFilter(name, str(error.errors[0]["detail"])) from None
+        raise BadFilter(name, error.wording, **error.values) from None
 
 
 def _cursor(direction: str, key: Key) -> str:
@@ -165,5 +164,5 @@ def _read(cursor: str) -> tuple[str, Key]:
             raise ValueError
         moment = moment.astimezone(UTC)  # PostgreSQL refuses some offsets that Python accepts
     except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error, RecursionError):
-        raise BadFilter("cursor", "is not a cursor of this server; start from the first page.") from None
+        raise BadFilter("cursor", "not-a-cursor") from None
     return direction, (moment, key)

@@ -38,7 +38,7 @@ def readyz() -> tuple[int, Body]:
     """Check the services that accepting a job needs; returns within about a second."""
     running = {check.name: check.begin() for check in CHECKS}
     wait(running.values(), timeout=TIMEOUT_S)
-    return _told(running)
+    return _answer_of(running)
 
 
 class Readiness:
@@ -58,7 +58,7 @@ class Readiness:
         running = {check.name: check.begin() for check in CHECKS}
         await within(TIMEOUT_S, *running.values())
         self._made = time.monotonic()
-        return _told(running)
+        return _answer_of(running)
 
 
 async def within(seconds: float, *running: Future[Any]) -> None:
@@ -66,7 +66,7 @@ async def within(seconds: float, *running: Future[Any]) -> None:
     await asyncio.wait([asyncio.wrap_future(one) for one in running], timeout=seconds)
 
 
-def _told(running: dict[str, Future[str]]) -> tuple[int, Body]:
+def _answer_of(running: dict[str, Future[str]]) -> tuple[int, Body]:
     checks = {name: future.result() if future.done() else NO_ANSWER for name, future in running.items()}
     failed = checks["database"] != "pass"
     status = "fail" if failed else "pass" if checks["redis"] == "pass" else "warn"

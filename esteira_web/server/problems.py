@@ -1,7 +1,8 @@
 """Errors of the API: problem documents (RFC 9457) with stable types.
 
 `type` is `/problems/<code>`, the address of a page that explains the error; the codes are those of `esteira.errors` and
-a few for HTTP alone. Clients may rely on `type` and `status`; titles and details are for people.
+a few for HTTP alone. Clients may rely on `type`, on `status` and on the `code` of each mistake; titles and details are
+for people.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from esteira.errors import (
     EsteiraError,
     Held,
     IdempotencyInProgress,
+    InvalidParameters,
+    Mistake,
     TooManyRequests,
     TooSlow,
     UniqueInProgress,
 )
 from esteira.values.readable import as_json
+from esteira.wording import sentence
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -96,7 +100,7 @@ class Problem:
     code: str
     status: int
     detail: str = ""
-    errors: Sequence[Mapping[str, Any]] = ()
+    errors: Sequence[Mistake] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -112,7 +116,7 @@ class Problem:
             "detail": self.shown,
         }
         if self.errors:
-            told["errors"] = list(self.errors)
+            told["errors"] = [one.as_json() for one in self.errors]
         if request_id:
             told["request_id"] = request_id
         return told
@@ -142,9 +146,14 @@ def of(error: BaseException) -> Problem | None:
         headers = {"Retry-After": "1"} if again else {}
         if isinstance(error, TooManyRequests):
             headers["Retry-After"] = str(error.retry_after_s)
-        errors = getattr(error, "errors", ())
+        # An upload has no body of fields, and a conflict is no mistake: only this status is about fields.
+        errors = error.mistakes if error.status == 422 else ()
         return Problem(
-            code=error.code, status=error.status, detail=str(error), errors=errors, headers=headers
+            code=error.problem or error.code,
+            status=error.status,
+            detail=str(error),
+            errors=errors,
+            headers=headers,
         )
     if is_held(error):
         return locked()
@@ -155,13 +164,10 @@ def of(error: BaseException) -> Problem | None:
     return None
 
 
-def invalid(
-    errors: Sequence[Mapping[str, Any]], *, code: str = "invalid-request", status: int = 422
-) -> Problem:
-    """Return the problem for wrong fields; each error has a `pointer` or a `parameter`, and a `detail`."""
-    said = [f"{one.get('pointer', one.get('parameter'))}: {one['detail']}" for one in errors]
-    more = f" (and {len(said) - 5} more)" if len(said) > 5 else ""
-    return Problem(code=code, status=status, detail="; ".join(said[:5]) + more, errors=errors)
+def invalid(errors: Sequence[Mistake], *, code: str = "invalid-request", status: int = 422) -> Problem:
+    """Return the problem for wrong fields."""
+    detail = sentence(InvalidParameters.code, {"mistakes": errors})
+    return Problem(code=code, status=status, detail=detail, errors=errors)
 
 
 def of_status(status: int, detail: str) -> Problem:

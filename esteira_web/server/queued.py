@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from esteira.db import Db, Row
 from esteira.db.walk import within
+from esteira.search.open_rows import LISTS, RANGE
 
 #: The largest number of waiting jobs that is counted in one queue; if there are more, this number is reported.
 MOST = 10_000
@@ -26,30 +27,22 @@ LIMIT_S = 0.2
 #: The pause after a part took too long: it begins with the first value, and doubles up to the second.
 AGAIN_S, LONGEST_S = 2.0, 30.0
 
-# Each row of esteira_backlog is a range of the index job_to_publish.
-# The clock is read once, because only a constant value can be the end of an index range.
 _UNPUBLISHED = f"""
-WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
-lists AS MATERIALIZED (SELECT * FROM esteira_backlog),
+WITH {LISTS},
 queues AS (SELECT DISTINCT queue FROM lists)
 SELECT q.queue,
   (SELECT count(*) FROM (
      SELECT 1 FROM lists k CROSS JOIN LATERAL (
-       SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
-         AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
-         AND j.run_at <= (SELECT now FROM clock)
+       SELECT 1 FROM esteira_job j WHERE {RANGE} AND j.run_at <= (SELECT now FROM clock)
        LIMIT {MOST}) AS due
      WHERE k.queue = q.queue LIMIT {MOST}) AS all_due),
   (SELECT count(*) FROM (
      SELECT 1 FROM lists k CROSS JOIN LATERAL (
-       SELECT 1 FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
-         AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
-         AND j.run_at > (SELECT now FROM clock)
+       SELECT 1 FROM esteira_job j WHERE {RANGE} AND j.run_at > (SELECT now FROM clock)
        LIMIT {MOST}) AS later
      WHERE k.queue = q.queue LIMIT {MOST}) AS all_later),
   (SELECT extract(epoch FROM (SELECT now FROM clock) - min(first.run_at))::float8 FROM lists k CROSS JOIN LATERAL (
-     SELECT j.run_at FROM esteira_job j WHERE j.state = 'queued' AND j.published_at IS NULL AND j.queue = k.queue
-       AND j.priority = k.priority AND j.type = k.type AND j.in_turn = k.in_turn
+     SELECT j.run_at FROM esteira_job j WHERE {RANGE}
      ORDER BY j.run_at, j.id LIMIT 1) AS first
    WHERE k.queue = q.queue)
 FROM queues q"""

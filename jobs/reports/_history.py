@@ -12,6 +12,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db.models import Avg, Count, DateTimeField, F, Func, IntegerField, Max, Q, QuerySet, Value
 from django.db.models.fields.json import KeyTextTransform
 
+from esteira import ids
 from esteira.db import DjangoConnection
 from esteira.job_types.request import PRIORITY_NAMES
 from esteira.models import Job
@@ -153,9 +154,7 @@ class History:
 
     def rows(self, *, most: int) -> Iterator[Row]:
         """Read at most so many jobs, newest first; a few thousand are in memory at a time."""
-        found = (
-            self._jobs().annotate(said=KeyTextTransform("message", "error")).order_by("-created_at", "-id")
-        )
+        found = self._jobs().annotate(said=KeyTextTransform("message", "error")).order_by("-id")
         values = found.values(*_COLUMNS, "said")[:most]
         return (self._row(line) for line in values.iterator(chunk_size=ROWS_AT_ONCE))
 
@@ -166,12 +165,13 @@ class History:
             for line in self._jobs()
             .filter(state__in=GROUPS["failed"])
             .annotate(said=KeyTextTransform("message", "error"))
-            .order_by("-created_at", "-id")
+            .order_by("-id")
             .values(*_COLUMNS, "said")[:most]
         ]
 
     def _jobs(self) -> QuerySet[Job]:
-        jobs = Job.objects.filter(created_at__gte=self.period.start, created_at__lt=self.period.end)
+        start, end = ids.lowest(self.period.start), ids.lowest(self.period.end)
+        jobs = Job.objects.filter(id__gte=start, id__lt=end)  # ids are in the order of creation
         return jobs.filter(type=self.job_type) if self.job_type else jobs
 
     def _buckets(self) -> list[date]:

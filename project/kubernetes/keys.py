@@ -51,7 +51,7 @@ class Keys:
 
     def __init__(self, api: Api) -> None:
         self._api, self._pause_s = api, FIRST_PAUSE_S
-        self._told: str | None = None
+        self._printed: str | None = None
 
     def look(self) -> float:
         """Make the missing keys, print them, and return the seconds until the next check."""
@@ -63,18 +63,18 @@ class Keys:
             return FIRST_PAUSE_S if error.status == HTTPStatus.CONFLICT else self._refused(str(error))
         if made:
             print(f"made {', '.join(made)}", flush=True)
-        elif self._told != "":
+        elif self._printed != "":
             print("all keys exist", flush=True)
-        self._told, self._pause_s = "", FIRST_PAUSE_S
+        self._printed, self._pause_s = "", FIRST_PAUSE_S
         (RUN_DIR / "keys.ready").touch()
         return LOOK_S
 
     def _refused(self, why: str) -> float:
         (RUN_DIR / "keys.ready").unlink(missing_ok=True)
-        if why != self._told:
+        if why != self._printed:
             print(why, file=sys.stderr, flush=True)
         pause, self._pause_s = self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
-        self._told = why
+        self._printed = why
         return pause
 
 

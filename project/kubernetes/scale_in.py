@@ -82,7 +82,7 @@ class ScaleIn:
     def __init__(self, api: Api, db: PrivateConnection) -> None:
         self._api, self._db = api, db
         self._busy_at: dict[str, float] = {}
-        self._told = ""
+        self._logged = ""
 
     def turn(self) -> None:
         """Update the costs; an error is logged once, and the next turn tries again."""
@@ -97,7 +97,7 @@ class ScaleIn:
             trouble = str(error)
         except Exception as error:  # no answer of an API may end this process; the next turn is in a second
             trouble, unexpected = f"a turn failed with an unexpected error: {error!r}", error
-        self._tell(trouble, unexpected)
+        self._log_once(trouble, unexpected)
 
     def _settle(self, busy: Mapping[str, Load]) -> None:
         liveness.touch(NAME)
@@ -137,14 +137,14 @@ class ScaleIn:
             self._busy_at[name] = float("-inf") if _annotation(pod) in (None, str(IDLE)) else now
         return RESTING if now - self._busy_at[name] < IDLE_S else IDLE
 
-    def _tell(self, trouble: str, unexpected: Exception | None) -> None:
-        if trouble == self._told:
+    def _log_once(self, trouble: str, unexpected: Exception | None) -> None:
+        if trouble == self._logged:
             return
         if trouble:
             log.warning(trouble, exc_info=unexpected)
         else:
             log.info("PostgreSQL and Kubernetes answer again")
-        self._told = trouble
+        self._logged = trouble
 
 
 def loads(db: Db) -> dict[str, Load]:

@@ -1,4 +1,4 @@
-"""Beats are killed and frozen in any number; no tick is missed or doubled, and nobody rescues the living."""
+"""Beats are killed and frozen in any number: no tick is missed or doubled, and no running job is rescued."""
 
 from __future__ import annotations
 

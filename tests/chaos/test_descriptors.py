@@ -1,4 +1,4 @@
-"""Redis connects and may not be written, or no descriptor can be opened any more: nobody stands there for ever."""
+"""Redis accepts connections and no writes, or no descriptor can be opened any more: no process waits for ever."""
 
 from __future__ import annotations
 

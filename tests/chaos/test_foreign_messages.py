@@ -1,4 +1,4 @@
-"""Messages of strangers in a real worker's list: each is dropped, and what stands behind it runs."""
+"""Foreign messages in a real worker's list: each is dropped, and the hints behind it run."""
 
 from __future__ import annotations
 

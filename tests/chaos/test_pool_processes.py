@@ -12,7 +12,9 @@ from uuid import UUID
 
 import psutil
 import pytest
+from django.conf import settings
 
+from esteira.broker.hint import Hint, list_key
 from esteira.record import operate
 from tests.support.misbehaving_jobs import HOW_CHILDREN_LEAVE
 from tests.support.process_stack import ProcessStack
@@ -202,3 +204,28 @@ def test_a_process_whose_descriptors_a_job_closed_is_replaced(misbehaving: Proce
     assert found(misbehaving, job)[:4] == ("succeeded", 1, 0, 0)
     assert {found(misbehaving, one)[0] for one in later} == {"succeeded"}
     assert was not in {found(misbehaving, one)[4] for one in later}
+
+
+def test_a_process_that_is_killed_in_a_hint_that_it_took_itself_has_its_jobs_rescued_at_once(
+    make_stack: Callable[..., ProcessStack],
+) -> None:
+    """Nobody else rescues meanwhile: leases are long."""
+    stack = make_stack(
+        JOB_PACKAGES="tests.support.misbehaving_jobs", CONCURRENCY="1", LEASE_SECONDS="600", WINDOW="0"
+    )
+    name = "misbehaving_jobs.deaf"
+    quick = stack.submit(name, [{"seconds": 0}] * 2)
+    slow, waits = stack.submit(name, [{"seconds": 600}, {"seconds": 0}])
+    stack.redis.flushall()
+    for ids in (quick, (slow, waits)):
+        hint = Hint(type=name, queue="default", list=6, ids=[UUID(one) for one in ids], hard_limit_s=600)
+        stack.redis.lpush(list_key(settings.REDIS_PREFIX, "default", 6), hint.message())
+
+    worker = stack.worker("w1")
+    running(stack, slow)
+    (deliveries,) = stack.db.fetch("SELECT count(DISTINCT delivery) FROM esteira_job")
+    kill_pool_process(stack, worker, slow)
+
+    assert deliveries == (1,)
+    until(lambda: found(stack, slow)[0] == "queued", "the running job is rescued", timeout=30)
+    assert [found(stack, one)[0] for one in quick] == ["succeeded"] * 2

@@ -1,4 +1,4 @@
-"""Two releases side by side: whoever knows a job runs it, whoever does not lets it pass."""
+"""Two releases side by side: a worker that knows a job type runs it, and one that does not leaves it to the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way to stop a worker: it drains or hands back, counts nothing, says goodbye, and is gone within its limit."""
+"""Every way to stop a worker: it drains or hands back, counts nothing, and is gone within its limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Web is killed while programs submit, and its database goes away: what was answered is true, once."""
+"""Web is killed while programs submit, and its database stops: every accepted job exists once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Health tells the truth: what is away makes the right part unhealthy, nothing is restarted for it, all comes back."""
+"""Health checks: a service that is down makes the right part unhealthy, nothing is restarted, and all recover."""
 
 from __future__ import annotations
 

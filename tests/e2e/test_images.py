@@ -1,4 +1,4 @@
-"""What is inside the four images, beyond the one that they are built on: enough to run, nothing more, nothing secret."""
+"""The content of the four images beyond their base: all that is needed to run, nothing more, and no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More of a part by one flag and fewer again, in the middle of the work; and no Redis at all for a while."""
+"""Scaling a part up and down by one flag under load; and no Redis at all for a while."""
 
 from __future__ import annotations
 

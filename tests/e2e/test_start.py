@@ -1,4 +1,4 @@
-"""A stack from nothing: it gets healthy, says nothing bad, and gives nobody more than they need."""
+"""A stack from an empty folder: it becomes healthy, logs no error, and no part has more rights than it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the doors accept: every list stays readable, each job ends or waits for its moment, the keeper's turn goes on."""
+"""Every value that an interface accepts: lists stay readable, jobs end or wait for their moment, the keeper goes on."""
 
 from __future__ import annotations
 

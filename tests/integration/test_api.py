@@ -1,4 +1,4 @@
-"""The JSON API as a program meets it: who may what, what is accepted, what is refused and how, what repeats do."""
+"""The JSON API: rights, accepted requests, refused requests and their errors, repeats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every door, and every value just outside its bounds: a clear refusal that names the field, and never an error page."""
+"""Every interface, and every value just outside its bounds: an error that names the field, and never an error page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row that nothing of ours stores, because somebody dropped the constraints: it is odd alone, and all else goes on."""
+"""A row that Esteira never stores, with the constraints removed: it alone is marked, and all else works."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def app(database: None) -> Iterator[Celery]:
 
 
 def rows(core: PrivateConnection) -> list[dict[str, Any]]:
-    found = core.fetch("SELECT to_jsonb(j), message FROM esteira_job j ORDER BY created_at, queue")
+    found = core.fetch("SELECT to_jsonb(j), message FROM esteira_job j ORDER BY id")
     return [{**row, "message": json.loads(message)} for row, message in found]
 
 
@@ -174,7 +174,7 @@ def test_a_group_is_one_statement_and_all_or_nothing(
     add = app.tasks["sums.add"]
 
     group([add.s(n) for n in range(300)]).apply_async()
-    assert [sql.split()[:3] for sql in statements] == [["INSERT", "INTO", "esteira_job"]]
+    assert ["INSERT INTO esteira_job" in sql for sql in statements] == [True]
 
     with pytest.raises(InvalidOption, match="countdown"):
         group([add.s(1), add.s(2).set(countdown=1e12)]).apply_async()

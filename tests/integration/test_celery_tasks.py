@@ -59,7 +59,7 @@ def effects(run: str, n: int) -> list[str]:
 
 
 def row(task_id: str) -> Any:
-    return Job.objects.get(pk=task_id)
+    return Job.objects.get(task_id=task_id)
 
 
 def test_a_task_returns_its_result_and_is_a_job(opened: Shop) -> None:
@@ -435,7 +435,7 @@ def test_a_dead_task_is_a_lost_worker_for_its_caller(opened: Shop) -> None:
     result = sent(shop.long, run)
     effects(run, 1)
 
-    observer.fetch("UPDATE esteira_job SET suspicion = 5 WHERE id = %s", [result.id])
+    observer.fetch("UPDATE esteira_job SET suspicion = 5 WHERE task_id = %s", [result.id])
     for child in opened.worker.children():
         child.kill()
 

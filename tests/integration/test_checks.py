@@ -1,4 +1,4 @@
-"""What `manage.py check` says about settings; no database is there, and none is asked for."""
+"""The warnings of `manage.py check` about settings; it needs no database."""
 
 from __future__ import annotations
 

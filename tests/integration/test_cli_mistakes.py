@@ -90,6 +90,7 @@ def test_a_word_that_is_no_id_and_no_type_is_quoted_in_short() -> None:
     by_id, by_type = jobs("show", LONG), jobs("token", "x", "--types=", "--types=a b")
 
     assert by_id.err.endswith("… is not the id of a job: give the whole id, or at least its last 8 digits.\n")
+    assert len(by_id.err.splitlines()) == 1, "an id is no option of a submit that needs attention"
     assert "types: '' is neither the name of a job type nor a pattern such as email.*." in by_type.err
 
 

@@ -1,4 +1,4 @@
-"""An operator's terminal: nothing that a submitter wrote steers it, whatever the command and wherever it was written."""
+"""An operator's terminal: no text of a submitter controls it, in any command and any field."""
 
 from __future__ import annotations
 

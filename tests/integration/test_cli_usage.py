@@ -1,4 +1,4 @@
-"""How the command line says what it shows a part of, and how it is called."""
+"""How the command line marks shortened output, and how it is called."""
 
 from __future__ import annotations
 

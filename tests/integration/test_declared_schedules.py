@@ -1,4 +1,4 @@
-"""Whose declarations of schedules stand: the newest living release's, whatever starts in which order."""
+"""Which release's declared schedules are stored: those of the newest running release, in any order of starts."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_an_old_process_does_not_change_what_the_newer_release_declares_otherwis
     @job(name="test.new", schedule=every(hours=1))
     def other(ctx: Context) -> None: ...
 
-    releases.say_alive(core)  # the newest of the three
+    releases.record_heartbeat(core)  # the newest of the three
     registry.remove("test.new")
     registry.add(kind)
     migrate()

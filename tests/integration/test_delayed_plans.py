@@ -1,4 +1,4 @@
-"""What statements cost beside much that is for later: only what is due is read, by an index that ends there."""
+"""The cost of statements beside many delayed jobs: only due jobs are read, by an index that ends there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left when a schedule is deleted: its jobs, which nobody writes anew for it, however many there are."""
+"""Deletion of a schedule: its jobs stay, and no statement rewrites them, however many there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever somebody else puts into Redis under our names holds up its own list at most."""
+"""Foreign messages in Redis under Esteira's names: each delays its own list at most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: one answer per key, whoever asks how often, and nothing left by a first that failed."""
+"""Idempotency keys: one answer for each key, and nothing is left by a first request that failed."""
 
 from __future__ import annotations
 

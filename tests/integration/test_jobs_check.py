@@ -10,6 +10,7 @@ from esteira import Context, job
 from esteira.db import PrivateConnection
 from esteira.promise import PROMISES, broken
 from esteira.runner.runner import Runner
+from tests.support.jobs import accepted_earlier
 from tests.support.jobs_command import jobs
 from tests.support.run_hints import run
 
@@ -105,11 +106,9 @@ def test_a_tick_with_a_job_and_a_skip_is_found(runner: Runner, core: PrivateConn
 def test_older_jobs_are_left_out_unless_all_are_asked_for(runner: Runner, core: PrivateConnection) -> None:
     answer = ended(runner)
     break_it(core, BREAKS["The times of a job are in order."], answer.id)
+    job_id = accepted_earlier(core, answer.id, 3 * 86400)
     break_it(
-        core, ["UPDATE esteira_job SET created_at = created_at - interval '3 d' WHERE id = %(id)s"], answer.id
-    )
-    break_it(
-        core, ["UPDATE esteira_job SET claimed_at = created_at - interval '1 s' WHERE id = %(id)s"], answer.id
+        core, ["UPDATE esteira_job SET claimed_at = created_at - interval '1 s' WHERE id = %(id)s"], job_id
     )
 
     assert jobs("check").code == 0

@@ -16,7 +16,7 @@ import openpyxl
 import pytest
 from pypdf import PdfReader
 
-from esteira import Cancelled, GiveUp, LocalContext
+from esteira import Cancelled, GiveUp, LocalContext, ids
 from esteira.db import PrivateConnection
 from esteira.errors import InvalidParameters
 from esteira.files import open_file, open_result
@@ -64,7 +64,7 @@ def made(n: int = 1, state: str = "succeeded", *, at: datetime = DAY, **fields) 
         created = at + timedelta(seconds=second)
         jobs.append(
             Job(
-                id=uuid4(),
+                id=UUID(int=ids.lowest(created).int | uuid4().int & ids.NOISE),
                 state=state,
                 created_at=created,
                 claimed_at=created if started else None,
@@ -464,9 +464,7 @@ def test_days_that_make_no_period_are_refused_at_the_submit(database, first, las
     with pytest.raises(InvalidParameters) as refused:
         job_history.submit(first_day=first, last_day=last)
 
-    assert [(one["pointer"], one["detail"]) for one in refused.value.errors] == [
-        ("#/params/last_day", detail)
-    ]
+    assert [(one.pointer, one.detail) for one in refused.value.mistakes] == [("#/params/last_day", detail)]
     assert not Job.objects.exists()
 
 

@@ -184,14 +184,14 @@ def test_measured_short_jobs_share_hints_and_others_go_alone(
     @job(name="test.short")
     def short(ctx: Context) -> None: ...
 
-    @job(name="test.fresh")
-    def fresh(ctx: Context) -> None: ...
+    @job(name="test.long")
+    def long(ctx: Context) -> None: ...
 
     for name in ("test.alone", "test.short"):
         typical(name, 0.01)
-    typical("test.fresh", 0.01, runs=19)
-    serve(core, "test.alone", "test.short", "test.fresh")
-    for name in ("test.alone", "test.short", "test.fresh"):
+    typical("test.long", 0.5, runs=1)
+    serve(core, "test.alone", "test.short", "test.long")
+    for name in ("test.alone", "test.short", "test.long"):
         stored(core, 320, type=name)
     (solo,) = stored(core, type="test.short")
     core.fetch("UPDATE esteira_job SET solo = true WHERE id = %s", [solo])

@@ -1,4 +1,4 @@
-"""A keeper's turn is as good as its steps: one that fails is told, and keeps no other from its turn."""
+"""A keeper's turn: a step that fails is reported, and the other steps still run."""
 
 from __future__ import annotations
 

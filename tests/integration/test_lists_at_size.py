@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from bench import history
+from esteira import ids
 from esteira.db import PrivateConnection
 from esteira.search import scan
 from esteira.states import SHOWN_STATE_SQL, SHOWN_STATES
@@ -120,7 +121,8 @@ def test_jobs_that_wait_are_found_behind_much_that_ran_since(
 ) -> None:
     history.waiting(server, COLLECTED * 2, queue="paused")
     core.fetch(
-        "UPDATE esteira_job SET created_at = created_at - interval '31 days', run_at = run_at - interval '31 days'"
+        f"""UPDATE esteira_job j SET created_at = v.at, run_at = v.at, id = {ids.of_job("v.at", "j.id")}
+            FROM (SELECT id, created_at - interval '31 days' AS at FROM esteira_job) AS v WHERE v.id = j.id"""
     )
     history.past(server, WALKED * 3)
     core.fetch("DELETE FROM esteira_job WHERE state = 'queued' AND queue <> 'paused'")
@@ -199,9 +201,9 @@ def followed(filters: Filters, way: str, cursor: str) -> tuple[list[UUID], str]:
     seen, back = list[UUID](), ""
     while True:
         found = page(filters, cursor=cursor, limit=100)
-        ids = [job.pk for job in found.items]
+        here = [job.pk for job in found.items]
         assert found.items or found.searched_to or not getattr(found, way)
-        seen += ids if way == "next" else ids[::-1]
+        seen += here if way == "next" else here[::-1]
         back = (found.prev if way == "next" else found.next) or back
         cursor = getattr(found, way) or ""
         if not cursor:

@@ -1,4 +1,4 @@
-"""Somebody's transaction stays open: whoever asks gets an answer within seconds, and its own transaction goes on."""
+"""Another transaction stays open: each caller gets an answer within seconds, and its own transaction goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row that somebody locks holds up its own attempt only: no lease and no end of another job waits for it."""
+"""A locked row delays its own attempt only: no lease and no end of another job waits for it."""
 
 from __future__ import annotations
 

@@ -424,7 +424,7 @@ def test_two_keepers_publish_a_crowded_queue_in_the_order_in_which_jobs_became_d
         with other.transaction():
             theirs = [job.id for job in waiting.publish_due(other, **asked).published]
             assert published() == 8, "the other keeper marks the same ones"
-            said = due_publisher._told["default"][0]
+            said = due_publisher._flagged["default"][0]
         young = stored(core)
         until(lambda: published() == 33, "all are published")
     other.close()

@@ -1,4 +1,4 @@
-"""A submitter meets the jobs of its own account, and no others: at every door they look like none at all."""
+"""A submitter sees the jobs of its own account only: at every interface, other jobs do not exist."""
 
 from __future__ import annotations
 

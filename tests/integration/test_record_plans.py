@@ -197,6 +197,9 @@ def test_a_list_costs_each_of_its_jobs_the_same_however_long_it_is(
         "still mine": lambda: finish.still_mine(explained, pairs),
         "log lines": lambda: telling.log_lines(explained, [(*one, "a line") for one in pairs]),
         "unpublish": lambda: insert.unpublish(explained, ids, stamps),
+        "publish": lambda: waiting.publish_these(explained, ids),
+        "rescue": lambda: rescue.leases_ended(explained, [job.id for job in mine]),
+        "lost process": lambda: rescue.process_lost(explained, "d1", [job.id for job in mine]),
     }
 
     dear = {}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import pytest
 from django.db import transaction
 
+from esteira import ids
 from esteira.db import DjangoConnection, PrivateConnection
 from esteira.record import rescue
 from esteira.record.claim import claim
@@ -18,6 +19,9 @@ from esteira.record.waiting import publish_due
 from tests.support.jobs import TYPE, elapse, ended, look, new, outcome, running, schedule, stored
 
 ALL = [3, 6, 9]
+#: Moments from 1970 to the year 2100, with each kind of fraction.
+SECONDS = (0, 1, 999_999_999, 1_796_000_000, 1_796_000_001, 4_102_444_799)
+MICROS = (0, 1, 2, 243, 244, 245, 499_999, 500_000, 999_000, 999_998, 999_999, *range(1_000, 2_000))
 
 
 def published(
@@ -54,6 +58,32 @@ def test_a_job_is_published_at_its_insert_only_if_it_is_due(core: PrivateConnect
         at.id: False,
     }
     assert 58 < look(core, later.id).run_in <= 60
+
+
+def test_ids_are_in_the_order_of_creation_and_of_the_list(core: PrivateConnection) -> None:
+    in_order = [one for n in (1, 50, 1, 1000, 2) for one in stored(core, n)]
+
+    rows = core.fetch("SELECT id, created_at FROM esteira_job ORDER BY id")
+
+    assert [one for one, _ in rows] == in_order
+    assert [at for _, at in rows] == sorted(at for _, at in rows)
+    assert all(ids.lowest(at) < one < ids.highest(at) for one, at in rows)
+    assert {(one.version, one.variant) for one, _ in rows} == {(7, RFC_4122)}
+
+
+def test_the_database_and_python_agree_on_the_time_in_an_id(core: PrivateConnection) -> None:
+    moments = [datetime.fromtimestamp(s, UTC) + timedelta(microseconds=n) for s in SECONDS for n in MICROS]
+
+    rows = core.fetch(
+        f"SELECT v.at, {ids.of_job('v.at', 'v.noise')} FROM unnest(%(moments)s::timestamptz[]) AS m(at)"
+        " CROSS JOIN LATERAL (SELECT m.at, gen_random_uuid() AS noise) AS v",
+        {"moments": moments},
+    )
+
+    assert len(rows) == len(moments)
+    for at, job_id in rows:
+        assert ids.lowest(at) < job_id < ids.highest(at)
+        assert ids.highest(at) < ids.lowest(at + timedelta(microseconds=1))
 
 
 def test_a_thousand_jobs_are_stored_by_one_statement(core: PrivateConnection) -> None:
@@ -127,7 +157,7 @@ def test_publishing_takes_what_is_most_urgent_first_and_then_what_waits_longest(
         for priority in (9, 3, 6)
     ]
     insert(core, jobs)
-    order = [j.id for j in sorted(jobs, key=lambda j: (j.priority, j.run_at))]
+    order = [j.id for j in sorted(jobs, key=lambda j: (j.choices.priority, j.choices.run_at))]
 
     assert published(core, limit=4) == order[:4]
     assert published(core, limit=100) == order[4:]

@@ -208,7 +208,7 @@ def test_the_old_password_is_guessed_no_more_often_where_it_is_changed(core: Pri
 
 
 def test_a_limit_is_a_problem_of_its_own_with_the_time_to_come_again(rf: RequestFactory) -> None:
-    refused = problems.of(TooManyRequests("20 uploads are under way.", retry_after_s=7))
+    refused = problems.of(TooManyRequests(retry_after_s=7))
     assert refused is not None
 
     answer = problem(_answered(refused.response(rf.get("/api/v1/files"))))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from esteira.db import PrivateConnection
-from esteira.errors import EsteiraError, mistakes
+from esteira.errors import EsteiraError
 from esteira.job_types.registry import registry
 from esteira.job_types.request import OPTIONS, Option
 from esteira.keeper.schedules import write_ticks
@@ -73,7 +73,9 @@ def doors(database: None) -> dict[str, Door]:
         try:
             registry.get(KNOWN["type"]).options(**options).submit(**KNOWN["params"])  # type: ignore[arg-type]
         except EsteiraError as error:
-            return _refused(mistakes(error) if error.status == 422 else [{"detail": error.code}])
+            return _refused(
+                [one.as_json() for one in error.mistakes] if error.status == 422 else [{"detail": error.code}]
+            )
         return []
 
     def http(options: dict[str, Any]) -> Refused:

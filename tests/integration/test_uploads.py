@@ -97,7 +97,11 @@ def test_uploads_are_listed_page_by_page(ana: Client) -> None:
     assert seen == made[::-1]
     assert problem(get(ana, "/files?limit=0"))["errors"]
     assert problem(get(ana, "/files?cursor=x"))["errors"] == [
-        {"parameter": "cursor", "detail": "is not a cursor of this server; start from the first page."}
+        {
+            "parameter": "cursor",
+            "code": "not-a-cursor",
+            "detail": "is not a cursor of this server; start from the first page.",
+        }
     ]
 
 

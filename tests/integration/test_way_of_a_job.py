@@ -62,7 +62,8 @@ def test_a_job_goes_the_way_that_is_listed(
         for message in redis.lrange(list_key(settings.REDIS_PREFIX, "default", number), 0, -1)
     ]
     with runner.core.lock, noted(went):  # the heartbeat would write the outcome in a thread of its own
-        tasks.door(SimpleNamespace(request=SimpleNamespace(id="d1")), *ids_in(message))
+        request = SimpleNamespace(id="d1", delivery_info={"routing_key": "default"})
+        tasks.door(SimpleNamespace(name="test.goes", request=request), *ids_in(message))
 
     assert went == [step.number for step in steps()]
     row = Job.objects.get(pk=accepted.json()["id"])

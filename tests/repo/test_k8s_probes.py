@@ -1,4 +1,4 @@
-"""What Kubernetes asks a pod is there to be asked, and a first container does what compose's one-shot does."""
+"""The probes of each pod fit what its process answers, and init containers do what compose's one-shot services do."""
 
 from __future__ import annotations
 

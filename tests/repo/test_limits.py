@@ -1,4 +1,4 @@
-"""docs/limits.md says the bounds that the code holds."""
+"""docs/limits.md shows the bounds of the code."""
 
 from __future__ import annotations
 

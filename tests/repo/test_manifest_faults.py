@@ -1,4 +1,4 @@
-"""Each check of manifest_faults finds the fault that it is for: none is quiet because it looked at nothing."""
+"""Each check of manifest_faults finds its fault, so that no check passes because it looked at nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What k8s/monitoring adds: eleven alerts that say what to look at, a dashboard, and who may scrape."""
+"""The content of k8s/monitoring: eleven alerts with a remedy, a dashboard, and the scrapers that may read."""
 
 from __future__ import annotations
 

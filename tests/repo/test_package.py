@@ -1,4 +1,4 @@
-"""What a clone starts from: the front door, the locked dependencies, the licence, the version."""
+"""The files with which a clone starts: README, the locked dependencies, the licence, the version."""
 
 from __future__ import annotations
 

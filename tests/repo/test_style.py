@@ -1,4 +1,4 @@
-"""What holds for every file: size, nothing of one machine, nothing secret, nothing left for later."""
+"""Rules for every file: size, nothing of one machine, no secret, no unfinished part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each program that checks our files finds a fault that is planted: none is quiet because it looked at nothing."""
+"""Each program that checks files finds a planted fault, so that none passes because it looked at nothing."""
 
 from __future__ import annotations
 

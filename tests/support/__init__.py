@@ -1,1 +1,1 @@
-"""What the tests stand on: servers of their own, waiting, and a whole stack of processes to break."""
+"""The tools of the tests: servers of their own, waits, and whole stacks of processes to break."""

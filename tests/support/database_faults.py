@@ -1,4 +1,4 @@
-"""What happens to a database that nobody kills: it freezes, takes no writes, or is being read for long."""
+"""Faults of a database that stays alive: it freezes, refuses writes, or has a long reader."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -12,27 +12,25 @@ from esteira import ids
 from esteira.db import Db
 from esteira.record.claim import Claimed, claim
 from esteira.record.finish import Outcome
-from esteira.record.insert import NewJob, insert
+from esteira.record.insert import Choices, NewJob, insert
 
 TYPE = "tests.work"
 #: Nothing has it. Parameters of tests are the same in every process, because pytest-xdist compares them.
 UNKNOWN_ID = UUID("00000000-0000-4000-8000-000000000000")
 
 
-def new(**fields: Any) -> NewJob:
+ORDINARY = Choices(
+    type=TYPE, queue="default", priority=6, max_failures=4, backoff_s=2.0, lease_s=10.0, timeout_s=600.0
+)
+#: Fields that each job has for itself.
+OWN = {field.name for field in fields(NewJob)}
+
+
+def new(**given: Any) -> NewJob:
     """A job of an ordinary type: due at once, four tries, a lease of ten seconds."""
-    plain = NewJob(
-        id=ids.uuid7(),
-        type=TYPE,
-        params="{}",
-        queue="default",
-        priority=6,
-        max_failures=4,
-        backoff_s=2.0,
-        lease_s=10.0,
-        timeout_s=600.0,
-    )
-    return replace(plain, **fields)
+    choices = replace(ORDINARY, **{name: value for name, value in given.items() if name not in OWN})
+    own = {name: value for name, value in given.items() if name in OWN}
+    return NewJob(**{"choices": choices, "params": "{}", **own})
 
 
 def stored(db: Db, n: int = 1, **fields: Any) -> list[UUID]:
@@ -112,6 +110,17 @@ def elapse(db: Db, job_id: UUID, column: str, seconds: float = 3600) -> None:
         f"UPDATE esteira_job SET {column} = {column} - %s * interval '1 second' WHERE id = %s",
         [seconds, job_id],
     )
+
+
+def accepted_earlier(db: Db, job_id: UUID, seconds: float) -> UUID:
+    """Move a job's acceptance into the past; return its id, which begins with that moment."""
+    ((new_id,),) = db.fetch(
+        f"""UPDATE esteira_job j SET created_at = v.at, id = {ids.of_job("v.at", "j.id")}
+            FROM (SELECT id, created_at - %s * interval '1 second' AS at FROM esteira_job WHERE id = %s) AS v
+            WHERE j.id = v.id RETURNING j.id""",
+        [seconds, job_id],
+    )
+    return UUID(str(new_id))
 
 
 def schedule(db: Db, name: str = "nightly") -> int:

@@ -1,4 +1,4 @@
-"""Work for a stack that is about to be broken."""
+"""Jobs for a stack that a test is about to break."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that looks on while everything is broken: it comes back by itself when its database does."""
+"""A connection for assertions while everything is broken: it reconnects when its database is back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ran while somebody held an old snapshot: indexes full of entries that VACUUM may not remove, and their cost."""
+"""An old snapshot while many jobs ran: indexes full of entries that VACUUM may not remove, and their cost."""
 
 from __future__ import annotations
 

@@ -214,12 +214,7 @@ class ProcessStack(Watch):
 
     def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]:
         """Submit jobs of a type from another process, by its short name such as `work`."""
-        if not self.submitter.runs:
-            self.submitter.start()
-        wanted = [{} for _ in range(many)] if isinstance(many, int) else list(many)
-        ids = self.submitter.submit(name, wanted, **options)
-        assert len(ids) == len(wanted), self.submitter.refused
-        return ids
+        return self.submitter.submit_all(name, many, **options)
 
     def another_submitter(self) -> None:
         """Go on submitting from a new process, which knows nothing but what is in the database."""

@@ -149,6 +149,15 @@ class Submitter:
         """Submit in slices; return the accepted ids."""
         return [one for answer in self._ask(type=name, many=many, options=options) for one in answer["ids"]]
 
+    def submit_all(self, name: str, many: int | Sequence[Mapping[str, Any]], **options: Any) -> list[str]:
+        """Submit so many jobs, or one for each of the parameters; all must be accepted. Start first if need be."""
+        if not self.runs:
+            self.start()
+        wanted = [{} for _ in range(many)] if isinstance(many, int) else list(many)
+        ids = self.submit(name, wanted, **options)
+        assert len(ids) == len(wanted), self.refused
+        return ids
+
     def submit_each(self, name: str, many: Sequence[Mapping[str, Any]], **options: Any) -> list[float]:
         """Submit one by one; return how long each that was accepted took, in seconds."""
         answers = self._ask(type=name, many=many, options=options, each=True)

@@ -89,12 +89,7 @@ class RemoteStack(Watch, ABC):
     def submit(self, name: str, many: int | Sequence[dict[str, Any]], **options: Any) -> list[str]:
         """Submit chaos jobs from this host."""
         _ = self.db
-        if not self.submitter.runs:
-            self.submitter.start()
-        wanted = [{} for _ in range(many)] if isinstance(many, int) else list(many)
-        ids = self.submitter.submit(name, wanted, **options)
-        assert len(ids) == len(wanted), self.submitter.refused
-        return ids
+        return self.submitter.submit_all(name, many, **options)
 
     def _forget(self) -> None:
         """Let go of what knows the servers' ports: a new container has others."""

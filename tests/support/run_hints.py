@@ -1,4 +1,4 @@
-"""Run hints in this process, and look at what came of it."""
+"""Run hints in this process, and read the results."""
 
 from __future__ import annotations
 

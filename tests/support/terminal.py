@@ -1,4 +1,4 @@
-"""A terminal: what is run there sees one, shows what it wants to know, and gets it typed."""
+"""A pseudo-terminal: a program that runs in it sees a terminal, and gets its questions answered."""
 
 from __future__ import annotations
 

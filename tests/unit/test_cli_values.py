@@ -71,7 +71,7 @@ def read(kind: JobType, *plain: str, files: tuple[str, ...] = ()) -> dict[str, A
 def mistakes(kind: JobType, *plain: str, files: tuple[str, ...] = ()) -> dict[str, str]:
     with pytest.raises(InvalidParameters) as caught:
         read(kind, *plain, files=files)
-    return {e["pointer"].removeprefix("#/params/"): e["detail"] for e in caught.value.errors}
+    return {one.pointer.removeprefix("#/params/"): one.detail for one in caught.value.mistakes}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a job function is given, tried out with the context in memory."""
+"""The context that a job function gets, tested with the context in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors name the field and the way out, and carry what the API needs."""
+"""Errors name the field and the remedy, and carry the values that the API needs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from esteira import errors
 from esteira.errors import (
     EsteiraError,
     InvalidParameters,
+    Mistake,
     TooLarge,
     UniqueConflict,
     UnknownJobType,
@@ -37,21 +38,21 @@ def test_an_unknown_queue_says_how_to_get_one() -> None:
     error = UnknownQueue("slow", ["default", "mail"])
 
     assert "use one of default, mail, or add it to JOB_QUEUES" in str(error)
-    assert error.errors[0]["pointer"] == "#/queue"
+    assert error.mistakes[0].pointer == "#/queue"
 
 
 def test_many_mistakes_are_all_kept_and_a_few_are_said() -> None:
-    mistakes = [{"pointer": f"#/params/p{n}", "detail": "is required."} for n in range(7)]
+    mistakes = [Mistake(code="required", at=("params", f"p{n}")) for n in range(7)]
 
     error = InvalidParameters(mistakes)
 
-    assert len(error.errors) == 7
+    assert error.mistakes == mistakes
     assert "#/params/p4" in str(error)
     assert str(error).endswith("(and 2 more)")
 
 
 @pytest.mark.parametrize(
-    "error", [TooLarge("file", "100 MiB"), UniqueConflict("nightly"), errors.FilesFull()]
+    "error", [TooLarge("file", 100 * 1024**2), UniqueConflict("nightly"), errors.FilesFull()]
 )
 def test_a_refusal_says_what_to_do(error: EsteiraError) -> None:
     assert len(str(error)) > 20

@@ -29,6 +29,7 @@ def claimed() -> Claimed:
         lease_s=10,
         backoff_s=1,
         cancelled=False,
+        place=1,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from uuid import RFC_4122
 
-from esteira.ids import uuid7
+from esteira.ids import NOISE, noises, uuid7
 
 
 def test_an_id_is_a_version_7_uuid_of_this_moment() -> None:
@@ -31,3 +31,11 @@ def test_later_ids_sort_later() -> None:
         pass
 
     assert uuid7() > first
+
+
+def test_the_random_halves_of_a_list_ascend_and_are_all_different() -> None:
+    made = noises(10_000)
+
+    assert made == sorted(set(made))
+    assert all(one <= NOISE and one >> 62 == 0b10 for one in made)
+    assert noises(0) == []

@@ -386,7 +386,7 @@ def test_all_mistakes_are_told_at_once():
     with pytest.raises(InvalidParameters) as refused:
         send.run(to=["nobody"], subject="a\nb", text="", bcc=["x@example.org"])
 
-    pointers = {error["pointer"] for error in refused.value.errors}
+    pointers = {mistake.pointer for mistake in refused.value.mistakes}
     assert pointers == {"#/params/to/0", "#/params/subject", "#/params/text", "#/params/bcc"}
 
 

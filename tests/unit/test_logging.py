@@ -1,4 +1,4 @@
-"""Every process logs in one way: its level and its file are those that it was told."""
+"""Every process logs in one way, with the level and the file of its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stored is what the signature allows, and hostile input gets a sentence, never a crash."""
+"""Parameters: only values that the signature allows are stored, and hostile input gets an error with a sentence."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ GREET = model_of(greet, where="greetings.py:1", name="greet")
 def pointers(params: Any, model: type[Params] = GREET) -> dict[str, str]:
     with pytest.raises(InvalidParameters) as refusal:
         check(model, params)
-    return {e["pointer"]: e["detail"] for e in refusal.value.errors}
+    return {one.pointer: one.detail for one in refusal.value.mistakes}
 
 
 def test_defaults_are_filled_in_before_anything_is_stored() -> None:
@@ -289,7 +289,7 @@ def test_any_json_is_either_stored_as_json_or_refused_in_sentences(params: dict[
     try:
         _, text = check(GREET, {"name": "Ana", **params})
     except InvalidParameters as refusal:
-        assert all(e["pointer"].startswith("#/params") and e["detail"] for e in refusal.errors)
+        assert all(one.pointer.startswith("#/params") and one.detail for one in refusal.mistakes)
     else:
         assert json.loads(text, parse_constant=pytest.fail)["name"] == params.get("name", "Ana")
 

@@ -1,4 +1,4 @@
-"""What a terminal would obey is shown instead, one character for one."""
+"""Characters that a terminal obeys are replaced by visible ones, one for one."""
 
 from __future__ import annotations
 

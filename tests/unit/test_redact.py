@@ -1,4 +1,4 @@
-"""Secrets never leave: whatever may hold one is hidden whole, and so is what this release does not know."""
+"""Secrets are never shown: each value that may hold one is hidden whole, and so are types that this release lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`@job`: what becomes of a function; every mistake in a declaration is refused with its file and line."""
+"""`@job`: how a function becomes a job type; every mistake in a declaration is refused with its file and line."""
 
 from __future__ import annotations
 

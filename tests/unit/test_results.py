@@ -1,4 +1,4 @@
-"""What a job returns is stored as it is, or refused: nothing of it is changed or lost in silence."""
+"""The result of a job is stored as it is, or refused: no part of it is changed or lost silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is accepted is read back as the same value, or refused at the submit with the parameter's name and why."""
+"""An accepted value is read back as the same value, or refused at the submit with parameter and reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pydantic import (
 
 from esteira import Context, FileRef, Secret
 from esteira.errors import InvalidParameters
-from esteira.job_types.checking import _always_lasts, check
+from esteira.job_types.checking import _facts, check
 from esteira.job_types.parameters import Params, model_of
 from tests.support.jobs import UNKNOWN_ID
 
@@ -46,7 +46,7 @@ def of(kind: Any, default: Any = ...) -> type[Params]:
 def refusal(kind: Any, value: Any) -> dict[str, str]:
     with pytest.raises(InvalidParameters) as refused:
         check(of(kind), {"v": value})
-    return {e["pointer"]: e["detail"] for e in refused.value.errors}
+    return {one.pointer: one.detail for one in refused.value.mistakes}
 
 
 class Tone(Enum):
@@ -118,7 +118,7 @@ def test_what_would_not_be_read_back_is_refused_and_names_its_parameter(kind: An
 
     assert all(pointer.startswith("#/params") for pointer in said)
     assert all("would not survive storage" in detail or "JSON" in detail for detail in said.values())
-    assert not _always_lasts(of(kind)) or kind is int
+    assert not _facts(of(kind)).always_lasts or kind is int
 
 
 def test_a_parameter_with_an_alias_is_refused_because_it_is_stored_by_its_name() -> None:
@@ -183,8 +183,8 @@ def test_what_is_read_back_is_accepted(kind: Any, value: Any) -> None:
     ids=lambda kind: repr(kind)[:40],
 )
 def test_plain_types_are_known_to_last_and_are_not_read_back(kind: Any) -> None:
-    assert _always_lasts(of(kind))
-    assert _always_lasts(of(kind | None, None))
+    assert _facts(of(kind)).always_lasts
+    assert _facts(of(kind | None, None)).always_lasts
 
 
 class Identity:

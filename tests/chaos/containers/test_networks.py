@@ -1,4 +1,4 @@
-"""A worker is cut off from one server alone, for longer than a lease, and nobody is told."""
+"""A worker loses the network to one server alone, for longer than a lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rest of the table of pods: politely and by force, evicted, with a volume lost, beats killed every few seconds."""
+"""More ways to end pods: with and without a grace period, by eviction, with a lost volume, and all beats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker's pod and Redis' pod go under load: what was accepted ends, once, and work goes on within a lease."""
+"""The pods of a worker and of Redis are deleted under load: each accepted job ends, once, within a lease."""
 
 from __future__ import annotations
 

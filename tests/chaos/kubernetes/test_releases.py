@@ -1,4 +1,4 @@
-"""Another image is rolled out while jobs run and people visit, and taken back: nobody notices."""
+"""Another image is rolled out while jobs run and people use the pages, and is rolled back: no request or job fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done to an installation that is there: new passwords, deleted and applied again, applied on the server."""
+"""Changes of a running installation: new passwords, deletion and a new apply, a server-side apply."""
 
 from __future__ import annotations
 

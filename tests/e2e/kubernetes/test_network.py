@@ -1,4 +1,4 @@
-"""Nobody talks to anybody without need: tried from each part, and from a pod that does not belong to us."""
+"""Network policies: each part, and a foreign pod, reaches only the parts that it needs."""
 
 from __future__ import annotations
 
