@@ -13,11 +13,14 @@ from typing import Any
 from esteira.errors import UnknownJobType
 from esteira.job_types.registry import registry
 from esteira.job_types.secret import open_names
+from esteira.record.tasks import ARGS, KWARGS
 from esteira.values.misfits import STARS
 
 HIDDEN = STARS
 #: Parameters that are not a JSON object come from a row written by hand; they are shown under this name.
 NO_OBJECT = "(no object)"
+#: The arguments of a Celery task, as its sender shows them.
+SHOWN_BY_SENDER = (ARGS, KWARGS)
 
 
 def shown_params(type_name: str, params: Any) -> dict[str, Any]:
@@ -28,4 +31,6 @@ def shown_params(type_name: str, params: Any) -> dict[str, Any]:
         names = open_names(registry.get(type_name).model)
     except UnknownJobType:
         names = frozenset()
-    return {name: value if name in names else HIDDEN for name, value in params.items()}
+    return {
+        name: value if name in names or name in SHOWN_BY_SENDER else HIDDEN for name, value in params.items()
+    }

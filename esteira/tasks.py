@@ -16,6 +16,8 @@ from kombu import Queue
 from esteira.broker import next_hint
 from esteira.broker.batching import known_queues
 from esteira.broker.own_queues import own_queues
+from esteira.celery import door as task_door
+from esteira.celery.adopt import is_adopted
 from esteira.job_types.registry import registry
 from esteira.worker import lifecycle, pool_runner, remote_control, request
 
@@ -42,5 +44,8 @@ for _kind in registry.all():
 _queues = {queue.name: queue for queue in own_queues(current_app)}
 _queues |= {name: Queue(name, routing_key=name) for name in known_queues()}
 current_app.conf.task_queues = list(_queues.values())
+_app: Any = current_app
+if is_adopted(_app):
+    task_door.install(_app._get_current_object())
 current_app.steps["worker"].add(lifecycle.Name)
 remote_control.guard()

@@ -11,6 +11,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
 from django.conf import settings
 
+from esteira.celery import adopt
 from esteira.celery_settings import configure
 from project import logging as project_logging
 
@@ -19,7 +20,6 @@ configure(app, log_level=settings.LOG_LEVEL)
 app.conf.update(
     accept_content=["json"],
     task_serializer="json",
-    task_ignore_result=True,
     task_acks_late=False,
     task_default_queue="default",
     worker_hijack_root_logger=False,
@@ -34,4 +34,5 @@ def _log_as_every_process_does(loglevel: int, logfile: str | None, **_: Any) -> 
     project_logging.configure(loglevel, settings.LOG_FORMAT, logfile)
 
 
+adopt(app)
 app.autodiscover_tasks()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Protocol
 from uuid import UUID
 
@@ -63,6 +64,8 @@ class Published(Protocol):
     def front(self) -> bool: ...
     @property
     def timeout_s(self) -> float: ...
+    @property
+    def task(self) -> Mapping[str, str] | None: ...
 
 
 # A type that did not run in the latest hour has the mean of all its runs.
@@ -137,19 +140,21 @@ def _alone(name: str) -> bool:
 
 def hints(groups: Iterable[tuple[Published, Sequence[UUID]]], typical: Typical) -> Iterator[Hint]:
     """Put stored jobs into hints, most urgent first; a group is what its jobs have in common, and their ids."""
-    alike = defaultdict[_Where, list[tuple[float, Sequence[UUID]]]](list)
+    alike = defaultdict[_Where, list[tuple[Published, Sequence[UUID]]]](list)
     for job, ids in groups:
         number = FRONT if job.front else job.priority
-        alike[number, job.queue, job.type, job.solo].append((job.timeout_s, ids))
-    for (number, queue, name, solo), parts in sorted(alike.items()):
+        alike[number, job.queue, job.type, job.solo].append((job, ids))
+    for (number, queue, name, solo), parts in sorted(alike.items(), key=itemgetter(0)):
         jobs = [one for _, ids in parts for one in ids]
-        limit = max(timeout_s for timeout_s, _ in parts) + HARD_AFTER_S
+        tasks = {ids[0]: job.task for job, ids in parts if job.task}
+        limit = max(job.timeout_s for job, _ in parts) + HARD_AFTER_S
         most = _largest(len(jobs))
         if most > 1:
             most = max(most, typical.quick_share(name, len(jobs)))
         size = 1 if solo or most == 1 else min(typical.batch_size(name), most)
         for at in range(0, len(jobs), size):
-            yield Hint(type=name, queue=queue, list=number, ids=jobs[at : at + size], hard_limit_s=limit)
+            some, task = jobs[at : at + size], tasks.get(jobs[at]) if tasks else None
+            yield Hint(type=name, queue=queue, list=number, ids=some, hard_limit_s=limit, task=task)
 
 
 def _largest(jobs: int) -> int:

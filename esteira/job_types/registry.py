@@ -156,9 +156,18 @@ class Registry:
     def __init__(self) -> None:
         self._types: dict[str, JobType] = {}
         self.submitter: Submitter = _not_ready
+        self._tasks: Callable[[], Iterable[str]] = tuple
 
     def install(self, submitter: Submitter) -> None:
         self.submitter = submitter
+
+    def run_tasks(self, names: Callable[[], Iterable[str]]) -> None:
+        """Let this process announce Celery tasks as well; their names are read again at each announcement."""
+        self._tasks = names
+
+    def runnable(self) -> list[str]:
+        """Return the names of everything that this process can run: job types, and adopted Celery tasks."""
+        return sorted({*self._types, *self._tasks()})
 
     def add(self, new: JobType) -> None:
         old = self._types.get(new.name)

@@ -3,8 +3,9 @@
 Jobs are deleted with their events, logs and files, unless another job names one of those files. Uploads are deleted
 once no job and no schedule names them, and incomplete files of killed processes after a day. Idempotency keys are kept
 for at least a day, because clients may repeat a request for that long. Statistics are deleted by minute; their totals
-stay. No step takes long, however many rows belong to one job: batches shrink when a statement takes too long, and the
-chunks of files are deleted a few at a time (`esteira.keeper.disposal`).
+stay. Results, groups and chords of Celery tasks end at a moment of their own. No step takes long, however many rows
+belong to one job: batches shrink when a statement takes too long, and the chunks of files are deleted a few at a time
+(`esteira.keeper.disposal`).
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ _LOCK_FILES = (
 _STILL = "SELECT f.id FROM esteira_file f WHERE f.id = ANY(%(ids)s::uuid[]) AND {which}"
 
 _OLD_ROWS = """
-SELECT r.id FROM {table} r WHERE r.{stamp} > to_timestamp(%(after)s::float8)
-  AND r.{stamp} <= to_timestamp(%(until)s::float8) AND r.id <> ALL(%(skipped)s::bigint[])
+SELECT r.{key} FROM {table} r WHERE r.{stamp} > to_timestamp(%(after)s::float8)
+  AND r.{stamp} <= to_timestamp(%(until)s::float8) AND r.{key} <> ALL(%(skipped)s::{type}[])
 ORDER BY r.{stamp} LIMIT %(limit)s"""
 
 
@@ -75,6 +76,10 @@ class Retention:
             _rows("esteira_idempotencykey", "created_at", max(keep_s, DAY_S)),
             _rows("esteira_scheduleskip", "tick_at", keep_s),
             _rows("esteira_stat", "minute", keep_s),
+            _expired("esteira_taskresult", "task_id"),
+            _expired("esteira_taskgroup", "group_id"),
+            _expired("esteira_taskchord", "chord_id", parts="esteira_taskchordpart"),
+            _expired("esteira_taskrevoked", "task_id"),
         ]
 
     def step(self, db: Db) -> bool:
@@ -121,9 +126,27 @@ def _rows(table: str, stamp: str, keep_s: float) -> Disposal:
         db.fetch(f"DELETE FROM {table} WHERE id = ANY(%s)", [ids])
         return True
 
-    return Disposal(
-        f"rows of {table}", find=_OLD_ROWS.format(table=table, stamp=stamp), remove=remove, keep_s=keep_s
-    )
+    find = _OLD_ROWS.format(table=table, stamp=stamp, key="id", type="bigint")
+    return Disposal(f"rows of {table}", find=find, remove=remove, keep_s=keep_s)
+
+
+def _expired(table: str, key: str, *, parts: str = "") -> Disposal:
+    """Delete rows of tasks whose own moment has passed; a result that was stored again meanwhile stays."""
+
+    def remove(db: Db, keys: list[object], until: float) -> bool:
+        over = _ids(
+            db,
+            f"""SELECT {key} FROM {table} WHERE {key} = ANY(%(keys)s::text[])
+                AND expires_at <= to_timestamp(%(until)s::float8) ORDER BY {key} FOR UPDATE SKIP LOCKED""",
+            {"keys": keys, "until": until},
+        )
+        if parts:
+            db.fetch(f"DELETE FROM {parts} WHERE {key} = ANY(%s)", [over])
+        db.fetch(f"DELETE FROM {table} WHERE {key} = ANY(%s)", [over])
+        return True
+
+    find = _OLD_ROWS.format(table=table, stamp="expires_at", key=key, type="text")
+    return Disposal(f"rows of {table}", find=find, remove=remove, keep_s=0.0)
 
 
 def _workers(db: Db) -> None:

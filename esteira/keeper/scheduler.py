@@ -24,6 +24,7 @@ from esteira.broker.publisher import Publisher
 from esteira.db import BUSY, Db, Params, PrivateConnection, Row
 from esteira.db.walk import Clock, Recent
 from esteira.descriptors import Descriptors, words
+from esteira.keeper.added_steps import ADDED
 from esteira.keeper.declared import keep_declared
 from esteira.keeper.hold import Calm, Hold
 from esteira.keeper.publish import DuePublisher
@@ -124,6 +125,8 @@ class Keeper:
             more = missing or more
         self._step("publish", lambda db: self._publish(db, now), None)
         published, full = self._due_publisher.went
+        for name, step in ADDED.items():
+            more = self._step(name, step, False) or more
         more = self._step("retention", self._retention.step, False) or more
         if self._turns.end() and sweeps:
             touch("beat", "ready")

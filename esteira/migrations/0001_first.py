@@ -27,13 +27,15 @@ from django.db.models import (
     UUIDField,
     Value,
 )
-from django.db.models.lookups import GreaterThan, LessThan
+from django.db.models.functions import Length
+from django.db.models.lookups import GreaterThan, LessThan, LessThanOrEqual
 
 from esteira.ids import uuid7
 from esteira.models.clock import ClockTimestamp
 
 FIRST, END = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 TEN_YEARS_S, DAY_S, MOST_PROGRESS, MOST_FAILURES = 316_224_000.0, 86_400.0, 1e15, 1001
+MESSAGE_BYTES = 16 * 1024**2
 OPEN, ENDED_BADLY = ["queued", "running"], ["cancelled", "dead", "expired", "failed"]
 DELAY = F("run_at") - F("created_at")
 UPLOAD = Q(job__isnull=True)
@@ -55,6 +57,26 @@ def spans(*fields: str, least: float = 0.0, most: float = TEN_YEARS_S) -> Q:
     for field in fields:
         found &= Q(**{f"{field}__gte": least, f"{field}__lte": most})
     return found
+
+
+def at_most(field: str, most: int) -> Q:
+    return Q(LessThanOrEqual(Length(field), most))
+
+
+def expiry(name: str) -> Index:
+    return Index(fields=["expires_at"], condition=Q(expires_at__isnull=False), name=f"task_{name}_expiry")
+
+
+def bounds(name: str, *more: str) -> list[CheckConstraint]:
+    """Bound the payload and the moments of a table of tasks."""
+    return [
+        CheckConstraint(condition=at_most("payload", MESSAGE_BYTES), name=f"task_{name}_size"),
+        CheckConstraint(condition=moments(*more, "expires_at"), name=f"task_{name}_moments"),
+    ]
+
+
+def key() -> CharField:
+    return CharField(max_length=250, primary_key=True, serialize=False)
 
 
 def serial() -> BigAutoField:
@@ -196,6 +218,9 @@ JOB_FIELDS = [
     ("interrupted", BooleanField(db_default=False)),
     ("account", TextField(null=True)),
     ("secret_names", TextField(null=True)),
+    ("message", BinaryField(null=True)),
+    ("task_id", TextField(null=True)),
+    ("settled", BooleanField(db_default=False)),
 ]
 JOB_CONSTRAINTS = [
     CheckConstraint(
@@ -238,6 +263,11 @@ JOB_CONSTRAINTS = [
         & spans("progress_done", "progress_total", most=MOST_PROGRESS),
         name="job_numbers",
     ),
+    CheckConstraint(
+        condition=Q(message__isnull=True)
+        | (at_most("message", MESSAGE_BYTES) & (Q(task_id__isnull=True) | at_most("task_id", 250))),
+        name="job_message_size",
+    ),
     UniqueConstraint(
         fields=("unique_key",), condition=Q(state__in=OPEN, unique_key__isnull=False), name="job_unique_key"
     ),
@@ -269,6 +299,12 @@ JOB_INDEXES = [
     Index(fields=["expires_at"], condition=queued(expires_at__isnull=False), name="job_expiry"),
     Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_finished"),
     Index(fields=["account", "created_at", "id"], condition=Q(account__isnull=False), name="job_account"),
+    Index(fields=["task_id"], condition=Q(task_id__isnull=False), name="job_task_id"),
+    Index(
+        fields=["finished_at"],
+        condition=Q(state__in=ENDED_BADLY, message__isnull=False, settled=False),
+        name="job_unsettled",
+    ),
     Index(fields=["schedule"], condition=Q(state__in=OPEN, schedule__isnull=False), name="job_schedule_open"),
     Index(
         fields=["queue", "type"],
@@ -467,9 +503,84 @@ STATS = [
         },
     ),
 ]
+TASKS = [
+    migrations.CreateModel(
+        name="TaskResult",
+        fields=[
+            ("task_id", key()),
+            ("state", CharField(max_length=50)),
+            ("payload", BinaryField()),
+            ("expires_at", DateTimeField(null=True)),
+        ],
+        options={"constraints": bounds("result"), "indexes": [expiry("result")]},
+    ),
+    migrations.CreateModel(
+        name="TaskGroup",
+        fields=[
+            ("group_id", key()),
+            ("payload", BinaryField()),
+            ("expires_at", DateTimeField(null=True)),
+        ],
+        options={"constraints": bounds("group"), "indexes": [expiry("group")]},
+    ),
+    migrations.CreateModel(
+        name="TaskChord",
+        fields=[
+            ("chord_id", key()),
+            ("size", IntegerField(null=True)),
+            ("added", IntegerField(db_default=0)),
+            ("counted", IntegerField(db_default=0)),
+            ("ended", BooleanField(db_default=False)),
+            ("expires_at", DateTimeField(null=True)),
+        ],
+        options={
+            "constraints": [
+                CheckConstraint(condition=Q(size__gte=0) | Q(size__isnull=True), name="task_chord_size"),
+                CheckConstraint(condition=Q(added__gte=0, counted__gte=0), name="task_chord_counts"),
+                CheckConstraint(condition=moments("expires_at"), name="task_chord_moments"),
+            ],
+            "indexes": [expiry("chord")],
+        },
+    ),
+    migrations.CreateModel(
+        name="TaskChordPart",
+        fields=[
+            ("id", serial()),
+            ("task_id", CharField(max_length=250)),
+            ("place", IntegerField(null=True)),
+            ("payload", BinaryField()),
+            (
+                "chord",
+                ForeignKey(
+                    db_index=False, on_delete=CASCADE, related_name="parts", to="esteira.taskchord"
+                ),
+            ),
+        ],
+        options={
+            "constraints": [
+                UniqueConstraint(fields=("chord", "task_id"), name="task_chord_part_once"),
+                CheckConstraint(condition=at_most("payload", MESSAGE_BYTES), name="task_chord_part_size"),
+            ]
+        },
+    ),
+    migrations.CreateModel(
+        name="TaskRevoked",
+        fields=[
+            ("task_id", key()),
+            ("revoked_at", clock()),
+            ("expires_at", DateTimeField(null=True)),
+        ],
+        options={
+            "constraints": [
+                CheckConstraint(condition=moments("revoked_at", "expires_at"), name="task_revoked_moments")
+            ],
+            "indexes": [expiry("revoked")],
+        },
+    ),
+]
 
 
 class Migration(migrations.Migration):
     initial = True
     dependencies = []
-    operations = [*SCHEDULES, *JOBS, *FILES, *RUNNING, *STATS]
+    operations = [*SCHEDULES, *JOBS, *FILES, *RUNNING, *STATS, *TASKS]

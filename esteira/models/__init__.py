@@ -12,6 +12,7 @@ from esteira.models.files import File, FileChunk, FileUse
 from esteira.models.jobs import Job, JobEvent, JobLog
 from esteira.models.running import Backup, IdempotencyKey, Keeper, Queue, Stat, StatTotal, Worker
 from esteira.models.schedules import Release, Schedule, ScheduleSkip
+from esteira.models.tasks import TaskChord, TaskChordPart, TaskGroup, TaskResult, TaskRevoked
 
 __all__ = [
     "Backup",
@@ -30,5 +31,10 @@ __all__ = [
     "ScheduleSkip",
     "Stat",
     "StatTotal",
+    "TaskChord",
+    "TaskChordPart",
+    "TaskGroup",
+    "TaskResult",
+    "TaskRevoked",
     "Worker",
 ]

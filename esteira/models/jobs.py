@@ -13,10 +13,10 @@ from esteira.ids import uuid7
 from esteira.job_types.request import PRIORITY_NAMES
 from esteira.models.clock import ClockManager, ClockTimestamp
 from esteira.models.schedules import Schedule
-from esteira.models.within import moments, progresses, spans
+from esteira.models.within import at_most, moments, progresses, spans
 from esteira.states import ENDED, RETRYABLE, State, shown_state, tries
 from esteira.values import readable
-from esteira.values.bounds import LEASE, RETRIES
+from esteira.values.bounds import LEASE, MESSAGE_BYTES, RETRIES, TASK_ID
 
 _ENDED = sorted(ENDED)
 _MOMENTS = (
@@ -39,10 +39,17 @@ _DELAY = F("run_at") - F("created_at")
 PROMPT_S = 1
 
 
+class Jobs(ClockManager["Job"]):
+    """Leaves out the messages of tasks, which may be long, and which only `esteira.record` reads."""
+
+    def get_queryset(self) -> models.QuerySet[Job]:
+        return super().get_queryset().defer("message")
+
+
 class Job(models.Model):
     """One request to run a job type."""
 
-    objects: ClassVar[ClockManager[Job]] = ClockManager()
+    objects: ClassVar[Jobs] = Jobs()
     #: The database's clock when this row was read; missing in a job that was never read.
     db_now: datetime
 
@@ -99,6 +106,12 @@ class Job(models.Model):
     account = models.TextField(null=True)
     # Names of parameters, separated by commas, that a trigger removes when the job succeeded, was cancelled or expired.
     secret_names = models.TextField(null=True)
+    # The message of an adopted Celery task, as kombu would push it into Redis; null for jobs of `@job` types.
+    message = models.BinaryField(null=True)
+    # The task's id for its caller; several sends may have the same one.
+    task_id = models.TextField(null=True)
+    # Whether everything that follows from the end of a task is recorded: result, chord part, rest of the chain.
+    settled = models.BooleanField(db_default=False)
 
     class Meta:
         # The job of an event or of a file is read by this manager.
@@ -138,6 +151,14 @@ class Job(models.Model):
                 & spans("lease_s", least=LEASE.least, most=LEASE.most)
                 & progresses("progress_done", "progress_total"),
                 name="job_numbers",
+            ),
+            models.CheckConstraint(
+                condition=Q(message__isnull=True)
+                | (
+                    at_most("message", MESSAGE_BYTES)
+                    & (Q(task_id__isnull=True) | at_most("task_id", TASK_ID.most))
+                ),
+                name="job_message_size",
             ),
             models.UniqueConstraint(
                 fields=["unique_key"],
@@ -185,6 +206,12 @@ class Job(models.Model):
                 fields=["account", "created_at", "id"],
                 condition=Q(account__isnull=False),
                 name="job_account",
+            ),
+            models.Index(fields=["task_id"], condition=Q(task_id__isnull=False), name="job_task_id"),
+            models.Index(
+                fields=["finished_at"],
+                condition=Q(state__in=sorted(RETRYABLE), message__isnull=False, settled=False),
+                name="job_unsettled",
             ),
             models.Index(
                 fields=["schedule"],

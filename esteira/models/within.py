@@ -6,6 +6,8 @@ They consist of comparisons only, because every write evaluates them.
 from __future__ import annotations
 
 from django.db.models import Q
+from django.db.models.functions import Length
+from django.db.models.lookups import LessThanOrEqual
 
 from esteira.values.bounds import END_OF_MOMENTS, FIRST_MOMENT, MOST_PROGRESS, TEN_YEARS_S
 
@@ -28,3 +30,8 @@ def spans(*fields: str, least: float = 0.0, most: float = TEN_YEARS_S) -> Q:
 
 def progresses(*fields: str) -> Q:
     return spans(*fields, most=MOST_PROGRESS)
+
+
+def at_most(field: str, most: int) -> Q:
+    """Allow values up to a length: characters of a text, bytes of a binary field. No stored value is read for it."""
+    return Q(LessThanOrEqual(Length(field), most))

@@ -10,6 +10,7 @@ share are in this module, and are inserted when the modules are imported.
 
 `insert` T1 T2 · `waiting` T2 · `claim` T3 T14 T15 · `lease` T4 T10 T12 · `finish` T5 T6 · `rescue` T7 T8 T9 T10
 `operate` T11 T12 T13
+`tasks` T1 T6 T10 of Celery tasks, `task_rows` reads them, `results` keeps their results, groups and chords
 `uses` notes which files a job names, `telling` stores a running attempt's start, progress and log; they change no state
 `passing` lets time pass for tests
 """

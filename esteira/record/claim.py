@@ -43,6 +43,9 @@ class Claimed(NamedTuple):
     cancelled: bool
     #: Its place in the hint, counted from 1.
     place: int
+    #: The message of an adopted Celery task, and its id for its caller; None for a job of a `@job` type.
+    message: bytes | None = None
+    task_id: str | None = None
 
     @property
     def tries(self) -> int:
@@ -66,7 +69,7 @@ UPDATE esteira_job j SET state = 'running', attempt = j.attempt + 1, worker = %(
   interrupted = false, progress_done = NULL, progress_total = NULL, progress_text = ''
 FROM due WHERE j.ctid = due.place
 RETURNING j.id, j.attempt, j.failures, j.max_failures, j.type, j.queue, j.params::text, j.timeout_s, j.lease_s,
-  j.backoff_s, j.cancel_requested_at IS NOT NULL, {AT}
+  j.backoff_s, j.cancel_requested_at IS NOT NULL, {AT}, j.message, j.task_id
 """
 
 

@@ -128,6 +128,15 @@ def complete(db: Db, outcome: Outcome) -> bool:
     return outcome.id in _succeed(db, [outcome], _COMPLETE)
 
 
+def fail(db: Db, outcome: Outcome) -> bool:
+    """T6 for a failure with effects, as a statement of their transaction; after False, roll it back.
+
+    The answer is true only if this statement itself moved the job. A row that another transaction locks is skipped, so
+    after False the caller reads the row.
+    """
+    return outcome.id in _fail(db, [outcome])
+
+
 def _succeed(db: Db, outcomes: Sequence[Outcome], sql: str) -> dict[UUID, str]:
     if not outcomes:
         return {}

@@ -6,6 +6,7 @@ finds that the row is published but its hint is missing, and publishes it again.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Choices:
     # For the hint: the process of a new job did not die in a batch, and the job was not interrupted.
     solo: ClassVar[bool] = False
     front: ClassVar[bool] = False
+    task: ClassVar[None] = None
 
     @property
     def secret_names(self) -> str | None:
@@ -236,6 +238,8 @@ class Published:
     timeout_s: float
     #: When it became due, in seconds since 1970.
     due_at: float
+    #: For an adopted Celery task: its id, and its arguments as they may be shown.
+    task: Mapping[str, str] | None = None
 
 
 # The clock is read once, as the end of an index range: a comparison with the function itself would read all later rows.
@@ -252,7 +256,9 @@ marked AS (
   UPDATE esteira_job j SET published_at = clock_timestamp(), hold_until = NULL
   WHERE j.id = ANY(ARRAY(SELECT id FROM locked))
   RETURNING j.id, j.type, j.queue, j.priority, j.solo,
-    j.interrupted, j.timeout_s, date_part('epoch', j.run_at) AS due_at)
+    j.interrupted, j.timeout_s, date_part('epoch', j.run_at) AS due_at,
+    CASE WHEN j.message IS NOT NULL
+      THEN (j.params || jsonb_build_object('id', j.task_id))::text END AS task)
 SELECT * FROM marked
 """
 
@@ -333,7 +339,15 @@ def as_published(found: Sequence[Row]) -> list[Published]:
     rows = sorted(found, key=lambda row: (row[3], row[7]))
     return [
         Published(
-            id=r[0], type=r[1], queue=r[2], priority=r[3], solo=r[4], front=r[5], timeout_s=r[6], due_at=r[7]
+            id=r[0],
+            type=r[1],
+            queue=r[2],
+            priority=r[3],
+            solo=r[4],
+            front=r[5],
+            timeout_s=r[6],
+            due_at=r[7],
+            task=json.loads(r[8]) if r[8] else None,
         )
         for r in rows
     ]

@@ -42,11 +42,13 @@ moved AS (
     started_at = NULL, claimed_at = NULL, failures = 0, suspicion = 0, solo = false, interrupted = false,
     error = NULL, cancel_requested_at = NULL, cancel_by = '', cancel_force = false, expires_at = NULL,
     published_at = NULL, hold_until = NULL, refused_since = NULL,
-    progress_done = NULL, progress_total = NULL, progress_text = '',
+    progress_done = NULL, progress_total = NULL, progress_text = '', settled = false,
     schedule_id = CASE WHEN NOT j.in_turn OR EXISTS (SELECT 1 FROM turn) THEN j.schedule_id END
   FROM locked WHERE j.id = %(id)s AND locked.state IN ('failed', 'dead', 'cancelled', 'expired')
     AND NOT (locked.state IN ('cancelled', 'expired') AND j.secret_names IS NOT NULL)
-  RETURNING j.id, j.attempt, locked.state AS was),
+  RETURNING j.id, j.attempt, locked.state AS was, j.task_id),
+forgotten AS (DELETE FROM esteira_taskresult r USING moved WHERE r.task_id = moved.task_id AND r.state <> 'SUCCESS'),
+allowed AS (DELETE FROM esteira_taskrevoked r USING moved WHERE r.task_id = moved.task_id),
 noted AS (
   {NOTED}
   SELECT id, clock_timestamp(), 'retried', attempt, '', %(by)s, jsonb_build_object('was', was) FROM moved)

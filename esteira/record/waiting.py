@@ -33,7 +33,7 @@ _PUBLISH_DUE = f"""
 WITH next AS ({_NEXT}),
 {MARKED}
 UNION ALL
-SELECT n.id, NULL, NULL, n.priority, NULL, NULL, NULL, n.due_at FROM next n
+SELECT n.id, NULL, NULL, n.priority, NULL, NULL, NULL, n.due_at, NULL FROM next n
 WHERE n.id NOT IN (SELECT id FROM locked)
 """
 

@@ -31,6 +31,9 @@ from esteira.values import spoken
 
 log = logging.getLogger("esteira.runner")
 
+#: Runs an attempt of an adopted Celery task. It records the outcome itself, or returns it, or None if there is none.
+RunTask = Callable[[Held, Interrupt], Ending | None]
+
 
 class Attempts:
     """Runs the attempts of one pool process, one after the other; for its main thread only."""
@@ -42,9 +45,10 @@ class Attempts:
         interrupt: Interrupt,
         between: Between,
         recorded: Callable[[Held, Outcome], None],
+        run_task: RunTask | None = None,
     ) -> None:
         self._worker, self._core, self._interrupt = worker, core, interrupt
-        self._between, self._recorded = between, recorded
+        self._between, self._recorded, self._run_task = between, recorded, run_task
 
     def outcome_of(self, held: Held) -> Ending | None:
         """Run a job that this process has taken, and return how its attempt ended."""
@@ -53,6 +57,8 @@ class Attempts:
         held.connected = is_connected()
         host = WorkerHost(held, self._core, self._interrupt, self._recorded)
         try:
+            if held.job.message is not None:
+                return self._run_message(held)
             self._interrupt.enter(held)
             try:
                 return self._between.call(called, held, host)
@@ -64,6 +70,11 @@ class Attempts:
             return _unknown(error.__cause__ or error)
         except BaseException as raised:  # SystemExit too: a job must not end its process
             return self._raised(held, raised, time.monotonic())
+
+    def _run_message(self, held: Held) -> Ending | None:
+        if self._run_task is None:
+            raise Refused("this worker has not adopted a Celery app")
+        return self._between.call(self._run_task, held, self._interrupt)
 
     def _raised(self, held: Held, error: BaseException, ended: float) -> Ending | None:
         """Decide by the error that the job's code raised; the order matters: an error may belong to two classes."""

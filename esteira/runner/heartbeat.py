@@ -18,7 +18,6 @@ from contextlib import suppress
 from django.conf import settings
 
 from esteira.db import BUSY, ConnectionLost, PrivateConnection
-from esteira.job_types.exceptions import TimeLimitExceeded
 from esteira.job_types.registry import HARD_AFTER_S, registry
 from esteira.record import lease, telling
 from esteira.runner.completer import Completer
@@ -155,16 +154,14 @@ class Heartbeat(threading.Thread):
     def _warn(self, now: float) -> None:
         """Raise an error inside the function; after its completion this ends the function and changes nothing else."""
         held = self._held_jobs.running
-        if held and held is not self._warned and _over(held, now) >= 0:
+        if held and held is not self._warned and _ran(held, now) >= held.warn_s:
             self._warned = held
-            self._interrupt.send(
-                held, TimeLimitExceeded(f"the time limit of {held.job.timeout_s:g} s has passed")
-            )
+            self._interrupt.send(held, held.too_late())
 
     def _limit(self, now: float) -> None:
         """End a process whose job ignores its limit; if its commit may be in progress, wait twice as long before."""
         held = self._held_jobs.running
-        if held and _over(held, now) >= HARD_AFTER_S * (2 if held.has_completed else 1):
+        if held and _ran(held, now) >= _end_s(held) + (HARD_AFTER_S if held.has_completed else 0):
             self._end_by_force(held, now)
 
     def _end_by_force(self, held: Held, now: float) -> None:
@@ -173,11 +170,11 @@ class Heartbeat(threading.Thread):
         A job that has completed or lost its lease has no outcome to write; its process is ended nevertheless.
         """
         self._completer.flush(running_too=True)
-        if self._others_wait(_over(held, now) - HARD_AFTER_S):
+        if self._others_wait(_ran(held, now) - _end_s(held)):
             return
         state = None
         if not held.has_completed:
-            outcome = timed_out(held, _over(held, now) + held.job.timeout_s)
+            outcome = timed_out(held, _ran(held, now))
             state = self._completer.record([outcome]).get(held.job.id)
         if state == "running" or (state is None and self._held_jobs.running is not held):
             return  # the row is locked, or the job has ended by itself meanwhile
@@ -217,6 +214,11 @@ class Heartbeat(threading.Thread):
         end_by_force()
 
 
-def _over(held: Held, now: float) -> float:
-    """Return by how many seconds a job has exceeded its time limit."""
-    return now - held.started - held.job.timeout_s if held.started is not None else -math.inf
+def _ran(held: Held, now: float) -> float:
+    """Return for how many seconds a job has run."""
+    return now - held.started if held.started is not None else -math.inf
+
+
+def _end_s(held: Held) -> float:
+    """Return after how many seconds a job's process is ended."""
+    return held.warn_s + HARD_AFTER_S if held.end_s is None else held.end_s

@@ -6,15 +6,17 @@ being taken and handed back at the same time. This module does not use the datab
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 from uuid import UUID
 
+from esteira.job_types.exceptions import TimeLimitExceeded
 from esteira.record.claim import Claimed
 from esteira.record.finish import Outcome
 from esteira.record.lease import Break
@@ -79,9 +81,26 @@ class Held:
     log_bytes: int = 0
     #: Removes the job's secrets from its texts; None if it has no secrets.
     scrub: Scrub | None = field(init=False)
+    #: After how long an error is raised inside the function, in seconds.
+    warn_s: float = field(init=False)
+    #: After how long its process is ended; None: some time after the error was raised.
+    end_s: float | None = field(init=False)
+    #: Makes the error that is raised inside the function.
+    too_late: Callable[[], BaseException] = field(init=False)
 
     def __post_init__(self) -> None:
         self.scrub = scrubber(self.job.type, self.job.params)
+        if self.job.message is None:
+            self.limit(self.job.timeout_s, None, self._late)
+        else:  # a task's limits are in its message
+            self.limit(math.inf, math.inf, self._late)
+
+    def limit(self, warn_s: float, end_s: float | None, too_late: Callable[[], BaseException]) -> None:
+        """Set the time limits of this attempt."""
+        self.warn_s, self.end_s, self.too_late = warn_s, end_s, too_late
+
+    def _late(self) -> BaseException:
+        return TimeLimitExceeded(f"the time limit of {self.job.timeout_s:g} s has passed")
 
     @property
     def mine(self) -> tuple[UUID, int]:

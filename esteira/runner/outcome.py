@@ -70,7 +70,8 @@ def succeeded(held: Held, value: Any, *, ended: float) -> Outcome:
 
 def failed(held: Held, error: BaseException, *, ended: float) -> Outcome:
     """Make the outcome of a function that raised an error: it is tried again if tries are left, unless it gave up."""
-    kind = "given_up" if is_a(error, *HOPELESS) else "failed"
+    # Celery itself counts the retries of a task, so a failure that comes to the runner is the last one.
+    kind = "given_up" if is_a(error, *HOPELESS) or held.job.message is not None else "failed"
     return _outcome(
         held,
         kind,

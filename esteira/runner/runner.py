@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from django.conf import settings
 
@@ -22,7 +22,7 @@ from esteira.db.lost import watch_connections
 from esteira.db.orm import watch_orm_connections
 from esteira.record.claim import claim
 from esteira.runner import pool_process
-from esteira.runner.attempt import Attempts
+from esteira.runner.attempt import Attempts, RunTask
 from esteira.runner.between import Between
 from esteira.runner.completer import Completer
 from esteira.runner.heartbeat import LOCKED_PATIENCE_S, Heartbeat, lock_timeout_s
@@ -44,7 +44,8 @@ CLAIM_PATIENCE_S = 60.0
 class Runner:
     """Runs hints in one pool process, from its start to its end."""
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, run_task: Callable[[Runner], RunTask] | None = None) -> None:
+        """Make a runner; `run_task` makes the function that runs attempts of Celery tasks, if an app is adopted."""
         self.worker = worker
         self.core = PrivateConnection("worker", lock_timeout_s=lock_timeout_s())
         self.held_jobs, self.stats, self.interrupt = HeldJobs(), Stats(), Interrupt()
@@ -52,7 +53,12 @@ class Runner:
         self.heartbeat = Heartbeat(self.core, self.held_jobs, self.completer, self.stats, self.interrupt)
         self.between = Between(Logs(Capture(self.held_jobs)), self.interrupt)
         self.attempts = Attempts(
-            worker, self.core, self.interrupt, self.between, recorded=self.completer.count_completion
+            worker,
+            self.core,
+            self.interrupt,
+            self.between,
+            recorded=self.completer.count_completion,
+            run_task=run_task(self) if run_task else None,
         )
 
     def start(self) -> None:

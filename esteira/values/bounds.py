@@ -170,6 +170,9 @@ REASON = Text(most=500, seen=True)
 IDEMPOTENCY_KEY = Text(least=1, most=255)
 FILE_NAME = Text(least=1, most=255)
 TOKEN_NAME = Text(least=1, most=80, seen=True)
+TASK_ID = Text(least=1, most=250)
+#: The message of a Celery task, as it would be in Redis, and the stored result of one.
+MESSAGE_BYTES = 16 * 1024**2
 
 
 def is_digits(text: str) -> bool:

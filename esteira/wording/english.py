@@ -17,6 +17,13 @@ SENTENCES: dict[str, str] = {
     "unknown-job-type.none-known": "there is no job type {name}.",
     "unknown-queue": "no worker reads {name}; use one of {known:list}, or add it to JOB_QUEUES.",
     "too-large": "larger than the limit of {limit:size}.",
+    # --- Sends of Celery tasks ---
+    "no-queue-bound": "{exchange!r} with the routing key {routing_key!r} leads to no queue of task_queues; add it "
+    "there.",
+    "old-protocol": "must be 2: a message of protocol 1 has no headers.",
+    "is-a-job-type": "{name!r} is a job type; submit it by its own submit().",
+    "reserved-queue": "must not begin with 'behind.', which names a key of Esteira's own.",
+    "not-a-date": "must be a date and time, not {given}.",
     "too-many-files": "a job stores at most {most:,} result files; put several files into one archive.",
     "state-conflict": "job {job} is {state}; it cannot be {action}.",
     "secrets-removed": "job {job} is {state}, and its secret parameters were removed when it ended; it cannot be "

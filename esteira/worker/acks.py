@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from esteira.broker.hint import DOOR
 from esteira.job_types.registry import registry
 
 
 def spare_hints(qos: Any) -> None:
     """Exclude hints from one channel's bookkeeping of unacknowledged messages; call it once for each channel."""
     append, ack, reject = qos.append, qos.ack, qos.reject
-    hints = frozenset(registry.names())
+    hints = frozenset((*registry.names(), DOOR))
     kept: set[str] = set()
 
     def append_others(message: Any, delivery_tag: str) -> None:

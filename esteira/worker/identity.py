@@ -152,7 +152,7 @@ def announce(db: Db, identity: Identity, *, queues: list[str], slots: int) -> bo
             {
                 **_who(identity),
                 "queues": json.dumps(queues),
-                "types": json.dumps(registry.names()),
+                "types": json.dumps(registry.runnable()),
                 "slots": slots,
             },
         )

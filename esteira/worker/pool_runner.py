@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import signals
@@ -13,6 +13,7 @@ from celery import signals
 from esteira.broker.next_hint import NextHint
 from esteira.db import ConnectionLost
 from esteira.runner import pool_process
+from esteira.runner.attempt import RunTask
 from esteira.runner.runner import Runner
 from esteira.worker import guardian
 
@@ -22,6 +23,14 @@ PAUSE_S = 1.0
 
 #: A global, because Celery passes only its message to a task. A process has one runner: it runs one hint at a time.
 _runner: Runner | None = None
+#: Makes the function that runs attempts of Celery tasks; None in a worker whose app is not adopted.
+_run_task: Callable[[Runner], RunTask] | None = None
+
+
+def run_tasks_by(run_task: Callable[[Runner], RunTask]) -> None:
+    """Let the runners of this worker run adopted Celery tasks too; call it before the pool starts."""
+    global _run_task
+    _run_task = run_task
 
 
 def start(worker: str) -> None:
@@ -30,7 +39,7 @@ def start(worker: str) -> None:
     try:
         pool_process.lead_group()
         guardian.watch_me()
-        new = Runner(worker)
+        new = Runner(worker, _run_task)
         new.start()
         _runner = new
     except Exception:  # after any error: a process without a heartbeat must take no hint

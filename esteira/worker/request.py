@@ -24,6 +24,11 @@ REQUEST = "esteira.worker.request:JobRequest"
 class JobRequest(Request):
     """Celery's request, changed to handle a lost pool process correctly."""
 
+    @property
+    def delivery(self) -> str:
+        """Return the id of this hint: a hint of a Celery task has the task's id, and its own in a header."""
+        return str(self.request_dict.get("delivery") or self.id)
+
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Handle the remote control command *terminate*: only SIGKILL is certain to end the process.
 
@@ -60,9 +65,9 @@ class JobRequest(Request):
         try:
             with briefly("worker lost") as db:
                 ids = _ids(self.args)
-                rescued = end(db, self.id, ids)
+                rescued = end(db, self.delivery, ids)
                 if ids is None or len(ids) > 1:  # its process may have taken following hints
-                    rescued.update(end(db, self.id))
+                    rescued.update(end(db, self.delivery))
         except ConnectionLost as error:
             log.warning(
                 "a pool process was lost and the database is unavailable (%s); the leases of its jobs will end",

@@ -46,6 +46,8 @@ SAID = {
     "idempotency key": bounds.IDEMPOTENCY_KEY.words(),
     "name of a file": bounds.FILE_NAME.words(),
     "name of a token": bounds.TOKEN_NAME.words(),
+    "id of a Celery task": bounds.TASK_ID.words(),
+    "message of a Celery task": f"{bounds.MESSAGE_BYTES // MIB} MiB",
     "text of progress": f"{bounds.PROGRESS_TEXT} characters",
     "parameters": f"{checking.MAX_PARAMS_BYTES // KIB} KiB",
     "result": f"{outcome.RESULT_MAX // KIB} KiB",
