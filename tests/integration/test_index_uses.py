@@ -96,12 +96,19 @@ SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class t ON t.oid = i
 WHERE t.relname LIKE 'esteira\\_%' AND t.relname NOT LIKE 'esteira\\_web\\_%' AND NOT i.indisunique
   AND i.indexrelid::regclass::text NOT LIKE '%\\_like'"""
 
+#: Uploads of a hundred accounts: for an empty table, one index is as good as another.
+_UPLOADS = """
+INSERT INTO esteira_file (id, name, content_type, size, sha256, account)
+SELECT gen_random_uuid(), 'a.txt', 'text/plain', 1, repeat('0', 64), 'user:' || n % 100
+FROM generate_series(1, %(many)s) AS n"""
+
 
 @pytest.fixture
 def planned(core: PrivateConnection) -> Iterator[Planned]:
     with psycopg.connect(settings.DATABASE_URL, autocommit=True) as server:
         history.past(server, MANY)
-        server.execute("ANALYZE esteira_job")
+        server.execute(_UPLOADS, {"many": MANY})
+        server.execute("ANALYZE esteira_job, esteira_file")
     planned = Planned()
     yield planned
     planned.close()
