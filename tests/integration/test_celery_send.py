@@ -115,7 +115,7 @@ def test_a_send_belongs_to_the_callers_transaction(app: Celery, core: PrivateCon
 
 
 def test_a_send_needs_no_redis(app: Celery, core: PrivateConnection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(settings, "ESTEIRA_REDIS_URL", "redis://127.0.0.1:1/0")
     publisher.fast.forget()
     app.conf.update(broker_url="redis://127.0.0.1:1/0", task_send_sent_event=True)
     try:

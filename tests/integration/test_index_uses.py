@@ -15,7 +15,7 @@ from bench import history
 from esteira.db import Db, PrivateConnection, Row
 from esteira.files.space import refuse_over_quota
 from esteira.keeper import reconcile, retention, schedules
-from esteira.record import claim, insert, rescue, waiting
+from esteira.record import claim, insert, rescue, task_rows, waiting
 from esteira.search import Wanted, search
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.plans import generic_plan
@@ -88,6 +88,12 @@ USES: dict[str, Callable[[Db], object]] = {
     "esteira_fileuse_file_id": lambda db: retire(db, "uploads"),
     "esteira_idempotencykey_created_at": lambda db: retire(db, "rows of esteira_idempotencykey"),
     "esteira_scheduleskip_tick_at": lambda db: retire(db, "rows of esteira_scheduleskip"),
+    "job_task_id": lambda db: task_rows.rows_of(db, ["an id"]),
+    "job_unsettled": lambda db: task_rows.unsettled(db, limit=10, skipped=[]),
+    "task_result_expiry": lambda db: retire(db, "rows of esteira_taskresult"),
+    "task_group_expiry": lambda db: retire(db, "rows of esteira_taskgroup"),
+    "task_chord_expiry": lambda db: retire(db, "rows of esteira_taskchord"),
+    "task_revoked_expiry": lambda db: retire(db, "rows of esteira_taskrevoked"),
 }
 #: Constraints need their own indexes. Django adds one for LIKE to a unique text; no table with many rows has such a
 #: column.
