@@ -105,7 +105,7 @@ WHERE t.relname LIKE 'esteira\\_%' AND t.relname NOT LIKE 'esteira\\_web\\_%' AN
 #: Uploads of a hundred accounts: for an empty table, one index is as good as another.
 _UPLOADS = """
 INSERT INTO esteira_file (id, name, content_type, size, sha256, account)
-SELECT gen_random_uuid(), 'a.txt', 'text/plain', 1, repeat('0', 64), 'user:' || n % 100
+SELECT gen_random_uuid(), 'a.txt', 'text/plain', 1, repeat('0', 64), 'user:' || n %% 100
 FROM generate_series(1, %(many)s) AS n"""
 
 
