@@ -26,7 +26,8 @@ from esteira.db.walk import RESTS, SLICE_LIMIT_S, Walk, within
 from esteira.job_types.request import PRIORITIES
 from esteira.keeper.slices import Slice
 from esteira.record import waiting
-from esteira.record.insert import SLICE, Published
+from esteira.record.insert import SLICE
+from esteira.record.publish import Published
 from esteira.record.waiting import Picked
 
 #: Reading takes less time than this where the index has few dead entries, and this much more for each marked job. A

@@ -38,8 +38,8 @@ from esteira.job_types.request import PRIORITIES
 from esteira.keeper.due import MARKING_S, SLOW_S, Due
 from esteira.keeper.slices import Slice
 from esteira.liveness import SILENT_S
-from esteira.record import insert
 from esteira.record.insert import SLICE
+from esteira.record.publish import Published, publish_front, publish_turns
 
 #: A list is refilled when this share of it is free: publishing one by one would make hints of one job each.
 REFILL_SHARE = 4
@@ -110,10 +110,10 @@ class DuePublisher:
         room = self._publisher.room(queue, self.window)
         if room.get(FRONT, 0) > 0:
             with self._front[queue].taken() as most:
-                front = insert.publish_front(db, queue=queue, types=types, limit=min(limit, most))
+                front = publish_front(db, queue=queue, types=types, limit=min(limit, most))
             published += self._send(db, front)
         lists = [n for n in PRIORITIES.values() if room.get(n, 0) * REFILL_SHARE >= self.window]
-        none: tuple[list[insert.Published], set[int]] = [], set()
+        none: tuple[list[Published], set[int]] = [], set()
         rows, ended = (
             due.publish(db, self._now, types=types, priorities=lists, limit=limit) if lists else none
         )
@@ -136,10 +136,10 @@ class DuePublisher:
         began = time.monotonic()
         if not queues or began < self._turns_rest_until:
             return 0, False
-        rows: list[insert.Published] = []
+        rows: list[Published] = []
         try:
             with self._turns.taken() as most:
-                rows = insert.publish_turns(db, served=queues, limit=min(most, self.window))
+                rows = publish_turns(db, served=queues, limit=min(most, self.window))
         finally:
             # During a snapshot of hours each read also covers all ticks that ran since. They are few, and may return at
             # any place, so reads become rare instead of narrow. A single slow read may be chance.
@@ -151,7 +151,7 @@ class DuePublisher:
             self._offered = time.monotonic()
         return self._send(db, rows), time.monotonic() - self._offered < FOLLOWS_S
 
-    def _send(self, db: Db, rows: Sequence[insert.Published]) -> int:
+    def _send(self, db: Db, rows: Sequence[Published]) -> int:
         if rows:
             self._typical.refresh(db, rows)
             self._publisher.send(hints(((row, [row.id]) for row in rows), self._typical))

@@ -32,7 +32,7 @@ from esteira.broker.publisher import Publisher
 from esteira.db import Db, Row
 from esteira.db.walk import SLOW_S, Clock, Survey, Walk
 from esteira.keeper.slices import Slice
-from esteira.record import insert
+from esteira.record import publish
 from esteira.record.insert import SLICE
 
 log = logging.getLogger("esteira.keeper")
@@ -242,7 +242,7 @@ class Reconciler:
             return 0
         try:
             with self._slice.taken():
-                return insert.unpublish(db, list(part), list(part.values()))
+                return publish.unpublish(db, list(part), list(part.values()))
         except psycopg.errors.QueryCanceled:
             self._missing |= part  # after any other error the rows are found again
             raise

@@ -8,7 +8,7 @@ or after any statement here: each is one transaction, and the row contains every
 Each statement is one constant above the function that sends it, with named parameters. Parts that several statements
 share are in this module, and are inserted when the modules are imported.
 
-`insert` T1 T2 · `waiting` T2 · `claim` T3 T14 T15 · `lease` T4 T10 T12 · `finish` T5 T6 · `rescue` T7 T8 T9 T10
+`insert` T1 · `publish` `waiting` T2 · `claim` T3 T14 T15 · `lease` T4 T10 T12 · `finish` T5 T6 · `rescue` T7 T8 T9 T10
 `operate` T11 T12 T13
 `tasks` T1 T6 T10 of Celery tasks, `task_rows` reads them, `results` keeps their results, groups and chords
 `uses` notes which files a job names, `telling` stores a running attempt's start, progress and log; they change no state

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from esteira.db import Db
-from esteira.record.insert import DUE, MARKED, VALUE_ERRORS, Published, as_published, mark, mark_each
+from esteira.record.publish import DUE, MARKED, VALUE_ERRORS, Published, as_published, mark, mark_each
 
 _NEXT = f"""
   SELECT picked.id, picked.priority, date_part('epoch', picked.run_at) AS due_at

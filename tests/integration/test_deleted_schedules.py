@@ -14,8 +14,8 @@ from django.test import Client
 from esteira.db import DjangoConnection, PrivateConnection
 from esteira.models import Job, Schedule, ScheduleSkip
 from esteira.record.claim import claim
-from esteira.record.insert import publish_turns
 from esteira.record.operate import retry
+from esteira.record.publish import publish_turns
 from tests.support import jobs_command
 from tests.support.clients import account, bearer, browser, get
 from tests.support.jobs import TYPE, ended, look, schedule, stored

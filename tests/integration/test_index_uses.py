@@ -15,7 +15,7 @@ from bench import history
 from esteira.db import Db, PrivateConnection, Row
 from esteira.files.space import refuse_over_quota
 from esteira.keeper import reconcile, retention, schedules
-from esteira.record import claim, insert, rescue, task_rows, waiting
+from esteira.record import claim, publish, rescue, task_rows, waiting
 from esteira.search import Wanted, search
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.plans import generic_plan
@@ -65,9 +65,9 @@ USES: dict[str, Callable[[Db], object]] = {
     "job_to_publish": lambda db: waiting.publish_due(
         db, queue="default", types=TYPES, priorities=[3, 6, 9], limit=10
     ),
-    "job_turns": lambda db: insert.publish_turns(db, served=SERVED, limit=10),
-    "job_turn_offered": lambda db: insert.publish_turns(db, served=SERVED, limit=10),
-    "job_front": lambda db: insert.publish_front(db, queue="default", types=TYPES, limit=10),
+    "job_turns": lambda db: publish.publish_turns(db, served=SERVED, limit=10),
+    "job_turn_offered": lambda db: publish.publish_turns(db, served=SERVED, limit=10),
+    "job_front": lambda db: publish.publish_front(db, queue="default", types=TYPES, limit=10),
     "job_window": lambda db: list(reconcile._published(db, 0.0, 1e10)),
     "job_claimed": lambda db: rescue.claimed(db, 0.0, 1e10),
     "job_expiry": lambda db: claim.expire(db, after=0.0, until=1e10),

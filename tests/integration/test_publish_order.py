@@ -17,7 +17,7 @@ from esteira.job_types.registry import JobType
 from esteira.keeper.publish import DuePublisher
 from esteira.keeper.reconcile import Reconciler
 from esteira.keeper.scheduler import Keeper
-from esteira.record import insert, operate, rescue, waiting
+from esteira.record import operate, publish, rescue, waiting
 from esteira.record.claim import claim
 from esteira.record.finish import finish
 from esteira.record.lease import hand_back
@@ -187,7 +187,7 @@ def test_offering_a_turn_costs_the_same_before_a_long_backlog(
         ticks(core, n, name=name)
         after_a_step()
         explained = Explained(core)
-        insert.publish_turns(explained, served={"default": [TYPE, "tests.other"]}, limit=1000)
+        publish.publish_turns(explained, served={"default": [TYPE, "tests.other"]}, limit=1000)
         waiting.behind(explained, queue="default", types=[TYPE, "tests.other"], priorities=[3, 6, 9])
         return explained.buffers
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from esteira.db import PrivateConnection
-from esteira.record import claim, finish, insert, lease, rescue, telling, waiting
+from esteira.record import claim, finish, lease, publish, rescue, telling, waiting
 from tests.support.jobs import TYPE, outcome, running, stored
 from tests.support.old_snapshots import Counted
 from tests.support.plans import generic_plan
@@ -109,7 +109,7 @@ def test_on_a_freshly_filled_table_every_write_goes_by_the_primary_key(
         "break off": lambda: lease.break_off(explained, mine[0].id, 1, CAUSE),
         "complete": lambda: finish.complete(explained, outcome(mine[0])),
         "kill": lambda: lease.kill(explained, mine[0].id, 1),
-        "unpublish": lambda: insert.unpublish(explained, fresh_backlog, stamps),
+        "unpublish": lambda: publish.unpublish(explained, fresh_backlog, stamps),
     }
 
     by_other_ways = {}
@@ -152,7 +152,7 @@ def test_a_planner_that_takes_a_full_table_for_empty_still_names_rows_by_key(
         "finish": lambda: finish.finish(explained, [outcome(job) for job in mine]),
         "extend": lambda: lease.extend(explained, pairs),
         "hand back": lambda: lease.hand_back(explained, pairs),
-        "unpublish": lambda: insert.unpublish(explained, ids, stamps),
+        "unpublish": lambda: publish.unpublish(explained, ids, stamps),
         "publish": lambda: published_blocks(explained),
         "rescue": lambda: rescue.leases_ended(explained),
     }
@@ -196,7 +196,7 @@ def test_a_list_costs_each_of_its_jobs_the_same_however_long_it_is(
         "what became": lambda: finish.what_became(explained, [outcome(job) for job in mine]),
         "still mine": lambda: lease.still_mine(explained, pairs),
         "log lines": lambda: telling.log_lines(explained, [(*one, "a line") for one in pairs]),
-        "unpublish": lambda: insert.unpublish(explained, ids, stamps),
+        "unpublish": lambda: publish.unpublish(explained, ids, stamps),
         "publish": lambda: waiting.publish_these(explained, ids),
         "rescue": lambda: rescue.leases_ended(explained, [job.id for job in mine]),
         "lost process": lambda: rescue.process_lost(explained, "d1", [job.id for job in mine]),

@@ -14,8 +14,9 @@ from esteira.db import DjangoConnection, PrivateConnection
 from esteira.record import rescue
 from esteira.record.claim import claim
 from esteira.record.finish import finish
-from esteira.record.insert import NewJob, holder, insert, unpublish
+from esteira.record.insert import NewJob, holder, insert
 from esteira.record.operate import cancel
+from esteira.record.publish import unpublish
 from esteira.record.waiting import publish_due
 from tests.support.jobs import TYPE, elapse, ended, look, new, outcome, running, schedule, stored
 

@@ -14,7 +14,7 @@ from esteira.db import PrivateConnection
 from esteira.keeper.retention import Retention
 from esteira.record import finish, operate, rescue, results, tasks
 from esteira.record.claim import claim
-from esteira.record.insert import mark
+from esteira.record.publish import mark
 from esteira.record.task_rows import rows_of
 from esteira.record.tasks import insert
 from esteira.values.bounds import MESSAGE_BYTES

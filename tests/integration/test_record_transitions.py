@@ -19,9 +19,9 @@ from hypothesis.stateful import (
 from esteira.db import PrivateConnection
 from esteira.record.claim import Claimed, claim, expire, refuse, unpublish_unclaimed
 from esteira.record.finish import Outcome, finish
-from esteira.record.insert import unpublish
 from esteira.record.lease import Break, break_off, extend, hand_back, kill
 from esteira.record.operate import cancel, retry
+from esteira.record.publish import unpublish
 from esteira.record.rescue import MAX_SUSPICION, drained, leases_ended, process_lost, worker_restarted
 from esteira.record.telling import progress, start
 from esteira.record.waiting import publish_due
