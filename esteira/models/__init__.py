@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from esteira.models.clock import ClockTimestamp
 from esteira.models.files import File, FileChunk, FileUse
-from esteira.models.jobs import Job, JobEvent, JobLog
+from esteira.models.history import JobEvent, JobLog
+from esteira.models.jobs import Job
 from esteira.models.running import Backup, IdempotencyKey, Keeper, Queue, Stat, StatTotal, Worker
 from esteira.models.schedules import Release, Schedule, ScheduleSkip
 from esteira.models.tasks import TaskChord, TaskChordPart, TaskGroup, TaskResult, TaskRevoked

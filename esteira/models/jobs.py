@@ -1,4 +1,4 @@
-"""A job, its events and its log: the row is the source of truth, the outbox entry and the lock."""
+"""A job: its row is the source of truth, the outbox entry and the lock."""
 
 from __future__ import annotations
 
@@ -277,47 +277,3 @@ class Job(models.Model):
     def shown_state(self) -> str:
         """The state as users see it, at the moment when the row was read."""
         return shown_state(self.state, failures=self.failures, run_at=self.run_at, now=self.db_now)
-
-
-class JobEvent(models.Model):
-    """An event of a job: a failure, a rescue, or an operator's action; append-only."""
-
-    id = models.BigAutoField(primary_key=True)
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
-    at = models.DateTimeField(db_default=ClockTimestamp())
-    kind = models.CharField(max_length=16)
-    attempt = models.IntegerField(default=0)
-    worker = models.TextField(default="")
-    by = models.TextField(default="")
-    detail = models.JSONField(default=dict)
-
-    class Meta:
-        ordering = ["id"]
-
-
-def newest_log(job: Job, most: int) -> list[tuple[int, str]]:
-    """Return the last `most` characters of a job's log as (attempt, text), oldest attempt first.
-
-    The log is read from its end: hundreds of attempts may have logged a MiB each.
-    """
-    texts: dict[int, list[str]] = {}
-    left = most
-    for piece in JobLog.objects.filter(job=job).order_by("-id").iterator(chunk_size=50):
-        if left <= 0:
-            break
-        texts.setdefault(piece.attempt, []).append(piece.text[-left:])
-        left -= len(piece.text)
-    return [(attempt, "".join(reversed(pieces))) for attempt, pieces in sorted(texts.items())]
-
-
-class JobLog(models.Model):
-    """A piece of an attempt's log; at most 1 MiB for an attempt, with a line that reports the cut."""
-
-    id = models.BigAutoField(primary_key=True)
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="logs")
-    attempt = models.IntegerField()
-    at = models.DateTimeField(db_default=ClockTimestamp())
-    text = models.TextField()
-
-    class Meta:
-        ordering = ["id"]

@@ -17,7 +17,7 @@ from esteira import operate
 from esteira.errors import EsteiraError
 from esteira.files import result_files
 from esteira.models import Job
-from esteira.models.jobs import newest_log
+from esteira.models.history import newest_log
 from esteira.redact import shown_params
 from esteira.values import readable
 from esteira_web.admin.found import MOST_LISTED, JobList, QueueFilter, StateFilter, TypeFilter

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from esteira.files import chunks_of, result_files, safe_name
 from esteira.models import File, Job, JobEvent
-from esteira.models.jobs import newest_log
+from esteira.models.history import newest_log
 from esteira.redact import shown_params
 from esteira.values.printable import INDENT, indented, one_line
 from esteira_web.cli import display

@@ -18,7 +18,7 @@ from esteira.errors import EsteiraError, Held, StateConflict, UniqueConflict
 from esteira.files import result_files
 from esteira.job_types.registry import registry
 from esteira.models import Job, JobEvent
-from esteira.models.jobs import newest_log
+from esteira.models.history import newest_log
 from esteira.redact import HIDDEN, shown_params
 from esteira.states import ENDED, RETRYABLE, SHOWN_STATES
 from esteira.values.readable import as_json
