@@ -22,8 +22,8 @@ ENDS_OF_AN_ATTEMPT = ("retry_scheduled", "rescued", "failed", "dead", "cancelled
 RESCUE_S = 300
 #: The lowest id of a job accepted since then: ids are in the order of creation.
 _FIRST = UUID(int=0)
-_SINCE = f"""SELECT {ids.of_job("then.at", f"'{_FIRST}'")}
-             FROM (SELECT clock_timestamp() - %(since)s::interval AS at OFFSET 0) AS then"""
+_SINCE = f"""SELECT {ids.of_job("m.now", f"'{_FIRST}'")}
+             FROM (SELECT clock_timestamp() - %(since)s::interval AS now OFFSET 0) AS m"""
 #: At most this many jobs of a broken promise are returned.
 MOST = 1_000
 
