@@ -81,9 +81,8 @@ PROMISES = (
                WHERE f.attached_at IS NOT NULL AND (f.attempt <> j.attempt OR j.state <> 'succeeded')""",
     ),
     Promise(
-        rule="The times of a job are in order.",
-        sql="""SELECT j.id FROM j WHERE j.finished_at < j.started_at OR j.started_at < j.claimed_at
-                 OR j.claimed_at < j.created_at""",
+        rule="The times of an attempt are in order.",
+        sql="SELECT j.id FROM j WHERE j.finished_at < j.started_at OR j.started_at < j.claimed_at",
     ),
     Promise(
         rule=f"A job whose lease ended more than {RESCUE_S} s ago was rescued.",

@@ -33,8 +33,8 @@ BREAKS = {
            SELECT gen_random_uuid(), id, 'a', 'text/plain', 0, '', attempt + 1, clock_timestamp(), clock_timestamp()
            FROM esteira_job WHERE id = %(id)s"""
     ],
-    "The times of a job are in order.": [
-        "UPDATE esteira_job SET claimed_at = created_at - interval '1 s' WHERE id = %(id)s"
+    "The times of an attempt are in order.": [
+        "UPDATE esteira_job SET claimed_at = started_at + interval '1 s' WHERE id = %(id)s"
     ],
     PROMISES[4].rule: ["UPDATE esteira_job SET suspicion = 99 WHERE id = %(id)s"],
     PROMISES[7].rule: [
@@ -105,10 +105,10 @@ def test_a_tick_with_a_job_and_a_skip_is_found(runner: Runner, core: PrivateConn
 
 def test_older_jobs_are_left_out_unless_all_are_asked_for(runner: Runner, core: PrivateConnection) -> None:
     answer = ended(runner)
-    break_it(core, BREAKS["The times of a job are in order."], answer.id)
+    break_it(core, BREAKS["The times of an attempt are in order."], answer.id)
     job_id = accepted_earlier(core, answer.id, 3 * 86400)
     break_it(
-        core, ["UPDATE esteira_job SET claimed_at = created_at - interval '1 s' WHERE id = %(id)s"], job_id
+        core, ["UPDATE esteira_job SET claimed_at = started_at + interval '1 s' WHERE id = %(id)s"], job_id
     )
 
     assert jobs("check").code == 0
