@@ -255,7 +255,7 @@ def test_the_end_of_a_job_without_effects_is_written_again(
     proxied: tuple[ProcessStack, Proxy], after: bool
 ) -> None:
     """Whether or not the first try arrived, the end is recorded once and the job does not run again."""
-    ended = one_job(*proxied, "plain.nap", "ended_s", after=after)
+    ended = one_job(*proxied, "plain.nap", "SET state = 'succeeded'", after=after)
 
     assert ended == ("succeeded", 1, 0, 0)
 
