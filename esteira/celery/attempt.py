@@ -22,6 +22,7 @@ from esteira.celery import current, ending, message
 from esteira.celery.current import Unit
 from esteira.celery.message import Received
 from esteira.db import sessions
+from esteira.job_types.registry import registry
 from esteira.runner.calling import Refused
 from esteira.runner.held import Ending, Held
 from esteira.runner.interrupt import Interrupt
@@ -42,7 +43,7 @@ class TaskRunner:
     def __call__(self, held: Held, interrupt: Interrupt) -> Ending | None:
         """Run an attempt; its end is recorded when this returns None."""
         task = self._app._tasks.get(held.job.type)
-        if task is None:
+        if task is None or held.job.type in registry.names():
             raise Refused(f"this worker knows no task {held.job.type}")
         assert held.job.message is not None, "the job of an attempt here is a task"
         received = message.read(held.job.message)

@@ -44,11 +44,16 @@ def database() -> Iterator[Db]:
             yield db
 
 
+def set_up() -> None:
+    """Set Django up if nobody has: `celery call` uses the app first. Then the job types are known, too."""
+    if not apps.ready:
+        django.setup()
+
+
 @contextmanager
 def callers() -> Iterator[Db]:
     """Return the connection whose transaction a send belongs to."""
-    if not apps.ready:
-        django.setup()  # `celery call` uses the app first
+    set_up()
     if not in_event_loop():
         yield DjangoConnection()
         return

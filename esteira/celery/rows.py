@@ -16,6 +16,7 @@ from celery.utils.time import maybe_make_aware
 from django.conf import settings
 
 from esteira.celery import refusals
+from esteira.celery.database import set_up
 from esteira.celery.message import envelope, read
 from esteira.celery.routes import queues_for
 from esteira.job_types.registry import registry
@@ -89,6 +90,7 @@ def retries_of(task: NewTask) -> int:
 def _refuse_bad_names(name: Any, task_id: Any) -> None:
     bounds.TYPE_NAME.check("task", name)
     bounds.TASK_ID.check("task_id", task_id)
+    set_up()
     if name in registry.names():
         raise refusals.job_type(name)
 

@@ -256,10 +256,10 @@ def test_a_submitting_program_is_killed(steady: ProcessStack) -> None:
 
 def test_the_lists_in_redis_stay_within_their_window(make_stack: Callable[..., ProcessStack]) -> None:
     """However long the backlog, Redis holds a window of it; a submitter may add its last slice on top."""
-    stack = make_stack(WINDOW="100")
+    stack = make_stack(WINDOW="10")
     stack.beat()
     ids = stack.submit("plain.nap", [{"seconds": 0}] * 3500)
-    stack.until(lambda: longest_list(stack) >= 100, "the window is full")
+    stack.until(lambda: longest_list(stack) >= 10, "the window is full")
 
     stack.worker("w1")
     watch = Stopwatch()
@@ -269,7 +269,7 @@ def test_the_lists_in_redis_stay_within_their_window(make_stack: Callable[..., P
 
     stack.wait_ended()
     check(stack.db, ids, crashed=False)
-    check_hints(seen, window=100 + SLICE, slots=2)
+    check_hints(seen, window=10 + SLICE, slots=2)
 
 
 def longest_list(stack: ProcessStack) -> int:
