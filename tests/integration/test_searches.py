@@ -35,7 +35,9 @@ def rare(core: PrivateConnection, monkeypatch: pytest.MonkeyPatch) -> list[UUID]
     """A few jobs of one type behind many of another; a search looks at 20 jobs."""
     for name in ("MOST_ROWS", "FIRST_ROWS"):
         monkeypatch.setattr(scan, name, BOUND)
-    old = stored(core, OLD, type=RARE)
+    old = [
+        one for _ in range(OLD) for one in stored(core, 1, type=RARE)
+    ]  # those of one list are as old as each other
     stored(core, NEWER)
     return old
 
