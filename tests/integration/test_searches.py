@@ -38,7 +38,8 @@ def rare(core: PrivateConnection, monkeypatch: pytest.MonkeyPatch) -> list[UUID]
     old = [
         one for _ in range(OLD) for one in stored(core, 1, type=RARE)
     ]  # those of one list are as old as each other
-    stored(core, NEWER)
+    for _ in range(NEWER):
+        stored(core, 1)
     return old
 
 
