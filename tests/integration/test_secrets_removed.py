@@ -117,6 +117,7 @@ FORGETTING: dict[str, Callable[[PrivateConnection], UUID]] = {
     "complete": completed,
     "finish: cancelled": lambda db: ended_by(db, "cancelled"),
     "finish: failed, cancelled before": of_running(lambda db, c: finish.finish(db, [outcome(c, "failed")])),
+    "fail": of_running(lambda db, c: finish.fail(db, outcome(c, "given_up"))),
     "kill": of_running(lambda db, c: lease.kill(db, c.id, c.attempt)),
     "hand_back": of_running(lambda db, c: lease.hand_back(db, [(c.id, c.attempt)])),
     "break_off": of_running(lambda db, c: lease.break_off(db, c.id, c.attempt, BREAK)),
@@ -188,7 +189,7 @@ def test_a_job_without_secrets_is_retried_as_ever_and_stores_no_names(core: Priv
 def test_every_end_of_the_state_machine_is_tried_here() -> None:
     """A writer that ends jobs and is not in these tables would go untested."""
     named = {name.partition(":")[0] for name in (*FORGETTING, *KEEPING)}
-    modules = (finish, claim, rescue, operator)
+    modules = (finish, lease, claim, rescue, operator)
     writers = {
         name
         for module in modules
