@@ -27,7 +27,7 @@ from django.conf import settings
 
 from esteira.broker import lists
 from esteira.broker.batching import known_queues
-from esteira.broker.hint import LISTS, MARKER, UNACKED, UNACKED_INDEX, ids_in, list_key
+from esteira.broker.hint import LISTS, MARKER, ids_in, list_key
 from esteira.broker.publisher import Publisher
 from esteira.db import Db, Row
 from esteira.db.walk import SLOW_S, Clock, Survey, Walk
@@ -39,8 +39,6 @@ log = logging.getLogger("esteira.keeper")
 
 #: A hint may take this long on its way to Redis and from there to a worker's claim.
 GRACE_S = 2.0
-#: A listener to events with more unread bytes than this, when Redis is full, has stopped reading.
-UNREAD_BYTES = 256 * 1024
 #: About how many messages of one queue are read in a turn.
 READ_MAX = 4000
 #: A message may arrive while a list is read; this many more than its length are requested, to reach its end surely.
@@ -132,24 +130,6 @@ class Reconciler:
         if found:  # a lower number means that the others are claimed by now
             log.info("the hints of %s jobs were missing in Redis; they are published again", found)
         return bool(found or self._missing)
-
-    def relieve(self) -> None:
-        """Make room in a full Redis with DEL, the one command that still works.
-
-        The hints are published again in steps.
-        """
-        keys = [
-            list_key(settings.ESTEIRA_REDIS_PREFIX, queue, number)
-            for queue in known_queues()
-            for number in LISTS
-        ]
-        keys += [f"{settings.ESTEIRA_REDIS_PREFIX}{name}" for name in (UNACKED, UNACKED_INDEX, MARKER)]
-        self._publisher.read(lambda client: client.delete(*keys), even_if_away=True)
-        log.warning("Redis is full; its lists of hints were deleted and will be refilled with fewer hints")
-        if self._publisher.read(_hang_up, even_if_away=True):
-            log.warning(
-                "a listener to events (Flower?) had stopped reading and filled Redis; it was disconnected"
-            )
 
     def _start_over(self, db: Db, now: float) -> bool:
         """Publish every published row again, because Redis is empty."""
@@ -253,14 +233,6 @@ def _ids(message: bytes) -> list[str]:
         return ids_in(message)
     except ValueError:  # another program's message in the list; it names no job
         return []
-
-
-def _hang_up(client: Any) -> int:
-    """Disconnect listeners that let events pile up: a full Redis still accepts published events."""
-    deaf = [one for one in client.client_list(_type="pubsub") if int(one["omem"]) > UNREAD_BYTES]
-    for one in deaf:
-        client.client_kill_filter(_id=one["id"])
-    return len(deaf)
 
 
 def _published(db: Db, after: float, until: float) -> Iterator[list[Row]]:

@@ -24,6 +24,7 @@ from esteira.broker.publisher import Publisher
 from esteira.db import BUSY, Db, Params, PrivateConnection, Row
 from esteira.db.walk import Clock, Recent
 from esteira.descriptors import Descriptors, words
+from esteira.keeper import full_redis
 from esteira.keeper.added_steps import ADDED
 from esteira.keeper.declared import keep_declared
 from esteira.keeper.hold import Calm, Hold
@@ -192,7 +193,7 @@ class Keeper:
 
     def _make_room(self, now: float) -> None:
         if self._publisher.take_full():
-            self._reconciler.relieve()
+            full_redis.make_room(self._publisher)
             self._relieved, self._checked = now, float("-inf")
         eased = now - self._relieved < RELIEVED_S
         self._due_publisher.window = (

@@ -14,6 +14,11 @@ from esteira.models.within import at_most, moments
 from esteira.values.bounds import MESSAGE_BYTES, TASK_ID
 
 
+def _expiry(name: str) -> models.Index:
+    """Return the index by which retention finds the rows that have expired."""
+    return models.Index(fields=["expires_at"], condition=Q(expires_at__isnull=False), name=name)
+
+
 class TaskResult(models.Model):
     """The state and result of a task, by the id that its caller knows."""
 
@@ -27,11 +32,7 @@ class TaskResult(models.Model):
             models.CheckConstraint(condition=at_most("payload", MESSAGE_BYTES), name="task_result_size"),
             models.CheckConstraint(condition=moments("expires_at"), name="task_result_moments"),
         ]
-        indexes = [
-            models.Index(
-                fields=["expires_at"], condition=Q(expires_at__isnull=False), name="task_result_expiry"
-            )
-        ]
+        indexes = [_expiry("task_result_expiry")]
 
 
 class TaskGroup(models.Model):
@@ -46,11 +47,7 @@ class TaskGroup(models.Model):
             models.CheckConstraint(condition=at_most("payload", MESSAGE_BYTES), name="task_group_size"),
             models.CheckConstraint(condition=moments("expires_at"), name="task_group_moments"),
         ]
-        indexes = [
-            models.Index(
-                fields=["expires_at"], condition=Q(expires_at__isnull=False), name="task_group_expiry"
-            )
-        ]
+        indexes = [_expiry("task_group_expiry")]
 
 
 class TaskChord(models.Model):
@@ -69,11 +66,7 @@ class TaskChord(models.Model):
             models.CheckConstraint(condition=Q(added__gte=0, counted__gte=0), name="task_chord_counts"),
             models.CheckConstraint(condition=moments("expires_at"), name="task_chord_moments"),
         ]
-        indexes = [
-            models.Index(
-                fields=["expires_at"], condition=Q(expires_at__isnull=False), name="task_chord_expiry"
-            )
-        ]
+        indexes = [_expiry("task_chord_expiry")]
 
 
 class TaskChordPart(models.Model):
@@ -103,8 +96,4 @@ class TaskRevoked(models.Model):
         constraints = [
             models.CheckConstraint(condition=moments("revoked_at", "expires_at"), name="task_revoked_moments")
         ]
-        indexes = [
-            models.Index(
-                fields=["expires_at"], condition=Q(expires_at__isnull=False), name="task_revoked_expiry"
-            )
-        ]
+        indexes = [_expiry("task_revoked_expiry")]

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from esteira.db import Db
 from esteira.record import AT, COUNTED, DUE_AGAIN, MINE, MINE_ALONE, NOTED, RUNNING, named
-from esteira.record.rescue import MAX_SUSPICION, REST, WORKER_LOST
+from esteira.record.rescue import MAX_SUSPICION, RESCUE_NOTED, REST, WORKER_LOST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,10 +104,7 @@ moved AS (
         || ' points of suspicion. Retry it once the cause is found.') ELSE j.error END
   FROM locked WHERE j.id = locked.id AND j.id = %(id)s
   RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
-noted AS (
-  {NOTED}
-  SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'rescued' ELSE state END, attempt, worker, '',
-    jsonb_build_object('reason', %(reason)s::text) FROM moved),
+{RESCUE_NOTED},
 {COUNTED}
 SELECT state FROM moved
 """

@@ -29,6 +29,12 @@ MOST = 1000
 #: How long a worker that starts or stops searches for jobs of its name; the leases of all others end by themselves.
 PATIENCE_S = 1.0
 
+#: Notes what became of the `moved` jobs whose attempts have no outcome.
+RESCUE_NOTED = f"""noted AS (
+  {NOTED}
+  SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'rescued' ELSE state END, attempt, worker, '',
+    jsonb_build_object('reason', %(reason)s::text) FROM moved)"""
+
 # Two ways to find running jobs: by key, and in a range of time by the index of claims.
 _BY_KEY = f"{RUNNING} AND j.id = ANY(%(ids)s::uuid[])"
 _CLAIMED = """j.state = 'running' AND j.claimed_at > to_timestamp(%(after)s::float8)
@@ -59,10 +65,7 @@ moved AS (
       ELSE j.error END
   FROM locked WHERE j.ctid = locked.place
   RETURNING j.id, j.attempt, j.type, j.queue, j.state, locked.worker),
-noted AS (
-  {NOTED}
-  SELECT id, clock_timestamp(), CASE state WHEN 'queued' THEN 'rescued' ELSE state END, attempt, worker, '',
-    jsonb_build_object('reason', %(reason)s::text) FROM moved),
+{RESCUE_NOTED},
 {COUNTED}
 SELECT id, state FROM moved
 """

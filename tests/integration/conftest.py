@@ -36,6 +36,16 @@ def core(database: None) -> Iterator[PrivateConnection]:
 
 
 @pytest.fixture
+def fresh_publisher() -> Iterator[None]:
+    """A publisher that knows nothing of Redis yet."""
+    from esteira.broker import publisher
+
+    publisher.fast.forget()
+    yield
+    publisher.fast.forget()
+
+
+@pytest.fixture
 def types(job_types: None) -> None:
     """The job types that callers of the API and the pages submit."""
     from tests.support.clients import declare_types

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -32,13 +31,6 @@ from project.local.embedded import free_port
 from tests.support.waiting import Stopwatch, until
 
 pytestmark = pytest.mark.usefixtures("database", "job_types", "fresh_publisher")
-
-
-@pytest.fixture
-def fresh_publisher() -> Iterator[None]:
-    publisher.fast.forget()
-    yield
-    publisher.fast.forget()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, Field
 
 from esteira import Context, JobType, Secret, job
-from esteira.broker import publisher
 from esteira.db import PrivateConnection
 from esteira.errors import EsteiraError, InvalidRequest, Mistake
 from esteira.job_types.request import Alike, SubmitRequest
@@ -27,13 +26,6 @@ from esteira.record import texts
 from esteira.submit import MOST_REFUSED, submit
 
 pytestmark = pytest.mark.usefixtures("database", "job_types", "fresh_publisher")
-
-
-@pytest.fixture
-def fresh_publisher() -> Iterator[None]:
-    publisher.fast.forget()
-    yield
-    publisher.fast.forget()
 
 
 class Colour(Enum):
