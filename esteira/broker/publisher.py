@@ -156,9 +156,8 @@ class Publisher:
         try:
             link.send_packed_command(link.pack_commands(commands))
             return [_answer(link) for _ in commands]
-        except (
-            BaseException
-        ):  # also a time limit: an unread answer would be taken for that of the next command
+        except BaseException:
+            # Also after a time limit: an unread answer would be taken for that of the next command.
             link.disconnect()
             raise
 
